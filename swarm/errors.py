@@ -1,0 +1,43 @@
+"""Everything that swarm raises on purpose, grouped by what the caller does.
+
+    SwarmError
+    ├── InputError         fix the input: field, value and remedy are in the message
+    ├── RoundError         skip this round
+    ├── RetryError         try later
+    └── PeerFault          drop the peer: what it sent breaks a rule
+        └── BadSignature
+    Equivocation           (a SwarmError) the journal already holds another digest for this subject
+"""
+
+
+class SwarmError(Exception):
+    """Base of all errors of this package; `str()` is one line for people."""
+
+
+class InputError(SwarmError):
+    """Bad input of the user. The message names the field, the value and the remedy."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        shown = repr(value)
+        super().__init__(f"{field} = {shown if len(shown) <= 120 else shown[:117] + '...'}: {remedy}")
+        self.field, self.value, self.remedy = field, value, remedy
+
+
+class RoundError(SwarmError):
+    """This round cannot be finished; training goes on."""
+
+
+class RetryError(SwarmError):
+    """Not now: a peer, the disk or the network is not ready. Try again later."""
+
+
+class PeerFault(SwarmError):
+    """A peer broke a rule. The message says which; the caller drops what it sent, and the peer if it repeats."""
+
+
+class BadSignature(PeerFault):
+    """The signature is malformed, not canonical (high s) or not by the account it claims."""
+
+
+class Equivocation(SwarmError):
+    """Refused to sign: the journal holds a different digest for the same subject."""

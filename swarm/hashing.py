@@ -1,0 +1,21 @@
+"""Hashes and the canonical form of everything hashed that is not EIP-712 (PROTOCOL §2)."""
+
+import hashlib
+from typing import Any
+
+import rfc8785
+from eth_hash.auto import keccak as _keccak
+
+
+def keccak256(data: bytes) -> bytes:
+    """keccak-256 as Ethereum has it; 32 bytes."""
+    return bytes(_keccak(data))
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value; integers beyond 2**53 must be given as strings."""
+    return bytes(rfc8785.dumps(value))
