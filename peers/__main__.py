@@ -1,0 +1,5 @@
+"""`python -m peers` is `sparehive`."""
+
+from peers.cli import main
+
+main()
