@@ -1,11 +1,12 @@
-"""The hashes by which a record commits to content that travels beside it (PROTOCOL §2, docs/decisions/0002), and the draw.
+"""The hashes by which a record commits to content that travels beside it (PROTOCOL §2, docs/decisions/0002),
+and the draw.
 
 Everything here is pure. Packed integers are big-endian. Leaves are keccak(keccak(abi.encode(kind, …))), nodes
 keccak(left ‖ right), trees are positional and padded with zero leaves to a power of two; the root of no leaves is zero.
 `incentives` computes the same from the published JSON, written separately; a test compares the two.
 
-Lists that must be ascending are checked, not sorted: a list in another order has another hash, and whoever sent it broke
-a rule, so `swarm.errors.PeerFault` is raised. So it is for numbers out of range and for floats that are not finite.
+Lists that must be ascending are checked, not sorted: a list in another order has another hash, and whoever sent it
+broke a rule, so `swarm.errors.PeerFault` is raised. So it is for numbers out of range and floats that are not finite.
 """
 
 import math
@@ -23,7 +24,7 @@ LEAF_CONTRIBUTOR, LEAF_PART = 4, 5
 
 
 def contributors_root(leaves: Sequence[ContributorLeaf]) -> Hash:
-    """Root over (uint8 4, address peer, bytes32 contribution, uint32 units, uint32 flags), strictly ascending by peer."""
+    """Root over (uint8 4, address peer, bytes32 contribution, uint32 units, uint32 flags), ascending by peer."""
     _ascending("contributors", [leaf.peer for leaf in leaves], 20)
     return _root(
         _leaf(

@@ -1,0 +1,299 @@
+"""The signing journal: one digest per subject, on disk before the signature leaves the process (PROTOCOL §1).
+
+One append-only file. After an 8-byte magic come frames: uint32 length, uint32 crc32 of those four bytes, uint32 crc32
+of the payload, payload (big-endian). What a crash can do to the end of the file (a frame cut short, or space that was
+allocated and never written) is taken off when it is opened: such a frame was never acknowledged. Anything else that
+does not fit is damage to acknowledged frames, and forgetting one of those could mean signing twice, so the journal
+refuses to open. The crc of the length tells the two apart: without it a damaged length looks like a torn end.
+
+sqlite was the other choice. It survives the same crashes, but it rolls back what it cannot replay without a word, and
+this file can be checked with a page of code.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from incentives.errors import Equivocation, InputError, StorageError
+
+MAGIC = b"SHJRNL1\n"
+_HEADER = struct.Struct(">III")
+_MAX_PAYLOAD = 64 * 1024 * 1024
+
+# A POSIX lock belongs to the process and does not stop it from opening a second journal on the same file.
+_open_files: set[tuple[int, int]] = set()
+_open_files_lock = threading.Lock()
+
+
+class Subject(NamedTuple):
+    """What only one digest may ever be signed for."""
+
+    domain: bytes  # separator, 32 bytes
+    kind: str
+    run_id: bytes
+    epoch: int
+    attempt: int
+    prev_certificate: bytes
+    subject: bytes = b""
+
+
+class Entry(NamedTuple):
+    subject: Subject
+    digest: bytes
+    keep: bytes
+
+
+class SigningJournal:
+    """Opened by one process at a time, used from any of its threads; a context manager.
+
+    StorageError on opening: in use, unreadable or damaged. A POSIX lock is taken rather than flock because children
+    made by fork (hivemind makes some) would inherit flock and hold it beyond the death of the peer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._index: dict[bytes, bytes] = {}
+        self._pid = os.getpid()
+        self._failed = False
+        self._file = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+            self._end = self._replay()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise StorageError(f"journal {path}: {error.strerror or error}") from error
+            raise
+
+    def record(self, subject: Subject, digest: bytes, keep: bytes = b"") -> None:
+        """Returns when `digest` is the digest for `subject` and is on disk. `keep` is stored the first time only.
+
+        Equivocation where another digest is there; StorageError where the disk refuses (nothing may be signed then)."""
+        if len(digest) != 32:
+            raise InputError("digest", digest, "must be 32 bytes")
+        packed = _pack(subject)
+        payload = packed + digest + keep
+        if len(payload) > _MAX_PAYLOAD:
+            raise InputError("keep", len(keep), f"must be less than {_MAX_PAYLOAD} bytes")
+        with self._lock:
+            self._check_usable()
+            known = self._index.get(packed)
+            if known == digest:
+                return
+            if known is not None:
+                raise Equivocation(
+                    f"{subject.kind} of epoch {subject.epoch}, attempt {subject.attempt}: "
+                    f"already signed 0x{known.hex()}, will not sign 0x{digest.hex()}"
+                )
+            self._append(payload)
+            self._index[packed] = digest
+
+    def digest_of(self, subject: Subject) -> bytes | None:
+        """The digest recorded for `subject`, if any."""
+        with self._lock:
+            return self._index.get(_pack(subject))
+
+    def entries(self, kind: str | None = None) -> Iterator[Entry]:
+        """What is recorded, oldest first; read from the file as it was when the iteration began."""
+        with self._lock:
+            self._check_usable()
+            end = self._end
+        position = len(MAGIC)
+        while position < end:
+            length, _, _ = _HEADER.unpack(os.pread(self._file, _HEADER.size, position))
+            entry = _unpack(os.pread(self._file, length, position + _HEADER.size))
+            if kind is None or entry.subject.kind == kind:
+                yield entry
+            position += _HEADER.size + length
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __enter__(self) -> "SigningJournal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file < 0:
+                return
+            with _open_files_lock:
+                _open_files.discard(_identity(os.fstat(self._file)))
+                os.close(self._file)
+            self._file = -1
+
+    def _check_usable(self) -> None:
+        if self._file < 0:
+            raise StorageError(f"journal {self.path} is closed")
+        if os.getpid() != self._pid:
+            raise StorageError(f"journal {self.path} belongs to process {self._pid}, not to its child")
+        if self._failed:
+            raise StorageError(f"journal {self.path} failed to reach the disk earlier: restart to read what is there")
+
+    def _open(self) -> None:
+        in_use = f"journal {self.path} is in use by another peer: stop it, or choose another directory"
+        with _open_files_lock:
+            # Looked up by path first: opening and closing the file here would release the lock that is held on it.
+            if self.path.exists() and _identity(os.stat(self.path)) in _open_files:
+                raise StorageError(in_use)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise StorageError(in_use) from None
+                raise
+            _open_files.add(_identity(os.fstat(self._file)))
+
+    def _replay(self) -> int:
+        """Fills the index; returns where the next frame goes."""
+        size = os.fstat(self._file).st_size
+        start = os.pread(self._file, len(MAGIC), 0)
+        if start != MAGIC:
+            # Only a file whose creation was cut short may be begun anew.
+            if not (self._is_zero(0, size) or (size < len(MAGIC) and MAGIC.startswith(start))):
+                raise StorageError(f"journal {self.path} is no signing journal: move it away, and start with a new key")
+            os.ftruncate(self._file, 0)
+            _write(self._file, MAGIC, 0)
+            os.fsync(self._file)
+            _fsync_directory(self.path.parent)
+            return len(MAGIC)
+        position = len(MAGIC)
+        while position < size:
+            payload = self._frame(position, size)
+            if payload is None:
+                os.ftruncate(self._file, position)
+                os.fsync(self._file)
+                break
+            entry = _unpack(payload)
+            packed = _pack(entry.subject)
+            if self._index.setdefault(packed, entry.digest) != entry.digest:
+                raise self._damaged(position)
+            position += _HEADER.size + len(payload)
+        return position
+
+    def _frame(self, position: int, size: int) -> bytes | None:
+        """The payload at `position`, or None for a torn end. StorageError for damage before the end."""
+        header = os.pread(self._file, _HEADER.size, position)
+        if len(header) < _HEADER.size:
+            return None
+        length, length_crc, payload_crc = _HEADER.unpack(header)
+        if zlib.crc32(header[:4]) != length_crc:
+            if self._is_zero(position + _HEADER.size, size):
+                return None
+            raise self._damaged(position)
+        end = position + _HEADER.size + length
+        if end > size:
+            return None
+        payload = os.pread(self._file, length, position + _HEADER.size)
+        if zlib.crc32(payload) != payload_crc:
+            if end == size or self._is_zero(end, size):
+                return None
+            raise self._damaged(position)
+        return payload
+
+    def _is_zero(self, start: int, end: int) -> bool:
+        step = 1 << 20
+        return not any(os.pread(self._file, min(step, end - at), at).strip(b"\0") for at in range(start, end, step))
+
+    def _damaged(self, position: int) -> StorageError:
+        return StorageError(
+            f"journal {self.path} is damaged at byte {position}: restore it from a copy, or start with a new key"
+        )
+
+    def _append(self, payload: bytes) -> None:
+        length = struct.pack(">I", len(payload))
+        frame = length + struct.pack(">II", zlib.crc32(length), zlib.crc32(payload)) + payload
+        try:
+            _write(self._file, frame, self._end)
+        except OSError as error:
+            # Nothing was acknowledged: take the half frame off, so that the next one does not follow it.
+            try:
+                os.ftruncate(self._file, self._end)
+            except OSError:
+                self._failed = True
+            raise StorageError(self._refused(error)) from error
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: only reading it again says what is on disk.
+            self._failed = True
+            raise StorageError(self._refused(error)) from error
+        self._end += len(frame)
+
+    def _refused(self, error: OSError) -> str:
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
+        return f"journal {self.path}: {error.strerror or error}; nothing was signed: {remedy}"
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _pack(subject: Subject) -> bytes:
+    kind = subject.kind.encode()
+    for name, value in (
+        ("domain", subject.domain),
+        ("run_id", subject.run_id),
+        ("prev_certificate", subject.prev_certificate),
+    ):
+        if len(value) != 32:
+            raise InputError(name, value, "must be 32 bytes")
+    return b"".join(
+        (
+            subject.domain,
+            struct.pack(">B", len(kind)),
+            kind,
+            subject.run_id,
+            struct.pack(">QI", subject.epoch, subject.attempt),
+            subject.prev_certificate,
+            struct.pack(">H", len(subject.subject)),
+            subject.subject,
+        )
+    )
+
+
+def _unpack(payload: bytes) -> Entry:
+    kind_end = 33 + payload[32]
+    kind = payload[33:kind_end].decode()
+    epoch, attempt = struct.unpack_from(">QI", payload, kind_end + 32)
+    subject_start = kind_end + 32 + 12 + 32 + 2
+    (subject_length,) = struct.unpack_from(">H", payload, subject_start - 2)
+    digest_start = subject_start + subject_length
+    subject = Subject(
+        payload[:32],
+        kind,
+        payload[kind_end : kind_end + 32],
+        epoch,
+        attempt,
+        payload[subject_start - 34 : subject_start - 2],
+        payload[subject_start:digest_start],
+    )
+    return Entry(subject, payload[digest_start : digest_start + 32], payload[digest_start + 32 :])
+
+
+def _write(file: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, position)
+        view, position = view[written:], position + written
+
+
+def _fsync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

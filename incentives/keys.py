@@ -1,0 +1,153 @@
+"""Keys on disk (keyfile v3, as geth and every wallet write it) and the text form of accounts.
+
+A key never appears in a message, a log or a repr. Password files and key files are readable by their owner alone.
+"""
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from coincurve import PrivateKey
+from eth_hash.auto import keccak
+
+from incentives.errors import InputError, KeyFileError
+from incentives.records import account_of
+
+# A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
+# be guessed adds nothing but seconds to every start. What a person thought of needs STRONG_SCRYPT (about 1 s, 256 MB).
+LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
+
+
+def create_key(path: Path, password: str, scrypt_n: int = LIGHT_SCRYPT) -> PrivateKey:
+    """A new random key, encrypted into `path` (0600, its directory 0700). KeyFileError where `path` exists already."""
+    key = PrivateKey()
+    store_key(path, key, password, scrypt_n)
+    return key
+
+
+def store_key(path: Path, key: PrivateKey, password: str, scrypt_n: int = LIGHT_SCRYPT) -> None:
+    """Encrypts `key` into the new file `path`. KeyFileError where it exists already or cannot be written."""
+    from eth_account import Account  # 0.4 s, paid only by whoever opens a key
+
+    value = Account.encrypt(key.secret, password, kdf="scrypt", iterations=scrypt_n)
+    _create(path, json.dumps(value).encode() + b"\n", "key")
+
+
+def load_key(path: Path, password: str) -> PrivateKey:
+    """The key in `path`. KeyFileError: missing, readable by others, malformed, or another password."""
+    from eth_account import Account
+
+    text = _read_private(path, "key")
+    try:
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError
+        secret = Account.decrypt(value, password)
+        key = PrivateKey(bytes(secret))
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        if "MAC mismatch" in str(error):
+            raise KeyFileError(f"key file {path}: wrong password") from None
+        # Nothing of the error is shown: it could quote what it choked on.
+        raise KeyFileError(f"key file {path} is malformed: restore it from a copy (keyfile version 3, JSON)") from None
+    return key
+
+
+def key_account(path: Path) -> bytes | None:
+    """The account that the key file says it holds, without its password; None where the file does not say."""
+    try:
+        return parse_address("0x" + str(json.loads(_read_private(path, "key"))["address"]).removeprefix("0x"))
+    except (ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def load_password(path: Path, *, create: bool = False) -> str:
+    """The first line of the file. With `create`, a missing file is made with 64 random hex digits, 0600."""
+    if create and not path.exists():
+        _create(path, secrets.token_hex(32).encode() + b"\n", "password")
+    try:
+        password = _read_private(path, "password").decode().split("\n", 1)[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise KeyFileError(f"password file {path} is not text: write the password into its first line") from None
+    if not password:
+        raise KeyFileError(f"password file {path} is empty: write the password into its first line")
+    return password
+
+
+def load_or_create_key(path: Path, password_path: Path) -> PrivateKey:
+    """A peer's hot key: made at the first start, with its random password, and loaded at every later one."""
+    if path.exists():
+        return load_key(path, load_password(password_path))
+    return create_key(path, load_password(password_path, create=True))
+
+
+def to_checksum(account: bytes) -> str:
+    """The account as people and other tools write it (EIP-55)."""
+    if len(account) != 20:
+        raise InputError("account", account, "must be 20 bytes")
+    text = account.hex()
+    marks = keccak(text.encode()).hex()
+    return "0x" + "".join(c.upper() if int(m, 16) >= 8 else c for c, m in zip(text, marks, strict=False))
+
+
+def parse_address(text: str) -> bytes:
+    """20 bytes from 0x and 40 hex digits. Mixed case must have the right checksum, which catches typing errors."""
+    digits = text.removeprefix("0x")
+    try:
+        account = bytes.fromhex(digits)
+    except ValueError:
+        account = b""
+    if not text.startswith("0x") or len(digits) != 40 or len(account) != 20:
+        raise InputError("address", text, "must be 0x and 40 hexadecimal digits")
+    if digits not in (digits.lower(), digits.upper()) and to_checksum(account) != text:
+        raise InputError("address", text, "has a wrong checksum (capital letters): copy it again")
+    return account
+
+
+def _create(path: Path, data: bytes, what: str) -> None:
+    """Written beside and linked into place: a crash leaves no half file, and an existing one is never replaced."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(file, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except FileExistsError:
+        raise KeyFileError(f"{what} file {path} exists already: it is not replaced; choose another name") from None
+    except OSError as error:
+        raise KeyFileError(f"{what} file {path} cannot be written: {error.strerror}") from None
+
+
+def _read_private(path: Path, what: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            if mode & 0o077:
+                raise KeyFileError(f"{what} file {path} can be read by others (mode {mode:04o}): chmod 600 it")
+            return stream.read(1 << 20)
+    except FileNotFoundError:
+        raise KeyFileError(f"{what} file {path} does not exist: check the path") from None
+    except OSError as error:
+        raise KeyFileError(f"{what} file {path} cannot be read: {error.strerror}") from None
+
+
+__all__ = [
+    "LIGHT_SCRYPT",
+    "STRONG_SCRYPT",
+    "account_of",
+    "create_key",
+    "key_account",
+    "load_key",
+    "load_or_create_key",
+    "load_password",
+    "parse_address",
+    "store_key",
+    "to_checksum",
+]

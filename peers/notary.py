@@ -1,0 +1,151 @@
+"""The swarm's notary, made of the EIP-712 records and the signing journal of incentives."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+from coincurve import PrivateKey
+
+import incentives.errors
+import swarm.errors
+from incentives import records
+from incentives.journal import SigningJournal, Subject
+from swarm.averaging.records import (
+    KIND_ROUND,
+    ZERO_HASH,
+    Account,
+    Average,
+    Contribution,
+    ContributionReceipt,
+    Hash,
+    Progress,
+    Record,
+    ReducerReport,
+    RoundCall,
+    RoundCertificate,
+    RoundSet,
+    RoundVoid,
+    RoundVote,
+)
+
+_KINDS: dict[str, type[Record]] = {
+    type_.__name__: type_
+    for type_ in (
+        Contribution,
+        RoundCall,
+        ReducerReport,
+        RoundSet,
+        Average,
+        RoundCertificate,
+        RoundVote,
+        RoundVoid,
+        ContributionReceipt,
+        Progress,
+    )
+}
+
+
+class JournalNotary:
+    """Implements `swarm.notary.Notary` for one hot key in one domain. Raises errors of `swarm.errors` only.
+
+    The journal stays open for as long as the notary is used; its owner closes it. Threads may share a notary."""
+
+    def __init__(self, key: PrivateKey, domain: records.Domain, journal: SigningJournal) -> None:
+        self._key, self._domain, self._journal = key, domain, journal
+        self._separator = domain.separator()
+        self._account = records.account_of(key)
+
+    def __repr__(self) -> str:
+        return f"JournalNotary(0x{self._account.hex()})"
+
+    @property
+    def account(self) -> Account:
+        return self._account
+
+    def hash(self, record: Record) -> Hash:
+        with _translated():
+            return records.hash_struct(type(record).__name__, values_of(record))
+
+    def certificate_id(self, certificate: RoundCertificate) -> Hash:
+        with _translated():
+            return records.certificate_id(values_of(certificate))
+
+    def sign(self, record: Record, keep: bytes = b"") -> bytes:
+        with _translated():
+            digest = records.digest(self._domain, type(record).__name__, values_of(record))
+            subject = self._subject(record)
+            if subject is not None:
+                self._journal.record(subject, digest, _pack_kept(record, keep))
+            return records.sign(self._key, digest)
+
+    def recover(self, record: Record, signature: bytes) -> Account:
+        with _translated():
+            return records.recover(records.digest(self._domain, type(record).__name__, values_of(record)), signature)
+
+    def replay(self) -> Iterator[tuple[str, bytes, bytes]]:
+        """(kind, digest, keep) of everything signed in this domain, oldest first: what a restart has to respect."""
+        for record, digest, keep in self.replay_records():
+            yield type(record).__name__, digest, keep
+
+    def replay_records(self) -> Iterator[tuple[Record, bytes, bytes]]:
+        """As `replay`, with the record itself. Signing it again gives the same signature."""
+        with _translated():
+            for entry in self._journal.entries():
+                if entry.subject.domain == self._separator:
+                    record, keep = _unpack_kept(entry.keep)
+                    yield record, entry.digest, keep
+
+    def _subject(self, record: Record) -> Subject | None:
+        """What only one digest may be signed for; None for what settles nothing."""
+        kind, epoch, attempt, prev, rest = type(record).__name__, record.epoch, 0, ZERO_HASH, b""
+        if isinstance(record, Progress):
+            return None
+        if isinstance(record, ContributionReceipt):
+            rest = record.contribution + record.peer
+        else:
+            prev = record.prev_certificate
+            if not isinstance(record, Contribution):
+                attempt = record.attempt
+        if isinstance(record, Average):
+            rest = struct.pack(">I", record.part)
+        elif isinstance(record, RoundVoid) or (isinstance(record, RoundCertificate) and record.kind == KIND_ROUND):
+            # One subject for both, so that the journal itself lets through the certificate or the void, never both.
+            kind = "RoundDecision"
+        elif isinstance(record, RoundCertificate):
+            kind = "Seating"
+        return Subject(self._separator, kind, record.run_id, epoch, attempt, prev, rest)
+
+
+def values_of(record: object) -> dict[str, object]:
+    """A record's fields by name, as `incentives.records` and `incentives.ledger` take them."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
+
+
+def _pack_kept(record: Record, keep: bytes) -> bytes:
+    kind = type(record).__name__.encode()
+    words = records.encode_words(kind.decode(), values_of(record))
+    return struct.pack(">BH", len(kind), len(words)) + kind + words + keep
+
+
+def _unpack_kept(kept: bytes) -> tuple[Record, bytes]:
+    kind_length, words_length = struct.unpack_from(">BH", kept)
+    words_start = 3 + kind_length
+    kind = kept[3:words_start].decode()
+    values = records.decode_words(kind, kept[words_start : words_start + words_length])
+    return _KINDS[kind](**values), kept[words_start + words_length :]  # type: ignore[arg-type]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of incentives as those that swarm knows; the message stays."""
+    try:
+        yield
+    except incentives.errors.Equivocation as error:
+        raise swarm.errors.Equivocation(str(error)) from error
+    except incentives.errors.BadSignature as error:
+        raise swarm.errors.BadSignature(str(error)) from error
+    except incentives.errors.InputError as error:
+        raise swarm.errors.PeerFault(str(error)) from error
+    except incentives.errors.StorageError as error:
+        raise swarm.errors.RetryError(str(error)) from error
