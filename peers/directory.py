@@ -1,0 +1,90 @@
+"""Where a peer keeps what it has, and the lock that keeps a second process out."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peers.errors import StartError
+
+
+@dataclass(frozen=True)
+class PeerDirectory:
+    """The tree of one peer. Nothing of a peer lies outside of it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "peer.toml"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity.key"
+
+    @property
+    def hot_key(self) -> Path:
+        return self.root / "keys" / "hot.json"
+
+    @property
+    def hot_password(self) -> Path:
+        return self.root / "keys" / "hot.password"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.sqlite"
+
+    @property
+    def blocks(self) -> Path:
+        return self.root / "blocks"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.root / "state.snapshot"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def ready(self) -> Path:
+        """Renamed into place when the peer holds the anchor and trains or serves: readiness is a file, not a log line."""
+        return self.root / "ready.json"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def invite(self) -> Path:
+        return self.root / "invite.txt"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory; StartError if another process has it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StartError(f"--dir {self.root}: another peer is running in it; stop it or choose another directory") from None
+            yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically: a reader sees the old file or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    os.replace(part, path)
