@@ -17,9 +17,13 @@ class PeerConfig(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     announce: tuple[str, ...] = Field((), description="multiaddrs told to others instead of the visible ones")
-    client_mode: bool = Field(False, description="listen nowhere, open every stream; trains, votes and is paid all the same")
+    client_mode: bool = Field(
+        False, description="listen nowhere, open every stream; trains, votes and is paid all the same"
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")
-    step_pause_seconds: float = Field(0.0, ge=0.0, le=60.0, description="rest after each inner step, to leave the machine to its owner")
+    step_pause_seconds: float = Field(
+        0.0, ge=0.0, le=60.0, description="rest after each inner step, to leave the machine to its owner"
+    )
     startup_timeout_seconds: float = Field(120.0, gt=0, description="for the p2p daemon; slow machines need more")
     join_timeout_seconds: float = Field(300.0, gt=0, description="how long to look for a live peer with the anchor")
     snapshot_seconds: float = Field(30.0, gt=0, description="how often the training state is written to disk")

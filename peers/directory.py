@@ -79,7 +79,9 @@ class PeerDirectory:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise StartError(f"--dir {self.root}: another peer is running in it; stop it or choose another directory") from None
+                raise StartError(
+                    f"--dir {self.root}: another peer is running in it; stop it or choose another directory"
+                ) from None
             yield
 
 

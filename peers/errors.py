@@ -1,8 +1,8 @@
 """Errors of the process around a peer; what they say is meant for its owner.
 
-    PeerError
-    ├── ConfigError      fix peer.toml, an option or a file
-    └── StartError       the peer cannot start or go on: port, bootstrap, disk
+PeerError
+├── ConfigError      fix peer.toml, an option or a file
+└── StartError       the peer cannot start or go on: port, bootstrap, disk
 """
 
 

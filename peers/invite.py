@@ -77,7 +77,9 @@ class Invite:
                 raise ConfigError("invite", text[:60], f"is neither an invite ({PREFIX}…) nor a file that holds one")
             text = path.read_text().strip()
         if not text.startswith(PREFIX) or len(text) > MAX_TEXT:
-            raise ConfigError("invite", text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole")
+            raise ConfigError(
+                "invite", text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
+            )
         try:
             inflate = zlib.decompressobj()
             raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)

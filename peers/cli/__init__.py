@@ -17,7 +17,7 @@ _COMMANDS = {
     "claim": _CHAIN,
     "verify": _CHAIN,
 }
-_RUN_COMMANDS = {"new": _SWARM, "check": _SWARM, "deploy": _CHAIN, "fund": _CHAIN, "status": _CHAIN}
+_RUN_COMMANDS = {"new": _SWARM, "check": _SWARM, "baseline": _SWARM, "deploy": _CHAIN, "fund": _CHAIN, "status": _CHAIN}
 _SHORT = {
     "join": "Join a training run with an invite.",
     "seed": "Start a bootstrap peer (a founder) and print the invite.",
@@ -30,6 +30,7 @@ _SHORT = {
     "verify": "Rebuild the published tables and compare them with the chain.",
     "run": "Define, deploy, fund and follow a run.",
     "new": "Make a run.toml from a text and a model size.",
+    "baseline": "Train alone on the run's data, to compare.",
     "check": "Check a run.toml and print what it asks of a peer.",
     "deploy": "Deploy the run's contracts.",
     "fund": "Put tokens into the run's pool.",
@@ -58,7 +59,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, _SHORT[name]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, table=_COMMANDS, attribute="commands", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=_COMMANDS, attribute="commands", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="sparehive")
 def cli() -> None:
     """Sparehive: train models together on spare computers, and get paid for it."""
@@ -72,7 +75,11 @@ def run_group() -> None:
 def _known_errors() -> tuple[type[Exception], ...]:
     """The error trees of whatever has been imported: the base install has no torch, so nothing is imported for this."""
     found: list[type[Exception]] = [OSError]
-    for module, name in (("swarm.errors", "SwarmError"), ("incentives.errors", "IncentivesError"), ("peers.errors", "PeerError")):
+    for module, name in (
+        ("swarm.errors", "SwarmError"),
+        ("incentives.errors", "IncentivesError"),
+        ("peers.errors", "PeerError"),
+    ):
         if module in sys.modules and hasattr(sys.modules[module], name):
             found.append(getattr(sys.modules[module], name))
     return tuple(found)
@@ -92,7 +99,16 @@ def main() -> None:
         print("sparehive: stopped", file=sys.stderr)
         sys.exit(130)
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "hivemind", "transformers", "bitsandbytes", "safetensors", "matplotlib", "psutil", "numpy"):
+        if error.name not in (
+            "torch",
+            "hivemind",
+            "transformers",
+            "bitsandbytes",
+            "safetensors",
+            "matplotlib",
+            "psutil",
+            "numpy",
+        ):
             raise
         print(f"sparehive: this command needs {error.name}: pip install 'sparehive[peer]'", file=sys.stderr)
         sys.exit(1)

@@ -1,0 +1,264 @@
+"""Commands that train: run new, run check, run baseline, seed, join, export, demo."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from peers.config import load_peer_config, save_peer_config
+from peers.directory import PeerDirectory
+from peers.errors import ConfigError
+
+_LISTEN_OPTIONS = (
+    click.option("--host", help="Address to listen on (default 127.0.0.1; 0.0.0.0 for all)."),
+    click.option("--port", type=click.IntRange(0, 65535), help="TCP port to listen on (default: any free one)."),
+    click.option("--announce", multiple=True, help="Multiaddr to tell others, e.g. /ip4/203.0.113.7/tcp/4001."),
+)
+
+
+def _listen_options(command: click.Command) -> click.Command:
+    for option in reversed(_LISTEN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _prepare(directory: PeerDirectory, **overrides: object) -> None:
+    directory.root.mkdir(parents=True, exist_ok=True)
+    if not overrides.get("announce"):
+        overrides.pop("announce", None)
+    config = load_peer_config(directory.config, **overrides)
+    save_peer_config(directory.config, config)
+
+
+def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
+    from peers.supervisor import supervise
+
+    arguments = [mode, str(directory.root)] + (["--quiet"] if quiet else [])
+    code = supervise(arguments, lambda text: print(f"sparehive: {text}", file=sys.stderr))
+    if code:
+        sys.exit(code)
+
+
+@click.command("join")
+@click.argument("invite", required=False)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("sparehive-peer"),
+    show_default=True,
+    help="Where this peer keeps everything.",
+)
+@_listen_options
+@click.option(
+    "--client/--listen",
+    "client_mode",
+    default=None,
+    help="Listen nowhere: open every stream (behind NAT, in a notebook).",
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of the training steps (default 1).")
+@click.option("--stop-after-epoch", type=click.IntRange(0), help="Leave when this epoch is certified (default: stay).")
+@click.option("--quiet", is_flag=True, help="No live view; write status.json only.")
+def join(
+    invite: str | None,
+    directory: Path,
+    host: str | None,
+    port: int | None,
+    announce: tuple[str, ...],
+    client_mode: bool | None,
+    threads: int | None,
+    stop_after_epoch: int | None,
+    quiet: bool,
+) -> None:
+    """Join a training run: INVITE is the text that the organiser gave you, or a file that holds it.
+
+    Without INVITE a peer that has joined before goes on. Ctrl-C leaves cleanly and keeps the last unit."""
+    from peers.invite import Invite
+
+    where = PeerDirectory(directory)
+    if invite is None:
+        if not where.invite.is_file():
+            raise click.UsageError("INVITE is missing, and --dir holds none from before")
+    else:
+        decoded = Invite.decode(invite)
+        if where.invite.is_file() and Invite.decode(where.invite.read_text()).config.run_id != decoded.config.run_id:
+            raise ConfigError("--dir", str(directory), "belongs to a peer of another run; choose another directory")
+        where.root.mkdir(parents=True, exist_ok=True)
+        where.invite.write_text(decoded.encode() + "\n")
+    _prepare(
+        where,
+        host=host,
+        port=port,
+        announce=announce,
+        client_mode=client_mode,
+        threads=threads,
+        stop_after_epoch=stop_after_epoch,
+    )
+    _supervise("join", where, quiet)
+
+
+@click.command("seed")
+@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("sparehive-seed"),
+    show_default=True,
+    help="Where this seed keeps everything.",
+)
+@_listen_options
+@click.option(
+    "--keystore", type=click.Path(path_type=Path), help="The organiser's keystore (default: the one `run new` made)."
+)
+@click.option("--password-file", type=click.Path(path_type=Path), help="File with its password.")
+@click.option("--quiet", is_flag=True, help="Print the invite only.")
+def seed(
+    run_directory: Path,
+    directory: Path,
+    host: str | None,
+    port: int | None,
+    announce: tuple[str, ...],
+    keystore: Path | None,
+    password_file: Path | None,
+    quiet: bool,
+) -> None:
+    """Start the bootstrap peer (a founder) of the run in RUN_DIRECTORY and print the invite.
+
+    It trains nothing: it helps peers find each other, signs the first seating, keeps blocks, certificates and receipts."""
+    from peers.runs import RunDirectory
+
+    run = RunDirectory(run_directory.resolve())
+    run.load()  # a bad run.toml is refused before anything starts
+    where = PeerDirectory(directory)
+    _prepare(where, host=host, port=port, announce=announce)
+    link = {
+        "run": str(run.root),
+        "keystore": str(keystore or run.organiser_key),
+        "password_file": str(password_file or run.organiser_password),
+    }
+    (where.root / "seed.json").write_text(json.dumps(link, indent=1) + "\n")
+    _supervise("seed", where, quiet)
+
+
+@click.command("export")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("sparehive-peer"),
+    show_default=True,
+    help="A peer's directory.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist or be empty."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(directory: Path, out: Path, as_json: bool) -> None:
+    """Write the newest certified model as a folder that AutoModelForCausalLM.from_pretrained opens."""
+    from peers.exporting import export_peer
+
+    result = export_peer(PeerDirectory(directory), out)
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"epoch {result['epoch']}, held-out loss {result['loss']:.4f}, written to {out}"
+    )
+
+
+@click.command("new")
+@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.option("--name", default="my-run", show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A text file or a folder of them (default: the Python standard library's source).",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["demo", "small", "base"]),
+    default="small",
+    show_default=True,
+    help="Model size and round lengths.",
+)
+@click.option(
+    "--unit-price",
+    type=click.IntRange(0),
+    default=10**15,
+    show_default=True,
+    help="Reward of a unit, in the token's base unit.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any field of run.toml, e.g. inner.lr=0.003 (TOML value).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run_new(
+    run_directory: Path,
+    name: str,
+    data: Path | None,
+    preset: str,
+    unit_price: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
+    from peers.runs import create_run
+
+    result = create_run(run_directory, name, data, preset, unit_price, settings)
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
+    )
+
+
+@click.command("check")
+@click.argument("run_toml", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run_check(run_toml: Path, as_json: bool) -> None:
+    """Check RUN_TOML and print what it asks of a peer."""
+    from peers.runs import check_run
+
+    result = check_run(run_toml)
+    click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
+
+
+@click.command("baseline")
+@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.option("--units", type=click.IntRange(0), required=True, help="Units that the lone peer trains.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run_baseline(run_directory: Path, units: int, threads: int, as_json: bool) -> None:
+    """Train alone on the run's data and print the held-out loss before and after: what joining is worth."""
+    from peers.runs import baseline
+
+    result = baseline(run_directory, units, threads)
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"untrained {result['untrained']:.4f}, after {units} units alone {result['loss']:.4f}"
+    )
+
+
+@click.command("demo")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Your own text (default: the Python standard library's source)."
+)
+@click.option("--epochs", type=click.IntRange(4), default=24, show_default=True)
+def demo(directory: Path, data: Path | None, epochs: int) -> None:
+    """A whole run on this machine: chain, seed, four peers, a kill, settlement, claims, a table and a plot."""
+    from peers.demo import run_demo
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    run_demo(directory, data, epochs)
+
+
+commands: list[click.Command] = [join, seed, export, demo]
+run_commands: list[click.Command] = [run_new, run_check, run_baseline]
