@@ -1,0 +1,127 @@
+"""What the demo shows at the end: the table, report.json, the plot."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from peers.demo import Session
+
+
+def build_report(session: "Session", money: dict[str, Any], exported: dict[str, Any]) -> dict[str, Any]:
+    """The documented content of report.json (docs/demo.md)."""
+    from peers.demo import JOINS_LATE, KILLED, PEERS, read_events
+
+    peers = []
+    for name in PEERS:
+        directory = session.peers[name]
+        claim = money["claims"][name]
+        events = read_events(directory)
+        first = next((e["epoch"] for e in events if e["event"] == "Ready"), 0)
+        account = claim["accounts"][0]
+        peers.append(
+            {
+                "name": name,
+                "account": account["account"],
+                "wallet": session.wallets[name],
+                "units": account["units"],
+                "receipts": account["receipts"],
+                "co_signers": account["co_signers"],
+                "earned": str(account["earned"]),
+                "claimed": str(account["claimed"]),
+                "balance_before": str(money["before"][name]),
+                "balance_after": str(money["after"][name]),
+                "joined_epoch": first,
+                "joined_late": name == JOINS_LATE,
+                "killed": name == KILLED,
+            }
+        )
+    seed_events = read_events(session.seed)
+    losses = [(e["time"], e["epoch"], e["loss"]) for e in seed_events if e["event"] == "Evaluated"]
+    certified = [e for e in seed_events if e["event"] == "Certified" and e["kind"] == 0]
+    roots = {
+        name: next((e["root"] for e in reversed(read_events(session.peers[name])) if e["event"] == "Certified" and e["epoch"] == session.epochs), "")
+        for name in PEERS
+        if name != KILLED
+    }
+    return {
+        "peers": peers,
+        "loss": {"untrained": None, "start": losses[0][2] if losses else None, "final": exported["loss"], "single_peer": None},
+        "losses": [{"time": t, "epoch": e, "loss": v} for t, e, v in losses],
+        "epochs": exported["epoch"],
+        "certificates": len(certified),
+        "roots": roots,
+        "chain": {
+            "rpc_state": "chain-state.json",
+            "chain_id": session.chain.chain_id,
+            "settlement": session.deployed["settlement"],
+            "registry": session.deployed["registry"],
+            "token": session.deployed["token"],
+            "funded": str(money["verify"]["funded"]),
+            "released": str(money["verify"]["released"]),
+            "claimed": str(money["verify"]["claimed"]),
+            "tables": Path(money["tables"]).name,
+        },
+        "marks": [{"time": t, "text": text} for t, text in session.marks],
+        "sample": exported.get("sample", ""),
+        "seconds": None,
+    }
+
+
+def tokens(amount: str | int) -> str:
+    return f"{int(amount) / 1e18:,.3f}"
+
+
+def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any]) -> None:
+    table = Table(title="What each peer did and got (test tokens)")
+    for heading in ("peer", "account", "units", "receipts", "co-signers", "earned", "claimed", "before", "after"):
+        table.add_column(heading, justify="left" if heading in ("peer", "account", "co-signers") else "right")
+    for peer in report["peers"]:
+        mark = " (killed)" if peer["killed"] else " (joined late)" if peer["joined_late"] else ""
+        table.add_row(
+            peer["name"] + mark,
+            peer["account"][:10] + "…",
+            str(peer["units"]),
+            str(peer["receipts"]),
+            ", ".join(c[:8] for c in peer["co_signers"]),
+            tokens(peer["earned"]),
+            tokens(peer["claimed"]),
+            tokens(peer["balance_before"]),
+            tokens(peer["balance_after"]),
+        )
+    console.print(table)
+    loss = report["loss"]
+    console.print(
+        f"held-out loss: untrained {loss['untrained']:.3f}, one peer alone with equal steps {loss['single_peer']:.3f}, "
+        f"[bold]together {loss['final']:.3f}[/] after {report['epochs']} epochs and {report['certificates']} certificates"
+    )
+    console.print(f"[dim]the model writes:[/] {report['sample']!r}")
+
+
+def draw_loss(session: "Session", report: dict[str, Any], path: Path) -> None:
+    """Held-out loss over time, joins and the kill marked, the lone peer and the untrained model as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    points = report["losses"]
+    origin = points[0]["time"] if points else 0.0
+    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=130)
+    axes.plot([p["time"] - origin for p in points], [p["loss"] for p in points], marker="o", markersize=3, label="swarm, held-out text")
+    loss = report["loss"]
+    axes.axhline(loss["untrained"], color="0.6", linestyle=":", label=f"untrained {loss['untrained']:.2f}")
+    axes.axhline(loss["single_peer"], color="tab:orange", linestyle="--", label=f"one peer alone {loss['single_peer']:.2f}")
+    for mark in report["marks"]:
+        axes.axvline(mark["time"] - origin, color="tab:red" if "killed" in mark["text"] else "tab:green", linewidth=1)
+        axes.annotate(mark["text"], (mark["time"] - origin, axes.get_ylim()[1]), rotation=90, va="top", ha="right", fontsize=8)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title("One model, strangers' machines")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
