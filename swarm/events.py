@@ -67,6 +67,14 @@ class Voided:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Held-out loss of the anchor of `epoch`, in nats per token."""
+
+    epoch: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerSeen:
     account: Account
     reachable: bool
@@ -85,4 +93,4 @@ class Fault:
     reason: str
 
 
-Event: TypeAlias = Union[Ready, UnitDone, Contributed, PartsReceived, Certified, Undone, Voided, PeerSeen, PeerLost, Fault]
+Event: TypeAlias = Union[Ready, UnitDone, Contributed, PartsReceived, Certified, Undone, Voided, Evaluated, PeerSeen, PeerLost, Fault]
