@@ -1,0 +1,29 @@
+"""Who a peer is: its hot key (an EVM account that signs records and can move no funds) and its journal."""
+
+from dataclasses import dataclass, field
+
+from coincurve import PrivateKey
+
+from incentives import records
+from incentives.journal import SigningJournal
+from incentives.keys import load_or_create_key
+from peers.directory import PeerDirectory
+from peers.notary import JournalNotary
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The unlocked hot key of a peer. Never shown: `repr` has the account alone."""
+
+    account: bytes
+    key: PrivateKey = field(repr=False)
+
+    def notary(self, domain: records.Domain, journal: SigningJournal) -> JournalNotary:
+        """The notary of one run. The journal's owner closes it."""
+        return JournalNotary(self.key, domain, journal)
+
+
+def open_identity(directory: PeerDirectory) -> Identity:
+    """Load the directory's hot key, or create it (0600, encrypted) on the first start."""
+    key = load_or_create_key(directory.hot_key, directory.hot_password)
+    return Identity(records.account_of(key), key)

@@ -1,0 +1,181 @@
+"""The training loop on one page: inner steps in units, merges between two steps, boundaries between two units.
+
+It runs in a thread of its own, emits events and asks `may_run()` before every step. It never waits for a round: what the
+round has for it lies in a queue that is looked at between two inner steps (PROTOCOL §4).
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from swarm import events
+from swarm.averaging.contribution import encode_parts
+from swarm.averaging.driver import Boundary
+from swarm.averaging.merge import MemberState
+from swarm.averaging.records import ZERO_HASH, Account, Hash
+from swarm.checkpoint.anchor import Anchor
+from swarm.config import RunConfig
+from swarm.errors import RetryError, SwarmError
+from swarm.models import FlatModel
+from swarm.optim.inner import InnerOptimizer
+from swarm.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains one peer; implements `swarm.averaging.driver.Member`. `run()` is the thread's body; all else may be called
+    from the event loop's thread."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        account: Account,
+        model: FlatModel,
+        task: Task,
+        snapshot: Path,
+        emit: Callable[[events.Event], None],
+        may_run: Callable[[], bool] = lambda: True,
+        snapshot_seconds: float = 30.0,
+    ) -> None:
+        self.config, self.account, self.model, self.task, self.emit, self.may_run = config, account, model, task, emit, may_run
+        self.snapshot, self.snapshot_seconds = snapshot, snapshot_seconds
+        self.inner = InnerOptimizer(config.inner, model.flat)
+        self.member: MemberState | None = None
+        self._queue: deque[Callable[[], None]] = deque()  # between two inner steps
+        self._at_unit_end: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._units = 0
+        self.inner_steps = 0
+        self.compute_seconds = 0.0
+        self.failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- called from outside ------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self.run, name="training", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """End after the inner step under way and write the snapshot; idempotent."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def units_done(self) -> int:
+        return self._units
+
+    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Boundary | None] = loop.create_future()
+
+        def work() -> None:
+            made = self._boundary(prev_certificate)
+            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(made))
+
+        self._at_unit_end.append(work)
+        self._wake.set()
+        return await future
+
+    def signed(self, contribution: Hash) -> None:
+        self._submit(lambda: self._member().signed(contribution))
+
+    def certified(self, certificate_id: Hash, anchor: Anchor, contributions: frozenset[Hash]) -> None:
+        self._submit(lambda: self._member().certificate(certificate_id, anchor, contributions, self.model.flat))
+
+    def voided(self, certificate_id: Hash, anchor: Anchor) -> None:
+        self._submit(lambda: self._member().void(certificate_id, anchor))
+
+    def reset(self, certificate_id: Hash, anchor: Anchor) -> None:
+        self._submit(lambda: self._reset(certificate_id, anchor))
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        try:
+            self._train()
+        except BaseException as error:  # the process boundary of this thread: the peer ends and is started again
+            log.exception("training failed")
+            self.failure = error
+
+    def _train(self) -> None:
+        saved = time.monotonic()
+        loss_sum = torch.zeros(())
+        begun = time.monotonic()
+        while not self._stop.is_set():
+            while self._queue:
+                self._queue.popleft()()
+            member = self.member
+            if member is None or not self.may_run():
+                self._wake.wait(0.1)
+                self._wake.clear()
+                continue
+            if member.unit_step == 0:
+                self._units = member.units
+                while self._at_unit_end:
+                    self._at_unit_end.popleft()()
+                self._units = member.units
+                loss_sum, begun = torch.zeros(()), time.monotonic()
+                if time.monotonic() - saved > self.snapshot_seconds:
+                    self._save()
+                    saved = time.monotonic()
+                if member.units >= self.config.rounds.max_units_per_contribution:
+                    self._wake.wait(0.05)  # more would not count
+                    self._wake.clear()
+                    continue
+            loss_sum += self._step(member)
+            if member.unit_step == 0:
+                mean = float(loss_sum) / self.config.inner.steps_per_unit
+                self.emit(events.UnitDone(member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun))
+        self._save()
+
+    def _step(self, member: MemberState) -> torch.Tensor:
+        begun = time.monotonic()
+        unit = member.next_unit
+        batch = self.task.batch(self.account, member.beacon, unit, member.unit_step)
+        loss = self.task.step_loss(self.model, batch)
+        self.inner.step(self.model.flat, self.model.grad_flat, member.clock())
+        member.inner_step_done(self.config.inner.steps_per_unit)
+        self.inner_steps += 1
+        self.compute_seconds += time.monotonic() - begun
+        return loss
+
+    def _boundary(self, prev_certificate: Hash) -> Boundary | None:
+        member = self.member
+        if member is None or not member.may_contribute(prev_certificate):
+            return None
+        made = member.boundary(self.model.flat, self.inner, self.config)
+        self._save()
+        return made
+
+    def _reset(self, certificate_id: Hash, anchor: Anchor) -> None:
+        self.member = MemberState.fresh(certificate_id, anchor)
+        self.model.flat.copy_(anchor.parameters)
+        self.inner.reset()
+
+    def _member(self) -> MemberState:
+        if self.member is None:
+            raise SwarmError("the trainer has no state yet")
+        return self.member
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._queue.append(work)
+        self._wake.set()
+
+    def _save(self) -> None:
+        if self.member is None:
+            return
+        try:
+            self.member.save(self.snapshot, self.model.flat, self.inner)
+        except RetryError as error:
+            log.warning("snapshot not written: %s", error)
+
+
+__all__ = ["ZERO_HASH", "Trainer", "encode_parts"]
