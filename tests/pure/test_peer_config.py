@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from peers.config import PeerConfig, load_peer_config, save_peer_config
+from peers.directory import PeerDirectory, write_json
+from peers.errors import ConfigError, StartError
+
+
+def test_a_saved_config_is_read_back(tmp_path: Path) -> None:
+    config = PeerConfig(port=4001, client_mode=True)
+    save_peer_config(tmp_path / "peer.toml", config)
+    assert load_peer_config(tmp_path / "peer.toml") == config
+
+
+def test_options_go_over_the_file_and_none_means_not_given(tmp_path: Path) -> None:
+    save_peer_config(tmp_path / "peer.toml", PeerConfig(port=4001, threads=2))
+    config = load_peer_config(tmp_path / "peer.toml", threads=3, port=None)
+    assert (config.port, config.threads) == (4001, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("port = ", "peer.toml"), ("prot = 1", "prot"), ("port = 70000", "port"), ('threads = "many"', "threads")],
+)
+def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> None:
+    (tmp_path / "peer.toml").write_text(text)
+    with pytest.raises(ConfigError, match=names) as caught:
+        load_peer_config(tmp_path / "peer.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_process_is_kept_out_of_a_directory(tmp_path: Path) -> None:
+    directory = PeerDirectory(tmp_path / "peer")
+    with directory.locked():
+        with pytest.raises(StartError, match="another peer is running"), directory.locked():
+            pass
+    with directory.locked():
+        pass
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "status.json", {"epoch": 1})
+    write_json(tmp_path / "status.json", {"epoch": 2})
+    assert (tmp_path / "status.json").read_text() == '{\n "epoch": 2\n}\n'
+    assert list(tmp_path.iterdir()) == [tmp_path / "status.json"]
