@@ -97,8 +97,8 @@ class Domain:
                 _DOMAIN_TYPE_HASH
                 + keccak(self.NAME.encode())
                 + keccak(self.VERSION.encode())
-                + _word("uint256", "chain_id", self.chain_id)
-                + _word("address", "verifying_contract", self.verifying_contract)
+                + encode_word("uint256", "chain_id", self.chain_id)
+                + encode_word("address", "verifying_contract", self.verifying_contract)
             )
         )
 
@@ -132,7 +132,7 @@ def encode_words(kind: str, values: Values) -> bytes:
             raise InputError(f"{kind}.{missing[0]}", None, "is missing")
         unknown = min(values.keys() - names)
         raise InputError(f"{kind}.{unknown}", values[unknown], "is not a field of this record; remove it")
-    return b"".join([_word(field.type, f"{kind}.{field.name}", values[field.name]) for field in fields])
+    return b"".join([encode_word(field.type, f"{kind}.{field.name}", values[field.name]) for field in fields])
 
 
 def decode_words(kind: str, words: bytes) -> dict[str, object]:
@@ -194,7 +194,8 @@ def _known(kind: str) -> str:
     return kind
 
 
-def _word(type_: str, name: str, value: object) -> bytes:
+def encode_word(type_: str, name: str, value: object) -> bytes:
+    """One field as 32 bytes; `name` is for the message of InputError. For static types the same as abi.encode."""
     if type_.startswith("uint") and not type_.endswith("]"):
         bits = int(type_[4:])
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
@@ -211,7 +212,7 @@ def _word(type_: str, name: str, value: object) -> bytes:
     if type_.endswith("[]"):
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise InputError(name, value, "must be a list")
-        return bytes(keccak(b"".join(_word(type_[:-2], f"{name}[{i}]", item) for i, item in enumerate(value))))
+        return bytes(keccak(b"".join(encode_word(type_[:-2], f"{name}[{i}]", item) for i, item in enumerate(value))))
     raise AssertionError(f"no encoder for {type_}")
 
 

@@ -49,10 +49,10 @@ _KINDS: dict[str, type[Record]] = {
 class JournalNotary:
     """Implements `swarm.notary.Notary` for one hot key in one domain. Raises errors of `swarm.errors` only.
 
-    The journal stays open for as long as the notary is used; its owner closes it. Threads may share a notary."""
+    `journal` stays open for as long as the notary is used; its owner closes it. Threads may share a notary."""
 
     def __init__(self, key: PrivateKey, domain: records.Domain, journal: SigningJournal) -> None:
-        self._key, self._domain, self._journal = key, domain, journal
+        self._key, self._domain, self.journal = key, domain, journal
         self._separator = domain.separator()
         self._account = records.account_of(key)
 
@@ -76,7 +76,7 @@ class JournalNotary:
             digest = records.digest(self._domain, type(record).__name__, values_of(record))
             subject = self._subject(record)
             if subject is not None:
-                self._journal.record(subject, digest, _pack_kept(record, keep))
+                self.journal.record(subject, digest, _pack_kept(record, keep))
             return records.sign(self._key, digest)
 
     def recover(self, record: Record, signature: bytes) -> Account:
@@ -91,7 +91,7 @@ class JournalNotary:
     def replay_records(self) -> Iterator[tuple[Record, bytes, bytes]]:
         """As `replay`, with the record itself. Signing it again gives the same signature."""
         with _translated():
-            for entry in self._journal.entries():
+            for entry in self.journal.entries():
                 if entry.subject.domain == self._separator:
                     record, keep = _unpack_kept(entry.keep)
                     yield record, entry.digest, keep

@@ -1,0 +1,139 @@
+"""What a certificate's hashes stand for, computed from the published JSON (docs/decisions/0002).
+
+`swarm.averaging.commitments` makes the same hashes from the swarm's own records while it trains; this module is written
+apart from it, for whoever checks a ledger with no swarm installed. A test compares the two.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any
+
+import rfc8785
+from eth_hash.auto import keccak
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from incentives import merkle
+from incentives.errors import TamperedError
+
+FLAG_REDUCES, FLAG_VOTES = 1, 2
+KIND_ROUND, KIND_SEATING = 0, 1
+CONTRIBUTOR_TYPES = ("uint8", "address", "bytes32", "uint32", "uint32")
+CONTRIBUTOR_NAMES = ("kind", "peer", "contribution", "units", "flags")
+CONTRIBUTOR_KIND = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ContributorLeaf:
+    peer: bytes
+    contribution: bytes
+    units: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A certificate's content. Floats stay the 8 bytes that were hashed; nothing is computed with them here."""
+
+    contributors: tuple[ContributorLeaf, ...]
+    reducers: tuple[bytes, ...]
+    averages: tuple[bytes, ...]
+    clip_factors: tuple[bytes, ...]
+    median_norm: bytes
+    electorate: tuple[bytes, ...]
+
+
+_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{40}$")]
+_Hash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
+_Bits = Annotated[str, Field(pattern="^0x[0-9a-f]{16}$")]
+_Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class _BodyModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    contributors: list[tuple[_Address, _Hash, _Uint32, _Uint32]]
+    reducers: list[_Address]
+    averages: list[_Hash]
+    clip_factors: list[_Bits]
+    median_norm: _Bits
+    electorate: list[_Address]
+
+
+def parse_body(data: bytes) -> Body:
+    """The body whose canonical JSON is `data`. TamperedError for anything that is not exactly that."""
+    try:
+        value = json.loads(data)
+        model = _BodyModel.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise TamperedError(f"certificate body: {where}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise TamperedError(f"certificate body is not JSON: {error}") from None
+    if not is_canonical(value, data):
+        raise TamperedError("certificate body is not canonical JSON (RFC 8785): fetch it again")
+    body = Body(
+        tuple(
+            ContributorLeaf(_bytes(peer), _bytes(contribution), units, flags)
+            for peer, contribution, units, flags in model.contributors
+        ),
+        tuple(map(_bytes, model.reducers)),
+        tuple(map(_bytes, model.averages)),
+        tuple(map(_bytes, model.clip_factors)),
+        _bytes(model.median_norm),
+        tuple(map(_bytes, model.electorate)),
+    )
+    if not is_ascending([leaf.peer for leaf in body.contributors]):
+        raise TamperedError("certificate body: contributors are not strictly ascending by peer")
+    if not is_ascending(body.electorate):
+        raise TamperedError("certificate body: the electorate is not strictly ascending")
+    if len(set(body.reducers)) != len(body.reducers):
+        raise TamperedError("certificate body: a reducer is listed twice")
+    if len(body.clip_factors) != len(body.contributors):
+        raise TamperedError("certificate body: there is not one clip factor per contributor")
+    return body
+
+
+def body_hash(data: bytes) -> bytes:
+    """`RoundCertificate.body` for the canonical JSON `data`."""
+    return bytes(keccak(data))
+
+
+def contributors_root(body: Body) -> bytes:
+    return merkle.build(
+        [
+            merkle.hash_leaf(
+                CONTRIBUTOR_TYPES,
+                CONTRIBUTOR_NAMES,
+                (CONTRIBUTOR_KIND, leaf.peer, leaf.contribution, leaf.units, leaf.flags),
+            )
+            for leaf in body.contributors
+        ]
+    ).root
+
+
+def electorate_hash(body: Body) -> bytes:
+    return bytes(keccak(b"".join(body.electorate)))
+
+
+def quorum(num_voters: int) -> int:
+    """Signatures that decide: more than two thirds from 4 voters on, more than half below."""
+    return num_voters * 2 // 3 + 1 if num_voters > 3 else num_voters // 2 + 1
+
+
+def is_ascending(values: tuple[bytes, ...] | list[bytes]) -> bool:
+    """Strictly: nothing twice."""
+    return all(left < right for left, right in pairwise(values))
+
+
+def is_canonical(value: Any, data: bytes) -> bool:
+    """Whether `data` is the RFC 8785 form of `value`, hence without repeated keys, spaces or other spellings."""
+    try:
+        return bool(rfc8785.dumps(value) == data)
+    except rfc8785.CanonicalizationError:
+        return False
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text[2:])

@@ -1,0 +1,361 @@
+"""The append-only store of certificates and receipts (sqlite), from which any one peer can settle alone.
+
+Nothing is ever changed or removed: triggers refuse it, and every row is checked against its own hash when it is read,
+so what was edited from outside is an error and not a payment. Signatures are verified before they are stored. One
+process writes; others may read at the same time (write-ahead log), as `settle` and `rewards` do beside a running peer.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from incentives import records
+from incentives.checks import drawn_witnesses
+from incentives.commitments import body_hash, parse_body
+from incentives.errors import BadSignature, InputError, StorageError, TamperedError
+from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, data, number
+
+VERSION = 1
+ZERO = bytes(32)
+
+# words = EIP-712's encodeData: every field, 32 bytes each. The other columns repeat parts of it, to be found by.
+_SCHEMA = """
+CREATE TABLE meta (version INTEGER NOT NULL, run_id BLOB NOT NULL, chain_id TEXT NOT NULL, settlement BLOB NOT NULL);
+CREATE TABLE certificates (id BLOB PRIMARY KEY, prev BLOB NOT NULL, epoch INTEGER NOT NULL, words BLOB NOT NULL,
+    body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE certificate_signatures (id BLOB NOT NULL, attempt INTEGER NOT NULL, signer BLOB NOT NULL,
+    signature BLOB NOT NULL, PRIMARY KEY (id, attempt, signer)) WITHOUT ROWID;
+CREATE TABLE contributors (certificate BLOB NOT NULL, peer BLOB NOT NULL, contribution BLOB NOT NULL,
+    units INTEGER NOT NULL, flags INTEGER NOT NULL, PRIMARY KEY (certificate, peer)) WITHOUT ROWID;
+CREATE TABLE receipts (hash BLOB PRIMARY KEY, certificate BLOB NOT NULL, epoch INTEGER NOT NULL, peer BLOB NOT NULL,
+    words BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipt_signatures (hash BLOB NOT NULL, signer BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (hash, signer)) WITHOUT ROWID;
+CREATE TABLE tips (sequence INTEGER PRIMARY KEY, id BLOB NOT NULL);
+CREATE INDEX certificates_by_prev ON certificates (prev);
+CREATE INDEX contributors_by_contribution ON contributors (contribution);
+CREATE INDEX receipts_by_certificate ON receipts (certificate);
+"""
+_TABLES = (
+    "meta",
+    "certificates",
+    "certificate_signatures",
+    "contributors",
+    "receipts",
+    "receipt_signatures",
+    "tips",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatistics:
+    certificates: int
+    receipts: int
+    signatures: int
+
+
+class Ledger:
+    """The ledger of one run in one domain; a context manager, used from any thread of its process.
+
+    `Ledger(path, run_id=…, domain=…)` opens it for writing and makes it where it is missing; `Ledger.read(path)` opens
+    what is there read-only. StorageError: in use by another writer for too long, full, or no ledger."""
+
+    def __init__(self, path: Path, *, run_id: bytes, domain: records.Domain) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"ledger {path}: {error.strerror}") from error
+        with self._storage():
+            self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        try:
+            with self._storage():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._create(run_id, domain)
+            self._read_meta()
+            if (self.run_id, self.domain) != (run_id, domain):
+                raise InputError("ledger", str(path), "belongs to another run or chain; choose another directory")
+        except BaseException:
+            self._db.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> "Ledger":
+        """Read-only, beside the process that writes. InputError where there is no ledger."""
+        if not path.is_file():
+            raise InputError("ledger", str(path), "does not exist; has this peer run?")
+        ledger = cls.__new__(cls)
+        ledger.path, ledger._lock = path, threading.RLock()
+        with ledger._storage():
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            ledger._db = sqlite3.connect(uri, uri=True, timeout=10.0, isolation_level=None, check_same_thread=False)
+        try:
+            ledger._read_meta()
+        except BaseException:
+            ledger._db.close()
+            raise
+        return ledger
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+    def add_certificate(
+        self, certificate: records.Values, body: bytes, signatures: Iterable[tuple[bytes, bytes]]
+    ) -> bytes:
+        """Stores a RoundCertificate (all fields, with the attempt), its body's canonical JSON and (account, signature)s
+        of that attempt. Adding it again adds what is new. Returns its id.
+
+        BadSignature or TamperedError where one of them does not fit; then nothing is stored."""
+        self._check_run(certificate)
+        values = {name: value for name, value in certificate.items() if name != "attempt"}
+        identity = records.hash_struct("CertificateId", values)
+        if body_hash(body) != certificate["body"]:
+            raise TamperedError(f"certificate 0x{identity.hex()}: the body does not have the certified hash")
+        digest = records.digest(self.domain, "RoundCertificate", certificate)
+        attempt = number(certificate, "attempt")
+        rows = [(identity, attempt, *pair) for pair in self._verified(signatures, digest)]
+        leaves = [
+            (identity, leaf.peer, leaf.contribution, leaf.units, leaf.flags) for leaf in parse_body(body).contributors
+        ]
+        words = records.encode_words("CertificateId", values)
+        prev, epoch = data(values, "prev_certificate"), number(values, "epoch")
+        with self._transaction():
+            self._insert("certificates", (identity, prev, epoch, words, body))
+            for leaf in leaves:
+                self._insert("contributors", leaf)
+            for row in rows:
+                self._insert("certificate_signatures", row)
+        return identity
+
+    def add_receipt(self, receipt: records.Values, signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Stores a ContributionReceipt with (account, signature)s; again: adds what is new. Returns its hash."""
+        self._check_run(receipt)
+        hash_ = records.hash_struct("ContributionReceipt", receipt)
+        rows = [(hash_, *pair) for pair in self._verified(signatures, records.signing_digest(self.domain, hash_))]
+        words = records.encode_words("ContributionReceipt", receipt)
+        certificate, epoch, peer = data(receipt, "certificate"), number(receipt, "epoch"), data(receipt, "peer")
+        with self._transaction():
+            self._insert("receipts", (hash_, certificate, epoch, peer, words))
+            for row in rows:
+                self._insert("receipt_signatures", row)
+        return hash_
+
+    def set_tip(self, certificate_id: bytes) -> None:
+        """Notes which certificate the peer follows now; the last one noted counts, the others stay on record."""
+        with self._transaction():
+            if self.tip() != certificate_id:
+                self._db.execute("INSERT INTO tips (id) VALUES (?)", (certificate_id,))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+    def tip(self) -> bytes | None:
+        """The certificate that the peer followed last; None before the first."""
+        rows = self._query("SELECT id FROM tips ORDER BY sequence DESC LIMIT 1")
+        return bytes(rows[0][0]) if rows else None
+
+    def certificate(self, certificate_id: bytes) -> SignedCertificate | None:
+        """With its signatures by attempt. TamperedError where a row does not have its own hash."""
+        rows = self._query("SELECT words, body FROM certificates WHERE id = ?", certificate_id)
+        if not rows:
+            return None
+        words, body = bytes(rows[0][0]), bytes(rows[0][1])
+        values = self._decode("CertificateId", words, certificate_id)
+        if body_hash(body) != values["body"]:
+            raise self._tampered(certificate_id)
+        signatures: dict[int, list[tuple[bytes, bytes]]] = {}
+        for attempt, signer, signature in self._query(
+            "SELECT attempt, signer, signature FROM certificate_signatures WHERE id = ? ORDER BY attempt, signer",
+            certificate_id,
+        ):
+            signatures.setdefault(attempt, []).append((bytes(signer), bytes(signature)))
+        return SignedCertificate(certificate_id, values, body, {a: tuple(s) for a, s in signatures.items()})
+
+    def receipt(self, receipt_hash: bytes) -> SignedReceipt | None:
+        """With its signatures. TamperedError where the row does not have its own hash."""
+        rows = self._query("SELECT words FROM receipts WHERE hash = ?", receipt_hash)
+        if not rows:
+            return None
+        values = self._decode("ContributionReceipt", bytes(rows[0][0]), receipt_hash)
+        signed: Signatures = tuple(
+            (bytes(signer), bytes(signature))
+            for signer, signature in self._query(
+                "SELECT signer, signature FROM receipt_signatures WHERE hash = ? ORDER BY signer", receipt_hash
+            )
+        )
+        return SignedReceipt(receipt_hash, values, signed)
+
+    def receipts(self, certificate_id: bytes) -> Iterator[SignedReceipt]:
+        """Every receipt that names the certificate, ascending by peer."""
+        for (hash_,) in self._query(
+            "SELECT hash FROM receipts WHERE certificate = ? ORDER BY peer, hash", certificate_id
+        ):
+            receipt = self.receipt(bytes(hash_))
+            assert receipt is not None
+            yield receipt
+
+    def lineage(self, tip: bytes, from_epoch: int = -1, to_epoch: int | None = None) -> list[SignedCertificate]:
+        """The certificates with from_epoch < epoch ≤ to_epoch on the way back from `tip`, oldest first.
+
+        StorageError names a certificate on the way that is not here yet."""
+        path: list[SignedCertificate] = []
+        at, last = tip, None
+        while at != ZERO:
+            certificate = self.certificate(at)
+            if certificate is None:
+                raise StorageError(
+                    f"ledger {self.path}: certificate 0x{at.hex()} is missing: let the peer catch up first"
+                )
+            if last is not None and certificate.epoch >= last:
+                raise self._tampered(at)
+            last = certificate.epoch
+            if last <= from_epoch:
+                break
+            if to_epoch is None or last <= to_epoch:
+                path.append(certificate)
+            at = certificate.prev
+        return path[::-1]
+
+    def tips(self) -> list[bytes]:
+        """Certificates that no other one follows: more than one after a fork."""
+        rows = self._query(
+            "SELECT id FROM certificates c WHERE NOT EXISTS (SELECT 1 FROM certificates WHERE prev = c.id)"
+        )
+        return sorted(bytes(row[0]) for row in rows)
+
+    def contribution(self, contribution: bytes) -> list[tuple[bytes, bytes, int, int]]:
+        """(certificate id, peer, units, flags) of every leaf with that contribution: more than one after a fork."""
+        rows = self._query(
+            "SELECT certificate, peer, units, flags FROM contributors WHERE contribution = ? ORDER BY certificate",
+            contribution,
+        )
+        return [(bytes(certificate), bytes(peer), units, flags) for certificate, peer, units, flags in rows]
+
+    def pending(self, witnesses: int, peer: bytes | None = None) -> list[tuple[SignedReceipt, tuple[bytes, ...]]]:
+        """Receipts (of `peer`, or all) that lack signatures, with who has yet to sign: the peer or a drawn witness.
+
+        Left out: receipts whose certificate is not here, and those that nobody could witness (never paid)."""
+        found = []
+        query = "SELECT hash FROM receipts" + (" WHERE peer = ?" if peer else "") + " ORDER BY epoch, peer"
+        for (hash_,) in self._query(query, *((peer,) if peer else ())):
+            receipt = self.receipt(bytes(hash_))
+            certificate = self.certificate(receipt.certificate) if receipt else None
+            if receipt is None or certificate is None:
+                continue
+            drawn = drawn_witnesses(parse_body(certificate.body), receipt.peer, witnesses)
+            signed = {signer for signer, _ in receipt.signatures}
+            missing = tuple(signer for signer in (receipt.peer, *drawn) if signer not in signed)
+            if drawn and missing:
+                found.append((receipt, missing))
+        return found
+
+    def certificates(self) -> Iterator[SignedCertificate]:
+        """All of them, on every branch, oldest epoch first: what is handed to a peer that catches up."""
+        for (identity,) in self._query("SELECT id FROM certificates ORDER BY epoch, id"):
+            certificate = self.certificate(bytes(identity))
+            assert certificate is not None
+            yield certificate
+
+    def statistics(self) -> LedgerStatistics:
+        counts = [self._query(f"SELECT count(*) FROM {table}")[0][0] for table in _TABLES]
+        by_table = dict(zip(_TABLES, counts, strict=True))
+        signatures = by_table["certificate_signatures"] + by_table["receipt_signatures"]
+        return LedgerStatistics(by_table["certificates"], by_table["receipts"], signatures)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def _create(self, run_id: bytes, domain: records.Domain) -> None:
+        with self._transaction():
+            if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                return
+            for statement in _SCHEMA.strip().split(";\n"):
+                self._db.execute(statement)
+            for table in _TABLES:
+                for verb in ("UPDATE", "DELETE"):
+                    self._db.execute(
+                        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+                    )
+            self._db.execute(
+                "INSERT INTO meta VALUES (?, ?, ?, ?)",
+                (VERSION, run_id, str(domain.chain_id), domain.verifying_contract),
+            )
+
+    def _read_meta(self) -> None:
+        rows = self._query("SELECT version, run_id, chain_id, settlement FROM meta")
+        if len(rows) != 1 or rows[0][0] != VERSION:
+            raise StorageError(f"ledger {self.path} has another format: it was made by another version")
+        _, run_id, chain_id, settlement = rows[0]
+        self.run_id, self.domain = bytes(run_id), records.Domain(int(chain_id), bytes(settlement))
+
+    def _check_run(self, values: records.Values) -> None:
+        if values.get("run_id") != self.run_id:
+            raise InputError(
+                "run_id", values.get("run_id"), f"is another run than this ledger's, 0x{self.run_id.hex()}"
+            )
+
+    def _verified(self, signatures: Iterable[tuple[bytes, bytes]], digest: bytes) -> list[tuple[bytes, bytes]]:
+        pairs = list(signatures)
+        for signer, signature in pairs:
+            if records.recover(digest, signature) != signer:
+                raise BadSignature(f"the signature is not by 0x{signer.hex()}, for whom it was given")
+        return pairs
+
+    def _insert(self, table: str, row: tuple[object, ...]) -> None:
+        # The primary key is a hash, or a hash and a verified signer: what is there already says the same.
+        marks = ", ".join("?" * len(row))
+        self._db.execute(f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO NOTHING", row)
+
+    def _decode(self, kind: str, words: bytes, hash_: bytes) -> dict[str, object]:
+        try:
+            values = records.decode_words(kind, words)
+        except InputError:
+            raise self._tampered(hash_) from None
+        if records.hash_struct(kind, values) != hash_ or values["run_id"] != self.run_id:
+            raise self._tampered(hash_)
+        return values
+
+    def _tampered(self, hash_: bytes) -> TamperedError:
+        return TamperedError(f"ledger {self.path}: row 0x{hash_.hex()} was changed; restore the file from another peer")
+
+    def _query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        with self._lock, self._storage():
+            return self._db.execute(query, arguments).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing, one at a time."""
+        with self._lock, self._storage():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        """Errors of sqlite as one line of ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            remedy = "free some space" if "full" in str(error) else "check the file and who else uses it"
+            raise StorageError(f"ledger {self.path}: {error}: {remedy}") from error
+        except OverflowError:
+            raise InputError("epoch", "2**63 or more", "is no epoch; drop the record") from None
