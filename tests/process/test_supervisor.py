@@ -1,0 +1,114 @@
+"""The supervisor with real processes: a stand-in for `peers.peer` that starts a grandchild, as a peer starts its daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = textwrap.dedent(
+    """
+    import pathlib, signal, subprocess, sys, time
+    root, behaviour = pathlib.Path(sys.argv[1]), sys.argv[2]
+    grandchild = subprocess.Popen(["sleep", "300"])
+    starts = root / "starts"
+    starts.write_text((starts.read_text() if starts.exists() else "") + f"{grandchild.pid}\\n")
+    if behaviour == "user-error":
+        sys.exit(3)
+    if behaviour == "dies-once" and len(starts.read_text().split()) == 1:
+        import os
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (root / "up").write_text(str(len(starts.read_text().split())))
+    time.sleep(300)
+    """
+)
+
+
+def run(tmp_path: Path, behaviour: str, grace: float = 10.0) -> subprocess.Popen[bytes]:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    code = (
+        "import subprocess, sys, peers.supervisor as s\n"
+        f"s.GRACE_SECONDS = {grace}\n"
+        "real = subprocess.Popen\n"
+        f"s.subprocess.Popen = lambda command, **k: real([sys.executable, {str(tmp_path / 'program.py')!r}, *command[3:]], **k)\n"
+        f"sys.exit(s.supervise([{str(tmp_path)!r}, {behaviour!r}]))\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def grandchildren(tmp_path: Path) -> list[int]:
+    return [int(line) for line in (tmp_path / "starts").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
+    process = run(tmp_path, "runs")
+    until((tmp_path / "up").exists)
+    process.terminate()
+    assert process.wait(15) == 0
+    assert all(gone(pid) for pid in grandchildren(tmp_path))
+
+
+def test_a_killed_peer_is_started_again_and_its_daemon_does_not_stay(tmp_path: Path) -> None:
+    process = run(tmp_path, "dies-once")
+    until((tmp_path / "up").exists)
+    first, second = grandchildren(tmp_path)
+    assert gone(first)
+    assert not gone(second)
+    process.terminate()
+    assert process.wait(15) == 0
+    assert gone(second)
+
+
+def test_a_user_error_is_not_retried(tmp_path: Path) -> None:
+    process = run(tmp_path, "user-error")
+    assert process.wait(15) == 1
+    assert len(grandchildren(tmp_path)) == 1
+    assert gone(grandchildren(tmp_path)[0])
+
+
+def test_a_peer_that_ignores_sigterm_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    process = run(tmp_path, "stubborn", grace=0.5)
+    until((tmp_path / "up").exists)
+    process.terminate()
+    assert process.wait(15) == 1
+    assert all(gone(pid) for pid in grandchildren(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can signal a child when its parent dies")
+def test_a_peer_gets_sigterm_when_its_parent_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time, peers.supervisor as s\n"
+        "if os.fork() == 0:\n"
+        "    s.die_with_parent()\n"
+        f"    open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(300)\n"
+        "time.sleep(300)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text() != "")
+    child = int((tmp_path / "child").read_text())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    until(lambda: gone(child))
