@@ -1,0 +1,205 @@
+"""The merge: asynchronous and rebuildable (PROTOCOL §4). One peer's bookkeeping around its live weights; no I/O, no clocks.
+
+Always w = A − U + p, where A is the anchor, U the own contribution that w lacks (pending, or unspent), p what the inner
+steps did since the boundary. The residual r holds what the codec left over and what came back unspent.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from swarm.averaging.contribution import EncodedContribution, encode_parts
+from swarm.averaging.records import ZERO_HASH, Hash, Merge
+from swarm.errors import RetryError, RoundError
+from swarm.optim.inner import InnerOptimizer, state_hash
+
+
+@dataclass(frozen=True)
+class MadeContribution:
+    """A boundary's outcome: the fields of the record that only this peer knows, and the encoded pseudo-gradient."""
+
+    previous: Hash
+    first_unit: int
+    units: int
+    merges: tuple[Merge, ...]
+    state_before: Hash
+    state_after: Hash
+    encoded: EncodedContribution
+
+
+@dataclass
+class MemberState:
+    """What a peer must keep to train on and to be audited. Tensors fp32 [P]; `residual` holds fp16 values between boundaries
+    (plus whole contributions that came back)."""
+
+    anchor_id: Hash
+    epoch: int  # of the anchor's certificate
+    anchor: torch.Tensor
+    cumulative_units: int  # of the anchor's certificate
+    unspent: torch.Tensor  # U
+    residual: torch.Tensor  # r
+    next_unit: int  # never reused, on any lineage
+    beacon: Hash
+    state_before: Hash
+    pending: bool = False
+    own: Hash = ZERO_HASH  # hash of the contribution U belongs to, once signed
+    previous: Hash = ZERO_HASH
+    units: int = 0  # done since the boundary
+    unit_step: int = 0  # inner steps done of the unit under way
+    inner_step: int = 0  # inner steps since the boundary
+    merges: list[Merge] = field(default_factory=list)
+
+    @classmethod
+    def fresh(
+        cls, anchor_id: Hash, epoch: int, anchor: torch.Tensor, cumulative_units: int, inner: InnerOptimizer, next_unit: int = 0
+    ) -> "MemberState":
+        """A joiner, or one whose state is lost or who changes lineage: everything but unit numbers begins anew. The caller
+        copies the anchor into the live weights."""
+        inner.reset()
+        zeros = torch.zeros_like(anchor)
+        before = state_hash(inner.state_tensors(), zeros, 0)
+        start = [Merge("start", anchor_id, 0)]
+        return cls(anchor_id, epoch, anchor, cumulative_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start)
+
+    def clock(self) -> int:
+        """Of the learning rate: the anchor's cumulative units plus own units since the boundary."""
+        return self.cumulative_units + self.units
+
+    def inner_step_done(self, steps_per_unit: int) -> None:
+        self.inner_step += 1
+        self.unit_step += 1
+        if self.unit_step == steps_per_unit:
+            self.unit_step = 0
+            self.units += 1
+            self.next_unit += 1
+
+    # -- boundary -----------------------------------------------------------------------------------------------------
+    def may_contribute(self, prev_certificate: Hash) -> bool:
+        """Only while nothing is pending, on the call's anchor, between two units; otherwise units accumulate."""
+        return not self.pending and self.anchor_id == prev_certificate and self.unit_step == 0
+
+    def boundary(self, live: torch.Tensor, inner: InnerOptimizer, codec: str, part_values: int) -> MadeContribution:
+        """Take the contribution out of the live weights (changed in place). `RoundError` if it is not finite: nothing changed."""
+        progress = (live - self.anchor) + self.unspent
+        wanted = self.residual - progress
+        encoded = encode_parts(wanted, codec, part_values)
+        self.residual = (wanted - encoded.decoded).half().float()
+        if not bool(torch.isfinite(self.residual).all()):
+            raise RoundError("the residual left fp16's range: this peer starts anew")
+        self.unspent = encoded.decoded.clone()
+        torch.sub(self.anchor, encoded.decoded, out=live)
+        inner.round_state()
+        after = state_hash(inner.state_tensors(), self.residual, inner.num_steps)
+        made = MadeContribution(
+            self.previous, self.next_unit - self.units, self.units, tuple(self.merges), self.state_before, after, encoded
+        )
+        self.pending, self.own = True, ZERO_HASH
+        self.state_before, self.beacon = after, self.anchor_id
+        self.units = self.inner_step = 0
+        self.merges = []
+        return made
+
+    def signed(self, contribution: Hash) -> None:
+        """The boundary's contribution got this hash; the next one names it as `previous`."""
+        self.own = self.previous = contribution
+
+    # -- what comes back ----------------------------------------------------------------------------------------------
+    def certificate(
+        self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int, contributions: frozenset[Hash], live: torch.Tensor
+    ) -> None:
+        """A certificate (round or seating) arrives between two inner steps; `live` is changed in place."""
+        change = parameters - self.anchor
+        if self.pending:
+            self.pending = False
+            if self.own in contributions:
+                change = change + self.unspent
+                self.unspent = torch.zeros_like(self.unspent)
+            else:
+                self.residual = self.residual + self.unspent  # stays in U: taking it out of w costs 5 % of loss
+        live.add_(change)
+        self._follow(certificate_id, epoch, parameters, cumulative_units)
+        self.merges.append(Merge("certificate", certificate_id, self.inner_step))
+
+    def void(self, certificate_id: Hash, epoch: int) -> None:
+        """An empty set was certified: state unchanged, the pending contribution goes back to the residual."""
+        if self.pending:
+            self.pending = False
+            self.residual = self.residual + self.unspent
+        self._follow(certificate_id, epoch, self.anchor, self.cumulative_units)
+        self.merges.append(Merge("void", certificate_id, self.inner_step))
+
+    def _follow(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
+        self.anchor_id, self.epoch, self.anchor, self.cumulative_units = certificate_id, epoch, parameters, cumulative_units
+
+    # -- disk ---------------------------------------------------------------------------------------------------------
+    def save(self, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> None:
+        """Everything a restart needs, atomically. `RetryError` where the disk is full; the old snapshot stays."""
+        tensors = {"live": live, "anchor": self.anchor, "unspent": self.unspent, "residual": self.residual}
+        exact = inner.exact_tensors()
+        tensors.update({f"inner.{name}": value for name, value in exact.items()})
+        state: dict[str, Any] = {
+            "anchor_id": self.anchor_id.hex(),
+            "epoch": self.epoch,
+            "cumulative_units": self.cumulative_units,
+            "next_unit": self.next_unit,
+            "beacon": self.beacon.hex(),
+            "state_before": self.state_before.hex(),
+            "pending": self.pending,
+            "own": self.own.hex(),
+            "previous": self.previous.hex(),
+            "units": self.units,
+            "unit_step": self.unit_step,
+            "inner_step": self.inner_step,
+            "num_steps": inner.num_steps,
+            "merges": [[m.kind, m.hash.hex(), m.inner_step] for m in self.merges],
+        }
+        part = path.with_name(path.name + ".part")
+        try:
+            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, {"state": json.dumps(state)})
+            with open(part, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
+
+    @classmethod
+    def load(cls, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> "MemberState | None":
+        """What `save` wrote, with the live weights and the optimiser put back; None if there is none or it cannot be read (the
+        peer then starts as a joiner: safe, as unit numbers come from the journal too)."""
+        try:
+            with safe_open(path, "pt") as handle:
+                state = json.loads(handle.metadata()["state"])
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            if tensors["live"].shape != live.shape:
+                return None
+            inner.load_exact_tensors(
+                {name[6:]: value for name, value in tensors.items() if name.startswith("inner.")}, state["num_steps"]
+            )
+            live.copy_(tensors["live"])
+            return cls(
+                bytes.fromhex(state["anchor_id"]),
+                state["epoch"],
+                tensors["anchor"],
+                state["cumulative_units"],
+                tensors["unspent"],
+                tensors["residual"],
+                state["next_unit"],
+                bytes.fromhex(state["beacon"]),
+                bytes.fromhex(state["state_before"]),
+                state["pending"],
+                bytes.fromhex(state["own"]),
+                bytes.fromhex(state["previous"]),
+                state["units"],
+                state["unit_step"],
+                state["inner_step"],
+                [Merge(kind, bytes.fromhex(h), step) for kind, h, step in state["merges"]],
+            )
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None

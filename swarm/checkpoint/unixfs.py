@@ -1,0 +1,230 @@
+"""UnixFS files and directories as the IPFS world has them: CIDv1, sha2-256, raw leaves, 1 MiB chunks, width 1024.
+
+Pure: bytes in, blocks out. Roots are those of the JavaScript importer with the same parameters (tests/vectors/unixfs.json).
+A block is known by its sha-256 digest (the CID's multihash); its codec is raw (0x55) or dag-pb (0x70).
+Sources: github.com/ipfs/specs UNIXFS.md, ipld.io dag-pb.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from swarm.errors import PeerFault
+from swarm.hashing import sha256
+
+CHUNK_BYTES = 1 << 20
+WIDTH = 1024
+RAW, DAG_PB = 0x55, 0x70
+MAX_DEPTH = 8
+MAX_NODE_BYTES = 2 << 20
+_FILE, _DIRECTORY = 2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    digest: bytes
+    codec: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A dag-pb link. `total` is the cumulative size (Tsize), `size` the file bytes below (files only)."""
+
+    name: str
+    digest: bytes
+    codec: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A decoded dag-pb UnixFS node."""
+
+    is_directory: bool
+    links: tuple[Link, ...]
+    sizes: tuple[int, ...]  # file bytes below each link
+    file_size: int
+
+
+def cid_bytes(digest: bytes, codec: int) -> bytes:
+    """Binary CIDv1."""
+    return bytes((1, codec, 0x12, 32)) + digest
+
+
+def cid_text(digest: bytes, codec: int) -> str:
+    """Base32 CIDv1, as every IPFS tool prints it."""
+    import base64
+
+    return "b" + base64.b32encode(cid_bytes(digest, codec)).decode().lower().rstrip("=")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _number(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value)
+
+
+def _dag_pb(links: Sequence[Link], data: bytes) -> bytes:
+    out = bytearray()
+    for link in links:
+        body = _field(1, cid_bytes(link.digest, link.codec)) + _field(2, link.name.encode()) + _number(3, link.total)
+        out += _field(2, body)
+    return bytes(out) + _field(1, data)
+
+
+def encode_file(data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int = WIDTH) -> tuple[Link, Iterator[Block]]:
+    """Root link (name empty) and all blocks, leaves first. One chunk or less: the root is the raw leaf itself."""
+    blocks: list[Block] = []
+    level: list[tuple[Link, int]] = []
+    view = memoryview(data)
+    for start in range(0, max(1, len(view)), chunk):
+        piece = bytes(view[start : start + chunk])
+        block = Block(sha256(piece), RAW, piece)
+        blocks.append(block)
+        level.append((Link("", block.digest, RAW, len(piece)), len(piece)))
+    while len(level) > 1:
+        above: list[tuple[Link, int]] = []
+        for start in range(0, len(level), width):
+            group = level[start : start + width]
+            size = sum(s for _, s in group)
+            unixfs = _number(1, _FILE) + _number(3, size) + b"".join(_number(4, s) for _, s in group)
+            node = _dag_pb([link for link, _ in group], unixfs)
+            block = Block(sha256(node), DAG_PB, node)
+            blocks.append(block)
+            above.append((Link("", block.digest, DAG_PB, len(node) + sum(link.total for link, _ in group)), size))
+        level = above
+    return level[0][0], iter(blocks)
+
+
+def encode_directory(entries: Sequence[tuple[str, Link]]) -> tuple[Link, Block]:
+    """A flat directory of (name, root link of a file or directory); names sorted by their bytes."""
+    ordered = sorted(entries, key=lambda entry: entry[0].encode())
+    links = [Link(name, link.digest, link.codec, link.total) for name, link in ordered]
+    node = _dag_pb(links, _number(1, _DIRECTORY))
+    block = Block(sha256(node), DAG_PB, node)
+    return Link("", block.digest, DAG_PB, len(node) + sum(link.total for link in links)), block
+
+
+# -- strict decoding ----------------------------------------------------------------------------------------------------
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 56:
+            raise PeerFault("block: a varint is cut off or too long")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        if key & 7 == 0:
+            value, at = _read_varint(data, at)
+            yield key >> 3, value
+        elif key & 7 == 2:
+            length, at = _read_varint(data, at)
+            if at + length > len(data):
+                raise PeerFault("block: a field is cut off")
+            yield key >> 3, data[at : at + length]
+            at += length
+        else:
+            raise PeerFault("block: a wire type that dag-pb does not have")
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise PeerFault("block: bytes expected")
+    return value
+
+
+def _integer(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise PeerFault("block: an integer expected")
+    return value
+
+
+def _decode_link(data: bytes) -> Link:
+    cid, name, total = b"", "", 0
+    for number, value in _fields(data):
+        if number == 1:
+            cid = _bytes(value)
+        elif number == 2:
+            try:
+                name = _bytes(value).decode()
+            except UnicodeDecodeError:
+                raise PeerFault("block: a name that is not UTF-8") from None
+        elif number == 3:
+            total = _integer(value)
+    if len(cid) != 36 or cid[0] != 1 or cid[1] not in (RAW, DAG_PB) or cid[2:4] != b"\x12\x20":
+        raise PeerFault("block: a link that is not a CIDv1 with sha2-256")
+    return Link(name, cid[4:], cid[1], total)
+
+
+def decode_node(data: bytes) -> Node:
+    """Strict: `PeerFault` for anything `encode_*` would not have written in kind."""
+    if len(data) > MAX_NODE_BYTES:
+        raise PeerFault(f"block: a node of {len(data)} bytes; at most {MAX_NODE_BYTES}")
+    links: list[Link] = []
+    inner = b""
+    for number, value in _fields(data):
+        if number == 2:
+            links.append(_decode_link(_bytes(value)))
+        elif number == 1:
+            inner = _bytes(value)
+    kind, file_size, sizes = -1, 0, []
+    for number, value in _fields(inner):
+        if number == 1:
+            kind = _integer(value)
+        elif number == 3:
+            file_size = _integer(value)
+        elif number == 4:
+            sizes.append(_integer(value))
+    if kind not in (_FILE, _DIRECTORY):
+        raise PeerFault("block: neither a file nor a directory")
+    if kind == _FILE and (len(sizes) != len(links) or sum(sizes) != file_size):
+        raise PeerFault("block: sizes of a file do not add up")
+    if kind == _DIRECTORY and len({link.name for link in links}) != len(links):
+        raise PeerFault("block: a directory with a name twice")
+    return Node(kind == _DIRECTORY, tuple(links), tuple(sizes), file_size)
+
+
+def read_file(link: Link, get: Callable[[bytes], bytes], max_bytes: int) -> bytes:
+    """The bytes of a file from verified blocks. `PeerFault` where the graph lies about sizes or is too deep or large."""
+    out = bytearray()
+
+    def walk(digest: bytes, codec: int, depth: int, expected: int | None) -> None:
+        if depth > MAX_DEPTH:
+            raise PeerFault("file: deeper than any honest one")
+        begin = len(out)
+        data = get(digest)
+        if codec == RAW:
+            out.extend(data)
+        else:
+            node = decode_node(data)
+            if node.is_directory or node.file_size > max_bytes:
+                raise PeerFault("file: a directory, or larger than allowed")
+            for child, size in zip(node.links, node.sizes, strict=True):
+                walk(child.digest, child.codec, depth + 1, size)
+        if len(out) > max_bytes:
+            raise PeerFault(f"file: more than {max_bytes} bytes")
+        if expected is not None and len(out) - begin != expected:
+            raise PeerFault("file: a size in it is a lie")
+
+    walk(link.digest, link.codec, 0, None)
+    return bytes(out)
