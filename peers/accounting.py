@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from incentives.ledger import Ledger
+
 from swarm.averaging.records import FLAG_REDUCES, ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.errors import Equivocation
 from swarm.events import Certified, Event, PartsReceived

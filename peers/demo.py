@@ -6,7 +6,6 @@ docs/demo.md: the chain's state, the published tables, the addresses, report.jso
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -50,7 +49,9 @@ class Demo:
             [sys.executable, "-m", "peers", *arguments], capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode:
-            raise StartError(f"sparehive {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-400:]}")
+            raise StartError(
+                f"sparehive {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-400:]}"
+            )
         return json.loads(done.stdout) if done.stdout.strip().startswith(("{", "[")) else done.stdout.strip()
 
     def start(self, name: str, *arguments: str) -> Running:
@@ -141,7 +142,9 @@ def _follow(demo: Demo, seed: PeerDirectory, until_epoch: int, begun: float) -> 
             last = epoch
             loss = status.get("held_out_loss")
             shown = f"held-out loss {loss:.3f}" if loss else ""
-            demo.console.print(f"[dim]{time.monotonic() - begun:5.0f} s[/]  epoch {epoch:3d}  peers {status.get('peers', 0)}  {shown}")
+            demo.console.print(
+                f"[dim]{time.monotonic() - begun:5.0f} s[/]  epoch {epoch:3d}  peers {status.get('peers', 0)}  {shown}"
+            )
         if epoch >= until_epoch:
             return
         for item in demo.running:
@@ -192,7 +195,9 @@ class Session:
 
     def run(self) -> None:
         self.prepare()
-        seed = self.demo.start("seed", "seed", str(self.run_dir), "--dir", str(self.seed.root), *self.organiser_options(), "--quiet")
+        seed = self.demo.start(
+            "seed", "seed", str(self.run_dir), "--dir", str(self.seed.root), *self.organiser_options(), "--quiet"
+        )
         self.demo.wait_for(self.seed.ready, seed)
         say(self.console, "seed", f"a founder; invite in {self.seed.invite.relative_to(self.root.parent)}")
         running = {name: self.join(name) for name in PEERS if name != JOINS_LATE}
@@ -231,7 +236,9 @@ class Session:
             self.wallets[name] = made["address"]
             self.chain.give_gas(made["address"])
         options = ["--data", str(self.data)] if self.data else []
-        made = self.demo.command("run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options, "--json")
+        made = self.demo.command(
+            "run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options, "--json"
+        )
         say(self.console, "run", f"{made['parameters']:,} parameters, run {made['run_id'][:18]}…")
         deployed = self.demo.command(
             "run", "deploy", str(self.run_dir), "--rpc", self.rpc, *self.organiser_options(), "--test-token",
@@ -239,9 +246,21 @@ class Session:
         )  # fmt: skip
         self.deployed = deployed
         self.demo.command(
-            "run", "fund", str(self.run_dir), "--rpc", self.rpc, *self.organiser_options(), "--amount", str(BUDGET_TOKENS), "--json"
+            "run",
+            "fund",
+            str(self.run_dir),
+            "--rpc",
+            self.rpc,
+            *self.organiser_options(),
+            "--amount",
+            str(BUDGET_TOKENS),
+            "--json",
         )
-        say(self.console, "contracts", f"settlement {deployed['settlement']}, funded with {BUDGET_TOKENS / 1e18:,.0f} test tokens")
+        say(
+            self.console,
+            "contracts",
+            f"settlement {deployed['settlement']}, funded with {BUDGET_TOKENS / 1e18:,.0f} test tokens",
+        )
 
     def settle(self) -> dict[str, Any]:
         rpc = ["--rpc", self.rpc]
@@ -252,7 +271,16 @@ class Session:
         )  # fmt: skip
         say(self.console, "settle", f"period to epoch {proposed['to_epoch']}, {proposed['receipts']} receipts, final")
         for name in PEERS:
-            self.demo.command("bind", "--dir", str(self.peers[name].root), "--run", str(self.run_dir), *rpc, *self.wallet_options(name), "--json")
+            self.demo.command(
+                "bind",
+                "--dir",
+                str(self.peers[name].root),
+                "--run",
+                str(self.run_dir),
+                *rpc,
+                *self.wallet_options(name),
+                "--json",
+            )
         claims = {}
         for name in PEERS:
             where = ["--run", str(self.run_dir), "--tables", str(tables), *rpc]
@@ -260,12 +288,21 @@ class Session:
         checked = self.demo.command("verify", "--run", str(self.run_dir), "--tables", str(tables), *rpc, "--json")
         say(self.console, "claim", f"{len(claims)} wallets claimed; published tables verified against the chain")
         after = {name: self.chain.balance_of(self.deployed["token"], self.wallets[name]) for name in PEERS}
-        return {"before": balances, "after": after, "claims": claims, "verify": checked, "proposed": proposed, "tables": str(tables)}
+        return {
+            "before": balances,
+            "after": after,
+            "claims": claims,
+            "verify": checked,
+            "proposed": proposed,
+            "tables": str(tables),
+        }
 
     def report(self, money: dict[str, Any]) -> None:
         from peers.demo_report import build_report, draw_loss, show_table
 
-        exported = self.demo.command("export", "--dir", str(self.peers["alice"].root), "--out", str(self.root / "model"), "--json")
+        exported = self.demo.command(
+            "export", "--dir", str(self.peers["alice"].root), "--out", str(self.root / "model"), "--json"
+        )
         report = build_report(self, money, exported)
         units = max(p["units"] for p in report["peers"])
         say(self.console, "baseline", f"one peer alone, {units} units…")
@@ -275,13 +312,19 @@ class Session:
         write_json(self.root / "report.json", report)
         draw_loss(self, report, self.root / "loss.png")
         show_table(self.console, report, exported)
-        wrong = [p["name"] for p in report["peers"] if int(p["balance_after"]) - int(p["balance_before"]) != int(p["earned"])]
+        wrong = [
+            p["name"] for p in report["peers"] if int(p["balance_after"]) - int(p["balance_before"]) != int(p["earned"])
+        ]
         if wrong:
-            raise StartError(f"balances of {', '.join(wrong)} did not grow by what they earned; see {self.root}/report.json")
+            raise StartError(
+                f"balances of {', '.join(wrong)} did not grow by what they earned; see {self.root}/report.json"
+            )
         if len(set(report["roots"].values())) != 1:
             raise StartError(f"surviving peers hold different anchors: {report['roots']}")
         if report["loss"]["final"] >= report["loss"]["single_peer"]:
-            raise StartError(f"final loss {report['loss']['final']:.4f} is not below the lone peer's {report['loss']['single_peer']:.4f}")
+            raise StartError(
+                f"final loss {report['loss']['final']:.4f} is not below the lone peer's {report['loss']['single_peer']:.4f}"
+            )
 
 
 __all__: Sequence[str] = ["Demo", "Session", "read_events", "run_demo"]

@@ -42,13 +42,25 @@ def build_report(session: "Session", money: dict[str, Any], exported: dict[str, 
     losses = [(e["time"], e["epoch"], e["loss"]) for e in seed_events if e["event"] == "Evaluated"]
     certified = [e for e in seed_events if e["event"] == "Certified" and e["kind"] == 0]
     roots = {
-        name: next((e["root"] for e in reversed(read_events(session.peers[name])) if e["event"] == "Certified" and e["epoch"] == session.epochs), "")
+        name: next(
+            (
+                e["root"]
+                for e in reversed(read_events(session.peers[name]))
+                if e["event"] == "Certified" and e["epoch"] == session.epochs
+            ),
+            "",
+        )
         for name in PEERS
         if name != KILLED
     }
     return {
         "peers": peers,
-        "loss": {"untrained": None, "start": losses[0][2] if losses else None, "final": exported["loss"], "single_peer": None},
+        "loss": {
+            "untrained": None,
+            "start": losses[0][2] if losses else None,
+            "final": exported["loss"],
+            "single_peer": None,
+        },
         "losses": [{"time": t, "epoch": e, "loss": v} for t, e, v in losses],
         "epochs": exported["epoch"],
         "certificates": len(certified),
@@ -110,13 +122,23 @@ def draw_loss(session: "Session", report: dict[str, Any], path: Path) -> None:
     points = report["losses"]
     origin = points[0]["time"] if points else 0.0
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=130)
-    axes.plot([p["time"] - origin for p in points], [p["loss"] for p in points], marker="o", markersize=3, label="swarm, held-out text")
+    axes.plot(
+        [p["time"] - origin for p in points],
+        [p["loss"] for p in points],
+        marker="o",
+        markersize=3,
+        label="swarm, held-out text",
+    )
     loss = report["loss"]
     axes.axhline(loss["untrained"], color="0.6", linestyle=":", label=f"untrained {loss['untrained']:.2f}")
-    axes.axhline(loss["single_peer"], color="tab:orange", linestyle="--", label=f"one peer alone {loss['single_peer']:.2f}")
+    axes.axhline(
+        loss["single_peer"], color="tab:orange", linestyle="--", label=f"one peer alone {loss['single_peer']:.2f}"
+    )
     for mark in report["marks"]:
         axes.axvline(mark["time"] - origin, color="tab:red" if "killed" in mark["text"] else "tab:green", linewidth=1)
-        axes.annotate(mark["text"], (mark["time"] - origin, axes.get_ylim()[1]), rotation=90, va="top", ha="right", fontsize=8)
+        axes.annotate(
+            mark["text"], (mark["time"] - origin, axes.get_ylim()[1]), rotation=90, va="top", ha="right", fontsize=8
+        )
     axes.set_xlabel("seconds")
     axes.set_ylabel("loss (nats per token)")
     axes.set_title("One model, strangers' machines")

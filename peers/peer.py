@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from incentives.ledger import Ledger
+from swarm.averaging.machine import RoundMachine, RunRules
+from swarm.averaging.network import SwarmNetwork
+from swarm.averaging.wire import pack, unpack
+from swarm.checkpoint.content import Content
 
 from incentives.errors import IncentivesError
-from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, write_json
@@ -31,12 +35,8 @@ from peers.runs import RunDirectory, bind_run
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
 from swarm.averaging.driver import Driver
-from swarm.averaging.machine import RoundMachine, RunRules
-from swarm.averaging.network import SwarmNetwork
 from swarm.averaging.parts import PartStore
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Signed
-from swarm.averaging.wire import pack, unpack
-from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.errors import RetryError, SwarmError
@@ -57,7 +57,12 @@ class Peer:
         self.identity: Identity = open_identity(directory)
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
-        self.status: dict[str, Any] = {"mode": mode, "epoch": 0, "pid": os.getpid(), "account": "0x" + self.identity.account.hex()}
+        self.status: dict[str, Any] = {
+            "mode": mode,
+            "epoch": 0,
+            "pid": os.getpid(),
+            "account": "0x" + self.identity.account.hex(),
+        }
         self.loop: asyncio.AbstractEventLoop | None = None
         self.accounting: Accounting | None = None
         self.driver: Driver | None = None
@@ -146,10 +151,21 @@ class Peer:
             self.trainer = await self._make_trainer(run, notary.account, content, network, invite)
             stack.callback(lambda: self.trainer and self.trainer.stop(8.0))
         self.driver = Driver(
-            run, notary, machine, network, content.anchors(run), parts, self.trainer, self.emit, self.accounting.on_receipt, flags
+            run,
+            notary,
+            machine,
+            network,
+            content.anchors(run),
+            parts,
+            self.trainer,
+            self.emit,
+            self.accounting.on_receipt,
+            flags,
         )
         stack.push_async_callback(self.driver.close)
-        await network.join(run.run_id, notary, flags, self.driver.on_message, self.driver.on_part, lambda: self._backlog(ledger))
+        await network.join(
+            run.run_id, notary, flags, self.driver.on_message, self.driver.on_part, lambda: self._backlog(ledger)
+        )
         await self.driver.start([unpack(data) for data in self._backlog(ledger)])
         if self.trainer is not None:
             self.trainer.start()
@@ -164,11 +180,15 @@ class Peer:
             network = self.driver.network
             self.loop.call_soon_threadsafe(network.publish, pack(signed))
 
-    async def _make_trainer(self, run: RunConfig, account: Account, content: Content, network: SwarmNetwork, invite: Invite) -> Trainer:
+    async def _make_trainer(
+        self, run: RunConfig, account: Account, content: Content, network: SwarmNetwork, invite: Invite
+    ) -> Trainer:
         await content.fetch_data(run, self.directory.data)
         model = FlatModel(build_model(run))
         task = CausalLMTask(run, self.directory.data)
-        return Trainer(run, account, model, task, self.directory.snapshot, self.emit, snapshot_seconds=self.config.snapshot_seconds)
+        return Trainer(
+            run, account, model, task, self.directory.snapshot, self.emit, snapshot_seconds=self.config.snapshot_seconds
+        )
 
     async def _make_evaluator(self, run: RunConfig, content: Content) -> Any:
         raise StartError("not yet")
@@ -181,10 +201,16 @@ class Peer:
         if self.driver is not None:
             numbers = self.driver.statistics()
             self.status.update(
-                peers=numbers.linked, attempt=numbers.attempt, swarm_units=numbers.swarm_units, faults=numbers.faults, time=time.time()
+                peers=numbers.linked,
+                attempt=numbers.attempt,
+                swarm_units=numbers.swarm_units,
+                faults=numbers.faults,
+                time=time.time(),
             )
             if self.driver.anchor is not None and not self.directory.ready.exists():
-                write_json(self.directory.ready, {"pid": os.getpid(), "account": self.status["account"], "time": time.time()})
+                write_json(
+                    self.directory.ready, {"pid": os.getpid(), "account": self.status["account"], "time": time.time()}
+                )
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
 
@@ -204,7 +230,11 @@ def main() -> None:
     try:
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
-            logging.basicConfig(filename=directory.root / "peer.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            logging.basicConfig(
+                filename=directory.root / "peer.log",
+                level=logging.INFO,
+                format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            )
             asyncio.run(Peer(arguments.mode, directory, arguments.quiet).run())
     except (PeerError, SwarmError, IncentivesError) as error:
         logging.getLogger(__name__).error("%s", error)

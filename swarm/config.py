@@ -19,21 +19,32 @@ class _Part(BaseModel):
 
 
 class ModelConfig(_Part):
-    family: Literal["gpt2", "llama", "gpt_neox", "mistral", "qwen2"] = Field("gpt2", description="model type of transformers")
-    fields: dict[str, int | float | str | bool] = Field(default_factory=dict, description="fields of its transformers config")
+    family: Literal["gpt2", "llama", "gpt_neox", "mistral", "qwen2"] = Field(
+        "gpt2", description="model type of transformers"
+    )
+    fields: dict[str, int | float | str | bool] = Field(
+        default_factory=dict, description="fields of its transformers config"
+    )
 
 
 class DataFile(_Part):
-    name: str = Field(description="path inside the data directory, with forward slashes", pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*$")
+    name: str = Field(
+        description="path inside the data directory, with forward slashes",
+        pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*$",
+    )
     size: int = Field(ge=1, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class DataConfig(_Part):
     root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
-    files: tuple[DataFile, ...] = Field(min_length=1, max_length=4096, description="in the order in which they are joined")
+    files: tuple[DataFile, ...] = Field(
+        min_length=1, max_length=4096, description="in the order in which they are joined"
+    )
     context: int = Field(128, ge=8, le=65536, description="tokens per sample")
-    held_out_fraction: float = Field(0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on")
+    held_out_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on"
+    )
 
 
 class InnerConfig(_Part):
@@ -45,7 +56,9 @@ class InnerConfig(_Part):
     batch_size: int = Field(8, ge=1, description="samples per inner step")
     steps_per_unit: int = Field(5, ge=1, description="inner steps of one unit")
     warmup_units: int = Field(20, ge=0, description="of the whole swarm")
-    total_units: int = Field(100_000, ge=1, description="units of the whole swarm at which the learning rate reaches zero")
+    total_units: int = Field(
+        100_000, ge=1, description="units of the whole swarm at which the learning rate reaches zero"
+    )
 
 
 class OuterConfig(_Part):
@@ -88,13 +101,17 @@ class RunConfig(_Part):
     codec: CodecConfig = CodecConfig()
     rounds: RoundsConfig = RoundsConfig()
     witnesses: int = Field(1, ge=1, le=16, description="k: co-signers of a receipt")
-    unit_price_amount: str = Field("0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit")
+    unit_price_amount: str = Field(
+        "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"
+    )
 
     @model_validator(mode="after")
     def _moments_decay(self) -> "RunConfig":
         # bf16 moments with a boundary after every few steps would never decay (PROTOCOL §4)
         if self.inner.optimizer == "adamw" and self.inner.steps_per_unit * (1 - self.inner.betas[1]) < 0.005:
-            raise ValueError("inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005; take more steps or a smaller beta")
+            raise ValueError(
+                "inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005; take more steps or a smaller beta"
+            )
         if self.inner.lr * self.outer.lr <= 0 or self.inner.warmup_units >= self.inner.total_units:
             raise ValueError("inner.warmup_units must be below inner.total_units")
         return self
@@ -117,7 +134,9 @@ class RunConfig(_Part):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise InputError(f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling") from None
+                raise InputError(
+                    f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
+                ) from None
             shown = first.get("input") if where else "…"
             raise InputError(f"{source}: {where or 'run'}", shown, first["msg"]) from None
 
@@ -127,7 +146,9 @@ def load_run(path: Path) -> RunConfig:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(
+            "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,12 +1,12 @@
 """Everything that swarm raises on purpose, grouped by what the caller does.
 
-    SwarmError
-    ├── InputError         fix the input: field, value and remedy are in the message
-    ├── RoundError         skip this round
-    ├── RetryError         try later
-    └── PeerFault          drop the peer: what it sent breaks a rule
-        └── BadSignature
-    Equivocation           (a SwarmError) the journal already holds another digest for this subject
+SwarmError
+├── InputError         fix the input: field, value and remedy are in the message
+├── RoundError         skip this round
+├── RetryError         try later
+└── PeerFault          drop the peer: what it sent breaks a rule
+    └── BadSignature
+Equivocation           (a SwarmError) the journal already holds another digest for this subject
 """
 
 

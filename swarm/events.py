@@ -93,4 +93,6 @@ class Fault:
     reason: str
 
 
-Event: TypeAlias = Union[Ready, UnitDone, Contributed, PartsReceived, Certified, Undone, Voided, Evaluated, PeerSeen, PeerLost, Fault]
+Event: TypeAlias = Union[
+    Ready, UnitDone, Contributed, PartsReceived, Certified, Undone, Voided, Evaluated, PeerSeen, PeerLost, Fault
+]

@@ -44,7 +44,14 @@ class Trainer:
         may_run: Callable[[], bool] = lambda: True,
         snapshot_seconds: float = 30.0,
     ) -> None:
-        self.config, self.account, self.model, self.task, self.emit, self.may_run = config, account, model, task, emit, may_run
+        self.config, self.account, self.model, self.task, self.emit, self.may_run = (
+            config,
+            account,
+            model,
+            task,
+            emit,
+            may_run,
+        )
         self.snapshot, self.snapshot_seconds = snapshot, snapshot_seconds
         self.inner = InnerOptimizer(config.inner, model.flat)
         self.member: MemberState | None = None
@@ -133,7 +140,11 @@ class Trainer:
             loss_sum += self._step(member)
             if member.unit_step == 0:
                 mean = float(loss_sum) / self.config.inner.steps_per_unit
-                self.emit(events.UnitDone(member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun))
+                self.emit(
+                    events.UnitDone(
+                        member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun
+                    )
+                )
         self._save()
 
     def _step(self, member: MemberState) -> torch.Tensor:

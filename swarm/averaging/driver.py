@@ -177,7 +177,12 @@ class Driver:
 
     def statistics(self) -> DriverStatistics:
         return DriverStatistics(
-            self.machine.epoch, self.machine.attempt, self.tip, self._swarm_units(), len(self.network.linked()), self._faults
+            self.machine.epoch,
+            self.machine.attempt,
+            self.tip,
+            self._swarm_units(),
+            len(self.network.linked()),
+            self._faults,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -205,7 +210,10 @@ class Driver:
         """A flooded message; whether it may be passed on. Called by the gossip layer in the loop."""
         try:
             signed = wire.unpack(data)
-            if signed.record.run_id != self.run_id or self.notary.recover(signed.record, signed.signature) != signed.signer:
+            if (
+                signed.record.run_id != self.run_id
+                or self.notary.recover(signed.record, signed.signature) != signed.signer
+            ):
                 raise PeerFault("a record of another run or with a wrong signature")
         except PeerFault as error:
             self._blame(sender, str(error))
@@ -292,7 +300,11 @@ class Driver:
             self._act(self.machine.ready(dict(self.network.linked())))
             if self.member is not None and self.anchor is not None:
                 now = (self.tip, self.member.units_done())
-                if now != said and time.monotonic() - spoke > TICK_SECONDS or time.monotonic() - spoke > 10 * PROGRESS_SECONDS:
+                if (
+                    (now != said
+                    and time.monotonic() - spoke > TICK_SECONDS)
+                    or time.monotonic() - spoke > 10 * PROGRESS_SECONDS
+                ):
                     said, spoke = now, time.monotonic()
                     self._sequence = max(self._sequence + 1, int(time.time() * 1000))
                     record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, self.flags)
@@ -432,7 +444,11 @@ class Driver:
 
     def _reconsider(self, key: Hash) -> None:
         call = self._call
-        if call is None or not isinstance(call.content, CallContent) or self.notary.account not in call.content.reducers:
+        if (
+            call is None
+            or not isinstance(call.content, CallContent)
+            or self.notary.account not in call.content.reducers
+        ):
             return
         signed = self._contributions[key]
         if signed.record.prev_certificate != call.record.prev_certificate or self._missing(call, key):  # type: ignore[union-attr]
@@ -473,7 +489,13 @@ class Driver:
                 return
             size = where.stop - where.start
             data = await loop.run_in_executor(
-                self._pool, reduce_part, self.config, size, content.contributors, [w for w in wires if w is not None], factors
+                self._pool,
+                reduce_part,
+                self.config,
+                size,
+                content.contributors,
+                [w for w in wires if w is not None],
+                factors,
             )
             digest = self.parts.put(data)
             self._act(self.machine.averaged(index, len(data), digest))
@@ -500,7 +522,9 @@ class Driver:
         max_units = self.config.rounds.max_units_per_contribution
         found = weights(content.contributors, contents, self._previous_median(prev), max_units)
         units = sum(min(leaf.units, max_units) for leaf in content.contributors)
-        new, root = await asyncio.get_running_loop().run_in_executor(self._pool, self.states.next_state, anchor, data, units)
+        new, root = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self.states.next_state, anchor, data, units
+        )
         actions, identity = self.machine.prepared(proposal, tuple(digests), found.factors, found.median, root, units)
         self.states.put(identity, new)
         self._act(actions)
@@ -523,7 +547,8 @@ class Driver:
                 if digest in missing:
                     by_holder.setdefault(holder, []).append(digest)
             results = await asyncio.gather(
-                *(self.network.fetch([h], wanted, 64 * 2**20, 10.0) for h, wanted in by_holder.items()), return_exceptions=True
+                *(self.network.fetch([h], wanted, 64 * 2**20, 10.0) for h, wanted in by_holder.items()),
+                return_exceptions=True,
             )
             for result in results:
                 if isinstance(result, dict):

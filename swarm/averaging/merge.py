@@ -57,7 +57,13 @@ class MemberState:
 
     @classmethod
     def fresh(
-        cls, anchor_id: Hash, epoch: int, anchor: torch.Tensor, cumulative_units: int, inner: InnerOptimizer, next_unit: int = 0
+        cls,
+        anchor_id: Hash,
+        epoch: int,
+        anchor: torch.Tensor,
+        cumulative_units: int,
+        inner: InnerOptimizer,
+        next_unit: int = 0,
     ) -> "MemberState":
         """A joiner, or one whose state is lost or who changes lineage: everything but unit numbers begins anew. The caller
         copies the anchor into the live weights."""
@@ -65,7 +71,9 @@ class MemberState:
         zeros = torch.zeros_like(anchor)
         before = state_hash(inner.state_tensors(), zeros, 0)
         start = [Merge("start", anchor_id, 0)]
-        return cls(anchor_id, epoch, anchor, cumulative_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start)
+        return cls(
+            anchor_id, epoch, anchor, cumulative_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start
+        )
 
     def clock(self) -> int:
         """Of the learning rate: the anchor's cumulative units plus own units since the boundary."""
@@ -97,7 +105,13 @@ class MemberState:
         inner.round_state()
         after = state_hash(inner.state_tensors(), self.residual, inner.num_steps)
         made = MadeContribution(
-            self.previous, self.next_unit - self.units, self.units, tuple(self.merges), self.state_before, after, encoded
+            self.previous,
+            self.next_unit - self.units,
+            self.units,
+            tuple(self.merges),
+            self.state_before,
+            after,
+            encoded,
         )
         self.pending, self.own = True, ZERO_HASH
         self.state_before, self.beacon = after, self.anchor_id
@@ -111,7 +125,13 @@ class MemberState:
 
     # -- what comes back ----------------------------------------------------------------------------------------------
     def certificate(
-        self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int, contributions: frozenset[Hash], live: torch.Tensor
+        self,
+        certificate_id: Hash,
+        epoch: int,
+        parameters: torch.Tensor,
+        cumulative_units: int,
+        contributions: frozenset[Hash],
+        live: torch.Tensor,
     ) -> None:
         """A certificate (round or seating) arrives between two inner steps; `live` is changed in place."""
         change = parameters - self.anchor
@@ -135,7 +155,12 @@ class MemberState:
         self.merges.append(Merge("void", certificate_id, self.inner_step))
 
     def _follow(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
-        self.anchor_id, self.epoch, self.anchor, self.cumulative_units = certificate_id, epoch, parameters, cumulative_units
+        self.anchor_id, self.epoch, self.anchor, self.cumulative_units = (
+            certificate_id,
+            epoch,
+            parameters,
+            cumulative_units,
+        )
 
     # -- disk ---------------------------------------------------------------------------------------------------------
     def save(self, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> None:

@@ -48,7 +48,9 @@ class PartStore:
                 os.replace(part, path)
             except OSError as error:
                 part.unlink(missing_ok=True)
-                raise RetryError(f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk") from None
+                raise RetryError(
+                    f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
+                ) from None
             files = sorted(self._directory.iterdir(), key=lambda p: p.stat().st_mtime)
             for old in files[: max(0, len(files) - self._keep_files)]:
                 old.unlink(missing_ok=True)

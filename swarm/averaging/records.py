@@ -148,7 +148,16 @@ class Progress:
 
 
 Record: TypeAlias = Union[
-    Contribution, RoundCall, ReducerReport, RoundSet, Average, RoundCertificate, RoundVote, RoundVoid, ContributionReceipt, Progress
+    Contribution,
+    RoundCall,
+    ReducerReport,
+    RoundSet,
+    Average,
+    RoundCertificate,
+    RoundVote,
+    RoundVoid,
+    ContributionReceipt,
+    Progress,
 ]
 
 

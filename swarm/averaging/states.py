@@ -1,8 +1,10 @@
 """The anchors a peer holds, by certificate id, and how the next one follows (PROTOCOL §3.5–6, §9). Runs in a worker thread."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 
 from swarm.averaging.records import ContributionContent, ContributorLeaf, Hash
 from swarm.averaging.reduce import average_part
@@ -12,8 +14,6 @@ from swarm.optim.clip import clip_factors
 from swarm.optim.codec import decode, encode, part_slices
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
-
-import torch
 
 KEEP = 4
 
@@ -41,7 +41,11 @@ def weights(
 
 
 def reduce_part(
-    config: RunConfig, num_values: int, leaves: Sequence[ContributorLeaf], wires: Sequence[bytes], factors: Sequence[float]
+    config: RunConfig,
+    num_values: int,
+    leaves: Sequence[ContributorLeaf],
+    wires: Sequence[bytes],
+    factors: Sequence[float],
 ) -> bytes:
     """A reducer's average of one part over the set, encoded once (PROTOCOL §3.5)."""
     decoded = [decode(wire, num_values, config.codec.contribution) for wire in wires]
@@ -70,7 +74,9 @@ class States:
         if not averages:
             return anchor, anchor_root(anchor)
         slices = part_slices(anchor.parameters.numel(), self.config.part_values)
-        average = torch.cat([decode(w, s.stop - s.start, self.config.codec.average) for w, s in zip(averages, slices, strict=True)])
+        average = torch.cat(
+            [decode(w, s.stop - s.start, self.config.codec.average) for w, s in zip(averages, slices, strict=True)]
+        )
         outer = self.config.outer
         momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
         parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)

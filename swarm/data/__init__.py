@@ -1,0 +1,1 @@
+"""Text from local files, and who trains on which sample of it."""

@@ -60,7 +60,9 @@ def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.
     """As `decode`, with each value's scale (fp32 [num_values]): the size of one step of its block."""
     bits = _bits(codec)
     if len(wire) != wire_bytes(num_values, codec):
-        raise PeerFault(f"shape: {len(wire)} bytes given, {num_values} values in {codec} take {wire_bytes(num_values, codec)}")
+        raise PeerFault(
+            f"shape: {len(wire)} bytes given, {num_values} values in {codec} take {wire_bytes(num_values, codec)}"
+        )
     blocks = -(-num_values // BLOCK)
     raw = torch.frombuffer(bytearray(wire), dtype=torch.uint8)
     scales = raw[: blocks * 2].view(torch.float16).float()

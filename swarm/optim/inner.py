@@ -43,7 +43,11 @@ class InnerOptimizer:
         if c.optimizer == "adamw":
             self._optimizer = torch.optim.AdamW([self._parameter], fused=True, **options)
             zeros = torch.zeros_like(self._parameter.detach())
-            self._optimizer.state[self._parameter] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+            self._optimizer.state[self._parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": zeros,
+                "exp_avg_sq": zeros.clone(),
+            }
         elif c.optimizer == "adamw8bit":
             import bitsandbytes
 
@@ -73,7 +77,11 @@ class InnerOptimizer:
         state = self._optimizer.state[self._parameter]
         if self.config.optimizer == "adamw":
             return {name: state[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")}
-        return {name: value.detach().clone() for name, value in sorted(state.items()) if isinstance(value, torch.Tensor) and "qmap" not in name}
+        return {
+            name: value.detach().clone()
+            for name, value in sorted(state.items())
+            if isinstance(value, torch.Tensor) and "qmap" not in name
+        }
 
     def exact_tensors(self) -> dict[str, torch.Tensor]:
         """As `state_tensors`, without rounding: what a snapshot between two boundaries needs."""

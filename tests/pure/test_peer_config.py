@@ -32,9 +32,8 @@ def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> 
 
 def test_a_second_process_is_kept_out_of_a_directory(tmp_path: Path) -> None:
     directory = PeerDirectory(tmp_path / "peer")
-    with directory.locked():
-        with pytest.raises(StartError, match="another peer is running"), directory.locked():
-            pass
+    with directory.locked(), pytest.raises(StartError, match="another peer is running"), directory.locked():
+        pass
     with directory.locked():
         pass
 

@@ -1,0 +1,128 @@
+"""The canonical anchor (PROTOCOL §9): the same state has the same bytes on every machine, hence the same root CID.
+
+A UnixFS directory of `parameters.safetensors` and `momentum.safetensors` (fp32, sorted names, a fixed header) and
+`manifest.json` (canonical JSON; no signer, time, host or version).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from swarm.checkpoint.unixfs import Block, Link, decode_node, encode_directory, encode_file, read_file
+from swarm.errors import PeerFault
+from swarm.hashing import canonical_json
+
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names (sorted) and shapes of the trainable parameters, in the order in which they lie in the flat vector."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def sizes(self) -> tuple[int, ...]:
+        out = []
+        for shape in self.shapes:
+            size = 1
+            for n in shape:
+                size *= n
+            out.append(size)
+        return tuple(out)
+
+    def num_values(self) -> int:
+        return sum(self.sizes())
+
+    def header(self) -> bytes:
+        """Length and JSON header of safetensors, padded with spaces to a multiple of 8."""
+        at = 0
+        entries: dict[str, Any] = {}
+        for name, shape, size in zip(self.names, self.shapes, self.sizes(), strict=True):
+            entries[name] = {"data_offsets": [at, at + 4 * size], "dtype": "F32", "shape": list(shape)}
+            at += 4 * size
+        text = canonical_json(entries)
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    def views(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Views into `flat` [P] by name."""
+        out, at = {}, 0
+        for name, shape, size in zip(self.names, self.shapes, self.sizes(), strict=True):
+            out[name] = flat[at : at + size].view(shape)
+            at += size
+        return out
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """parameters, momentum: fp32 [P], never changed in place. `cumulative_units` and `num_rounds` drive the clocks."""
+
+    parameters: torch.Tensor
+    momentum: torch.Tensor
+    layout: Layout
+    cumulative_units: int
+    num_rounds: int
+
+    def manifest(self) -> bytes:
+        value = {
+            "cumulative_units": self.cumulative_units,
+            "format": 1,
+            "num_parameters": self.parameters.numel(),
+            "num_rounds": self.num_rounds,
+        }
+        return canonical_json(value)
+
+
+def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
+    """All blocks, the root directory last."""
+    header = anchor.layout.header()
+    entries: list[tuple[str, Link]] = []
+    files = (
+        ("parameters.safetensors", header + anchor.parameters.numpy().astype("<f4", copy=False).tobytes()),
+        ("momentum.safetensors", header + anchor.momentum.numpy().astype("<f4", copy=False).tobytes()),
+        ("manifest.json", anchor.manifest()),
+    )
+    for name, data in files:
+        link, blocks = encode_file(data)
+        entries.append((name, link))
+        yield from blocks
+    yield encode_directory(entries)[1]
+
+
+def anchor_root(anchor: Anchor) -> bytes:
+    """Digest of the root CID: what certificates hold as prevRoot and nextRoot."""
+    digest = b""
+    for block in anchor_blocks(anchor):
+        digest = block.digest
+    return digest
+
+
+def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> Anchor:
+    """From verified blocks. `PeerFault` where the content is no anchor of this layout."""
+    node = decode_node(get(root))
+    files = {link.name: link for link in node.links}
+    if not node.is_directory or set(files) != {"parameters.safetensors", "momentum.safetensors", "manifest.json"}:
+        raise PeerFault("anchor: the directory has other files than an anchor")
+    try:
+        manifest = json.loads(read_file(files["manifest.json"], get, MAX_MANIFEST_BYTES))
+        units, rounds = int(manifest["cumulative_units"]), int(manifest["num_rounds"])
+    except (ValueError, KeyError, TypeError):
+        raise PeerFault("anchor: the manifest cannot be read") from None
+    tensors = []
+    for name in ("parameters.safetensors", "momentum.safetensors"):
+        header, size = layout.header(), layout.num_values()
+        data = read_file(files[name], get, len(header) + 4 * size)
+        if len(data) != len(header) + 4 * size or data[: len(header)] != header:
+            raise PeerFault(f"anchor: {name} is not of this run's model")
+        values = torch.frombuffer(bytearray(data[len(header) :]), dtype=torch.float32)
+        if not bool(torch.isfinite(values).all()):
+            raise PeerFault(f"anchor: {name} has values that are not finite")
+        tensors.append(values)
+    return Anchor(tensors[0], tensors[1], layout, units, rounds)
+
+
+__all__ = ["Anchor", "Layout", "anchor_blocks", "anchor_root", "read_anchor"]

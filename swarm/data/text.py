@@ -1,0 +1,65 @@
+"""One text of bytes from the files of a manifest; its end is held out. Sample indices follow from public hashes, so nobody
+picks data (PROTOCOL §7)."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swarm.averaging.records import Account, Hash
+from swarm.config import DataConfig
+from swarm.errors import InputError
+from swarm.hashing import keccak256
+
+
+def unit_seed(run_id: Hash, beacon: Hash, peer: Account, unit: int) -> Hash:
+    """keccak(runId ‖ beacon ‖ peer ‖ unit number as uint64)."""
+    return keccak256(run_id + beacon + peer + unit.to_bytes(8, "big"))
+
+
+def sample_offsets(seed: Hash, num_samples: int, num_positions: int) -> np.ndarray:
+    """`num_samples` offsets below `num_positions`: SHAKE-256 of the seed, 8 bytes each, modulo (bias below 2⁻³⁰)."""
+    raw = hashlib.shake_256(seed).digest(8 * num_samples)
+    return (np.frombuffer(raw, dtype=">u8") % np.uint64(num_positions)).astype(np.int64)
+
+
+class TextData:
+    """The run's text, checked against the manifest. InputError names the file that is missing or differs."""
+
+    def __init__(self, config: DataConfig, directory: Path) -> None:
+        pieces = []
+        for file in config.files:
+            path = directory / file.name
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise InputError(
+                    "data", str(path), f"cannot be read ({error.strerror}); give the run's data again"
+                ) from None
+            if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
+                raise InputError("data", str(path), "is not the file that the run agreed on; fetch it again")
+            pieces.append(np.frombuffer(data, dtype=np.uint8))
+        tokens = np.concatenate(pieces)
+        self.context = config.context
+        held = max(config.context + 1, int(len(tokens) * config.held_out_fraction))
+        self.train, self.held = tokens[:-held], tokens[-held:]
+        if len(self.train) < config.context + 2:
+            raise InputError(
+                "data", f"{len(tokens)} bytes", f"too little text for samples of {config.context + 1} bytes; add files"
+            )
+
+    def batch(self, offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, int64 [B, T] each."""
+        windows = torch.from_numpy(self.train[offsets[:, None] + np.arange(self.context + 1)].astype(np.int64))
+        return windows[:, :-1], windows[:, 1:]
+
+    def num_positions(self) -> int:
+        return len(self.train) - self.context
+
+    def held_out(self, num_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same evenly spaced held-out windows for everybody, int64 [N, T] each."""
+        last = len(self.held) - self.context - 1
+        starts = np.linspace(0, last, num_samples).astype(np.int64)
+        windows = torch.from_numpy(self.held[starts[:, None] + np.arange(self.context + 1)].astype(np.int64))
+        return windows[:, :-1], windows[:, 1:]

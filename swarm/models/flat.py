@@ -1,0 +1,30 @@
+"""A module whose trainable parameters are views into one flat vector: what is averaged, merged and hashed."""
+
+import torch
+
+from swarm.checkpoint.anchor import Layout
+
+
+class FlatModel:
+    """`flat` and `grad_flat`: fp32 [P]; the module's parameters and gradients are views into them (tied ones once)."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        unique: dict[int, tuple[str, torch.nn.Parameter]] = {}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if parameter.requires_grad:
+                known = unique.get(id(parameter))
+                if known is None or name < known[0]:
+                    unique[id(parameter)] = (name, parameter)
+        ordered = sorted(unique.values(), key=lambda item: item[0])
+        self.layout = Layout(tuple(name for name, _ in ordered), tuple(tuple(p.shape) for _, p in ordered))
+        self.flat = torch.empty(self.layout.num_values(), dtype=torch.float32)
+        self.grad_flat = torch.zeros_like(self.flat)
+        views, grads = self.layout.views(self.flat), self.layout.views(self.grad_flat)
+        for name, parameter in ordered:
+            views[name].copy_(parameter.detach())
+            parameter.data = views[name]
+            parameter.grad = grads[name]
+
+    def zero_grad(self) -> None:
+        self.grad_flat.zero_()

@@ -1,0 +1,70 @@
+"""What is trained: the Task protocol and causal language modelling on bytes."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from swarm.averaging.records import Account, Hash
+from swarm.config import RunConfig
+from swarm.data.text import TextData, sample_offsets, unit_seed
+from swarm.models.flat import FlatModel
+
+
+class Task(Protocol):
+    """Deterministic given its arguments: an auditor calls the same."""
+
+    def step(self, model: FlatModel, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
+        """Loss (scalar) of inner step `step` of a unit; its gradient lies in `model.grad_flat` afterwards."""
+
+    def evaluate(self, model: FlatModel) -> float:
+        """Mean held-out loss, nats per token."""
+
+
+class CausalLMTask:
+    """Next-byte prediction."""
+
+    def __init__(self, config: RunConfig, directory: Path) -> None:
+        self.config = config
+        self.data = TextData(config.data, directory)
+        self._unit: tuple[Account, Hash, int] | None = None
+        self._offsets = sample_offsets(bytes(32), 1, 1)
+
+    def step(self, model: FlatModel, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
+        inner = self.config.inner
+        if self._unit != (peer, beacon, unit):
+            seed = unit_seed(self.config.run_id, beacon, peer, unit)
+            total = inner.steps_per_unit * inner.batch_size
+            self._offsets = sample_offsets(seed, total, self.data.num_positions()).reshape(
+                inner.steps_per_unit, inner.batch_size
+            )
+            self._unit = (peer, beacon, unit)
+        inputs, targets = self.data.batch(self._offsets[step])
+        model.zero_grad()
+        loss = self._loss(model, inputs, targets)
+        loss.backward()
+        return loss.detach()
+
+    def _loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = model.module(input_ids=inputs).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def evaluate(self, model: FlatModel, num_samples: int = 64) -> float:
+        inputs, targets = self.data.held_out(num_samples)
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, num_samples, 32):
+                part = inputs[start : start + 32]
+                total += float(self._loss(model, part, targets[start : start + 32])) * len(part)
+        return total / num_samples
+
+    def generate(self, model: FlatModel, prompt: str, num_bytes: int, seed: int = 0) -> str:
+        """Text sampled at temperature 0.8."""
+        generator = torch.Generator().manual_seed(seed)
+        tokens = list(prompt.encode())
+        with torch.no_grad():
+            for _ in range(num_bytes):
+                window = torch.tensor([tokens[-self.data.context :]])
+                logits = model.module(input_ids=window).logits[0, -1].float() / 0.8
+                tokens.append(int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)))
+        return bytes(tokens).decode(errors="replace")
