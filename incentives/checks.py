@@ -79,12 +79,27 @@ class CertificateCase:
 
 def check_receipt(case: ReceiptCase) -> Outcome:
     """Whether the receipt is to be paid."""
-    return _all(RECEIPT_CHECKS, case)
+    return run_checks(RECEIPT_CHECKS, case)
 
 
 def check_certificate(case: CertificateCase) -> Outcome:
     """Whether the certificate follows its predecessor. That the predecessor is valid itself is the caller's to know."""
-    return _all(CERTIFICATE_CHECKS, case)
+    return run_checks(CERTIFICATE_CHECKS, case)
+
+
+def run_checks(checks: Sequence[Callable[[Case], Outcome]], case: Case) -> Outcome:
+    """The first failure, else the first that waits, else OK. Damaged evidence is a failure."""
+    later = OK
+    for check in checks:
+        try:
+            outcome = check(case)
+        except (TamperedError, InputError) as error:
+            outcome = failed(str(error))
+        if outcome.answer is Answer.FAILED:
+            return outcome
+        if later and not outcome:
+            later = outcome
+    return later
 
 
 def drawn_witnesses(body: Body, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
@@ -253,20 +268,6 @@ CERTIFICATE_CHECKS: tuple[Callable[[CertificateCase], Outcome], ...] = (
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
-def _all(checks: Sequence[Callable[[Case], Outcome]], case: Case) -> Outcome:
-    later = OK
-    for check in checks:
-        try:
-            outcome = check(case)
-        except (TamperedError, InputError) as error:
-            outcome = failed(str(error))
-        if outcome.answer is Answer.FAILED:
-            return outcome
-        if later and not outcome:
-            later = outcome
-    return later
-
-
 def _body(certificate: SignedCertificate) -> Body:
     return parse_body(certificate.body)
 
@@ -322,5 +323,6 @@ __all__ = [
     "drawn_witnesses",
     "failed",
     "receipt_signatures",
+    "run_checks",
     "try_later",
 ]

@@ -334,6 +334,7 @@ class Ledger:
 
     def _query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
         with self._lock, self._storage():
+            self._db.text_factory = bytes  # what was edited into text must reach the hash checks too
             return self._db.execute(query, arguments).fetchall()
 
     @contextmanager
