@@ -1,8 +1,10 @@
 """The checks on receipts and certificates: each rule broken once, beside the case where it holds."""
 
+import json
 from dataclasses import replace
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from small_lineage import (
@@ -363,6 +365,34 @@ def test_a_body_that_is_not_canonical_is_refused_in_one_line(edit: object) -> No
     with pytest.raises(TamperedError) as caught:
         parse_body(edit(ROUND.body))  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+def _swapped(key: str) -> bytes:
+    value = json.loads(ROUND.body)
+    value[key][:2] = value[key][1::-1]
+    return bytes(rfc8785.dumps(value))
+
+
+def _repeated(key: str) -> bytes:
+    value = json.loads(ROUND.body)
+    value[key].insert(1, value[key][0])
+    return bytes(rfc8785.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (_swapped("contributors"), "contributors are not strictly ascending"),
+        (_repeated("contributors"), "contributors are not strictly ascending"),
+        (_swapped("electorate"), "electorate is not strictly ascending"),
+        (_repeated("electorate"), "electorate is not strictly ascending"),
+        (_repeated("reducers"), "reducer is listed twice"),
+        (_repeated("clip_factors"), "one clip factor per contributor"),
+    ],
+)
+def test_a_canonical_body_whose_lists_are_out_of_order_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(TamperedError, match=why):
+        parse_body(data)
 
 
 @pytest.mark.parametrize(
