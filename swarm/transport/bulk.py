@@ -1,0 +1,97 @@
+"""Bytes by digest, and parts pushed to reducers: one stream per exchange, everything bounded and checked by its receiver."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from swarm.errors import PeerFault, RetryError
+from swarm.hashing import sha256
+from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
+
+GET, PUSH = "/sparehive/get/1", "/sparehive/push/1"
+MAX_DIGESTS = 256
+SERVING = 8
+IDLE_SECONDS = 20.0
+
+
+class Bulk:
+    """`lookup(digest)` gives what is served; `on_part(peer_id, header, payload)` takes a pushed part and says "" or why not."""
+
+    def __init__(
+        self, node: Node, lookup: Callable[[bytes], bytes | None], on_part: Callable[[str, bytes, bytes], str]
+    ) -> None:
+        self.node, self._lookup, self._on_part = node, lookup, on_part
+        self._serving = asyncio.Semaphore(SERVING)
+        self.sent_bytes = self.received_bytes = 0
+
+    async def start(self) -> None:
+        await self.node.handle(GET, self._serve_get)
+        await self.node.handle(PUSH, self._serve_push)
+
+    async def _serve_get(self, stream: Stream) -> None:
+        wanted = await stream.receive(IDLE_SECONDS, 32 * MAX_DIGESTS)
+        if len(wanted) % 32:
+            raise PeerFault("get: not a list of digests")
+        async with self._serving:
+            for at in range(0, len(wanted), 32):
+                data = self._lookup(wanted[at : at + 32])
+                self.sent_bytes += len(data or b"")
+                await stream.send(b"\0" if data is None else b"\1" + data, IDLE_SECONDS)
+        await _drained(stream)
+
+    async def get(self, peer_id: str, digests: Sequence[bytes], max_bytes: int, timeout: float) -> dict[bytes, bytes]:
+        """Verified bytes by digest; what the peer does not have is left out. `PeerFault`: it sent other bytes, or too many."""
+        found: dict[bytes, bytes] = {}
+        async with asyncio.timeout(timeout):
+            stream = await self.node.stream(peer_id, GET, timeout)
+            try:
+                await stream.send(b"".join(digests[:MAX_DIGESTS]), timeout)
+                for digest in digests[:MAX_DIGESTS]:
+                    data = await stream.receive(timeout, min(max_bytes + 1, MAX_FRAME_BYTES))
+                    if data[:1] == b"\1":
+                        self.received_bytes += len(data)
+                        max_bytes -= len(data) - 1
+                        if sha256(data[1:]) != digest:
+                            raise PeerFault(f"block {digest.hex()[:12]}: the bytes have another hash")
+                        found[digest] = data[1:]
+                await stream.send(b"", timeout)
+            finally:
+                stream.close()
+        return found
+
+    async def _serve_push(self, stream: Stream) -> None:
+        while True:
+            header = await stream.receive(IDLE_SECONDS, 256)
+            if not header:
+                return
+            payload = await stream.receive(IDLE_SECONDS)
+            self.received_bytes += len(payload)
+            await stream.send(self._on_part(stream.remote, header, payload).encode()[:200], IDLE_SECONDS)
+
+    async def push(self, peer_id: str, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
+        """All (header, payload) pairs, each acknowledged. `RetryError` if the peer does not take them in time; `PeerFault` with
+        its words if it refuses one."""
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self.node.stream(peer_id, PUSH, timeout)
+                try:
+                    for header, payload in parts:
+                        await stream.send(header, timeout)
+                        await stream.send(payload, timeout)
+                        self.sent_bytes += len(payload)
+                    for _ in parts:
+                        refusal = await stream.receive(timeout, 256)
+                        if refusal:
+                            raise PeerFault(f"peer {peer_id[:12]} refused a part: {refusal.decode(errors='replace')}")
+                    await stream.send(b"", timeout)
+                finally:
+                    stream.close()
+        except TimeoutError:
+            raise RetryError(f"peer {peer_id[:12]} did not take {len(parts)} parts within {timeout:.0f} s") from None
+
+
+async def _drained(stream: Stream) -> None:
+    """Wait for the receiver's last word: closing at once would drop what the daemon has not sent yet."""
+    try:
+        await stream.receive(IDLE_SECONDS, 1)
+    except RetryError:
+        return

@@ -1,0 +1,193 @@
+"""hivemind's p2p daemon and its streams behind one seam: frames with hard limits, a deadline on every wait.
+
+Upstream: hivemind 1.1.12, `hivemind.p2p.P2P`. It is used in the caller's event loop, without the forked `hivemind.DHT`
+process: one loop less, no pipes, and a dead daemon is seen at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from hivemind.p2p import P2P, PeerID
+from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError
+from hivemind.utils.multiaddr import Multiaddr
+
+from swarm.errors import InputError, PeerFault, RetryError
+
+log = logging.getLogger(__name__)
+MAX_FRAME_BYTES = 4 << 20
+Handler = Callable[["Stream"], Awaitable[None]]
+
+
+class Stream:
+    """A two-way stream of frames (4-byte big-endian length, then the bytes) with one peer."""
+
+    def __init__(self, remote: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.remote, self._reader, self._writer = remote, reader, writer
+
+    async def send(self, data: bytes, timeout: float) -> None:
+        """`RetryError` where the peer does not take it in time or is gone."""
+        if len(data) > MAX_FRAME_BYTES:
+            raise InputError("frame", f"{len(data)} bytes", f"at most {MAX_FRAME_BYTES}")
+        try:
+            self._writer.write(len(data).to_bytes(4, "big") + data)
+            await asyncio.wait_for(self._writer.drain(), timeout)
+        except (OSError, TimeoutError, asyncio.TimeoutError, RuntimeError) as error:
+            raise RetryError(f"peer {self.remote[:12]} does not take data ({type(error).__name__})") from None
+
+    async def receive(self, timeout: float, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
+        """`RetryError`: nothing came in time or the peer is gone; `PeerFault`: a frame over the limit."""
+        try:
+            async with asyncio.timeout(timeout):
+                size = int.from_bytes(await self._reader.readexactly(4), "big")
+                if size > max_bytes:
+                    raise PeerFault(f"frame: {size} bytes, at most {max_bytes}")
+                return await self._reader.readexactly(size)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise RetryError(f"peer {self.remote[:12]} is silent or gone ({type(error).__name__})") from None
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.close()
+
+
+class Node:
+    """A p2p daemon of this peer's own. Use as an async context manager; `close` is idempotent and ends the daemon."""
+
+    def __init__(self, p2p: P2P) -> None:
+        self.p2p = p2p
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._addresses: tuple[str, ...] = ()
+
+    @classmethod
+    async def open(
+        cls,
+        identity: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        announce: Sequence[str] = (),
+        client_mode: bool = False,
+        initial_peers: Sequence[str] = (),
+        startup_timeout_seconds: float = 120.0,
+    ) -> "Node":
+        """Start the daemon. `InputError`: port taken or a malformed address; `RetryError`: it does not come up, or no
+        bootstrap peer answers."""
+        try:
+            announced = [Multiaddr(a) for a in announce]
+            bootstrap = [Multiaddr(a) for a in initial_peers]
+        except ValueError as error:
+            raise InputError("address", (*announce, *initial_peers), f"is not a multiaddr: {error}") from None
+        if not identity.exists():
+            identity.parent.mkdir(parents=True, exist_ok=True)
+            P2P.generate_identity(str(identity))
+            os.chmod(identity, 0o600)
+        if port and not client_mode:
+            _check_port_free(host, port)
+        try:
+            p2p = await P2P.create(
+                initial_peers=bootstrap or None,
+                host_maddrs=[] if client_mode else [f"/ip4/{host}/tcp/{port}"],
+                announce_maddrs=announced or None,
+                no_listen=client_mode,
+                identity_path=str(identity),
+                check_if_identity_free=False,  # our directory lock does that, without a second daemon
+                dht_mode="client" if client_mode else "server",
+                auto_nat=False,
+                nat_port_map=False,
+                use_relay=False,
+                startup_timeout=startup_timeout_seconds,
+            )
+        except P2PDaemonError as error:
+            text = " ".join(str(error).split())
+            if "address already in use" in text:
+                raise InputError("--port", port, "is taken; choose another or 0 for any free one") from None
+            raise RetryError(f"the p2p daemon did not start: {text[-200:]}") from None
+        node = cls(p2p)
+        if not client_mode:
+            node._addresses = tuple(str(a) for a in await p2p.get_visible_maddrs())
+        return node
+
+    async def __aenter__(self) -> "Node":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def peer_id(self) -> str:
+        return self.p2p.peer_id.to_base58()
+
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddrs with this peer's id under which others reach it; empty in client mode."""
+        return self._addresses
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the daemon has died; the peer's supervisor then starts it anew."""
+        child = self.p2p._child
+        return child is not None and child.returncode is None
+
+    async def handle(self, protocol: str, handler: Handler) -> None:
+        """Serve streams of `protocol`; a handler's known errors close its stream and nothing else."""
+
+        async def on_stream(info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            stream = Stream(info.peer_id.to_base58(), reader, writer)
+            task = asyncio.current_task()
+            if task is not None:
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            try:
+                await handler(stream)
+            except (PeerFault, RetryError) as error:
+                log.debug("stream %s of %s: %s", protocol, stream.remote[:12], error)
+            finally:
+                stream.close()
+
+        await self.p2p.add_binary_stream_handler(protocol, on_stream)
+
+    async def connect(self, address: str, timeout: float) -> None:
+        """Tell the daemon where a peer is, and connect. `RetryError` if that fails."""
+        try:
+            whole = Multiaddr(address)
+            peer = PeerID.from_base58(whole["p2p"])
+            bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
+            await asyncio.wait_for(self.p2p._client.connect(peer, [bare]), timeout)
+        except (ControlFailure, P2PDaemonError, OSError, ValueError, KeyError, TimeoutError, asyncio.TimeoutError) as error:
+            raise RetryError(f"cannot reach {address} ({type(error).__name__})") from None
+
+    async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
+        """Open a stream. `RetryError` where the peer cannot be reached."""
+        try:
+            _, reader, writer = await asyncio.wait_for(
+                self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol), timeout
+            )
+        except (ControlFailure, P2PDaemonError, P2PHandlerError, OSError, ValueError, TimeoutError, asyncio.TimeoutError) as error:
+            raise RetryError(f"cannot open a stream to {peer_id[:12]} ({type(error).__name__})") from None
+        return Stream(peer_id, reader, writer)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        child = self.p2p._child
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.p2p.shutdown(), 5.0)
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def _check_port_free(host: str, port: int) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError("--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0") from None

@@ -1,0 +1,239 @@
+"""The transport with real p2p daemons on loopback."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from coincurve import PrivateKey
+
+from incentives import records
+from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account
+from swarm.errors import InputError, PeerFault, RetryError
+from swarm.hashing import sha256
+from swarm.transport.bulk import Bulk
+from swarm.transport.links import PROTOCOL, Links
+from swarm.transport.node import Node
+
+RUN = b"r" * 32
+
+
+class Member:
+    """One node with links and bulk transfer."""
+
+    def __init__(self, node: Node, flags: int, run_id: bytes = RUN) -> None:
+        self.node = node
+        self.key = PrivateKey()
+        self.account = records.account_of(self.key)
+        self.heard: list[bytes] = []
+        self.store: dict[bytes, bytes] = {}
+        self.pushed: list[tuple[bytes, bytes]] = []
+        self.valid = True
+        self.backlog: list[bytes] = []
+        self.links = Links(
+            node,
+            run_id,
+            self.account,
+            flags,
+            lambda digest: records.sign(self.key, digest),
+            records.recover,
+            self.on_message,
+            lambda: self.backlog,
+        )
+        self.bulk = Bulk(node, self.store.get, self.on_part)
+
+    def on_message(self, account: Account, data: bytes) -> bool:
+        self.heard.append(data)
+        return self.valid
+
+    def on_part(self, peer_id: str, header: bytes, payload: bytes) -> str:
+        self.pushed.append((header, payload))
+        return "" if payload != b"bad" else "norm: no"
+
+    def put(self, data: bytes) -> bytes:
+        self.store[sha256(data)] = data
+        return sha256(data)
+
+
+@asynccontextmanager
+async def swarm(tmp_path: Path, listeners: int, clients: int = 0) -> AsyncIterator[list[Member]]:
+    async with AsyncExitStack() as stack:
+        members: list[Member] = []
+        for index in range(listeners + clients):
+            client = index >= listeners
+            first = members[0].node.addresses() if members else ()
+            node = await stack.enter_async_context(
+                await Node.open(tmp_path / f"identity{index}", client_mode=client, initial_peers=first)
+            )
+            member = Member(node, FLAG_VOTES | (0 if client else FLAG_REDUCES))
+            members.append(member)
+            await member.bulk.start()
+            await member.links.start()
+            stack.push_async_callback(member.links.close)
+            if len(members) > 1:
+                member.links.known[members[0].node.peer_id] = first
+        yield members
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+def run(work: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work, 120)
+
+    asyncio.run(bounded())
+
+
+def test_a_message_reaches_all_also_from_one_client_to_another(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2, 2) as members:
+            await until(lambda: all(len(m.links.links) >= 2 for m in members))
+            members[2].links.publish(b"from a client")
+            members[1].links.publish(b"from a listener")
+            for member in members:
+                others = {b"from a client", b"from a listener"} - (
+                    {b"from a client"} if member is members[2] else {b"from a listener"} if member is members[1] else set()
+                )
+                await until(lambda m=member, o=others: set(m.heard) == o)  # type: ignore[misc]
+                assert len(member.heard) == len(others)  # each once
+
+    run(work())
+
+
+def test_what_a_peer_calls_invalid_it_does_not_pass_on(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1, 2) as members:
+            await until(lambda: len(members[0].links.links) == 2)
+            members[0].valid = False
+            members[1].links.publish(b"rubbish")
+            await until(lambda: members[0].heard == [b"rubbish"])
+            members[0].valid = True
+            members[1].links.publish(b"sound")
+            await until(lambda: b"sound" in members[2].heard)
+            assert members[2].heard == [b"sound"]
+
+    run(work())
+
+
+def test_a_new_link_brings_the_backlog(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2) as members:
+            members[0].backlog = [b"old one", b"old two"]
+            await until(lambda: members[1].heard == [b"old one", b"old two"])
+
+    run(work())
+
+
+def test_blocks_are_fetched_and_a_liar_is_seen(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2) as members:
+            honest, asking = members
+            digests = [honest.put(bytes([i]) * 100_000) for i in range(40)]
+            found = await asking.bulk.get(honest.node.peer_id, [*digests, b"?" * 32], 5_000_000, 20)
+            assert set(found) == set(digests)
+            honest.store[b"x" * 32] = b"not what was asked for"
+            with pytest.raises(PeerFault, match="another hash"):
+                await asking.bulk.get(honest.node.peer_id, [b"x" * 32], 1000, 20)
+            with pytest.raises(PeerFault, match="at most"):
+                await asking.bulk.get(honest.node.peer_id, [digests[0]], 1000, 20)
+
+    run(work())
+
+
+def test_parts_are_pushed_and_a_refusal_is_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1, 1) as members:
+            reducer, client = members
+            await client.bulk.push(reducer.node.peer_id, [(b"h1", b"p" * 1_000_000), (b"h2", b"q")], 20)
+            assert [h for h, _ in reducer.pushed] == [b"h1", b"h2"]
+            with pytest.raises(PeerFault, match="norm: no"):
+                await client.bulk.push(reducer.node.peer_id, [(b"h3", b"bad")], 20)
+
+    run(work())
+
+
+def test_a_dead_peer_is_unlinked_and_requests_to_it_fail_in_time(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2) as members:
+            await until(lambda: all(len(m.links.links) == 1 for m in members))
+            child = members[1].node.p2p._child
+            assert child is not None
+            psutil.Process(child.pid).kill()
+            await until(lambda: members[0].links.links == {})
+            assert not members[1].node.is_alive
+            with pytest.raises((RetryError, TimeoutError)):
+                await members[0].bulk.get(members[1].node.peer_id, [b"x" * 32], 1000, 5)
+
+    run(work())
+
+
+def test_garbage_ends_its_stream_and_nothing_else(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2) as members:
+            for garbage in (b"", b"\0{}", b"\0" + b"[" * 50_000, b"\7" * 100):
+                stream = await members[1].node.stream(members[0].node.peer_id, PROTOCOL, 10)
+                await stream.send(garbage, 5)
+                with pytest.raises(RetryError):
+                    await stream.receive(5)
+                stream.close()
+            members[1].links.publish(b"still there")
+            await until(lambda: members[0].heard == [b"still there"])
+
+    run(work())
+
+
+def test_a_peer_of_another_run_or_with_anothers_account_gets_no_link(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1) as members:
+            first = members[0].node.addresses()
+            async with await Node.open(tmp_path / "other", initial_peers=first) as node:
+                stranger = Member(node, 3, b"s" * 32)
+                thief = Member(node, 3)
+                for bad in (stranger, thief):
+                    if bad is thief:
+                        bad.links.account = members[0].account[::-1]
+                    stream = await node.stream(members[0].node.peer_id, PROTOCOL, 10)
+                    await stream.send(bad.links._hello(), 5)
+                    with pytest.raises(RetryError):
+                        await stream.receive(5)
+                    stream.close()
+                assert members[0].links.links == {}
+
+    run(work())
+
+
+def test_a_taken_port_and_a_silent_bootstrap_peer_are_one_line(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with await Node.open(tmp_path / "a") as node:
+            port = int(node.addresses()[0].split("/")[4])
+            with pytest.raises(InputError, match="port"):
+                await Node.open(tmp_path / "b", port=port)
+            other = node.addresses()[0]
+        with pytest.raises(RetryError):
+            async with await Node.open(tmp_path / "c", initial_peers=[other]) as lonely:
+                await lonely.connect(other, 5)
+        with pytest.raises(InputError, match="multiaddr"):
+            await Node.open(tmp_path / "d", initial_peers=["nonsense"])
+
+    run(work())
+
+
+def test_closing_leaves_no_daemon(tmp_path: Path) -> None:
+    async def work() -> None:
+        node = await Node.open(tmp_path / "a")
+        child = node.p2p._child
+        assert child is not None
+        assert psutil.pid_exists(child.pid)
+        await node.close()
+        await node.close()
+        assert not psutil.pid_exists(child.pid)
+
+    run(work())
