@@ -12,6 +12,7 @@ from typing import TypeVar
 from incentives import records
 from incentives.commitments import (
     FLAG_REDUCES,
+    FLAG_VOTES,
     KIND_ROUND,
     KIND_SEATING,
     Body,
@@ -25,6 +26,7 @@ from incentives.errors import BadSignature, InputError, TamperedError
 from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, number
 
 ZERO = bytes(32)
+MAX_ELECTORATE = 64
 Case = TypeVar("Case")
 
 
@@ -221,8 +223,8 @@ def certificate_follows_its_predecessor(case: CertificateCase) -> Outcome:
     if predecessor is None:
         if case.certificate.prev != ZERO:
             return try_later("its predecessor is not here yet")
-        if values["kind"] != KIND_SEATING or values["cumulative_units"] != 0:
-            return failed("the first certificate must be a seating with 0 units")
+        if (values["kind"], values["epoch"], values["cumulative_units"]) != (KIND_SEATING, 1, 0):
+            return failed("the first certificate must be a seating of epoch 1 with 0 units")
     else:
         if case.certificate.prev != predecessor.id:
             return failed("its predecessor is another certificate")
@@ -234,10 +236,24 @@ def certificate_follows_its_predecessor(case: CertificateCase) -> Outcome:
             values, "units"
         ):
             return failed("cumulative units do not add up")
-    if number(values, "units") == 0 and values["kind"] == KIND_SEATING and values["next_root"] != values["prev_root"]:
-        return failed("a seating cannot change the state")
     if values["kind"] == KIND_SEATING and number(values, "num_contributors") != 0:
         return failed("a seating has no contributors")
+    if number(values, "num_contributors") == 0 and values["next_root"] != values["prev_root"]:
+        return failed("a certificate without contributors cannot change the state")
+    return OK
+
+
+def certificate_seats_its_contributors(case: CertificateCase) -> Outcome:
+    """A round's next electorate is who contributed with flag 2; nobody did: the electorate stays. A seating chooses."""
+    if case.certificate.values["kind"] == KIND_SEATING or case.predecessor is None:
+        return OK
+    body, before = _body(case.certificate), _body(case.predecessor)
+    willing = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_VOTES}
+    seated = set(body.electorate)
+    if not willing:
+        return OK if seated == set(before.electorate) else failed("nobody offered to vote, yet the electorate changed")
+    if seated - willing or len(seated) != min(len(willing), MAX_ELECTORATE):
+        return failed("the next electorate is not its contributors with flag 2")
     return OK
 
 
@@ -263,6 +279,7 @@ CERTIFICATE_CHECKS: tuple[Callable[[CertificateCase], Outcome], ...] = (
     certificate_is_of_this_run,
     certificate_matches_its_body,
     certificate_follows_its_predecessor,
+    certificate_seats_its_contributors,
     certificate_has_a_quorum,
 )
 

@@ -49,12 +49,12 @@ def certificate(
     root = prev.values["next_root"] if prev else b"\x01" * 32
     return RoundCertificate(
         RUN,
-        prev.epoch + 1 if prev else 0,
+        prev.epoch + 1 if prev else 1,
         attempt,
         kind,
         prev.id if prev else ZERO_HASH,
         root,  # type: ignore[arg-type]
-        root if kind == KIND_SEATING else bytes([prev.epoch + 2 if prev else 1]) * 32,  # type: ignore[arg-type]
+        bytes([prev.epoch + 2]) * 32 if prev and body.contributors else root,  # type: ignore[arg-type]
         contributors_root(body.contributors),
         len(body.contributors),
         units,
@@ -84,7 +84,7 @@ SEATING_BODY = RoundBody((), (), (), (), 0.0, PEERS)
 SEATING_RECORD = certificate(None, SEATING_BODY, KIND_SEATING)
 SEATING = signed(SEATING_RECORD, SEATING_BODY, (FOUNDER,))
 
-# Peer 1 pulls only (flag 2), peer 4 leaves (flag 1); reducers in an order that is not ascending.
+# Peer 1 pulls only (flag 2), peer 4 leaves (flag 1), so that 0 to 3 are seated. Reducers are not ascending.
 LEAVES = tuple(leaf(peer, 10 + i, 2 if i == 1 else 1 if i == 4 else 3) for i, peer in enumerate(PEERS))
 REDUCERS = (PEERS[3], PEERS[0], PEERS[4])
 ROUND_BODY = round_body(LEAVES, REDUCERS, PEERS[:4])

@@ -106,7 +106,7 @@ def test_every_drawn_witness_has_to_sign() -> None:
     [
         ({"units": 12}, "units differ"),
         ({"contribution": LEAVES[2].contribution}, "contribution or units differ"),
-        ({"epoch": 2}, "epoch 2"),
+        ({"epoch": 3}, "epoch 3"),
         ({"peer": FOUNDER}, "no contributor"),
         ({"run_id": b"\1" * 32}, "another run"),
         ({"certificate": SEATING.id}, "another certificate"),
@@ -216,7 +216,7 @@ def test_signatures_of_another_attempt_or_twice_or_with_high_s_fail() -> None:
     ("changes", "why"),
     [
         ({"run_id": b"\1" * 32}, "another run"),
-        ({"epoch": 3}, "does not follow"),
+        ({"epoch": 4}, "does not follow"),
         ({"kind": 2}, "neither"),
         ({"prev_certificate": b"\1" * 32}, "another certificate"),
         ({"prev_root": b"\2" * 32}, "another anchor"),
@@ -246,9 +246,40 @@ def test_a_later_seating_needs_a_quorum_of_those_it_seats() -> None:
     assert _follow(signed(record, body, PEERS[1:3]), ROUND), _follow(signed(record, body, PEERS[1:3]), ROUND).reason
     assert _follow(signed(record, body, (PEERS[0], PEERS[1])), ROUND).answer is Answer.TRY_LATER
     moved = replace(record, next_root=b"\x99" * 32)
+    void = round_body((), (), PEERS)
+    assert _follow(signed(certificate(SEATING, void), void, PEERS)), "a void epoch keeps state and electorate"
+    void_moved = replace(certificate(SEATING, void), next_root=b"\x99" * 32)
+    assert "state" in _follow(signed(void_moved, void, PEERS)).reason
     assert "state" in _follow(signed(moved, body, PEERS[1:3]), ROUND).reason
     paid = round_body(LEAVES, REDUCERS, PEERS[:4])
     assert "contributors" in _follow(signed(certificate(ROUND, paid, KIND_SEATING), paid, PEERS), ROUND).reason
+
+
+@pytest.mark.parametrize(
+    ("leaves", "electorate", "is_ok"),
+    [
+        (LEAVES, PEERS[:4], True),
+        (LEAVES, PEERS[:3], False),
+        (LEAVES, PEERS, False),  # the last one does not vote
+        (LEAVES, (FOUNDER, *PEERS[:3]), False),
+        (LEAVES[4:], PEERS, True),  # nobody offered to vote: it stays
+        (LEAVES[4:], PEERS[4:], False),
+    ],
+)
+def test_a_round_seats_its_contributors_that_vote(
+    leaves: tuple[ContributorLeaf, ...], electorate: tuple[bytes, ...], is_ok: bool
+) -> None:
+    body = round_body(leaves, REDUCERS, electorate)
+    outcome = _follow(signed(certificate(SEATING, body), body, PEERS))
+    assert outcome.answer is (Answer.OK if is_ok else Answer.FAILED), outcome.reason
+
+
+def test_of_more_than_64_contributors_that_vote_64_are_seated() -> None:
+    peers = sorted(bytes([i]) * 20 for i in range(1, 71))
+    leaves = tuple(leaf(peer) for peer in peers)
+    for seats, is_ok in ((peers[3:67], True), (peers[:63], False), (peers[:65], False)):
+        body = round_body(leaves, (), tuple(seats))
+        assert bool(_follow(signed(certificate(SEATING, body), body, PEERS))) is is_ok
 
 
 def test_only_the_founders_can_make_a_first_certificate_and_only_a_seating() -> None:
@@ -291,10 +322,12 @@ def test_without_any_one_check_a_bad_receipt_would_be_paid(check: object, change
     assert checks.run_checks([other for other in RECEIPT_CHECKS if other is not check], case)
 
 
+GRAB_BODY = replace(ROUND_BODY, electorate=PEERS[:1])
 BROKEN_CERTIFICATES = [
     (checks.certificate_is_of_this_run, replace(ROUND, id=b"\1" * 32)),
     (checks.certificate_matches_its_body, signed(replace(ROUND_RECORD, num_contributors=4), ROUND_BODY, PEERS)),
-    (checks.certificate_follows_its_predecessor, signed(replace(ROUND_RECORD, epoch=3), ROUND_BODY, PEERS)),
+    (checks.certificate_follows_its_predecessor, signed(replace(ROUND_RECORD, epoch=4), ROUND_BODY, PEERS)),
+    (checks.certificate_seats_its_contributors, signed(certificate(SEATING, GRAB_BODY), GRAB_BODY, PEERS)),
     (checks.certificate_has_a_quorum, signed(ROUND_RECORD, ROUND_BODY, PEERS[:3])),
 ]
 

@@ -132,7 +132,7 @@ def test_no_row_can_be_changed_or_removed(ledger: Ledger) -> None:
         "UPDATE certificates SET words = 'text'",
         "UPDATE certificates SET words = substr(words, 1, 64)",
         "UPDATE certificates SET body = replace(CAST(body AS TEXT), '11', '99')",
-        "UPDATE certificates SET id = zeroblob(32) WHERE epoch = 1",
+        "UPDATE certificates SET id = zeroblob(32) WHERE epoch = 2",
         "UPDATE receipts SET words = CAST(substr(words, 1, 127) || x'63' || substr(words, 129) AS BLOB)",
     ],
 )
@@ -170,8 +170,8 @@ def _chain(ledger: Ledger, length: int) -> list[bytes]:
 def test_the_lineage_is_walked_back_from_the_tip_oldest_first(ledger: Ledger) -> None:
     ids = _chain(ledger, 4)
     assert [c.id for c in ledger.lineage(ids[-1])] == ids
-    assert [c.id for c in ledger.lineage(ids[-1], 1, 3)] == ids[2:4]
-    assert [c.id for c in ledger.lineage(ids[2], 1)] == ids[2:3]
+    assert [c.id for c in ledger.lineage(ids[-1], 2, 4)] == ids[2:4]
+    assert [c.id for c in ledger.lineage(ids[2], 2)] == ids[2:3]
     assert ledger.tips() == [ids[-1]]
 
 
@@ -179,7 +179,7 @@ def test_a_gap_in_the_lineage_says_which_certificate_is_missing(ledger: Ledger) 
     _add(ledger, ROUND_RECORD, ROUND_BODY, ())
     with pytest.raises(StorageError, match=SEATING.id.hex()):
         ledger.lineage(ROUND.id)
-    assert [c.id for c in ledger.lineage(ROUND.id, from_epoch=1)] == []
+    assert [c.id for c in ledger.lineage(ROUND.id, from_epoch=2)] == []
 
 
 def test_a_fork_has_two_tips_and_the_last_one_followed_counts(tmp_path: Path) -> None:
