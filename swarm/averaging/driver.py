@@ -301,10 +301,8 @@ class Driver:
             if self.member is not None and self.anchor is not None:
                 now = (self.tip, self.member.units_done())
                 if (
-                    (now != said
-                    and time.monotonic() - spoke > TICK_SECONDS)
-                    or time.monotonic() - spoke > 10 * PROGRESS_SECONDS
-                ):
+                    now != said and time.monotonic() - spoke > TICK_SECONDS
+                ) or time.monotonic() - spoke > 10 * PROGRESS_SECONDS:
                     said, spoke = now, time.monotonic()
                     self._sequence = max(self._sequence + 1, int(time.time() * 1000))
                     record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, self.flags)

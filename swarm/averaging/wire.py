@@ -144,7 +144,9 @@ def pack_content(content: Content) -> bytes:
     if content is None:
         return b"\0"
     if isinstance(content, ContributionContent):
-        parts = b"".join(_u32(p.index) + _u32(p.length) + p.digest + struct.pack(">d", p.squared_norm) for p in content.parts)
+        parts = b"".join(
+            _u32(p.index) + _u32(p.length) + p.digest + struct.pack(">d", p.squared_norm) for p in content.parts
+        )
         merges = b"".join(bytes((_MERGE_KINDS.index(m.kind),)) + m.hash + _u32(m.inner_step) for m in content.merges)
         return b"\1" + _u32(len(content.parts)) + parts + _u32(len(content.merges)) + merges
     if isinstance(content, CallContent):

@@ -251,7 +251,11 @@ class Links:
             for peer_id in list(self.known):
                 if peer_id in linked:
                     pause[peer_id] = 0.5
-                elif peer_id not in self._opening and peer_id != self.node.peer_id and time.monotonic() >= retry_at.get(peer_id, 0.0):
+                elif (
+                    peer_id not in self._opening
+                    and peer_id != self.node.peer_id
+                    and time.monotonic() >= retry_at.get(peer_id, 0.0)
+                ):
                     self._opening.add(peer_id)
                     pause[peer_id] = min(30.0, 2 * pause.get(peer_id, 0.25))
                     retry_at[peer_id] = time.monotonic() + pause[peer_id]

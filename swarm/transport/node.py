@@ -157,7 +157,15 @@ class Node:
             peer = PeerID.from_base58(whole["p2p"])
             bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
             await asyncio.wait_for(self.p2p._client.connect(peer, [bare]), timeout)
-        except (ControlFailure, P2PDaemonError, OSError, ValueError, KeyError, TimeoutError, asyncio.TimeoutError) as error:
+        except (
+            ControlFailure,
+            P2PDaemonError,
+            OSError,
+            ValueError,
+            KeyError,
+            TimeoutError,
+            asyncio.TimeoutError,
+        ) as error:
             raise RetryError(f"cannot reach {address} ({type(error).__name__})") from None
 
     async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
@@ -166,7 +174,15 @@ class Node:
             _, reader, writer = await asyncio.wait_for(
                 self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol), timeout
             )
-        except (ControlFailure, P2PDaemonError, P2PHandlerError, OSError, ValueError, TimeoutError, asyncio.TimeoutError) as error:
+        except (
+            ControlFailure,
+            P2PDaemonError,
+            P2PHandlerError,
+            OSError,
+            ValueError,
+            TimeoutError,
+            asyncio.TimeoutError,
+        ) as error:
             raise RetryError(f"cannot open a stream to {peer_id[:12]} ({type(error).__name__})") from None
         return Stream(peer_id, reader, writer)
 
@@ -190,4 +206,6 @@ def _check_port_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise InputError("--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0") from None
+            raise InputError(
+                "--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0"
+            ) from None

@@ -100,7 +100,11 @@ def test_a_message_reaches_all_also_from_one_client_to_another(tmp_path: Path) -
             members[1].links.publish(b"from a listener")
             for member in members:
                 others = {b"from a client", b"from a listener"} - (
-                    {b"from a client"} if member is members[2] else {b"from a listener"} if member is members[1] else set()
+                    {b"from a client"}
+                    if member is members[2]
+                    else {b"from a listener"}
+                    if member is members[1]
+                    else set()
                 )
                 await until(lambda m=member, o=others: set(m.heard) == o)  # type: ignore[misc]
                 assert len(member.heard) == len(others)  # each once

@@ -1,0 +1,225 @@
+"""Machines joined by a lossless network in one process, with a notary that journals for real and hashes cheaply.
+
+Tensors are left out: the state after a set is the hash of the state before and the contributions.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+
+from swarm.averaging import messages
+from swarm.averaging.commitments import merges_hash, parts_root
+from swarm.averaging.machine import RoundMachine, RunRules
+from swarm.averaging.records import (
+    FLAG_REDUCES,
+    FLAG_VOTES,
+    ZERO_HASH,
+    Account,
+    Contribution,
+    ContributionContent,
+    Hash,
+    PartLeaf,
+    Progress,
+    Record,
+    RoundCertificate,
+    RoundVoid,
+    SetContent,
+    Signed,
+)
+from swarm.averaging.wire import pack, unpack
+from swarm.errors import Equivocation
+
+RUN = b"r" * 32
+
+
+def digest(*things: object) -> bytes:
+    return hashlib.sha256(repr(things).encode()).digest()
+
+
+class CheapNotary:
+    """Journals as `peers.notary.JournalNotary` does; a signature is a hash."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.journal: dict[tuple[object, ...], bytes] = {}
+        self.kept: list[tuple[Record, bytes]] = []
+
+    def hash(self, record: Record) -> Hash:
+        return digest(record)
+
+    def certificate_id(self, certificate: RoundCertificate) -> Hash:
+        return digest(certificate.without_attempt())
+
+    def subject(self, record: Record) -> tuple[object, ...]:
+        kind = type(record).__name__
+        if isinstance(record, RoundVoid) or (isinstance(record, RoundCertificate) and record.kind == 0):
+            kind = "RoundDecision"
+        elif isinstance(record, RoundCertificate):
+            kind = "Seating"
+        return (
+            kind,
+            record.epoch,
+            getattr(record, "attempt", 0),
+            getattr(record, "prev_certificate", b""),
+            getattr(record, "part", 0) if kind == "Average" else 0,
+        )
+
+    def sign(self, record: Record, keep: bytes = b"") -> bytes:
+        signature = (digest(self.account, record) * 3)[:65]
+        if isinstance(record, Progress):
+            return signature
+        subject, what = self.subject(record), digest(record)
+        if self.journal.setdefault(subject, what) != what:
+            raise Equivocation(f"{subject}: another digest was signed")
+        self.kept.append((record, keep))
+        return signature
+
+    def recover(self, record: Record, signature: bytes) -> Account:
+        raise AssertionError("the machine gets messages whose signatures were checked")
+
+
+def account(number: int) -> Account:
+    return digest("account", number)[:20]
+
+
+def rules(founders: tuple[Account, ...], min_seated: int, max_attempts: int = 3) -> RunRules:
+    return RunRules(RUN, digest("initial"), founders, 2, max_attempts, 16, 100, min_seated, 10.0, 10.0, 5.0, 60.0)
+
+
+class Peer:
+    """A machine with the simplest driver there can be."""
+
+    def __init__(self, world: "World", number: int, flags: int, notary: CheapNotary | None = None) -> None:
+        self.world, self.number, self.flags = world, number, flags
+        self.notary = notary or CheapNotary(account(number))
+        self.machine = RoundMachine(
+            self.notary, world.rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES)
+        )
+        self.alive = True
+        self.timers: dict[messages.Timer, float] = {}
+        self.states: dict[Hash, Hash] = {}
+        self.units = 1
+        self.tips: list[Hash] = []
+        self.blamed: list[str] = []
+        self.heard: list[Signed] = []
+
+    def act(self, actions: list[messages.Action]) -> None:
+        for action in actions:
+            if isinstance(action, messages.Send):
+                self.world.send(self, action.signed)
+            elif isinstance(action, messages.SetTimer):
+                self.timers[action.timer] = action.seconds
+            elif isinstance(action, messages.MakeContribution):
+                self.contribute(action.call)
+            elif isinstance(action, messages.Collect):
+                self.report()
+            elif isinstance(action, messages.ReduceSet):
+                self.reduce(action.proposal)
+            elif isinstance(action, messages.FetchAverages):
+                self.prepare(action)
+            elif isinstance(action, messages.Adopt):
+                self.tips += [entry.id for entry in action.path]
+            elif isinstance(action, messages.Blame):
+                self.blamed.append(action.reason)
+        self.report()
+
+    def contribute(self, call: Signed) -> None:
+        if not self.flags:
+            return  # a seed trains nothing
+        parts = tuple(PartLeaf(i, 4, digest("part", self.number, call.record.epoch, i), 1.0) for i in range(2))  # type: ignore[union-attr]
+        record = Contribution(
+            RUN, call.record.epoch, self.notary.account, call.record.prev_certificate, ZERO_HASH, 0, self.units, 0,  # type: ignore[union-attr]
+            ZERO_HASH, merges_hash(()), ZERO_HASH, ZERO_HASH, parts_root(parts), self.flags,
+        )  # fmt: skip
+        content = ContributionContent(parts, ())
+        try:
+            from swarm.averaging.wire import pack_content
+
+            signed = Signed(record, self.notary.account, self.notary.sign(record, pack_content(content)), content)
+        except Equivocation:
+            return
+        self.act(self.machine.contributed(signed))
+
+    def report(self) -> None:
+        known = self.machine._contributions.get(self.machine.tip, {})
+        complete = frozenset(self.notary.hash(s.record) for s in known.values())
+        if complete and complete != self.machine._round().complete:
+            self.act(self.machine.report(complete))
+
+    def reduce(self, proposal: Signed) -> None:
+        content = proposal.content
+        assert isinstance(content, SetContent)
+        for part in range(2):
+            if content.reducers[part % len(content.reducers)] == self.notary.account:
+                self.act(self.machine.averaged(part, 4, digest("average", content.contributors, part)))
+
+    def prepare(self, action: messages.FetchAverages) -> None:
+        content = action.proposal.content
+        assert isinstance(content, SetContent)
+        prev = self.machine.lineage[action.proposal.record.prev_certificate]  # type: ignore[union-attr]
+        leaves = content.contributors
+        root = digest(prev.certificate.next_root, leaves)
+        actions, _ = self.machine.prepared(
+            action.proposal,
+            tuple(d for d, _ in action.averages),
+            tuple(1.0 for _ in leaves),
+            1.0,
+            root,
+            sum(x.units for x in leaves),
+        )
+        self.act(actions)
+
+
+class World:
+    """Delivers every message once, in order; a test may cut peers off or drop messages by `lose(sender, receiver, signed)`."""
+
+    def __init__(self, peers: int, founders: int = 1, clients: int = 0, min_seated: int | None = None) -> None:
+        seeds = tuple(account(1000 + i) for i in range(founders))
+        self.rules = rules(seeds, peers if min_seated is None else min_seated)
+        self.queue: deque[tuple[Peer, Peer, Signed]] = deque()
+        self.lose: Callable[[Peer, Peer, Signed], bool] = lambda sender, receiver, signed: False
+        self.seeds = [Peer(self, 1000 + i, 0) for i in range(founders)]
+        self.peers = [Peer(self, i, FLAG_VOTES | (0 if i >= peers - clients else FLAG_REDUCES)) for i in range(peers)]
+
+    def everyone(self) -> list[Peer]:
+        return [p for p in (*self.seeds, *self.peers) if p.alive]
+
+    def send(self, sender: Peer, signed: Signed) -> None:
+        for receiver in (*self.seeds, *self.peers):
+            if receiver is not sender:
+                self.queue.append((sender, receiver, unpack(pack(signed))))
+
+    def settle(self) -> None:
+        """Deliver until nothing is under way."""
+        for _ in range(100_000):
+            if not self.queue:
+                return
+            sender, receiver, signed = self.queue.popleft()
+            if receiver.alive and not self.lose(sender, receiver, signed):
+                receiver.heard.append(signed)
+                receiver.act(receiver.machine.receive(signed))
+        raise AssertionError("messages without end")
+
+    def seat(self) -> None:
+        self.everyone_sees_everyone()
+        self.settle()
+
+    def everyone_sees_everyone(self) -> None:
+        for peer in self.everyone():
+            others = {p.notary.account: p.flags for p in self.everyone() if p is not peer}
+            peer.act(peer.machine.ready(others))
+
+    def round(self) -> None:
+        """The epoch's work is done everywhere."""
+        self.everyone_sees_everyone()
+        for peer in self.everyone():
+            peer.act(peer.machine.due())
+        self.settle()
+
+    def time_out(self, name: str = "step") -> None:
+        """The timers of one name run out at every live peer."""
+        for peer in self.everyone():
+            for timer in [t for t in peer.timers if t.name == name and t.prev_certificate == peer.machine.tip]:
+                peer.timers.pop(timer)
+                peer.act(peer.machine.timeout(timer))
+            self.settle()
