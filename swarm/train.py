@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 
 from swarm import events
-from swarm.averaging.contribution import encode_parts
 from swarm.averaging.driver import Boundary
 from swarm.averaging.merge import MemberState
-from swarm.averaging.records import ZERO_HASH, Account, Hash
+from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.errors import RetryError, SwarmError
 from swarm.models import FlatModel
 from swarm.optim.inner import InnerOptimizer
+from swarm.optim.schedule import learning_rate
 from swarm.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Trainer:
         )
         self.snapshot, self.snapshot_seconds = snapshot, snapshot_seconds
         self.inner = InnerOptimizer(config.inner, model.flat)
+        self.first_unit = 0  # numbers below are used up (journal)
         self.member: MemberState | None = None
         self._queue: deque[Callable[[], None]] = deque()  # between two inner steps
         self._at_unit_end: deque[Callable[[], None]] = deque()
@@ -93,16 +94,24 @@ class Trainer:
         return await future
 
     def signed(self, contribution: Hash) -> None:
-        self._submit(lambda: self._member().signed(contribution))
+        def work() -> None:
+            self._member().signed(contribution)
+            self._save()
 
-    def certified(self, certificate_id: Hash, anchor: Anchor, contributions: frozenset[Hash]) -> None:
-        self._submit(lambda: self._member().certificate(certificate_id, anchor, contributions, self.model.flat))
+        self._submit(work)
 
-    def voided(self, certificate_id: Hash, anchor: Anchor) -> None:
-        self._submit(lambda: self._member().void(certificate_id, anchor))
+    def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None:
+        def work() -> None:
+            member = self._member()
+            member.certificate(certificate_id, epoch, anchor.parameters, anchor.cumulative_units, contributions, self.model.flat)
 
-    def reset(self, certificate_id: Hash, anchor: Anchor) -> None:
-        self._submit(lambda: self._reset(certificate_id, anchor))
+        self._submit(work)
+
+    def voided(self, certificate_id: Hash, epoch: int) -> None:
+        self._submit(lambda: self._member().void(certificate_id, epoch))
+
+    def reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
+        self._submit(lambda: self._reset(certificate_id, epoch, anchor))
 
     # -- the thread ---------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -149,11 +158,11 @@ class Trainer:
 
     def _step(self, member: MemberState) -> torch.Tensor:
         begun = time.monotonic()
-        unit = member.next_unit
-        batch = self.task.batch(self.account, member.beacon, unit, member.unit_step)
-        loss = self.task.step_loss(self.model, batch)
-        self.inner.step(self.model.flat, self.model.grad_flat, member.clock())
-        member.inner_step_done(self.config.inner.steps_per_unit)
+        loss = self.task.step(self.model, self.account, member.beacon, member.next_unit, member.unit_step)
+        inner = self.config.inner
+        rate = learning_rate(member.clock(), inner.lr, inner.warmup_units, inner.total_units)
+        self.inner.step(self.model.grad_flat, rate)
+        member.inner_step_done(inner.steps_per_unit)
         self.inner_steps += 1
         self.compute_seconds += time.monotonic() - begun
         return loss
@@ -162,14 +171,17 @@ class Trainer:
         member = self.member
         if member is None or not member.may_contribute(prev_certificate):
             return None
-        made = member.boundary(self.model.flat, self.inner, self.config)
-        self._save()
-        return made
+        codec = self.config.codec
+        made = member.boundary(self.model.flat, self.inner, codec.contribution, codec.part_values)
+        encoded = made.encoded
+        return Boundary(
+            made.previous, made.first_unit, made.units, made.merges, made.state_before, made.state_after, encoded.parts, encoded.leaves
+        )
 
-    def _reset(self, certificate_id: Hash, anchor: Anchor) -> None:
-        self.member = MemberState.fresh(certificate_id, anchor)
+    def _reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
+        next_unit = self.first_unit if self.member is None else self.member.next_unit
+        self.member = MemberState.fresh(certificate_id, epoch, anchor.parameters, anchor.cumulative_units, self.inner, next_unit)
         self.model.flat.copy_(anchor.parameters)
-        self.inner.reset()
 
     def _member(self) -> MemberState:
         if self.member is None:
@@ -188,5 +200,3 @@ class Trainer:
         except RetryError as error:
             log.warning("snapshot not written: %s", error)
 
-
-__all__ = ["ZERO_HASH", "Trainer", "encode_parts"]

@@ -31,6 +31,7 @@ from swarm.averaging.records import (
     Merge,
     PartLeaf,
     Progress,
+    Record,
     SetContent,
     Signed,
 )
@@ -44,7 +45,8 @@ from swarm.optim.codec import part_slices
 log = logging.getLogger(__name__)
 PUSH_SECONDS = 20.0
 TICK_SECONDS = 0.25
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 0.5
+READY_SECONDS = 15.0  # a progress record older than this says nothing
 
 
 class Network(Protocol):
@@ -88,11 +90,11 @@ class Member(Protocol):
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution has been signed with this hash."""
 
-    def certified(self, certificate_id: Hash, anchor: Anchor, contributions: frozenset[Hash]) -> None: ...
+    def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None: ...
 
-    def voided(self, certificate_id: Hash, anchor: Anchor) -> None: ...
+    def voided(self, certificate_id: Hash, epoch: int) -> None: ...
 
-    def reset(self, certificate_id: Hash, anchor: Anchor) -> None:
+    def reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
         """State lost, joiner or another lineage."""
 
     def units_done(self) -> int:
@@ -148,7 +150,7 @@ class Driver:
         self._early: dict[Hash, list[tuple[int, bytes]]] = {}  # parts that came before their contribution
         self._received: set[Hash] = set()
         self._call: Signed | None = None
-        self._adopting: asyncio.Queue[messages.Adopt | messages.EpochVoid] = asyncio.Queue()
+        self._adopting: asyncio.Queue[messages.Adopt] = asyncio.Queue()
         self._epoch_begun = time.monotonic()
         self._sequence = int(time.time() * 1000)
         self._faults = 0
@@ -157,10 +159,28 @@ class Driver:
         self.tip: Hash = ZERO_HASH
 
     # -- life ---------------------------------------------------------------------------------------------------------
-    async def start(self, backlog: Sequence[Signed]) -> None:
-        """Restore from what was kept, take the anchor at the tip and begin. RetryError if nobody has its blocks."""
+    async def start(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]]) -> None:
+        """Take the initial anchor, restore what was kept and begin. `RetryError` if nobody has the anchor's blocks."""
+        self.anchor = await self.anchors.load(bytes.fromhex(self.config.initial_root))
+        self.states.put(ZERO_HASH, self.anchor)
+        for signed in backlog:
+            if isinstance(signed.record, Contribution):
+                self._learn(signed)
+        for record, keep in kept:
+            if isinstance(record, Contribution):
+                content = wire.unpack_content(keep)
+                self._learn(Signed(record, self.notary.account, self.notary.sign(record, keep), content))
+                self._own[record.prev_certificate, record.epoch] = self.notary.hash(record)
+        before = self.machine.tip
+        actions = self.machine.restore(list(backlog), kept)
+        self._restored = True
+        self._act(actions)
+        while not self._adopting.empty():
+            await self._adopt(self._adopting.get_nowait())
+        if self.machine.tip == before and self.member is not None:
+            self.member.reset(ZERO_HASH, 0, self.anchor)
+        self.emit(events.Ready(self.machine.epoch - 1, self.machine.lineage[self.machine.tip].certificate.next_root))
         self._spawn(self._adopt_loop())
-        self._act(self.machine.restore(list(backlog)))
         self._spawn(self._tick_loop())
 
     async def close(self) -> None:
@@ -266,7 +286,7 @@ class Driver:
                 self._spawn(self._reduce(action.proposal))
             elif isinstance(action, messages.FetchAverages):
                 self._spawn(self._prepare(action.proposal, action.averages))
-            elif isinstance(action, messages.Adopt | messages.EpochVoid):
+            elif isinstance(action, messages.Adopt):
                 self._adopting.put_nowait(action)
             elif isinstance(action, messages.Blame):
                 self._blame(action.account, action.reason)
@@ -276,14 +296,13 @@ class Driver:
         old = self._timers.pop(timer, None)
         if old is not None:
             old.cancel()
-        delay = action.seconds if action.deadline_ms is None else max(0.0, action.deadline_ms / 1000 - time.time())
 
         def fire() -> None:
             self._timers.pop(timer, None)
             if not self._closed:
                 self._act(self.machine.timeout(timer))
 
-        self._timers[timer] = asyncio.get_running_loop().call_later(delay, fire)
+        self._timers[timer] = asyncio.get_running_loop().call_later(action.seconds, fire)
 
     # -- own progress -------------------------------------------------------------------------------------------------
     def _swarm_units(self) -> int:
@@ -292,17 +311,27 @@ class Driver:
             units[self.notary.account] = self.member.units_done()
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
+    def _ready(self) -> dict[Account, int]:
+        """Linked peers that said of late that they train on this peer's anchor."""
+        linked = self.network.linked()
+        old = (time.time() - READY_SECONDS) * 1000
+        return {
+            account: progress.flags
+            for account, progress in self._progress.items()
+            if account in linked and progress.prev_certificate == self.tip and progress.sequence >= old
+        }
+
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1)
         spoke = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._act(self.machine.ready(dict(self.network.linked())))
+            self._act(self.machine.ready(self._ready()))
             if self.member is not None and self.anchor is not None:
                 now = (self.tip, self.member.units_done())
                 if (
                     now != said and time.monotonic() - spoke > TICK_SECONDS
-                ) or time.monotonic() - spoke > 10 * PROGRESS_SECONDS:
+                ) or time.monotonic() - spoke > 6 * PROGRESS_SECONDS:
                     said, spoke = now, time.monotonic()
                     self._sequence = max(self._sequence + 1, int(time.time() * 1000))
                     record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, self.flags)
@@ -498,7 +527,7 @@ class Driver:
             digest = self.parts.put(data)
             self._act(self.machine.averaged(index, len(data), digest))
 
-    async def _prepare(self, proposal: Signed, averages: Sequence[Signed]) -> None:
+    async def _prepare(self, proposal: Signed, averages: Sequence[tuple[Hash, Account]]) -> None:
         """Get every average of the set, take the outer step, tell the machine the certificate that follows."""
         content, record = proposal.content, proposal.record
         assert isinstance(content, SetContent)
@@ -506,8 +535,8 @@ class Driver:
         anchor = self.states.get(prev)
         if anchor is None:
             return
-        digests = [a.record.digest for a in averages]  # type: ignore[union-attr]
-        holders = [a.signer for a in averages]
+        digests = [digest for digest, _ in averages]
+        holders = [holder for _, holder in averages]
         data = await self._gather(digests, holders)
         if data is None:
             return
@@ -562,8 +591,7 @@ class Driver:
         while True:
             action = await self._adopting.get()
             try:
-                if isinstance(action, messages.Adopt):
-                    await self._adopt(action)
+                await self._adopt(action)
             except SwarmError as error:
                 self._blame(ZERO_ACCOUNT, f"cannot follow the lineage yet: {error}")
                 await asyncio.sleep(1.0)
@@ -572,7 +600,7 @@ class Driver:
     async def _adopt(self, action: messages.Adopt) -> None:
         if action.undone:
             self.emit(events.Undone(tuple(action.undone)))
-        reset = action.lineage_changed or self.anchor is None
+        reset = bool(action.undone) or self.anchor is None
         for entry in action.path:
             anchor = self.states.get(entry.id)
             if anchor is None and not reset and entry.certificate.next_root == entry.certificate.prev_root:
@@ -594,8 +622,7 @@ class Driver:
                 self.states.put(last.id, anchor)
             self.anchor, self.tip = anchor, last.id
             if self.member is not None:
-                self.member.reset(last.id, anchor)
-            self.emit(events.Ready(last.certificate.epoch, last.certificate.next_root))
+                self.member.reset(last.id, last.certificate.epoch, anchor)
         self._epoch_begun = time.monotonic()
         self._received &= set(self._contributions)
         if self.anchor is not None:
@@ -607,9 +634,11 @@ class Driver:
             return
         if entry.certificate.kind == 0 and not entry.body.contributors:
             self.emit(events.Voided(entry.certificate.epoch))
-            self.member.voided(entry.id, anchor)
+            self.member.voided(entry.id, entry.certificate.epoch)
         else:
-            self.member.certified(entry.id, anchor, frozenset(leaf.contribution for leaf in entry.body.contributors))
+            self.member.certified(
+                entry.id, entry.certificate.epoch, anchor, frozenset(leaf.contribution for leaf in entry.body.contributors)
+            )
 
     def _announce(self, entry: messages.CertifiedEntry) -> None:
         own = next((x.contribution for x in entry.body.contributors if x.peer == self.notary.account), ZERO_HASH)

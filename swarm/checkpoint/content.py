@@ -1,0 +1,80 @@
+"""Anchors and data of a run as content: from the own store, else from peers, checked block by block."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from swarm.averaging.records import Account, Hash
+from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, read_anchor
+from swarm.checkpoint.fetch import fetch_graph
+from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import Link, decode_node, encode_directory, encode_file, read_file
+from swarm.config import DataConfig
+from swarm.errors import PeerFault, RetryError
+
+KEEP_ANCHORS = 6
+Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]
+
+
+class Content:
+    """Implements `swarm.averaging.driver.AnchorSource` for one model layout, and brings the run's data."""
+
+    def __init__(
+        self, store: BlockStore, layout: Layout, ask: Ask, donors: Callable[[], Sequence[Account]], timeout_seconds: float
+    ) -> None:
+        self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
+        self._saved: list[set[Hash]] = []
+
+    def _get(self, digest: Hash) -> bytes:
+        data = self.store.get(digest)
+        if data is None:
+            raise RetryError(f"block {digest.hex()[:12]} is not here; try again later")
+        return data
+
+    async def _bring(self, root: Hash, max_bytes: int) -> None:
+        await fetch_graph(root, self.store, self._ask, self._donors, max_bytes=max_bytes, seconds=self._timeout)
+
+    async def load(self, root: Hash) -> Anchor:
+        """`RetryError` if nobody has it in time; `PeerFault` if the root is of no anchor of this run."""
+        await self._bring(root, 16 * self.layout.num_values() + (16 << 20))
+        return await asyncio.to_thread(read_anchor, root, self._get, self.layout)
+
+    async def save(self, anchor: Anchor) -> None:
+        """For joiners; the oldest beyond `KEEP_ANCHORS` goes."""
+
+        def work() -> set[Hash]:
+            return {self.store.put(block.data) for block in anchor_blocks(anchor)}
+
+        self._saved.append(await asyncio.to_thread(work))
+        while len(self._saved) > KEEP_ANCHORS:
+            old = self._saved.pop(0)
+            for digest in old - set().union(*self._saved):
+                self.store.delete(digest)
+
+    async def fetch_data(self, data: DataConfig, directory: Path) -> None:
+        """Write the run's files into `directory` unless they are there; each was checked against the run's data root."""
+        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in data.files):
+            return
+        root = bytes.fromhex(data.root)
+        await self._bring(root, 2 * sum(f.size for f in data.files) + (1 << 20))
+        links = {link.name: link for link in decode_node(self._get(root)).links}
+        for file in data.files:
+            if file.name not in links:
+                raise PeerFault(f"data: {file.name} is not in the run's data directory")
+            path = directory / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + ".part")
+            part.write_bytes(await asyncio.to_thread(read_file, links[file.name], self._get, file.size))
+            part.replace(path)
+
+
+def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:
+    """Store a flat directory of files; the digest of its root CID."""
+    entries: list[tuple[str, Link]] = []
+    for name, data in files:
+        link, blocks = encode_file(data)
+        for block in blocks:
+            store.put(block.data)
+        entries.append((name, link))
+    _, block = encode_directory(entries)
+    return store.put(block.data)
