@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from incentives.ledger import Ledger
-
+from peers.notary import values_of
+from swarm.averaging.commitments import body_bytes
 from swarm.averaging.records import FLAG_REDUCES, ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.errors import Equivocation
 from swarm.events import Certified, Event, PartsReceived
@@ -65,7 +66,8 @@ class Accounting:
                 self._certified(event)
 
     def _certified(self, event: Certified) -> None:
-        self.ledger.add_certificate(event.id, event.certificate, event.body, event.signatures)
+        self.ledger.add_certificate(values_of(event.certificate), body_bytes(event.body), event.signatures)
+        self.ledger.set_tip(event.id)
         self._bodies[event.id] = event.body
         for leaf in event.body.contributors:
             self._leaves[leaf.contribution] = (event.id, event.certificate.epoch, leaf.units, leaf.peer)
@@ -98,13 +100,13 @@ class Accounting:
                     self._waiting[receipt.contribution] = signed
                     while len(self._waiting) > 1024:
                         self._waiting.pop(next(iter(self._waiting)))
-                self.ledger.add_receipt_signature(receipt, signed.signer, signed.signature)
+                self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
                 return True
             certificate, epoch, units, peer = known
             if (receipt.certificate, receipt.epoch, receipt.units, receipt.peer) != (certificate, epoch, units, peer):
                 self._refused += 1
                 return False
-            self.ledger.add_receipt_signature(receipt, signed.signer, signed.signature)
+            self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
             if signed.signer == peer and peer != self.notary.account:
                 self._witness(receipt, signed)
             return True
@@ -126,7 +128,7 @@ class Accounting:
         except Equivocation as error:
             log.warning("receipt not signed: %s", error)
             return False
-        self.ledger.add_receipt_signature(record, self.notary.account, signature)
+        self.ledger.add_receipt(values_of(record), [(self.notary.account, signature)])
         self.publish(Signed(record, self.notary.account, signature))
         return True
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from coincurve import PrivateKey
 
 from incentives import records
+from incentives.errors import IncentivesError
 from incentives.journal import SigningJournal
 from incentives.keys import load_or_create_key
 from peers.directory import PeerDirectory
 from peers.notary import JournalNotary
+from swarm.errors import PeerFault
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,10 @@ class Identity:
 
     account: bytes
     key: PrivateKey = field(repr=False)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """For the hello of a link, which settles nothing; records are signed by the notary."""
+        return records.sign(self.key, digest)
 
     def notary(self, domain: records.Domain, journal: SigningJournal) -> JournalNotary:
         """The notary of one run. The journal's owner closes it."""
@@ -27,3 +33,11 @@ def open_identity(directory: PeerDirectory) -> Identity:
     """Load the directory's hot key, or create it (0600, encrypted) on the first start."""
     key = load_or_create_key(directory.hot_key, directory.hot_password)
     return Identity(records.account_of(key), key)
+
+
+def recover_account(digest: bytes, signature: bytes) -> bytes:
+    """The account that signed a hello; `PeerFault` if the signature is malformed."""
+    try:
+        return records.recover(digest, signature)
+    except IncentivesError as error:
+        raise PeerFault(str(error)) from None

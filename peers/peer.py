@@ -17,32 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from incentives.ledger import Ledger
-from swarm.averaging.machine import RoundMachine, RunRules
-from swarm.averaging.network import SwarmNetwork
-from swarm.averaging.wire import pack, unpack
-from swarm.checkpoint.content import Content
 
 from incentives.errors import IncentivesError
+from incentives.journal import SigningJournal
+from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, write_json
-from peers.errors import ConfigError, PeerError, StartError
+from peers.errors import PeerError
 from peers.eventlog import EventLog
-from peers.identity import Identity, open_identity
+from peers.history import certificate_messages, receipt_messages
+from peers.identity import Identity, open_identity, recover_account
 from peers.invite import Invite
 from peers.runs import RunDirectory, bind_run
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
 from swarm.averaging.driver import Driver
+from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Signed
+from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
+from swarm.averaging.wire import pack, unpack
+from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
-from swarm.config import RunConfig
 from swarm.errors import RetryError, SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
+from swarm.transport.network import SwarmNetwork
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
@@ -67,7 +68,8 @@ class Peer:
         self.accounting: Accounting | None = None
         self.driver: Driver | None = None
         self.trainer: Trainer | None = None
-        self._evaluating: set[asyncio.Task[None]] = set()
+        self._evaluate: tuple[CausalLMTask, FlatModel] | None = None
+        self._evaluated = b""
 
     # -- events -------------------------------------------------------------------------------------------------------
     def emit(self, event: events.Event) -> None:
@@ -100,6 +102,7 @@ class Peer:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), STATUS_SECONDS)
                 self._check_health()
+                await self._evaluate_anchor()
                 if time.monotonic() - last > STATUS_SECONDS:
                     last = time.monotonic()
                     self._write_status()
@@ -109,93 +112,127 @@ class Peer:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         directory, config = self.directory, self.config
         torch.set_num_threads(config.threads)
-        run: RunConfig
+        seeding = self.mode == "seed"
+        link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
+        bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
         network = await SwarmNetwork.open(
-            identity_path=directory.identity,
+            directory.identity,
             host=config.host,
             port=config.port,
             announce=config.announce,
             client_mode=config.client_mode,
-            initial_peers=() if self.mode == "seed" else Invite.decode(directory.invite.read_text()).binding.bootstrap,
+            initial_peers=bootstrap,
             startup_timeout_seconds=config.startup_timeout_seconds,
         )
         stack.push_async_callback(network.close)
-        if self.mode == "seed":
-            link = json.loads((directory.root / "seed.json").read_text())
-            invite = bind_run(
+        self.network = network
+        if seeding:
+            made = bind_run(
                 RunDirectory(Path(link["run"])),
                 Path(link["keystore"]),
                 Path(link["password_file"]),
-                founders=(self.identity.account,),
-                bootstrap=network.addresses(),
+                (self.identity.account,),
+                network.addresses(),
             )
-            directory.invite.write_text(invite.encode() + "\n")
-        else:
-            invite = Invite.decode(directory.invite.read_text())
-        run = invite.config
+            directory.invite.write_text(made.encode() + "\n")
+        invite = Invite.decode(directory.invite.read_text())
+        run, domain = invite.config, invite.binding.domain()
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
-        if self.mode == "seed":
-            RunDirectory(Path(link["run"])).fill(store)
-        notary = self.identity.notary(invite.binding.domain(), directory)
-        stack.callback(notary.journal.close)
-        ledger = Ledger(directory.ledger)
-        stack.callback(ledger.close)
-        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish_receipt)
-        flags = 0 if self.mode == "seed" else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
-        content = Content(store, network, config.join_timeout_seconds)
+        if seeding:
+            await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store)
+        journal = stack.enter_context(SigningJournal(directory.journal))
+        notary = self.identity.notary(domain, journal)
+        ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
+        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish)
+        model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
+        content = Content(store, model.layout, network.ask, network.donors, config.join_timeout_seconds)
         parts = PartStore(directory.root / "contributions")
-        network.serve(parts.get, store.get)
-        rules = RunRules.of(run, invite.binding.founders)
-        machine = RoundMachine(notary, rules)
-        if self.mode == "join":
-            self.trainer = await self._make_trainer(run, notary.account, content, network, invite)
-            stack.callback(lambda: self.trainer and self.trainer.stop(8.0))
-        self.driver = Driver(
-            run,
-            notary,
-            machine,
-            network,
-            content.anchors(run),
-            parts,
-            self.trainer,
-            self.emit,
-            self.accounting.on_receipt,
-            flags,
+        flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
+        rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
+        machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
+        if not seeding:
+            self.trainer = Trainer(
+                run,
+                notary.account,
+                model,
+                None,
+                directory.snapshot,
+                self.emit,
+                snapshot_seconds=config.snapshot_seconds,
+            )
+        self.driver = driver = Driver(
+            run, notary, machine, network, content, parts, self.trainer, self.emit, self.accounting.on_receipt, flags
         )
-        stack.push_async_callback(self.driver.close)
+        stack.push_async_callback(driver.close)
         await network.join(
-            run.run_id, notary, flags, self.driver.on_message, self.driver.on_part, lambda: self._backlog(ledger)
+            run.run_id,
+            notary.account,
+            flags,
+            self.identity.sign_digest,
+            recover_account,
+            bootstrap,
+            lambda digest: parts.get(digest) or store.get(digest),
+            driver.on_message,
+            driver.on_part,
+            lambda: self._backlog(ledger),
+            self._on_link,
         )
-        await self.driver.start([unpack(data) for data in self._backlog(ledger)])
+        await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
+        task = CausalLMTask(run, Path(link["run"]) / "data" if seeding else directory.data)
+        if self.trainer is not None:
+            self.trainer.task = task
+            self.trainer.resume(
+                max(
+                    (r.first_unit + r.units for r, _, _ in notary.replay_records() if isinstance(r, Contribution)),
+                    default=0,
+                )
+            )
+        else:
+            self._evaluate = (task, model)
+        await driver.start(
+            [unpack(data) for data in self._backlog(ledger)],
+            [(record, keep) for record, _, keep in notary.replay_records()],
+        )
         if self.trainer is not None:
             self.trainer.start()
-        self._evaluator = await self._make_evaluator(run, content) if self.mode == "seed" else None
-        self._ledger = ledger
+
+    def _on_link(self, account: Account, flags: int, up: bool) -> None:
+        self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
 
     def _backlog(self, ledger: Ledger) -> list[bytes]:
-        return [pack(signed) for signed in ledger.signed_records()]
+        """Certificates and receipts of the whole run, oldest first, for whoever links up; then the round under way."""
+        out = []
+        for signed_certificate in ledger.certificates():
+            out += certificate_messages(signed_certificate)
+            for receipt in ledger.receipts(signed_certificate.id):
+                out += receipt_messages(receipt)
+        if self.driver is not None:
+            out += [pack(signed) for signed in self.driver.machine.current_messages()]
+        return out
 
-    def _publish_receipt(self, signed: Signed) -> None:
-        if self.loop is not None and self.driver is not None:
-            network = self.driver.network
-            self.loop.call_soon_threadsafe(network.publish, pack(signed))
+    def _publish(self, signed: Signed) -> None:
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self.network.publish, pack(signed))
 
-    async def _make_trainer(
-        self, run: RunConfig, account: Account, content: Content, network: SwarmNetwork, invite: Invite
-    ) -> Trainer:
-        await content.fetch_data(run, self.directory.data)
-        model = FlatModel(build_model(run))
-        task = CausalLMTask(run, self.directory.data)
-        return Trainer(
-            run, account, model, task, self.directory.snapshot, self.emit, snapshot_seconds=self.config.snapshot_seconds
-        )
+    async def _evaluate_anchor(self) -> None:
+        """A seed has time: held-out loss of each new anchor."""
+        driver = self.driver
+        if self._evaluate is None or driver is None or driver.anchor is None or driver.tip == self._evaluated:
+            return
+        task, model = self._evaluate
+        self._evaluated, anchor, epoch = driver.tip, driver.anchor, driver.machine.epoch - 1
 
-    async def _make_evaluator(self, run: RunConfig, content: Content) -> Any:
-        raise StartError("not yet")
+        def work() -> float:
+            model.flat.copy_(anchor.parameters)
+            return task.evaluate(model)
+
+        self.emit(events.Evaluated(epoch, await asyncio.to_thread(work)))
 
     def _check_health(self) -> None:
         if self.trainer is not None and self.trainer.failure is not None:
-            raise StartError(f"training failed: {self.trainer.failure}")
+            raise RetryError(f"training failed: {self.trainer.failure}")
+        if not self.network.node.is_alive:
+            raise RetryError("the p2p daemon has died")
 
     def _write_status(self) -> None:
         if self.driver is not None:
@@ -217,6 +254,11 @@ class Peer:
     async def _leave(self) -> None:
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, 8.0)
+
+
+def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:
+    for path in run.blocks.iterdir():
+        store.put(path.read_bytes())
 
 
 def main() -> None:
@@ -247,6 +289,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["ConfigError", "Peer", "main"]

@@ -38,7 +38,7 @@ class Trainer:
         config: RunConfig,
         account: Account,
         model: FlatModel,
-        task: Task,
+        task: Task | None,
         snapshot: Path,
         emit: Callable[[events.Event], None],
         may_run: Callable[[], bool] = lambda: True,
@@ -67,6 +67,13 @@ class Trainer:
         self._thread: threading.Thread | None = None
 
     # -- called from outside ------------------------------------------------------------------------------------------
+    def resume(self, first_unit: int) -> None:
+        """Before `start`: take up the snapshot if there is one; units below `first_unit` are used up either way."""
+        self.first_unit = first_unit
+        self.member = MemberState.load(self.snapshot, self.model.flat, self.inner)
+        if self.member is not None and self.member.pending and self.member.own == bytes(32):
+            self.member = None  # stopped between a boundary and its signature: begin anew
+
     def start(self) -> None:
         self._thread = threading.Thread(target=self.run, name="training", daemon=True)
         self._thread.start()
@@ -103,7 +110,9 @@ class Trainer:
     def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None:
         def work() -> None:
             member = self._member()
-            member.certificate(certificate_id, epoch, anchor.parameters, anchor.cumulative_units, contributions, self.model.flat)
+            member.certificate(
+                certificate_id, epoch, anchor.parameters, anchor.cumulative_units, contributions, self.model.flat
+            )
 
         self._submit(work)
 
@@ -111,7 +120,11 @@ class Trainer:
         self._submit(lambda: self._member().void(certificate_id, epoch))
 
     def reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
-        self._submit(lambda: self._reset(certificate_id, epoch, anchor))
+        def work() -> None:
+            if self.member is None or self.member.anchor_id != certificate_id or self.member.epoch != epoch:
+                self._reset(certificate_id, epoch, anchor)
+
+        self._submit(work)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -158,6 +171,7 @@ class Trainer:
 
     def _step(self, member: MemberState) -> torch.Tensor:
         begun = time.monotonic()
+        assert self.task is not None
         loss = self.task.step(self.model, self.account, member.beacon, member.next_unit, member.unit_step)
         inner = self.config.inner
         rate = learning_rate(member.clock(), inner.lr, inner.warmup_units, inner.total_units)
@@ -175,12 +189,21 @@ class Trainer:
         made = member.boundary(self.model.flat, self.inner, codec.contribution, codec.part_values)
         encoded = made.encoded
         return Boundary(
-            made.previous, made.first_unit, made.units, made.merges, made.state_before, made.state_after, encoded.parts, encoded.leaves
+            made.previous,
+            made.first_unit,
+            made.units,
+            made.merges,
+            made.state_before,
+            made.state_after,
+            encoded.parts,
+            encoded.leaves,
         )
 
     def _reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
-        next_unit = self.first_unit if self.member is None else self.member.next_unit
-        self.member = MemberState.fresh(certificate_id, epoch, anchor.parameters, anchor.cumulative_units, self.inner, next_unit)
+        next_unit = self.first_unit if self.member is None else max(self.first_unit, self.member.next_unit)
+        self.member = MemberState.fresh(
+            certificate_id, epoch, anchor.parameters, anchor.cumulative_units, self.inner, next_unit
+        )
         self.model.flat.copy_(anchor.parameters)
 
     def _member(self) -> MemberState:
@@ -199,4 +222,3 @@ class Trainer:
             self.member.save(self.snapshot, self.model.flat, self.inner)
         except RetryError as error:
             log.warning("snapshot not written: %s", error)
-

@@ -426,7 +426,7 @@ class Driver:
         try:
             if not 0 <= index < len(content.parts) or self.anchor is None:
                 raise PeerFault(f"part {index}: the contribution has {len(content.parts)} parts")
-            slices = part_slices(self.anchor.parameters.numel(), self.config.part_values)
+            slices = part_slices(self.anchor.parameters.numel(), self.config.codec.part_values)
             if len(content.parts) != len(slices):
                 raise PeerFault(f"parts: {len(content.parts)} given, the model has {len(slices)}")
             size = slices[index].stop - slices[index].start
@@ -500,7 +500,7 @@ class Driver:
         assert isinstance(content, SetContent)
         if self.anchor is None or self.notary.account not in content.reducers:
             return
-        slices = part_slices(self.anchor.parameters.numel(), self.config.part_values)
+        slices = part_slices(self.anchor.parameters.numel(), self.config.codec.part_values)
         contributions = [self._contributions[leaf.contribution] for leaf in content.contributors]
         contents = [c.content for c in contributions if isinstance(c.content, ContributionContent)]
         prev = proposal.record.prev_certificate  # type: ignore[union-attr]
@@ -637,7 +637,10 @@ class Driver:
             self.member.voided(entry.id, entry.certificate.epoch)
         else:
             self.member.certified(
-                entry.id, entry.certificate.epoch, anchor, frozenset(leaf.contribution for leaf in entry.body.contributors)
+                entry.id,
+                entry.certificate.epoch,
+                anchor,
+                frozenset(leaf.contribution for leaf in entry.body.contributors),
             )
 
     def _announce(self, entry: messages.CertifiedEntry) -> None:

@@ -135,6 +135,7 @@ class RoundMachine:
         self.lineage = Lineage(rules.run_id, rules.initial_root, rules.founders)
         self.tip: Hash = ZERO_HASH
         self.stalled = 0
+        self._first_seating = 0
         self._ready: dict[Account, int] = {}
         self._silent: dict[Hash, set[Account]] = {}
         self._rounds: dict[Hash, _Round] = {}
@@ -172,6 +173,23 @@ class RoundMachine:
         """The first-ranked voter; after a time-out the next of the same order, so that a dead one is not drawn twice."""
         order = draw_order(self.tip, self.epoch, 0, self.voters())
         return order[attempt % len(order)]
+
+    def current_messages(self) -> list[Signed]:
+        """What was heard and said of the round under way, for a peer that links up in the middle of it."""
+        out: list[Signed] = list(self._contributions.get(self.tip, {}).values())
+        out += [s for (p, _), s in self._calls.items() if p == self.tip]
+        for table in (self._reports, self._averages, self._voids):
+            out += [s for (p, _), signed in table.items() if p == self.tip for s in signed.values()]  # type: ignore[attr-defined]
+        out += [s for (p, _), s in self._sets.items() if p == self.tip]
+        out += [s for (p, _, _), signed in self._votes.items() if p == self.tip for s in signed.values()]
+        for entry in self.lineage.entries.values():
+            if entry.certificate.prev_certificate == self.tip and entry.attempt is None:
+                out += [
+                    Signed(replace(entry.certificate, attempt=a), who, signature, entry.body)
+                    for a, signed in entry.signatures.items()
+                    for who, signature in signed.items()
+                ]
+        return out
 
     def _round(self) -> _Round:
         found = self._rounds.get(self.tip)
@@ -231,10 +249,10 @@ class RoundMachine:
     def ready(self, peers: Mapping[Account, int]) -> list[Action]:
         """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them)."""
         self._ready = dict(peers)
-        if self.tip == ZERO_HASH and self.account in self.rules.founders and self.stalled == 0:
+        if self.tip == ZERO_HASH and self.account in self.rules.founders:
             seats = self._seats()
             if len(seats) >= self.rules.min_seated:
-                self._seat(seats, 0)
+                self._seat(seats, self._first_seating)
         return self._done()
 
     def due(self) -> list[Action]:
@@ -827,10 +845,11 @@ class RoundMachine:
         return tuple(sorted(draw_order(self.tip, self.epoch, 0, ready)[:MAX_ELECTORATE]))
 
     def _stall(self) -> None:
-        self.stalled += 1
         self._set_stall_timer()
         if self.tip == ZERO_HASH:
-            return  # only founders seat the first
+            self._first_seating += 1  # only founders seat the first; they try again with who is ready then
+            return
+        self.stalled += 1
         for entry in list(self.lineage.entries.values()):
             if entry.attempt is None and self._join_seating(entry):
                 self._follow()

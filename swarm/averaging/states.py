@@ -73,7 +73,7 @@ class States:
         """The anchor after a round with `averages` (wire bytes by part) and its root. No averages (empty set): unchanged."""
         if not averages:
             return anchor, anchor_root(anchor)
-        slices = part_slices(anchor.parameters.numel(), self.config.part_values)
+        slices = part_slices(anchor.parameters.numel(), self.config.codec.part_values)
         average = torch.cat(
             [decode(w, s.stop - s.start, self.config.codec.average) for w, s in zip(averages, slices, strict=True)]
         )

@@ -20,7 +20,12 @@ class Content:
     """Implements `swarm.averaging.driver.AnchorSource` for one model layout, and brings the run's data."""
 
     def __init__(
-        self, store: BlockStore, layout: Layout, ask: Ask, donors: Callable[[], Sequence[Account]], timeout_seconds: float
+        self,
+        store: BlockStore,
+        layout: Layout,
+        ask: Ask,
+        donors: Callable[[], Sequence[Account]],
+        timeout_seconds: float,
     ) -> None:
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
         self._saved: list[set[Hash]] = []

@@ -233,7 +233,7 @@ class Links:
             try:
                 data = await asyncio.wait_for(link.queue.get(), PING_SECONDS)
                 link.queued_bytes -= len(data) - 1
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 data = bytes((_PING,))
             self.sent_bytes += len(data)
             try:

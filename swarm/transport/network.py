@@ -60,13 +60,12 @@ class SwarmNetwork:
     ) -> None:
         """Serve and link up. Whoever pushes a part need not be linked: the digest decides."""
         by_peer: Callable[[str], Account] = lambda peer_id: next(  # noqa: E731
-            (link.account for link in (self.links.links.values() if self.links else ()) if link.peer_id == peer_id), bytes(20)
+            (link.account for link in (self.links.links.values() if self.links else ()) if link.peer_id == peer_id),
+            bytes(20),
         )
         self.bulk = Bulk(self.node, lookup, lambda peer_id, header, payload: on_part(by_peer(peer_id), header, payload))
         await self.bulk.start()
-        self.links = Links(
-            self.node, run_id, account, flags, sign_hello, recover_hello, on_message, backlog, on_change
-        )
+        self.links = Links(self.node, run_id, account, flags, sign_hello, recover_hello, on_message, backlog, on_change)
         for address in initial_peers:
             peer_id = address.rsplit("/p2p/", 1)[-1]
             self.links.known[peer_id] = (*self.links.known.get(peer_id, ()), address)
@@ -92,7 +91,9 @@ class SwarmNetwork:
             raise RetryError(f"no link to the reducer {account.hex()[:8]}")
         await self.bulk.push(peer_id, parts, timeout)
 
-    async def fetch(self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float) -> dict[Hash, bytes]:
+    async def fetch(
+        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+    ) -> dict[Hash, bytes]:
         """From the named accounts first, then from anyone linked that can be asked; may be incomplete."""
         found: dict[Hash, bytes] = {}
         if self.bulk is None or self.links is None:

@@ -36,7 +36,7 @@ class Stream:
         try:
             self._writer.write(len(data).to_bytes(4, "big") + data)
             await asyncio.wait_for(self._writer.drain(), timeout)
-        except (OSError, TimeoutError, asyncio.TimeoutError, RuntimeError) as error:
+        except (OSError, TimeoutError, RuntimeError) as error:
             raise RetryError(f"peer {self.remote[:12]} does not take data ({type(error).__name__})") from None
 
     async def receive(self, timeout: float, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
@@ -157,15 +157,7 @@ class Node:
             peer = PeerID.from_base58(whole["p2p"])
             bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
             await asyncio.wait_for(self.p2p._client.connect(peer, [bare]), timeout)
-        except (
-            ControlFailure,
-            P2PDaemonError,
-            OSError,
-            ValueError,
-            KeyError,
-            TimeoutError,
-            asyncio.TimeoutError,
-        ) as error:
+        except (ControlFailure, P2PDaemonError, OSError, ValueError, KeyError, TimeoutError) as error:
             raise RetryError(f"cannot reach {address} ({type(error).__name__})") from None
 
     async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
@@ -174,15 +166,7 @@ class Node:
             _, reader, writer = await asyncio.wait_for(
                 self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol), timeout
             )
-        except (
-            ControlFailure,
-            P2PDaemonError,
-            P2PHandlerError,
-            OSError,
-            ValueError,
-            TimeoutError,
-            asyncio.TimeoutError,
-        ) as error:
+        except (ControlFailure, P2PDaemonError, P2PHandlerError, OSError, ValueError, TimeoutError) as error:
             raise RetryError(f"cannot open a stream to {peer_id[:12]} ({type(error).__name__})") from None
         return Stream(peer_id, reader, writer)
 
