@@ -5,6 +5,7 @@ deadline. All methods run in one asyncio loop; tensors are handled in a worker t
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -312,13 +313,15 @@ class Driver:
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
     def _ready(self) -> dict[Account, int]:
-        """Linked peers that said of late that they train on this peer's anchor."""
+        """Linked peers that said of late that they train on this peer's anchor, or on the one before: after a certificate
+        nobody has spoken of the new one yet, and who took part in the last round is expected in the next."""
         linked = self.network.linked()
+        tips = set(itertools.islice(self.machine.lineage.ancestors(self.machine.tip), 3))
         old = (time.time() - READY_SECONDS) * 1000
         return {
             account: progress.flags
             for account, progress in self._progress.items()
-            if account in linked and progress.prev_certificate == self.tip and progress.sequence >= old
+            if account in linked and progress.prev_certificate in tips and progress.sequence >= old
         }
 
     async def _tick_loop(self) -> None:
@@ -345,9 +348,13 @@ class Driver:
         if self.member is None:
             return
         prev = call.record.prev_certificate  # type: ignore[union-attr]
+        deadline = time.monotonic() + self.config.rounds.contribute_seconds
         made = await self.member.boundary(prev)
-        if made is None:
-            return
+        while made is None:  # the certificate before may still be on its way to the trainer
+            await asyncio.sleep(0.05)
+            if self.machine.tip != prev or time.monotonic() > deadline:
+                return
+            made = await self.member.boundary(prev)
         for part in made.parts:
             self.parts.keep(part)
         record = Contribution(
