@@ -5,7 +5,6 @@ deadline. All methods run in one asyncio loop; tensors are handled in a worker t
 """
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -313,15 +312,14 @@ class Driver:
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
     def _ready(self) -> dict[Account, int]:
-        """Linked peers that said of late that they train on this peer's anchor, or on the one before: after a certificate
-        nobody has spoken of the new one yet, and who took part in the last round is expected in the next."""
+        """Linked peers that said of late that they train on about the newest anchor. One that is ahead counts (its word comes
+        before its certificate), one that is still catching up does not."""
         linked = self.network.linked()
-        tips = set(itertools.islice(self.machine.lineage.ancestors(self.machine.tip), 3))
         old = (time.time() - READY_SECONDS) * 1000
         return {
             account: progress.flags
             for account, progress in self._progress.items()
-            if account in linked and progress.prev_certificate in tips and progress.sequence >= old
+            if account in linked and progress.epoch >= self.machine.epoch - 2 and progress.sequence >= old
         }
 
     async def _tick_loop(self) -> None:
@@ -532,7 +530,7 @@ class Driver:
                 factors,
             )
             digest = self.parts.put(data)
-            self._act(self.machine.averaged(index, len(data), digest))
+            self._act(self.machine.averaged(proposal, index, len(data), digest))
 
     async def _prepare(self, proposal: Signed, averages: Sequence[tuple[Hash, Account]]) -> None:
         """Get every average of the set, take the outer step, tell the machine the certificate that follows."""

@@ -288,10 +288,12 @@ class RoundMachine:
         self._progress()
         return self._done()
 
-    def averaged(self, part: int, length: int, digest: Hash) -> list[Action]:
-        """As reducer: the own average of `part` is encoded."""
-        r = self._round()
-        self._say(Average(self.rules.run_id, r.epoch, r.attempt, self.tip, part, length, digest))
+    def averaged(self, proposal: Signed, part: int, length: int, digest: Hash) -> list[Action]:
+        """As reducer: the own average of `part` over the proposed set is encoded."""
+        record = proposal.record
+        assert isinstance(record, RoundSet)
+        if record.prev_certificate == self.tip:
+            self._say(Average(self.rules.run_id, record.epoch, record.attempt, self.tip, part, length, digest))
         self._progress()
         return self._done()
 
@@ -625,6 +627,7 @@ class RoundMachine:
         if r.call_done >= attempt:
             return
         r.call_done = attempt
+        r.complete = frozenset()  # of another draw of reducers
         assert isinstance(call.content, CallContent)
         if not r.due and self.account in self.voters():
             r.due = True

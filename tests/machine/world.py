@@ -151,7 +151,7 @@ class Peer:
         assert isinstance(content, SetContent)
         for part in range(2):
             if content.reducers[part % len(content.reducers)] == self.notary.account:
-                self.act(self.machine.averaged(part, 4, digest("average", content.contributors, part)))
+                self.act(self.machine.averaged(proposal, part, 4, digest("average", content.contributors, part)))
 
     def prepare(self, action: messages.FetchAverages) -> None:
         content = action.proposal.content
