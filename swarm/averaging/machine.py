@@ -650,6 +650,8 @@ class RoundMachine:
         known = self._contributions.get(self.tip, {})
         # who is alive and trains on this anchor will contribute; a dead voter is not waited for (the set needs a quorum anyway)
         expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES} | set(known)
+        if self.votes:
+            expected.add(self.account)
         hashes = {self.notary.hash(s.record) for s in known.values()}
         if not at_deadline and not (expected <= known.keys() and hashes <= r.complete):
             return
