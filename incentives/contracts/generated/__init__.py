@@ -1,0 +1,1 @@
+"""Compiled contracts, made by build.mjs."""
