@@ -1,0 +1,439 @@
+"""The chain: reading, sending, and every way in which a node says no. The only module that imports web3.
+
+Errors are ChainError, one line each: unreachable, another chain, too little gas, refused by the contract (Reverted),
+not mined in time. A key is used here and nowhere kept.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from coincurve import PrivateKey
+from eth_account import Account
+from requests.exceptions import RequestException
+from web3 import HTTPProvider, Web3
+from web3.contract import Contract
+from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
+from web3.middleware import ExtraDataToPOAMiddleware
+from web3.types import Wei
+
+from incentives.contracts import artifact
+from incentives.errors import ChainError, InputError
+from incentives.keys import parse_address, to_checksum
+from incentives.onchain import Deployment, PeriodState, ProvenPayout, RunState
+from incentives.records import account_of
+from incentives.reverts import Reverted, explain
+
+GAS_MARGIN = 1.15  # over the node's estimate: what others do in the same block can make a call dearer
+MAX_BATCH = 500  # accounts per view call
+SEND_TRIES = 4
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transaction in a block."""
+
+    hash: str
+    block: int
+    gas_used: int
+    created: bytes | None  # address of the contract it made
+
+
+class Chain:
+    """One node. `connect` checks that it answers and is on the right chain; nothing is kept open afterwards."""
+
+    def __init__(self, web3: Web3, url: str, chain_id: int, wait_seconds: float) -> None:
+        self._web3, self.chain_id, self.wait_seconds = web3, chain_id, wait_seconds
+        parts = urlsplit(url)
+        # Providers put their customers' keys into the path or the user: messages show neither.
+        self.url = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    @classmethod
+    def connect(
+        cls, url: str, chain_id: int | None = None, *, timeout_seconds: float = 20.0, wait_seconds: float = 180.0
+    ) -> "Chain":
+        """`wait_seconds`: how long a sent transaction may take into a block. ChainError: unreachable, another chain."""
+        if not url.startswith(("http://", "https://")):
+            raise InputError("--rpc", url, "must begin with http:// or https://")
+        provider = HTTPProvider(url, request_kwargs={"timeout": timeout_seconds}, exception_retry_configuration=None)
+        web3 = Web3(provider)
+        web3.middleware_onion.inject(
+            ExtraDataToPOAMiddleware, layer=0
+        )  # Polygon, BNB and others have longer extra data
+        chain = cls(web3, url, 0, wait_seconds)
+        with chain._errors():
+            chain.chain_id = web3.eth.chain_id
+        if chain_id is not None and chain.chain_id != chain_id:
+            raise ChainError(
+                f"--rpc {url} is on chain {chain.chain_id}, the run on chain {chain_id}: use a node of that"
+            )
+        return chain
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+    def block(self, *, finalised: bool) -> tuple[int, int]:
+        """(number, unix time) of the newest block, or of the newest that no reorganisation can undo.
+
+        Nodes that know no finality answer with the newest for both."""
+        with self._errors():
+            try:
+                found = self._web3.eth.get_block("finalized" if finalised else "latest")
+            except (BlockNotFound, Web3RPCError):
+                found = self._web3.eth.get_block("latest")
+            return int(found["number"]), int(found["timestamp"])
+
+    def run_state(self, settlement: bytes, *, finalised: bool = False) -> RunState:
+        """The whole settlement at one block. ChainError where there is none at that address."""
+        number, block_time = self.block(finalised=finalised)
+        try:
+            values = self._call("Settlement", settlement, "overview", block=number)
+        except ChainError as error:
+            if self._code(settlement, number):
+                raise
+            later = " yet at the newest final block" if finalised and self._code(settlement, None) else ""
+            raise ChainError(
+                f"there is no settlement at {to_checksum(settlement)} on chain {self.chain_id}{later}: "
+                + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
+            ) from error
+        periods = int(values["numPeriods"])
+        return RunState(
+            self.chain_id,
+            settlement,
+            number,
+            block_time,
+            parse_address(values["token"]),
+            parse_address(values["registry"]),
+            bytes(values["runId"]),
+            parse_address(values["organiser"]),
+            values["unitPrice"],
+            values["window"],
+            values["funded"],
+            values["released"],
+            values["claimed"],
+            values["settledEpoch"],
+            periods,
+            _period(periods - 1, values["last"]) if periods else None,
+            _period(periods, values["pending"]) if values["pending"]["readyAt"] else None,
+        )
+
+    def period(self, settlement: bytes, number: int, *, block: int) -> PeriodState:
+        """A period that is final, or proposed."""
+        return _period(number, self._call("Settlement", settlement, "periodAt", number, block=block))
+
+    def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
+        """The wallet of each hot account; None where it is bound to nobody."""
+        found = self._many("PeerRegistry", registry, "walletsOf", accounts, block)
+        return [parse_address(wallet) if int(wallet, 16) else None for wallet in found]
+
+    def claimed_of(self, settlement: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[int]:
+        """What claims have paid to each hot account so far."""
+        return [int(amount) for amount in self._many("Settlement", settlement, "claimedOfMany", accounts, block)]
+
+    def payout_address(self, registry: bytes, account: bytes) -> bytes | None:
+        """Where a hot account's rewards go; None while it is bound to nobody."""
+        found = str(self._call("PeerRegistry", registry, "payoutOf", to_checksum(account)))
+        return parse_address(found) if int(found, 16) else None
+
+    def binding_digest(self, registry: bytes, wallet: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
+        """What the registry says is to be signed."""
+        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline)
+        return bytes(self._call("PeerRegistry", registry, "bindingDigest", *arguments))
+
+    def token_balance(self, token: bytes, account: bytes) -> int:
+        return int(self._call("TestToken", token, "balanceOf", to_checksum(account)))
+
+    def gas_balance(self, account: bytes) -> int:
+        """Of the chain's own coin, in wei."""
+        with self._errors():
+            return int(self._web3.eth.get_balance(to_checksum(account)))  # type: ignore[arg-type]
+
+    def is_leaf(
+        self, settlement: bytes, period: int, tree: str, leaf: Sequence[object], index: int, proof: Sequence[bytes]
+    ) -> bool:
+        """What the contract says of a leaf; `tree`: Certificate, Receipt or Payout."""
+        return bool(self._call("Settlement", settlement, f"is{tree}", period, tuple(leaf), index, list(proof)))
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+    def deploy_registry(self, key: PrivateKey) -> bytes:
+        return self._deploy(key, "PeerRegistry")[0]
+
+    def deploy_test_token(self, key: PrivateKey, supply_amount: int) -> bytes:
+        """A worthless token, all of it with the deployer."""
+        return self._deploy(key, "TestToken", to_checksum(account_of(key)), supply_amount)[0]
+
+    def deploy_settlement(
+        self,
+        key: PrivateKey,
+        *,
+        token: bytes,
+        registry: bytes,
+        run_id: bytes,
+        unit_price_amount: int,
+        window_seconds: int,
+    ) -> Deployment:
+        """The deployer becomes the organiser."""
+        address, sent = self._deploy(
+            key,
+            "Settlement",
+            to_checksum(token),
+            to_checksum(registry),
+            run_id,
+            to_checksum(account_of(key)),
+            unit_price_amount,
+            window_seconds,
+        )
+        return Deployment(
+            self.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block
+        )
+
+    def fund(self, key: PrivateKey, token: bytes, settlement: bytes, amount: int) -> list[Sent]:
+        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
+        owner, spender = to_checksum(account_of(key)), to_checksum(settlement)
+        has = self.token_balance(token, account_of(key))
+        if has < amount:
+            raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
+        sent = []
+        if int(self._call("TestToken", token, "allowance", owner, spender)) < amount:
+            sent.append(self._transact(key, "TestToken", token, "approve", spender, amount))
+        sent.append(self._transact(key, "Settlement", settlement, "fund", amount))
+        return sent
+
+    def propose(
+        self, key: PrivateKey, settlement: bytes, period: PeriodState, uri: str = "", *, replace: bool = False
+    ) -> Sent:
+        """`ready_at` of the period is the contract's to set; `number` is where it will stand."""
+        proposal = (
+            period.to_epoch,
+            period.total_units,
+            period.certificates_count,
+            period.receipts_count,
+            period.payouts_count,
+            period.amount,
+            period.budget_amount,
+            period.certificates_root,
+            period.receipts_root,
+            period.payouts_root,
+            period.tables_hash,
+        )
+        return self._transact(key, "Settlement", settlement, "replace" if replace else "propose", proposal, uri)
+
+    def cancel(self, key: PrivateKey, settlement: bytes) -> Sent:
+        return self._transact(key, "Settlement", settlement, "cancel")
+
+    def finalise(self, key: PrivateKey, settlement: bytes, *, wait_seconds: float = 0.0) -> Sent:
+        """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                return self._transact(key, "Settlement", settlement, "finalise")
+            except Reverted as error:
+                if error.name != "WindowOpen" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def claim(self, key: PrivateKey, settlement: bytes, payouts: Sequence[ProvenPayout]) -> Sent:
+        """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
+        if len(payouts) == 1:
+            return self._transact(key, "Settlement", settlement, "claim", *payouts[0].arguments())
+        return self._transact(key, "Settlement", settlement, "claimMany", [payout.arguments() for payout in payouts])
+
+    def bind(
+        self, key: PrivateKey, registry: bytes, peer: bytes, net_id: bytes, deadline: int, peer_signature: bytes
+    ) -> Sent:
+        """The wallet's own transaction."""
+        return self._transact(
+            key, "PeerRegistry", registry, "bind", to_checksum(peer), net_id, deadline, peer_signature
+        )
+
+    def bind_for(
+        self,
+        key: PrivateKey,
+        registry: bytes,
+        wallet: bytes,
+        peer: bytes,
+        net_id: bytes,
+        deadline: int,
+        peer_signature: bytes,
+        wallet_signature: bytes,
+    ) -> Sent:
+        """As `bind`, with the gas paid by `key`."""
+        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline, peer_signature, wallet_signature)
+        return self._transact(key, "PeerRegistry", registry, "bindFor", *arguments)
+
+    def set_pay_to(self, key: PrivateKey, registry: bytes, pay_to: bytes) -> Sent:
+        return self._transact(key, "PeerRegistry", registry, "setPayTo", to_checksum(pay_to))
+
+    def send_coin(self, key: PrivateKey, to: bytes, amount: int) -> Sent:
+        """The chain's own coin, in wei."""
+        return self._send(key, {"to": to_checksum(to), "value": amount})
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def _contract(self, name: str, address: bytes) -> Contract:
+        return self._web3.eth.contract(address=to_checksum(address), abi=artifact(name).abi)  # type: ignore[call-overload,no-any-return]
+
+    def _call(self, name: str, address: bytes, function: str, *arguments: object, block: int | None = None) -> Any:
+        with self._errors():
+            bound = getattr(self._contract(name, address).functions, function)(*arguments)
+            return _named(bound.call(block_identifier="latest" if block is None else block), bound.abi["outputs"])
+
+    def _many(
+        self, name: str, address: bytes, function: str, accounts: Sequence[bytes], block: int | None
+    ) -> list[Any]:
+        found: list[Any] = []
+        for start in range(0, len(accounts), MAX_BATCH):
+            chunk = [to_checksum(account) for account in accounts[start : start + MAX_BATCH]]
+            found.extend(self._call(name, address, function, chunk, block=block))
+        return found
+
+    def _code(self, address: bytes, block: int | None) -> bool:
+        with self._errors():
+            at = "latest" if block is None else block
+            return bool(self._web3.eth.get_code(to_checksum(address), at))  # type: ignore[arg-type]
+
+    def _deploy(self, key: PrivateKey, name: str, *arguments: object) -> tuple[bytes, Sent]:
+        made = artifact(name)
+        contract = self._web3.eth.contract(abi=made.abi, bytecode=made.bytecode)
+        sent = self._send(key, {"data": contract.constructor(*arguments).data_in_transaction})
+        if sent.created is None:
+            raise ChainError(f"transaction {sent.hash} made no contract: the node's answer is wrong, use another")
+        return sent.created, sent
+
+    def _transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
+        contract = self._contract(name, address)
+        data = contract.encode_abi(function, args=list(arguments))
+        return self._send(key, {"to": to_checksum(address), "data": data})
+
+    def _send(self, key: PrivateKey, call: dict[str, Any]) -> Sent:
+        """Estimates, checks that the account can pay for it, signs, sends and waits."""
+        sender = to_checksum(account_of(key))
+        with self._errors(sender):
+            eth = self._web3.eth
+            # Against the pending block: the newest one can be older than a window that has ended since.
+            estimate = eth.estimate_gas({"from": sender, **call}, "pending")  # type: ignore[typeddict-item]
+            fees = self._fees()
+            gas = int(estimate * GAS_MARGIN)
+            price = fees.get("maxFeePerGas") or fees["gasPrice"]
+            needed, has = gas * price + int(call.get("value", 0)), int(eth.get_balance(sender))  # type: ignore[arg-type]
+            if has < needed:
+                raise self._too_little_gas(sender, f"has {_coins(has)}, this needs up to {_coins(needed)}")
+            for attempt in range(SEND_TRIES):
+                nonce = eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
+                values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
+                signed = Account.sign_transaction(values, key.secret)
+                try:
+                    sent = eth.send_raw_transaction(signed.raw_transaction)
+                    break
+                except Web3RPCError as error:
+                    # Another transaction of the same account came in between: only the number has to change.
+                    if "nonce" not in str(error).lower() or attempt == SEND_TRIES - 1:
+                        raise
+            return self._wait(sent, {"from": sender, **call})
+        raise AssertionError("not reached")
+
+    def _wait(self, sent: bytes, call: dict[str, Any]) -> Sent:
+        shown, deadline, pause = "0x" + bytes(sent).hex(), time.monotonic() + self.wait_seconds, 0.02
+        while True:
+            try:
+                receipt = self._web3.eth.get_transaction_receipt(sent)  # type: ignore[arg-type]
+                break
+            except TransactionNotFound:
+                if time.monotonic() > deadline:
+                    raise ChainError(
+                        f"transaction {shown} was sent but is in no block after {self.wait_seconds:.0f} s: "
+                        "look it up before you send it again"
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        if receipt["status"] != 1:
+            self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
+            raise ChainError(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
+        created = receipt.get("contractAddress")
+        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], parse_address(created) if created else None)
+
+    def _fees(self) -> dict[str, int]:
+        """Twice the base fee outlasts six full blocks in a row; chains without one take the node's price."""
+        base = self._web3.eth.get_block("latest").get("baseFeePerGas")
+        if base is None:
+            return {"gasPrice": int(self._web3.eth.gas_price)}
+        tip = int(_or(lambda: self._web3.eth.max_priority_fee, Wei(10**9)))
+        return {"maxFeePerGas": 2 * int(base) + tip, "maxPriorityFeePerGas": tip}
+
+    def _too_little_gas(self, sender: str, what: str) -> ChainError:
+        return ChainError(
+            f"too little gas: {sender} {what} of chain {self.chain_id}'s coin: send it some and try again"
+        )
+
+    @contextmanager
+    def _errors(self, sender: str = "") -> Iterator[None]:
+        try:
+            yield
+        except ContractLogicError as error:
+            data = error.data if isinstance(error.data, str) else ""
+            raise explain(_hex(data), str(error.message or error)) from None
+        except RequestException as error:
+            reason = "did not answer in time" if "timed out" in str(error).lower() else "cannot be reached"
+            raise ChainError(f"--rpc {self.url} {reason}: check the address and that the node runs") from None
+        except Web3RPCError as error:
+            said = " ".join(str(error.message or error).split())
+            if "insufficient funds" in said.lower() and sender:
+                raise self._too_little_gas(sender, "has not enough") from None
+            raise ChainError(f"--rpc {self.url} refused: {said[:200]}") from None
+        except (Web3Exception, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise ChainError(
+                f"--rpc {self.url} gave no usable answer ({said[:160]}): is it a node, and the address right?"
+            ) from None
+
+
+def _period(number: int, values: dict[str, Any]) -> PeriodState:
+    return PeriodState(
+        number,
+        values["toEpoch"],
+        values["totalUnits"],
+        values["readyAt"],
+        bytes(values["certificatesRoot"]),
+        values["certificatesCount"],
+        bytes(values["receiptsRoot"]),
+        values["receiptsCount"],
+        bytes(values["payoutsRoot"]),
+        values["payoutsCount"],
+        values["amount"],
+        values["budget"],
+        bytes(values["tablesHash"]),
+    )
+
+
+def _named(value: Any, outputs: Sequence[Any]) -> Any:
+    """A struct as a dict by field name, whatever shape web3 gives it; other values as they are."""
+    if len(outputs) != 1 or outputs[0]["type"] != "tuple":
+        return value
+    return _struct(value, outputs[0]["components"])
+
+
+def _struct(value: Any, components: Sequence[Any]) -> dict[str, Any]:
+    found = {}
+    for component, item in zip(components, value, strict=True):
+        found[component["name"]] = _struct(item, component["components"]) if component["type"] == "tuple" else item
+    return found
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        return b""
+
+
+def _coins(wei: int) -> str:
+    return f"{wei / 10**18:.6g}"
+
+
+def _or(get: Callable[[], Found], otherwise: Found) -> Found:
+    try:
+        return get()
+    except Web3RPCError:
+        return otherwise

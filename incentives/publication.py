@@ -1,0 +1,182 @@
+"""The directory of published tables: one file per period, found by the hash that is on chain, and its evidence.
+
+Any copy of the directory is as good as another, for nothing in it is believed: the tables have the hash that the chain
+holds, and each signature in the evidence (a file beside the tables, four times their size) hashes into a leaf of them.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from incentives import records
+from incentives.errors import InputError, StorageError, TamperedError
+from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.keys import to_checksum
+from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
+
+FORMAT = "sparehive-evidence-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is under the tables' hashes: the paid receipts in the order of the table, with the signatures that count;
+    the certificates of the period, and before them the one that the first of them follows, if there is one."""
+
+    receipts: tuple[SignedReceipt, ...]
+    certificates: tuple[SignedCertificate, ...]
+
+
+def tables_path(directory: Path, number: int) -> Path:
+    return directory / f"period-{number}.json"
+
+
+def evidence_path(directory: Path, number: int) -> Path:
+    return directory / f"evidence-{number}.json"
+
+
+def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) -> Path:
+    """Writes both files of period `number`, each whole or not at all. Returns the tables' path."""
+    path = tables_path(directory, number)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(evidence_path(directory, number), evidence_bytes(evidence))
+        _write(path, tables.to_bytes())
+    except OSError as error:
+        raise StorageError(f"{directory}: {error.strerror}: choose another --tables directory, or free space") from None
+    return path
+
+
+def find_tables(directory: Path, hash_: bytes, number: int) -> Tables:
+    """The tables with that hash, whatever their file is called. InputError where there are none."""
+    candidates = [tables_path(directory, number), *sorted(directory.glob("*.json"))]
+    for path in candidates:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if tables_hash(data) == hash_:
+            return parse_tables(data)
+    named = tables_path(directory, number)
+    if named.exists():
+        raise TamperedError(
+            f"{named} does not have the hash that is on chain (0x{hash_.hex()}): it was changed or is old; get it again"
+        )
+    raise InputError(
+        "--tables",
+        str(directory),
+        f"holds no tables of period {number} (hash 0x{hash_.hex()}): get them from the organiser",
+    )
+
+
+def find_evidence(directory: Path, number: int, tables: Tables) -> Evidence | None:
+    """The evidence beside the tables, None where there is none. TamperedError where it does not fit the tables."""
+    path = evidence_path(directory, number)
+    if not path.exists():
+        return None
+    evidence = parse_evidence(path.read_bytes())
+    receipts = [(r.hash, signatures_hash(signature for _, signature in r.signatures)) for r in evidence.receipts]
+    if receipts != [(row.receipt, row.signatures) for row in tables.receipts]:
+        raise TamperedError(f"{path}: its receipts or their signatures are not those of the tables; get it again")
+    identities = [c.id for c in evidence.certificates]
+    if len(identities) == len(tables.certificates) + 1 and evidence.certificates[1:]:
+        identities = identities[1:] if identities[0] == evidence.certificates[1].prev else []
+    if identities != [row.certificate for row in tables.certificates]:
+        raise TamperedError(f"{path}: its certificates are not those of the tables; get it again")
+    return evidence
+
+
+def co_signers(evidence: Evidence | None, account: bytes) -> list[str]:
+    """Who witnessed the account's paid receipts."""
+    found = {
+        signer
+        for receipt in (evidence.receipts if evidence else ())
+        if receipt.peer == account
+        for signer, _ in receipt.signatures
+        if signer != account
+    }
+    return [to_checksum(signer) for signer in sorted(found)]
+
+
+def evidence_bytes(evidence: Evidence) -> bytes:
+    """Canonical JSON; records as their EIP-712 words, which hash to what is in the leaves."""
+    receipts = [
+        [_hex(records.encode_words("ContributionReceipt", r.values)), _pairs(r.signatures)] for r in evidence.receipts
+    ]
+    certificates: list[Any] = [
+        [
+            _hex(records.encode_words("CertificateId", c.values)),
+            c.body.decode(),
+            {str(attempt): _pairs(signatures) for attempt, signatures in c.signatures.items()},
+        ]
+        for c in evidence.certificates
+    ]
+    content: Any = {"format": FORMAT, "receipts": receipts, "certificates": certificates}
+    return bytes(rfc8785.dumps(content))
+
+
+_Hex = Annotated[str, Field(pattern="^0x([0-9a-f]{2})*$")]
+_Pairs = list[tuple[_Hex, _Hex]]
+
+
+class _EvidenceModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Annotated[str, Field(pattern=f"^{FORMAT}$")]
+    receipts: list[tuple[_Hex, _Pairs]]
+    certificates: list[tuple[_Hex, str, dict[str, _Pairs]]]
+
+
+def parse_evidence(data: bytes) -> Evidence:
+    """From the file. TamperedError where it is malformed; whether it is true is for `incentives.checks` to say."""
+    try:
+        model = _EvidenceModel.model_validate_json(data)
+        return Evidence(tuple(_receipts(model)), tuple(_certificates(model)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise TamperedError(f"evidence: {where}: {first['msg']}") from None
+    except (InputError, ValueError) as error:
+        raise TamperedError(f"evidence: {error}") from None
+
+
+def _receipts(model: _EvidenceModel) -> Iterator[SignedReceipt]:
+    for words, pairs in model.receipts:
+        values = records.decode_words("ContributionReceipt", _bytes(words))
+        yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, _unpairs(pairs))
+
+
+def _certificates(model: _EvidenceModel) -> Iterator[SignedCertificate]:
+    for words, body, attempts in model.certificates:
+        values = records.decode_words("CertificateId", _bytes(words))
+        signatures = {int(attempt): _unpairs(pairs) for attempt, pairs in attempts.items()}
+        yield SignedCertificate(records.hash_struct("CertificateId", values), values, body.encode(), signatures)
+
+
+def _pairs(signatures: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+    return [[_hex(signer), _hex(signature)] for signer, signature in signatures]
+
+
+def _unpairs(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((_bytes(signer), _bytes(signature)) for signer, signature in pairs)
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text[2:])
+
+
+__all__ = ["Evidence", "co_signers", "evidence_bytes", "find_evidence", "find_tables", "parse_evidence", "publish"]

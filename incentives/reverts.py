@@ -1,0 +1,109 @@
+"""What a contract's refusal means and what to do about it: custom errors by name, in one line each."""
+
+import datetime
+from functools import cache
+from typing import Any
+
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_hash.auto import keccak
+
+from incentives.contracts import artifact
+from incentives.errors import ChainError
+from incentives.keys import parse_address, to_checksum
+
+
+class Reverted(ChainError):
+    """The contract refused. `name` is its custom error ("" where it gave none), `arguments` by parameter name."""
+
+    def __init__(self, message: str, name: str = "", arguments: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.name, self.arguments = name, arguments or {}
+
+
+# Placeholders are the parameters of the error; addresses come in their checksummed form, times as UTC.
+REMEDIES: dict[str, str] = {
+    # Settlement
+    "BadProof": "{account}: its leaf is not under the newest final root; get the newest tables and try again",
+    "BadTree": "a tree with {count} leaves cannot have the root {root}; make the tables again",
+    "EmptyPeriod": "epoch {toEpoch} is settled already (up to {settledEpoch}); settle when newer epochs are certified",
+    "NoFinalPeriod": "no period is final yet: wait until the window of the first one is over, then finalise it",
+    "NoProposal": "there is no proposal under way",
+    "NotBound": "{account} is bound to no wallet: run `sparehive bind` with its wallet, then claim again",
+    "NothingDue": "nothing is due to {account}: all that is final has been claimed",
+    "NothingReceived": "no tokens arrived: give an amount above zero",
+    "NotOrganiser": "{caller} is not the organiser of this run: use the organiser's keystore",
+    "OverReleased": "claims of {claimed} exceed the {released} released: the tables are wrong, run `sparehive verify`",
+    "ProposalPending": "period {number} is proposed and not final: finalise, replace or cancel it first",
+    "WindowOpen": "the window is open until {readyAt}: try again then",
+    "WrongAmount": "the tables pay {amount}, the pool is {pool}; make the tables again",
+    "WrongBudget": "the tables count on {budget}, {available} is available; make the tables again",
+    "ZeroArgument": "token and registry must be contracts, run, organiser and window not zero",
+    "ReentrancyGuardReentrantCall": "the token calls back into the settlement; use a plain ERC-20",
+    # PeerRegistry
+    "AlreadyBound": "{peer} is bound to {wallet} already, and for ever",
+    "BindingExpired": "the consent was valid until {deadline}: sign a new one",
+    "NoPeerConsent": "{peer} has not consented to this wallet on this chain: sign the consent with the peer's own key",
+    "NoWalletConsent": "{wallet} has not consented: sign with the wallet's own key",
+    "ZeroWallet": "the zero address can own no peer",
+    # ERC-20 (OpenZeppelin)
+    "ERC20InsufficientBalance": "{sender} has {balance} tokens (base units), {needed} are needed",
+    "ERC20InsufficientAllowance": "the settlement may take {allowance} tokens (base units), {needed} are needed",
+    "SafeERC20FailedOperation": "the token {token} refused the transfer",
+}
+_TIMES = ("readyAt", "deadline")
+_OPENZEPPELIN: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "inputs": [{"name": label, "type": type_} for type_, label in (pair.split() for pair in members.split(", "))],
+    }
+    for name, members in (
+        ("ERC20InsufficientBalance", "address sender, uint256 balance, uint256 needed"),
+        ("ERC20InsufficientAllowance", "address spender, uint256 allowance, uint256 needed"),
+        ("SafeERC20FailedOperation", "address token"),
+    )
+]
+
+
+def explain(data: bytes, otherwise: str = "") -> Reverted:
+    """The error for a revert's data; `otherwise` is the node's own message, shown where the data says nothing."""
+    entry = _errors().get(data[:4])
+    try:
+        if entry is not None:
+            types = [item["type"] for item in entry["inputs"]]
+            found = zip(entry["inputs"], decode(types, data[4:]), strict=True)
+            arguments = {item["name"]: _shown(item, value) for item, value in found}
+            name = str(entry["name"])
+            shown = ", ".join(str(value) for value in arguments.values())
+            text = REMEDIES[name].format(**arguments) if name in REMEDIES else shown
+            return Reverted(f"refused by the contract ({name}): {text}", name, arguments)
+        if data[:4] == keccak(b"Error(string)")[:4]:
+            return Reverted(f"refused by the contract: {decode(['string'], data[4:])[0]}")
+    except DecodingError:
+        pass
+    said = " ".join((otherwise or "0x" + data.hex()).split())
+    return Reverted(
+        f"refused by the contract without a known reason ({said[:160]}): is this the right address and chain?"
+    )
+
+
+@cache
+def _errors() -> dict[bytes, dict[str, Any]]:
+    entries = [
+        e for name in ("Settlement", "PeerRegistry", "TestToken") for e in artifact(name).abi if e["type"] == "error"
+    ]
+    by_selector = {}
+    for entry in [*entries, *_OPENZEPPELIN]:
+        signature = f"{entry['name']}({','.join(item['type'] for item in entry['inputs'])})"
+        by_selector[bytes(keccak(signature.encode())[:4])] = entry
+    return by_selector
+
+
+def _shown(item: dict[str, Any], value: Any) -> str:
+    if item["type"] == "address":
+        return to_checksum(parse_address(value))
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if item["name"] in _TIMES and value < 1 << 34:
+        return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return str(value)

@@ -1,0 +1,214 @@
+"""Closing a period: ledger → checked certificates and receipts → three trees and the file that publishes them.
+
+Pure but for reading the ledger: the chain's state comes in, what to propose goes out. Any one peer's ledger is enough;
+two settlers with the same receipts get the same receipt and payout trees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from incentives.checks import (
+    Answer,
+    CertificateCase,
+    ReceiptCase,
+    certificate_signatures,
+    check_certificate,
+    check_receipt,
+    receipt_signatures,
+)
+from incentives.commitments import KIND_ROUND, parse_body
+from incentives.errors import InputError, StorageError, TamperedError
+from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.ledger import Ledger
+from incentives.onchain import PeriodState, RunState
+from incentives.publication import Evidence
+from incentives.rewards import PaidReceipt, Payment, settle
+from incentives.tables import CertificateRow, Tables, signatures_hash
+
+
+@dataclass(frozen=True, slots=True)
+class RunRules:
+    """What the settler has to know of a run besides its ledger: k, and who may sign the first seating."""
+
+    run_id: bytes
+    witnesses: int
+    founders: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A receipt or a contribution that this period does not pay, and why. An epoch is settled once."""
+
+    account: bytes
+    epoch: int
+    units: int
+    reason: str
+    may_still_come: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A period ready to be published and proposed."""
+
+    tables: Tables
+    evidence: Evidence
+    payment: Payment
+    left_out: tuple[LeftOut, ...]
+    proposal: PeriodState
+
+
+def close_period(
+    ledger: Ledger, rules: RunRules, state: RunState, previous: Tables | None, to_epoch: int | None = None
+) -> Closed:
+    """The period from the last settled epoch to `to_epoch` (default: the newest certified one).
+
+    `previous`: tables of the last final period, None before the first. InputError: nothing to settle, or another run;
+    StorageError: the ledger lacks certificates; TamperedError: what it holds contradicts itself or what is final."""
+    _check_run(ledger, rules, state, previous)
+    path = _lineage(ledger, state, previous, to_epoch)
+    last_epoch = path[-1].epoch
+    if last_epoch <= state.settled_epoch:
+        raise InputError(
+            "--to-epoch", last_epoch, f"is settled already (up to {state.settled_epoch}); nothing to do yet"
+        )
+    rows, certificates = _certificates(path, ledger, rules, state.settled_epoch)
+    receipts, signed, left_out = _receipts(certificates, ledger, rules)
+    old = previous.payouts if previous else ()
+    payment = settle(old, receipts, state.available_amount, state.unit_price_amount)
+    tables = Tables(
+        state.run_id,
+        state.chain_id,
+        state.settlement,
+        state.settled_epoch,
+        last_epoch,
+        state.available_amount,
+        state.unit_price_amount,
+        rows,
+        payment.receipts,
+        payment.payouts,
+    )
+    by_key = {(r.peer, r.epoch): r for r in signed}
+    evidence = Evidence(
+        tuple(by_key[row.account, row.epoch] for row in payment.receipts),
+        tuple(c for c in path if c.epoch > state.settled_epoch or (certificates and c.id == certificates[0].prev)),
+    )
+    return Closed(
+        tables, evidence, payment, tuple(left_out), proposal_of(tables, payment.paid_amount, state.num_periods)
+    )
+
+
+def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:
+    """What the contract is told of the tables. `ready_at` is its own to set: 0 here."""
+    certificates, receipts, payouts = tables.certificate_tree(), tables.receipt_tree(), tables.payout_tree()
+    return PeriodState(
+        number,
+        tables.to_epoch,
+        tables.total_units,
+        0,
+        certificates.root,
+        certificates.count,
+        receipts.root,
+        receipts.count,
+        payouts.root,
+        payouts.count,
+        amount,
+        tables.budget_amount,
+        tables.hash(),
+    )
+
+
+def receipts_after(ledger: Ledger, rules: RunRules, from_epoch: int) -> list[tuple[bytes, int]]:
+    """(account, units) of receipts above `from_epoch` on the lineage that would be paid now: what is pending."""
+    tip = ledger.tip()
+    if tip is None:
+        return []
+    certificates = [c for c in ledger.lineage(tip, from_epoch) if c.epoch > from_epoch]
+    _, signed, _ = _receipts(certificates, ledger, rules)
+    return [(receipt.peer, receipt.units) for receipt in signed]
+
+
+def _check_run(ledger: Ledger, rules: RunRules, state: RunState, previous: Tables | None) -> None:
+    if not ledger.run_id == rules.run_id == state.run_id:
+        raise InputError("--dir", f"run 0x{ledger.run_id.hex()}", f"the settlement is of run 0x{state.run_id.hex()}")
+    domain = ledger.domain
+    if (domain.chain_id, domain.verifying_contract) != (state.chain_id, state.settlement):
+        raise InputError("--dir", str(ledger.path), "its records were signed for another chain or settlement")
+    if (previous is None) != (state.last is None):
+        raise InputError("--tables", None, "the tables of the last final period are needed to go on from them")
+    if previous is not None and state.last is not None and previous.hash() != state.last.tables_hash:
+        raise TamperedError("the tables of the last final period do not have the hash that is on chain")
+
+
+def _lineage(ledger: Ledger, state: RunState, previous: Tables | None, to_epoch: int | None) -> list[SignedCertificate]:
+    """From the last settled certificate (or the first of all) on, that one included."""
+    tip = ledger.tip()
+    if tip is None:
+        raise StorageError(f"ledger {ledger.path} has no certificate yet: let its peer run until an epoch is certified")
+    path = ledger.lineage(tip, state.settled_epoch - 1, to_epoch)
+    if not path:
+        raise InputError("--to-epoch", to_epoch, "no epoch up to there is certified and unsettled")
+    if previous is not None and previous.certificates:
+        settled = previous.certificates[-1]
+        if (path[0].epoch, path[0].id) != (settled.epoch, settled.certificate):
+            raise TamperedError(
+                f"ledger {ledger.path} follows another lineage than the one settled up to epoch {settled.epoch}: "
+                "settle from another peer"
+            )
+    return path
+
+
+def _certificates(
+    path: Sequence[SignedCertificate], ledger: Ledger, rules: RunRules, settled_epoch: int
+) -> tuple[tuple[CertificateRow, ...], list[SignedCertificate]]:
+    rows, certificates = [], []
+    predecessor = path[0] if path[0].epoch == settled_epoch and path[0].prev != bytes(32) else None
+    for certificate in path[1:] if predecessor else path:
+        case = CertificateCase(certificate, predecessor, ledger.domain, rules.run_id, rules.founders)
+        outcome = check_certificate(case)
+        if outcome.answer is Answer.FAILED:
+            raise TamperedError(f"certificate of epoch {certificate.epoch}: {outcome.reason}: settle from another peer")
+        if outcome.answer is Answer.TRY_LATER:
+            raise StorageError(
+                f"certificate of epoch {certificate.epoch}: {outcome.reason}: let the peer catch up, or settle up "
+                "to an earlier epoch with --to-epoch"
+            )
+        if certificate.epoch > settled_epoch:
+            signatures = signatures_hash(certificate_signatures(case))
+            rows.append(CertificateRow(certificate.epoch, certificate.id, signatures))
+            certificates.append(certificate)
+        predecessor = certificate
+    return tuple(rows), certificates
+
+
+def _receipts(
+    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: RunRules
+) -> tuple[list[PaidReceipt], list[SignedReceipt], list[LeftOut]]:
+    """The payable ones, the same with the signatures that count in the order that is hashed, and all others."""
+    paid, signed, left_out = [], [], []
+    for certificate in certificates:
+        if certificate.values["kind"] != KIND_ROUND:
+            continue
+        body = parse_body(certificate.body)
+        missing = {leaf.peer: leaf for leaf in body.contributors if leaf.units}
+        reasons: dict[bytes, tuple[str, bool]] = {}
+        for receipt in ledger.receipts(certificate.id):
+            case = ReceiptCase(receipt, certificate, True, ledger.domain, rules.run_id, rules.witnesses)
+            outcome = check_receipt(case)
+            if not outcome:
+                reasons[receipt.peer] = (outcome.reason, outcome.answer is Answer.TRY_LATER)
+                continue
+            signatures = receipt_signatures(receipt, body, rules.witnesses)
+            paid.append(
+                PaidReceipt(receipt.peer, receipt.epoch, receipt.units, receipt.hash, signatures_hash(signatures))
+            )
+            by_signature = {signature: signer for signer, signature in receipt.signatures}
+            counted = tuple((by_signature[signature], signature) for signature in signatures)
+            signed.append(SignedReceipt(receipt.hash, receipt.values, counted))
+            missing.pop(receipt.peer, None)
+        for peer, leaf in missing.items():
+            reason, may_come = reasons.get(peer, ("there is no receipt of it here", True))
+            left_out.append(LeftOut(peer, certificate.epoch, leaf.units, reason, may_come))
+    return paid, signed, left_out
+
+
+__all__ = ["Closed", "LeftOut", "RunRules", "close_period", "proposal_of", "receipts_after"]
