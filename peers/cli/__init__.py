@@ -16,6 +16,7 @@ _COMMANDS = {
     "rewards": _CHAIN,
     "claim": _CHAIN,
     "verify": _CHAIN,
+    "wallet": _CHAIN,
 }
 _RUN_COMMANDS = {"new": _SWARM, "check": _SWARM, "baseline": _SWARM, "deploy": _CHAIN, "fund": _CHAIN, "status": _CHAIN}
 _SHORT = {
@@ -28,6 +29,7 @@ _SHORT = {
     "rewards": "Show what is pending, in window, claimable and claimed.",
     "claim": "Claim your rewards, or push them to others.",
     "verify": "Rebuild the published tables and compare them with the chain.",
+    "wallet": "Make a wallet's key file, or show its address.",
     "run": "Define, deploy, fund and follow a run.",
     "new": "Make a run.toml from a text and a model size.",
     "baseline": "Train alone on the run's data, to compare.",

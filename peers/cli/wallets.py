@@ -1,0 +1,148 @@
+"""What the commands that speak to a chain share: options, where the contracts are, whose key signs, printing."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from coincurve import PrivateKey
+
+from incentives.errors import InputError
+from incentives.keys import key_account, load_key, load_password, parse_address, to_checksum
+from incentives.onchain import Deployment, RunState, check_deployment
+from incentives.records import account_of
+from peers.directory import PeerDirectory
+
+if TYPE_CHECKING:
+    from incentives.chain import Chain
+    from incentives.settlement import RunRules
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+rpc_option = click.option(
+    "--rpc", required=True, metavar="URL", envvar=None, help="JSON-RPC of a node of the run's chain."
+)
+latest_option = click.option(
+    "--latest",
+    is_flag=True,
+    help="Read the newest block instead of the newest final one (a reorganisation may undo it).",
+)
+run_option = click.option(
+    "--run", "run", type=PATH, help="The run's directory, or its chain.json: where the contracts are."
+)
+settlement_option = click.option(
+    "--settlement", metavar="ADDRESS", help="The settlement's address, where there is no chain.json."
+)
+tables_option = click.option(
+    "--tables", type=PATH, default=Path("tables"), show_default=True, help="Directory of the published tables."
+)
+invite_option = click.option(
+    "--invite", metavar="TEXT|FILE", help="The run's invite: who may sign, so that signatures are verified too."
+)
+
+
+def key_options(whose: str, *, required: bool = True) -> Callable[[Command], Command]:
+    """--keystore and --password-file. A key or a password never stands in a command line."""
+
+    def add(command: Command) -> Command:
+        command = click.option(
+            "--password-file", type=PATH, required=required, help="File whose first line is its password."
+        )(command)
+        return click.option("--keystore", type=PATH, required=required, help=f"Key file (version 3) of {whose}.")(
+            command
+        )
+
+    return add
+
+
+def open_key(keystore: Path | None, password_file: Path | None) -> PrivateKey:
+    """UsageError where one of the two is missing, KeyFileError where they do not open."""
+    if keystore is None or password_file is None:
+        raise click.UsageError("--keystore and --password-file are both needed")
+    return load_key(keystore, load_password(password_file))
+
+
+def wallet_address(wallet: str | None, keystore: Path | None) -> bytes | None:
+    """From --wallet, or what the key file says of itself: to look, no password is needed."""
+    if wallet is not None:
+        return parse_address(wallet)
+    if keystore is None:
+        return None
+    account = key_account(keystore)
+    if account is None:
+        raise InputError("--keystore", str(keystore), "does not say its address; give it with --wallet")
+    return account
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's money is. `deployment` is None where only an address (or an invite) was given."""
+
+    settlement: bytes
+    chain_id: int | None
+    deployment: Deployment | None
+
+    def connect(self, rpc: str) -> "Chain":
+        from incentives.chain import Chain  # web3 takes half a second: only who talks to a node pays it
+
+        return Chain.connect(rpc, self.chain_id)
+
+    def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
+        """The settlement, found to be the one described."""
+        state = chain.run_state(self.settlement, finalised=finalised)
+        if self.deployment is not None:
+            check_deployment(state, self.deployment)
+        return state
+
+
+def find_place(run: Path | None, settlement: str | None = None, directory: Path | None = None) -> Place:
+    """From --run, else --settlement, else the invite of the peer in --dir."""
+    if run is not None:
+        deployment = Deployment.read(run / "chain.json" if run.is_dir() else run)
+        return Place(deployment.settlement, deployment.chain_id, deployment)
+    if settlement is not None:
+        return Place(parse_address(settlement), None, None)
+    if directory is not None and PeerDirectory(directory).invite.is_file():
+        from peers.invite import Invite
+
+        binding = Invite.decode(PeerDirectory(directory).invite.read_text()).binding
+        if binding.chain_id == 0:
+            raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
+        return Place(binding.settlement, binding.chain_id, None)
+    raise click.UsageError("--run or --settlement is needed, to know where the contracts are")
+
+
+def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
+    """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
+    from incentives.settlement import RunRules
+
+    if invite is None and directory is not None and PeerDirectory(directory).invite.is_file():
+        invite = PeerDirectory(directory).invite.read_text()
+    if invite is None:
+        return None
+    from peers.invite import Invite
+
+    found = Invite.decode(invite)
+    return RunRules(found.config.run_id, found.config.witnesses, found.binding.founders)
+
+
+def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:
+    """The result for programs, or lines for people."""
+    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+
+
+def address(account: bytes | None) -> str | None:
+    return to_checksum(account) if account is not None else None
+
+
+def sender_of(key: PrivateKey) -> str:
+    return to_checksum(account_of(key))
+
+
+def tokens(amount: int) -> str:
+    """For people, for a token with 18 decimals, which nearly all have; JSON has the base units."""
+    return f"{amount / 10**18:,.6g} tokens"

@@ -1,0 +1,211 @@
+"""The whole way of the money, by the commands that people type, on a real EVM node."""
+
+from pathlib import Path
+
+import pytest
+from world import BUDGET, UNIT_PRICE, World, ok, refused
+
+from incentives.devchain import DevChain
+from incentives.keys import to_checksum
+from incentives.publication import find_evidence, find_tables
+
+
+@pytest.fixture
+def world(node: DevChain, tmp_path: Path) -> World:
+    return World(tmp_path, node)
+
+
+def test_from_deployment_to_the_last_claim(world: World) -> None:
+    world.work(alice=3, bob=5)
+    world.work(alice=2, carol=1)
+    assert world.rewards("alice")["pending"] == str(5 * UNIT_PRICE)
+    proposed = world.settle()
+    assert (proposed["from_epoch"], proposed["to_epoch"]) == (0, 3)
+    assert (proposed["certificates"], proposed["receipts"], proposed["payouts"]) == (3, 4, 3)
+    assert proposed["amount"] == str(11 * UNIT_PRICE)
+    assert proposed["left_out"] == []
+    row = world.rewards("alice")
+    assert (row["pending"], row["in_window"], row["claimable"]) == ("0", str(5 * UNIT_PRICE), "0")
+    assert world.finalise()["final"] is True
+
+    assert world.rewards("alice")["claimable"] == str(5 * UNIT_PRICE)
+    world.bind("alice")
+    claimed = world.claim("alice")
+    mine = claimed["accounts"][0]
+    assert claimed["paid"] == mine["claimed"] == mine["earned"] == str(5 * UNIT_PRICE)
+    assert (mine["account"], mine["units"], mine["receipts"]) == (world.account("alice"), 5, 2)
+    first = world.lineage.accounts[0]
+    witness = world.lineage.accounts[1] if world.accounts["alice"] == first else first
+    assert mine["co_signers"] == [to_checksum(witness)]
+    assert world.balance("alice") == 5 * UNIT_PRICE
+    assert world.rewards("alice")["claimed"] == str(5 * UNIT_PRICE)
+
+    # bound after working, pushed by somebody else, who pays the gas and gets nothing
+    world.bind("bob")
+    world.bind("carol")
+    pushed = world.claim("organiser", "--push")
+    assert pushed["paid"] == str(6 * UNIT_PRICE)
+    assert len(pushed["transactions"]) == 1
+    assert (world.balance("bob"), world.balance("carol")) == (5 * UNIT_PRICE, UNIT_PRICE)
+
+    world.work(bob=4)  # the next period builds on the first
+    second = world.settle()
+    assert (second["from_epoch"], second["to_epoch"], second["amount"]) == (3, 4, str(4 * UNIT_PRICE))
+    world.finalise()
+    assert world.claim("bob")["paid"] == str(4 * UNIT_PRICE)
+    assert world.balance("bob") == 9 * UNIT_PRICE
+    status = ok("run", "status", world.run.root, *world.rpc)
+    assert (status["funded"], status["periods"]) == (str(BUDGET), 2)
+    assert status["released"] == status["claimed"] == str(15 * UNIT_PRICE)
+    checked = ok("verify", "--run", world.run.root, "--tables", world.tables, *world.rpc, "--invite", world.invite)
+    assert [period["signatures_checked"] for period in checked["periods"]] == [7, 2]
+
+
+def test_a_claim_before_finality_is_one_line(world: World) -> None:
+    assert "none is proposed" in refused("claim", *world.claim_options("alice"))
+    world.work(alice=1)
+    world.settle()
+    world.bind("alice")
+    line = refused("claim", *world.claim_options("alice"))
+    assert "no period is final yet" in line
+    assert "window" in line
+    assert world.balance("alice") == 0
+    world.finalise()
+    assert world.claim("alice")["paid"] == str(UNIT_PRICE)
+
+
+def test_a_second_claim_pays_nothing_and_says_so(world: World) -> None:
+    world.work(alice=1)
+    world.settle()
+    world.finalise()
+    world.bind("alice")
+    world.claim("alice")
+    assert "all that is final has been claimed" in refused("claim", *world.claim_options("alice"))
+    pushed = world.claim("organiser", "--push")
+    assert (pushed["paid"], pushed["transactions"]) == ("0", [])
+    assert world.balance("alice") == UNIT_PRICE
+
+
+def test_an_unbound_account_waits(world: World) -> None:
+    world.work(alice=1, bob=2)
+    world.settle()
+    world.finalise()
+    assert "sparehive bind" in refused("claim", *world.claim_options("alice"))
+    pushed = world.claim("organiser", "--push")
+    assert pushed["paid"] == "0"
+    assert sorted(pushed["unbound"]) == sorted([world.account("alice"), world.account("bob")])
+    world.bind("alice")
+    assert world.claim("organiser", "--push")["paid"] == str(UNIT_PRICE)
+    assert world.balance("alice") == UNIT_PRICE
+
+
+def test_a_cancelled_proposal_pays_nobody(world: World) -> None:
+    world.work(alice=1)
+    world.settle()
+    assert "not the organiser" in refused("settle", "--run", world.run.root, *world.rpc, *world.keys("bob"), "--cancel")
+    ok("settle", "--run", world.run.root, *world.rpc, *world.keys("organiser"), "--cancel")
+    world.chain.advance(world.window + 1)
+    line = refused("settle", "--run", world.run.root, "--finalise", *world.rpc, *world.keys("bob"))
+    assert "nothing is proposed" in line
+    assert world.settle()["number"] == 0
+
+
+def test_a_proposal_is_replaced_by_a_better_one(world: World) -> None:
+    world.work(alice=1)
+    world.settle()
+    world.work(alice=1)
+    assert "in its window" in refused("settle", *world.settle_options())
+    assert world.settle("--replace")["to_epoch"] == 3
+    world.finalise()
+    world.bind("alice")
+    assert world.claim("alice")["paid"] == str(2 * UNIT_PRICE)
+
+
+def test_any_one_ledger_settles_alone_and_gives_the_same_trees(world: World) -> None:
+    world.lineage.round({world.accounts["alice"]: 2, world.accounts["bob"]: 1})
+    for name in world.names:
+        world.lineage.write(world.peer(name).ledger)
+    first = world.settle(name="alice")
+    hashes = {first["tables_hash"]}
+    for name in ("bob", "carol"):
+        hashes.add(world.settle("--replace", name=name)["tables_hash"])
+    assert len(hashes) == 1
+
+
+def test_a_receipt_without_its_witness_is_left_out_by_name(world: World) -> None:
+    alice, bob = world.accounts["alice"], world.accounts["bob"]
+    world.lineage.round({alice: 2, bob: 1}, unsigned=(bob,))
+    world.lineage.write(world.peer("alice").ledger)
+    proposed = world.settle()
+    assert proposed["receipts"] == 1
+    assert [(each["account"], each["units"], each["may_still_come"]) for each in proposed["left_out"]] == [
+        (to_checksum(bob), 1, True)
+    ]
+
+
+def test_settling_up_to_an_earlier_epoch(world: World) -> None:
+    for _ in range(3):
+        world.work(alice=1)
+    assert world.settle("--to-epoch", 2)["to_epoch"] == 2
+    world.finalise()
+    assert world.settle()["from_epoch"] == 2
+
+
+def test_a_short_pool_is_shared_by_units(node: DevChain, tmp_path: Path) -> None:
+    world = World(tmp_path, node)
+    units = BUDGET // UNIT_PRICE
+    world.work(alice=2 * units, bob=units)
+    assert int(world.settle()["amount"]) == BUDGET - 1  # a third does not divide
+    world.finalise()
+    world.bind("alice")
+    assert int(world.claim("alice")["paid"]) == 2 * BUDGET // 3
+
+
+def test_the_consent_is_carried_to_the_wallets_machine(world: World) -> None:
+    world.work(alice=1)
+    world.settle()
+    world.finalise()
+    run = ("--run", world.run.root, *world.rpc)
+    consent = world.root / "consent.json"
+    wallet = world.wallets["alice"]
+    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", wallet)
+    assert "is for chain" in refused("bind", *run, "--consent", consent, *world.keys("bob"))
+    gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
+    before = world.chain.chain().gas_balance(bytes.fromhex(wallet[2:]))
+    bound = ok("bind", *run, "--consent", consent, *world.keys("alice"), *gas)
+    assert bound["wallet"] == wallet
+    assert len(bound["transactions"]) == 1
+    assert world.chain.chain().gas_balance(bytes.fromhex(wallet[2:])) == before  # bob paid
+    again = ok("bind", *run, "--consent", consent, *world.keys("alice"), "--pay-to", world.wallets["carol"])
+    assert again["pays_to"] == world.wallets["carol"]
+    world.claim("alice")
+    assert (world.balance("alice"), world.balance("carol")) == (0, UNIT_PRICE)
+    line = refused("bind", *run, "--dir", world.peer("alice").root, *world.keys("bob"))
+    assert "bound to" in line
+    assert "for ever" in line
+
+
+def test_an_earner_needs_only_node_address_and_tables(world: World, tmp_path: Path) -> None:
+    world.work(alice=1)
+    world.settle()
+    world.finalise()
+    world.bind("alice")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copied = elsewhere / "any-name.json"
+    copied.write_bytes((world.tables / "period-0.json").read_bytes())
+    where = ("--settlement", world.deployed["settlement"], "--tables", elsewhere, *world.rpc)
+    assert ok("rewards", *where, "--wallet", world.wallets["alice"])["accounts"][0]["claimable"] == str(UNIT_PRICE)
+    claimed = ok("claim", *where, *world.keys("alice"))
+    assert claimed["paid"] == str(UNIT_PRICE)
+    assert claimed["accounts"][0]["co_signers"] == []
+    assert ok("verify", *where)["periods"][0]["payouts_checked"] is True
+
+
+def test_evidence_lies_beside_the_tables(world: World) -> None:
+    world.work(alice=1, bob=2)
+    proposed = world.settle()
+    tables = find_tables(world.tables, bytes.fromhex(proposed["tables_hash"][2:]), 0)
+    evidence = find_evidence(world.tables, 0, tables)
+    assert evidence is not None
+    assert [r.units for r in evidence.receipts] == [row.units for row in tables.receipts]

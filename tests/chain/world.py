@@ -1,0 +1,241 @@
+"""A run without training: a really signed ledger for a deployed settlement, and the commands as users call them."""
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coincurve import PrivateKey
+
+from incentives import records
+from incentives.devchain import DevChain
+from incentives.keys import load_password, store_key, to_checksum
+from incentives.ledger import Ledger
+from peers.cli import main
+from peers.directory import PeerDirectory
+from peers.invite import Invite, RunBinding
+from peers.notary import values_of
+from peers.runs import RunDirectory
+from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
+from swarm.averaging.records import (
+    KIND_ROUND,
+    KIND_SEATING,
+    ZERO_HASH,
+    ContributionReceipt,
+    ContributorLeaf,
+    RoundBody,
+    RoundCertificate,
+)
+from swarm.config import RunConfig, dump_run
+
+UNIT_PRICE = 10**15
+BUDGET = 10**21
+
+
+def sparehive(*arguments: object) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command, by its own entry point, in this process."""
+    out, err, old = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["sparehive", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as stop:
+        return int(stop.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = old
+    raise AssertionError("main() always exits")
+
+
+def ok(*arguments: object) -> dict[str, Any]:
+    """The command's JSON; it must succeed and say nothing else."""
+    code, out, err = sparehive(*arguments, "--json")
+    assert code == 0, err
+    return dict(json.loads(out))
+
+
+def refused(*arguments: object, code: int = 1) -> str:
+    """The one line that a command fails with."""
+    found, out, err = sparehive(*arguments)
+    assert found == code, (found, out, err)
+    assert out == "", "a failure prints no result"
+    assert err.startswith("sparehive: ") and err.count("\n") == 1, err
+    return err.strip()
+
+
+class Lineage:
+    """Certificates and receipts on one another, signed by `keys` (peers, ascending by account) and a founder."""
+
+    def __init__(self, run_id: bytes, domain: records.Domain, keys: list[PrivateKey], founder: PrivateKey) -> None:
+        self.run_id, self.domain, self.founder = run_id, domain, founder
+        self.keys = sorted(keys, key=records.account_of)
+        self.accounts = [records.account_of(key) for key in self.keys]
+        self._by_account = {records.account_of(key): key for key in [*keys, founder]}
+        self.entries: list[tuple[RoundCertificate, RoundBody, tuple[bytes, ...]]] = []
+        self.receipts: list[tuple[ContributionReceipt, tuple[bytes, ...]]] = []
+        body = RoundBody((), (), (), (), 0.0, tuple(self.accounts))
+        self._append(KIND_SEATING, body, (records.account_of(founder),))
+
+    def round(self, units: dict[bytes, int], *, unsigned: tuple[bytes, ...] = ()) -> int:
+        """A certified round in which each account did its units; those in `unsigned` get no witness. Its epoch."""
+        leaves = tuple(
+            ContributorLeaf(a, records.hash_struct("RoundVoid", {
+                "run_id": self.run_id, "epoch": len(self.entries) + 1, "attempt": 0, "prev_certificate": bytes(12) + a
+            }), units.get(a, 0), 3)
+            for a in self.accounts
+        )  # fmt: skip
+        body = RoundBody(leaves, tuple(self.accounts), (b"\x55" * 32,), (1.0,) * len(leaves), 2.5, tuple(self.accounts))
+        certificate = self._append(KIND_ROUND, body, tuple(self.accounts))
+        identity = records.certificate_id(values_of(certificate))
+        for leaf in leaves:
+            if leaf.units:
+                receipt = ContributionReceipt(
+                    self.run_id, certificate.epoch, leaf.peer, leaf.units, leaf.contribution, identity
+                )
+                witness = next(a for a in self.accounts if a != leaf.peer)
+                signers = (leaf.peer,) if leaf.peer in unsigned else (leaf.peer, witness)
+                self.receipts.append((receipt, signers))
+        return certificate.epoch
+
+    def write(self, path: Path) -> None:
+        """Into the ledger at `path`; what is there already stays."""
+        with Ledger(path, run_id=self.run_id, domain=self.domain) as ledger:
+            for certificate, body, signers in self.entries:
+                signed = self._sign("RoundCertificate", certificate, signers)
+                identity = ledger.add_certificate(values_of(certificate), body_bytes(body), signed)
+                ledger.set_tip(identity)
+            for receipt, signers in self.receipts:
+                signed = self._sign("ContributionReceipt", receipt, signers)
+                ledger.add_receipt(values_of(receipt), signed)
+
+    def _append(self, kind: int, body: RoundBody, signers: tuple[bytes, ...]) -> RoundCertificate:
+        last = self.entries[-1][0] if self.entries else None
+        units = sum(leaf.units for leaf in body.contributors)
+        epoch = last.epoch + 1 if last else 1
+        root = last.next_root if last else b"\x01" * 32
+        certificate = RoundCertificate(
+            self.run_id,
+            epoch,
+            0,
+            kind,
+            records.certificate_id(values_of(last)) if last else ZERO_HASH,
+            root,
+            root if kind == KIND_SEATING else bytes([1 + epoch % 250]) * 32,
+            contributors_root(body.contributors),
+            len(body.contributors),
+            units,
+            (last.cumulative_units if last else 0) + units,
+            electorate_hash(body.electorate),
+            body_hash(body),
+        )
+        self.entries.append((certificate, body, signers))
+        return certificate
+
+    def _sign(self, kind: str, record: object, signers: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+        digest = records.digest(self.domain, kind, values_of(record))
+        return [(signer, records.sign(self._by_account[signer], digest)) for signer in signers]
+
+
+@dataclass
+class World:
+    """A deployed and funded run, three peers with directories, and a wallet each. Everything under `root`."""
+
+    root: Path
+    chain: DevChain
+    window: int = 3600
+
+    def __post_init__(self) -> None:
+        self.names = ("alice", "bob", "carol")
+        self.wallets = {name: ok("wallet", *self.keys(name))["address"] for name in (*self.names, "organiser")}
+        for wallet in self.wallets.values():
+            self.chain.give_gas(wallet)
+        self.run = RunDirectory(self.root / "run")
+        self.run.root.mkdir()
+        self.config = RunConfig.parse(
+            {
+                "name": "test",
+                "initial_root": "00" * 32,
+                "unit_price_amount": str(UNIT_PRICE),
+                "data": {"root": "00" * 32, "files": [{"name": "a.txt", "size": 1, "sha256": "00" * 32}]},
+            }
+        )
+        dump_run(self.config, self.run.toml)
+        self.deployed = ok(
+            "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), "--test-token", "--window", self.window
+        )
+        self.fund(BUDGET)
+        self.founder = PrivateKey(b"\x09" * 32)
+        peer_keys = {name: PrivateKey(bytes([index + 1]) * 32) for index, name in enumerate(self.names)}
+        self.accounts = {name: records.account_of(key) for name, key in peer_keys.items()}
+        domain = records.Domain(self.chain.chain_id, bytes.fromhex(self.deployed["settlement"][2:]))
+        self.lineage = Lineage(self.config.run_id, domain, list(peer_keys.values()), self.founder)
+        binding = RunBinding(
+            self.config.run_id, domain.chain_id, domain.verifying_contract, (records.account_of(self.founder),), ()
+        )
+        self.invite = Invite.make(self.config, binding, self.founder).encode()
+        for name, key in peer_keys.items():
+            directory = self.peer(name)
+            directory.root.mkdir()
+            directory.invite.write_text(self.invite + "\n")
+            store_key(directory.hot_key, key, load_password(directory.hot_password, create=True))
+
+    @property
+    def rpc(self) -> tuple[str, str]:
+        return "--rpc", self.chain.rpc
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        base = self.root / "wallets"
+        return "--keystore", str(base / f"{name}.json"), "--password-file", str(base / f"{name}.password")
+
+    def peer(self, name: str) -> PeerDirectory:
+        return PeerDirectory(self.root / name)
+
+    def fund(self, amount: int) -> dict[str, Any]:
+        return ok("run", "fund", self.run.root, *self.rpc, *self.keys("organiser"), "--amount", amount)
+
+    def settle(self, *options: object, name: str = "alice") -> dict[str, Any]:
+        return ok("settle", *self.settle_options(name), *options)
+
+    def settle_options(self, name: str = "alice") -> tuple[object, ...]:
+        run = ("--dir", self.peer(name).root, "--run", self.run.root, "--tables", self.tables)
+        return (*run, *self.rpc, *self.keys("organiser"))
+
+    def work(self, name: str = "alice", **units: int) -> int:
+        """A round, written into the peer's ledger. Its epoch."""
+        epoch = self.lineage.round({self.accounts[who]: count for who, count in units.items()})
+        self.lineage.write(self.peer(name).ledger)
+        return epoch
+
+    def finalise(self) -> dict[str, Any]:
+        """Lets the window pass, then anyone finalises."""
+        self.chain.advance(self.window + 1)
+        return ok("settle", "--run", self.run.root, "--finalise", *self.rpc, *self.keys("bob"))
+
+    def bind(self, name: str, *options: object) -> dict[str, Any]:
+        where = ("--dir", self.peer(name).root, "--run", self.run.root)
+        return ok("bind", *where, *self.rpc, *self.keys(name), *options)
+
+    def claim_options(self, name: str) -> tuple[object, ...]:
+        return ("--run", self.run.root, "--tables", self.tables, *self.rpc, *self.keys(name))
+
+    def claim(self, name: str, *options: object) -> dict[str, Any]:
+        return ok("claim", *self.claim_options(name), *options)
+
+    def rewards(self, name: str) -> dict[str, Any]:
+        where = ("--run", self.run.root, "--tables", self.tables, "--dir", self.peer(name).root)
+        return dict(ok("rewards", *where, *self.rpc)["accounts"][0])
+
+    def balance(self, name: str) -> int:
+        return self.chain.balance_of(self.deployed["token"], self.wallets[name])
+
+    def account(self, name: str) -> str:
+        return to_checksum(self.accounts[name])
+
+
+__all__ = ["BUDGET", "UNIT_PRICE", "Lineage", "World", "ok", "refused", "sparehive"]
