@@ -13,11 +13,15 @@ help: ## Show this list
 setup: $(STAMP) ## Install everything into .venv
 
 # torch first and alone: a range would let pip take the newest build with gigabytes of CUDA packages.
-$(STAMP): pyproject.toml requirements.lock
+CONTRACTS := incentives/contracts
+
+$(STAMP): pyproject.toml requirements.lock $(CONTRACTS)/package-lock.json
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@if command -v npm >/dev/null; then npm ci --prefix $(CONTRACTS) --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	else echo 'npm is not installed: no local chain; demo and chain tests need it'; fi
 	touch $(STAMP)
 
 test: setup ## Run all tests
