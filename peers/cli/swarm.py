@@ -164,7 +164,7 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     click.echo(
         json.dumps(result)
         if as_json
-        else f"epoch {result['epoch']}, held-out loss {result['loss']:.4f}, written to {out}"
+        else f"epoch {result['epoch']} written to {out}"
     )
 
 
