@@ -267,7 +267,8 @@ class Session:
         tables = self.root / "tables"
         balances = {name: self.chain.balance_of(self.deployed["token"], self.wallets[name]) for name in PEERS}
         proposed = self.demo.command(
-            "settle", "--dir", str(self.seed.root), "--run", str(self.run_dir), *rpc, *self.organiser_options(), "--tables", str(tables), "--finalise", "--json",
+            "settle", "--dir", str(self.seed.root), "--run", str(self.run_dir), *rpc, *self.organiser_options(),
+            "--tables", str(tables), "--finalise", "--json",
         )  # fmt: skip
         say(self.console, "settle", f"period to epoch {proposed['to_epoch']}, {proposed['receipts']} receipts, final")
         for name in PEERS:

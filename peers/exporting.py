@@ -33,7 +33,9 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     def get(digest: bytes) -> bytes:
         data = store.get(digest)
         if data is None:
-            raise StartError(f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again")
+            raise StartError(
+                f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
+            )
         return data
 
     model = FlatModel(build_model(run.model, run.data.context))
@@ -47,7 +49,9 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
         part.rename(out)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise StartError(f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder") from None
+        raise StartError(
+            f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder"
+        ) from None
     result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
     if all((directory.data / file.name).is_file() for file in run.data.files):
         task = CausalLMTask(run, directory.data)

@@ -42,7 +42,7 @@ class CausalLMTask:
         inputs, targets = self.data.batch(self._offsets[step])
         model.zero_grad()
         loss = self._loss(model, inputs, targets)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.detach()
 
     def _loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

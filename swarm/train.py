@@ -94,7 +94,7 @@ class Trainer:
 
         def work() -> None:
             made = self._boundary(prev_certificate)
-            loop.call_soon_threadsafe(lambda: future.done() or future.set_result(made))
+            loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(made))
 
         self._at_unit_end.append(work)
         self._wake.set()

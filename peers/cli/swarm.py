@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,10 +19,10 @@ _LISTEN_OPTIONS = (
 )
 
 
-def _listen_options(command: click.Command) -> click.Command:
+def _listen_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_LISTEN_OPTIONS):
-        command = option(command)
-    return command
+        function = option(function)
+    return function
 
 
 def _prepare(directory: PeerDirectory, **overrides: object) -> None:
@@ -161,11 +162,7 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     from peers.exporting import export_peer
 
     result = export_peer(PeerDirectory(directory), out)
-    click.echo(
-        json.dumps(result)
-        if as_json
-        else f"epoch {result['epoch']} written to {out}"
-    )
+    click.echo(json.dumps(result) if as_json else f"epoch {result['epoch']} written to {out}")
 
 
 @click.command("new")

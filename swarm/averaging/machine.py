@@ -179,7 +179,7 @@ class RoundMachine:
         out: list[Signed] = list(self._contributions.get(self.tip, {}).values())
         out += [s for (p, _), s in self._calls.items() if p == self.tip]
         for table in (self._reports, self._averages, self._voids):
-            out += [s for (p, _), signed in table.items() if p == self.tip for s in signed.values()]  # type: ignore[attr-defined]
+            out += [s for (p, _), signed in table.items() if p == self.tip for s in signed.values()]
         out += [s for (p, _), s in self._sets.items() if p == self.tip]
         out += [s for (p, _, _), signed in self._votes.items() if p == self.tip for s in signed.values()]
         for entry in self.lineage.entries.values():
@@ -308,7 +308,7 @@ class RoundMachine:
     ) -> tuple[list[Action], Hash]:
         """All averages of a set are here and the outer step is taken; also the id of the certificate that follows."""
         record, content = proposal.record, proposal.content
-        assert isinstance(record, RoundSet) and isinstance(content, SetContent)  # noqa: PT018
+        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         if content.certificate is not None and content.body is not None:
             reducers = content.body.reducers
         else:
@@ -510,7 +510,7 @@ class RoundMachine:
                 continue
             key = self.notary.hash(signed.record)
             lacking = sum(
-                1
+                True
                 for reducer in content.reducers
                 if reducer in reports and key not in reports[reducer].content.complete  # type: ignore[union-attr]
             )
@@ -727,7 +727,7 @@ class RoundMachine:
 
     def _act_on_set(self, r: _Round, proposal: Signed) -> None:
         record, content = proposal.record, proposal.content
-        assert isinstance(record, RoundSet) and isinstance(content, SetContent)  # noqa: PT018
+        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         if record.proposal != ZERO_HASH:
             assert content.body is not None
             if (record.proposal, record.attempt) not in self._prepared and r.fetch_done < record.attempt:
@@ -871,7 +871,7 @@ class RoundMachine:
             return False
         if self.account not in entry.body.electorate or not set(entry.body.electorate) <= ready:
             return False
-        return any([self._say(replace(certificate, attempt=a), entry.body) for a in list(entry.signatures)])
+        return any([self._say(replace(certificate, attempt=a), entry.body) for a in list(entry.signatures)])  # noqa: C419 (sign all)
 
     def _seat(self, seats: tuple[Account, ...], attempt: int) -> None:
         before = self.lineage[self.tip]
@@ -935,7 +935,7 @@ class RoundMachine:
         keep = {old, self.tip}
         for table in (self._calls, self._reports, self._sets, self._averages, self._voids, self._signed_certificates):
             for key in [k for k in table if k[0] not in keep and self.lineage.valid(k[0])]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
         for vote in [k for k in self._votes if k[0] not in keep and self.lineage.valid(k[0])]:
             del self._votes[vote]
         self._prepared = {

@@ -75,10 +75,10 @@ async def fetch_graph(
         below: dict[bytes, int] = {}
         for digest, codec in level:
             if codec == DAG_PB:
-                data = store.get(digest)
-                if data is None:
+                node = store.get(digest)
+                if node is None:
                     raise RetryError(f"block {digest.hex()[:12]} rotted on disk; try again")
-                below.update({link.digest: link.codec for link in decode_node(data).links})
+                below.update({link.digest: link.codec for link in decode_node(node).links})
         if not below:
             return
         level = list(below.items())

@@ -47,7 +47,7 @@ def encode(values: torch.Tensor, codec: str) -> bytes:
         for lane in range(8 // bits):
             packed |= lanes[:, lane] << (bits * lane)
         unsigned = packed
-    return scales.numpy().astype("<f2").tobytes() + unsigned.numpy().tobytes()
+    return bytes(scales.numpy().astype("<f2").tobytes() + unsigned.numpy().tobytes())
 
 
 def decode(wire: bytes, num_values: int, codec: str) -> torch.Tensor:

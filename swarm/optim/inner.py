@@ -49,9 +49,9 @@ class InnerOptimizer:
                 "exp_avg_sq": zeros.clone(),
             }
         elif c.optimizer == "adamw8bit":
-            import bitsandbytes
+            from bitsandbytes.optim.adamw import AdamW8bit
 
-            self._optimizer = bitsandbytes.optim.AdamW8bit([self._parameter], min_8bit_size=4096, **options)
+            self._optimizer = AdamW8bit([self._parameter], min_8bit_size=4096, **options)
         else:
             raise InputError("inner.optimizer", c.optimizer, "must be adamw or adamw8bit")
 

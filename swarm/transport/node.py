@@ -120,7 +120,7 @@ class Node:
 
     @property
     def peer_id(self) -> str:
-        return self.p2p.peer_id.to_base58()
+        return str(self.p2p.peer_id.to_base58())
 
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs with this peer's id under which others reach it; empty in client mode."""

@@ -107,7 +107,7 @@ def test_a_locked_certificate_is_proposed_again_and_nothing_else_is_certified() 
     world.lose = lambda sender, receiver, signed: False
     for peer in world.peers:  # what was lost is said again when links come back; here the attempt just goes on
         for other in world.peers:
-            for record, keep in other.notary.kept:
+            for record, _ in other.notary.kept:
                 if type(record).__name__ == "RoundVote":
                     assert isinstance(record, RoundVote)
                     assert record.id in (*locks, ZERO_HASH)
