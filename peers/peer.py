@@ -35,7 +35,7 @@ from swarm import events
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
+from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
@@ -138,14 +138,21 @@ class Peer:
         invite = Invite.decode(directory.invite.read_text())
         run, domain = invite.config, invite.binding.domain()
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
-        if seeding:
-            await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store)
+        pinned = await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store) if seeding else set()
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = self.identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
         self.accounting = Accounting(notary, ledger, run.witnesses, self._publish)
         model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
-        content = Content(store, model.layout, network.ask, network.donors, config.join_timeout_seconds)
+        content = Content(
+            store,
+            model.layout,
+            network.ask,
+            network.donors,
+            config.join_timeout_seconds,
+            directory.root / "anchors.json",
+            pinned,
+        )
         parts = PartStore(directory.root / "contributions")
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
@@ -231,8 +238,14 @@ class Peer:
     def _check_health(self) -> None:
         if self.trainer is not None and self.trainer.failure is not None:
             raise RetryError(f"training failed: {self.trainer.failure}")
+        if self.driver is not None and self.driver.failure is not None:
+            raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
         if not self.network.node.is_alive:
             raise RetryError("the p2p daemon has died")
+        if self.driver is not None and self.driver.follower.waiting_seconds() > self.config.join_timeout_seconds:
+            raise RetryError(
+                f"no live peer handed out the run's state within join_timeout_seconds = {self.config.join_timeout_seconds:.0f}"
+            )
 
     def _write_status(self) -> None:
         if self.driver is not None:
@@ -256,9 +269,9 @@ class Peer:
             await asyncio.to_thread(self.trainer.stop, 8.0)
 
 
-def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:
-    for path in run.blocks.iterdir():
-        store.put(path.read_bytes())
+def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
+    """Data and initial anchor of the run; a seed hands them out for as long as it lives."""
+    return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from swarm import events
-from swarm.averaging.driver import Boundary
+from swarm.averaging.member import Boundary
 from swarm.averaging.merge import MemberState
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor

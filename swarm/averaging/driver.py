@@ -16,7 +16,9 @@ from swarm import events
 from swarm.averaging import messages, wire
 from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import check_part
+from swarm.averaging.follow import Follower
 from swarm.averaging.machine import RoundMachine
+from swarm.averaging.member import AnchorSource, Boundary, Member
 from swarm.averaging.parts import PartStore
 from swarm.averaging.progress import swarm_units
 from swarm.averaging.records import (
@@ -28,8 +30,6 @@ from swarm.averaging.records import (
     ContributionContent,
     ContributionReceipt,
     Hash,
-    Merge,
-    PartLeaf,
     Progress,
     Record,
     SetContent,
@@ -65,48 +65,6 @@ class Network(Protocol):
         self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
     ) -> dict[Hash, bytes]:
         """Verified bytes by digest, from whichever of the accounts (or anyone linked) has them; may be incomplete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """What the trainer hands over at a boundary (PROTOCOL §4): the record's fields that it alone knows, and the bytes."""
-
-    previous: Hash
-    first_unit: int
-    units: int
-    merges: tuple[Merge, ...]
-    state_before: Hash
-    state_after: Hash
-    parts: tuple[bytes, ...]
-    leaves: tuple[PartLeaf, ...]
-
-
-class Member(Protocol):
-    """The trainer as the driver sees it. All calls return at once; the trainer acts between two inner steps."""
-
-    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
-        """At the next end of a unit; None when something is pending or the anchor is another one."""
-
-    def signed(self, contribution: Hash) -> None:
-        """The boundary's contribution has been signed with this hash."""
-
-    def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None: ...
-
-    def voided(self, certificate_id: Hash, epoch: int) -> None: ...
-
-    def reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
-        """State lost, joiner or another lineage."""
-
-    def units_done(self) -> int:
-        """Since the boundary."""
-
-
-class AnchorSource(Protocol):
-    """Anchors as content: blocks on disk and from other peers, each checked against a certified root."""
-
-    async def load(self, root: Hash) -> Anchor: ...
-
-    async def save(self, anchor: Anchor) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +108,24 @@ class Driver:
         self._early: dict[Hash, list[tuple[int, bytes]]] = {}  # parts that came before their contribution
         self._received: set[Hash] = set()
         self._call: Signed | None = None
-        self._adopting: asyncio.Queue[messages.Adopt] = asyncio.Queue()
-        self._epoch_begun = time.monotonic()
         self._sequence = int(time.time() * 1000)
         self._faults = 0
         self._closed = False
-        self.anchor: Anchor | None = None
-        self.tip: Hash = ZERO_HASH
+        self.failure: BaseException | None = None  # of a task that may not end; the peer is to be started again
+        self.follower = Follower(config, notary.account, self.states, anchors, member, emit, self._gather)
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """Of the newest certificate that has been applied here; None while it is being fetched."""
+        return self.follower.anchor
+
+    @property
+    def tip(self) -> Hash:
+        return self.follower.tip
 
     # -- life ---------------------------------------------------------------------------------------------------------
     async def start(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]]) -> None:
-        """Take the initial anchor, restore what was kept and begin. `RetryError` if nobody has the anchor's blocks."""
-        self.anchor = await self.anchors.load(bytes.fromhex(self.config.initial_root))
-        self.states.put(ZERO_HASH, self.anchor)
+        """Restore what was kept and begin; the anchor comes in the background (`Follower.waiting_seconds`)."""
         for signed in backlog:
             if isinstance(signed.record, Contribution):
                 self._learn(signed)
@@ -171,16 +134,8 @@ class Driver:
                 content = wire.unpack_content(keep)
                 self._learn(Signed(record, self.notary.account, self.notary.sign(record, keep), content))
                 self._own[record.prev_certificate, record.epoch] = self.notary.hash(record)
-        before = self.machine.tip
-        actions = self.machine.restore(list(backlog), kept)
-        self._restored = True
-        self._act(actions)
-        while not self._adopting.empty():
-            await self._adopt(self._adopting.get_nowait())
-        if self.machine.tip == before and self.member is not None:
-            self.member.reset(ZERO_HASH, 0, self.anchor)
-        self.emit(events.Ready(self.machine.epoch - 1, self.machine.lineage[self.machine.tip].certificate.next_root))
-        self._spawn(self._adopt_loop())
+        self._act(self.machine.restore(list(backlog), kept))
+        self._spawn(self.follower.run())
         self._spawn(self._tick_loop())
 
     async def close(self) -> None:
@@ -206,6 +161,9 @@ class Driver:
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._closed:
+            work.close()
+            return
         task = asyncio.get_running_loop().create_task(self._guard(work))
         self._tasks.add(task)  # asyncio holds tasks weakly
         task.add_done_callback(self._tasks.discard)
@@ -217,8 +175,9 @@ class Driver:
             raise
         except SwarmError as error:
             self._blame(ZERO_ACCOUNT, str(error))
-        except Exception:
+        except Exception as error:
             log.exception("a task of the round failed")
+            self.failure = error
 
     def _blame(self, account: Account, reason: str) -> None:
         self._faults += 1
@@ -287,7 +246,8 @@ class Driver:
             elif isinstance(action, messages.FetchAverages):
                 self._spawn(self._prepare(action.proposal, action.averages))
             elif isinstance(action, messages.Adopt):
-                self._adopting.put_nowait(action)
+                self._received &= set(self._contributions)
+                self.follower.adopt(action)
             elif isinstance(action, messages.Blame):
                 self._blame(action.account, action.reason)
 
@@ -338,7 +298,7 @@ class Driver:
                     record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, self.flags)
                     self.network.publish(wire.pack(Signed(record, self.notary.account, self.notary.sign(record))))
             rounds = self.config.rounds
-            late = time.monotonic() - self._epoch_begun > rounds.epoch_deadline_seconds
+            late = time.monotonic() - self.follower.moved_at > rounds.epoch_deadline_seconds
             if self.anchor is not None and (late or self._swarm_units() >= rounds.units_per_epoch):
                 self._act(self.machine.due())
 
@@ -589,68 +549,6 @@ class Driver:
                         have[digest] = payload
             if any(d not in have for d in digests):
                 await asyncio.sleep(0.3)
-
-    # -- adopting -----------------------------------------------------------------------------------------------------
-    async def _adopt_loop(self) -> None:
-        """Certificates are applied one after the other, in order; the trainer merges each at its next inner step."""
-        while True:
-            action = await self._adopting.get()
-            try:
-                await self._adopt(action)
-            except SwarmError as error:
-                self._blame(ZERO_ACCOUNT, f"cannot follow the lineage yet: {error}")
-                await asyncio.sleep(1.0)
-                self._adopting.put_nowait(action)
-
-    async def _adopt(self, action: messages.Adopt) -> None:
-        if action.undone:
-            self.emit(events.Undone(tuple(action.undone)))
-        reset = bool(action.undone) or self.anchor is None
-        for entry in action.path:
-            anchor = self.states.get(entry.id)
-            if anchor is None and not reset and entry.certificate.next_root == entry.certificate.prev_root:
-                anchor = self.anchor
-            if anchor is None and not reset and entry is not action.path[-1] and len(action.path) > 2:
-                reset = True  # far behind: the newest anchor is enough
-            if anchor is None and entry is action.path[-1]:
-                anchor = await self.anchors.load(entry.certificate.next_root)
-            if anchor is not None:
-                self.states.put(entry.id, anchor)
-            self._announce(entry)
-            if anchor is not None and not reset:
-                await self._merge(entry, anchor)
-        last = action.path[-1]
-        if reset:
-            anchor = self.states.get(last.id)
-            if anchor is None:
-                anchor = await self.anchors.load(last.certificate.next_root)
-                self.states.put(last.id, anchor)
-            self.anchor, self.tip = anchor, last.id
-            if self.member is not None:
-                self.member.reset(last.id, last.certificate.epoch, anchor)
-        self._epoch_begun = time.monotonic()
-        self._received &= set(self._contributions)
-        if self.anchor is not None:
-            await self.anchors.save(self.anchor)
-
-    async def _merge(self, entry: messages.CertifiedEntry, anchor: Anchor) -> None:
-        self.anchor, self.tip = anchor, entry.id
-        if self.member is None:
-            return
-        if entry.certificate.kind == 0 and not entry.body.contributors:
-            self.emit(events.Voided(entry.certificate.epoch))
-            self.member.voided(entry.id, entry.certificate.epoch)
-        else:
-            self.member.certified(
-                entry.id,
-                entry.certificate.epoch,
-                anchor,
-                frozenset(leaf.contribution for leaf in entry.body.contributors),
-            )
-
-    def _announce(self, entry: messages.CertifiedEntry) -> None:
-        own = next((x.contribution for x in entry.body.contributors if x.peer == self.notary.account), ZERO_HASH)
-        self.emit(events.Certified(entry.id, entry.certificate, entry.body, tuple(entry.signatures), own))
 
 
 __all__ = ["AnchorSource", "Boundary", "Driver", "DriverStatistics", "Member", "Network"]

@@ -23,8 +23,11 @@ async def fetch_graph(
     max_bytes: int,
     seconds: float,
     on_progress: Callable[[int], None] = lambda received: None,
+    is_obsolete: Callable[[], bool] = lambda: False,
 ) -> None:
     """Until every block below `root` lies in `store`.
+
+    `is_obsolete()`: asked whenever no donor gave anything; `RetryError` if something newer will do.
 
     `ask(donor, digests)` gives verified blocks by digest, or raises; `donors()` names who may have them now. A donor that
     fails is asked last from then on. Resumable: blocks in the store are not asked for. `RetryError` after `seconds` or
@@ -43,6 +46,7 @@ async def fetch_graph(
                 )
             order = sorted(donors(), key=lambda d: failures.get(d, 0))
             if not order:
+                _give_up_if(is_obsolete, root)
                 await asyncio.sleep(0.2)
                 continue
             best = [d for d in order if failures.get(d, 0) == failures.get(order[0], 0)]
@@ -71,6 +75,7 @@ async def fetch_graph(
             on_progress(received)
             missing = [digest for digest in missing if not store.has(digest)]
             if not got_any:
+                _give_up_if(is_obsolete, root)
                 await asyncio.sleep(0.2)
         below: dict[bytes, int] = {}
         for digest, codec in level:
@@ -83,3 +88,8 @@ async def fetch_graph(
             return
         level = list(below.items())
     raise PeerFault(f"content {root.hex()[:12]}: deeper than any honest one")
+
+
+def _give_up_if(is_obsolete: Callable[[], bool], root: bytes) -> None:
+    if is_obsolete():
+        raise RetryError(f"nobody hands out {root.hex()[:12]} any more; a newer one will do")
