@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check clean
+.PHONY: help setup demo test check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml requirements.lock $(CONTRACTS)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(CONTRACTS) --ignore-scripts --no-audit --no-fund --loglevel=error; \
 	else echo 'npm is not installed: no local chain; demo and chain tests need it'; fi
 	touch $(STAMP)
+
+demo: setup ## Train, settle and claim on this machine, in five minutes (DATA=path for your own text)
+	$(VENV)/bin/sparehive demo $(if $(DATA),--data '$(DATA)')
 
 test: setup ## Run all tests
 	$(PY) -m pytest

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from peers.errors import StartError
 
 BUDGET_TOKENS = 10**22
 WINDOW_SECONDS = 3
+UNIT_PRICE = 10**18
 START_SECONDS = 180.0
+STUCK_SECONDS = 180.0
 PEERS = ("alice", "bob", "carol", "dave")  # dave joins midway, carol is killed
 JOINS_LATE, KILLED = "dave", "carol"
 
@@ -131,10 +133,12 @@ def _everything_ends(demo: Demo) -> Iterator[None]:
                 demo.stop(item)
 
 
-def _follow(demo: Demo, seed: PeerDirectory, until_epoch: int, begun: float) -> None:
-    """Live progress until the seed has seen `until_epoch` certified."""
+def _follow(
+    demo: Demo, seed: PeerDirectory, until_epoch: int, begun: float, until: Callable[[], bool] = lambda: True
+) -> None:
+    """Live progress until the seed has seen `until_epoch` certified and `until()` holds; StartError after `STUCK_SECONDS`."""
     last = -1
-    deadline = time.monotonic() + 600.0
+    deadline = time.monotonic() + STUCK_SECONDS
     while True:
         status = json.loads(seed.status.read_text()) if seed.status.exists() else {}
         epoch = int(status.get("epoch", 0))
@@ -145,14 +149,17 @@ def _follow(demo: Demo, seed: PeerDirectory, until_epoch: int, begun: float) -> 
             demo.console.print(
                 f"[dim]{time.monotonic() - begun:5.0f} s[/]  epoch {epoch:3d}  peers {status.get('peers', 0)}  {shown}"
             )
-        if epoch >= until_epoch:
+            deadline = time.monotonic() + STUCK_SECONDS
+        if epoch >= until_epoch and until():
             return
         for item in demo.running:
             if item.process.poll() is not None:
                 tail = " | ".join(item.log.read_text(errors="replace").splitlines()[-3:])
                 raise StartError(f"{item.name} ended: {tail}")
         if time.monotonic() > deadline:
-            raise StartError(f"epoch {until_epoch} was not certified within 600 s (at {epoch}); see {demo.root}/*.log")
+            raise StartError(
+                f"no certificate within {STUCK_SECONDS:.0f} s after epoch {epoch}; see {demo.root}/*/peer.log"
+            )
         time.sleep(0.2)
 
 
@@ -206,7 +213,7 @@ class Session:
         running[JOINS_LATE] = self.join(JOINS_LATE)
         self.marks.append((time.time(), f"{JOINS_LATE} joins"))
         say(self.console, "join", f"{JOINS_LATE} joins a run under way")
-        _follow(self.demo, self.seed, 2 * third, self.begun)
+        _follow(self.demo, self.seed, 2 * third, self.begun, lambda: self.certified(JOINS_LATE) >= 2)
         self.demo.kill(running.pop(KILLED))
         self.marks.append((time.time(), f"{KILLED} killed"))
         say(self.console, "kill", f"{KILLED} is killed with SIGKILL")
@@ -230,6 +237,11 @@ class Session:
             say(self.console, "join", name)
         return item
 
+    def certified(self, name: str) -> int:
+        """In how many of the certificates that it has seen a peer's own contribution is."""
+        events = read_events(self.peers[name])
+        return sum(event["event"] == "Certified" and event["own"] for event in events)
+
     def prepare(self) -> None:
         for name in ("organiser", *PEERS):
             made = self.demo.command("wallet", *self.wallet_options(name), "--json")
@@ -237,8 +249,9 @@ class Session:
             self.chain.give_gas(made["address"])
         options = ["--data", str(self.data)] if self.data else []
         made = self.demo.command(
-            "run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options, "--json"
-        )
+            "run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options,
+            "--unit-price", str(UNIT_PRICE), "--json",
+        )  # fmt: skip
         say(self.console, "run", f"{made['parameters']:,} parameters, run {made['run_id'][:18]}…")
         deployed = self.demo.command(
             "run", "deploy", str(self.run_dir), "--rpc", self.rpc, *self.organiser_options(), "--test-token",

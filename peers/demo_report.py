@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -41,18 +42,13 @@ def build_report(session: "Session", money: dict[str, Any], exported: dict[str, 
     seed_events = read_events(session.seed)
     losses = [(e["time"], e["epoch"], e["loss"]) for e in seed_events if e["event"] == "Evaluated"]
     certified = [e for e in seed_events if e["event"] == "Certified" and e["kind"] == 0]
-    roots = {
-        name: next(
-            (
-                e["root"]
-                for e in reversed(read_events(session.peers[name]))
-                if e["event"] == "Certified" and e["epoch"] == session.epochs
-            ),
-            "",
-        )
+    seen = {
+        name: {e["epoch"]: e["root"] for e in read_events(session.peers[name]) if e["event"] == "Certified"}
         for name in PEERS
         if name != KILLED
     }
+    common = min(max(epochs, default=0) for epochs in seen.values())  # one may have left before the last certificate
+    roots = {name: epochs.get(common, "") for name, epochs in seen.items()}
     return {
         "peers": peers,
         "loss": {
@@ -64,6 +60,7 @@ def build_report(session: "Session", money: dict[str, Any], exported: dict[str, 
         "losses": [{"time": t, "epoch": e, "loss": v} for t, e, v in losses],
         "epochs": exported["epoch"],
         "certificates": len(certified),
+        "roots_epoch": common,
         "roots": roots,
         "chain": {
             "rpc_state": "chain-state.json",
@@ -83,27 +80,38 @@ def build_report(session: "Session", money: dict[str, Any], exported: dict[str, 
 
 
 def tokens(amount: str | int) -> str:
-    return f"{int(amount) / 1e18:,.3f}"
+    return f"{int(amount) / 1e18:,.2f}"
 
 
 def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any]) -> None:
-    table = Table(title="What each peer did and got (test tokens)")
-    for heading in ("peer", "account", "units", "receipts", "co-signers", "earned", "claimed", "before", "after"):
-        table.add_column(heading, justify="left" if heading in ("peer", "account", "co-signers") else "right")
+    table = Table(
+        title="What each peer did and got (amounts in test tokens)",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for heading in ("peer", "account", "units", "receipts", "signers", "earned", "claimed", "before", "after"):
+        table.add_column(heading, justify="left" if heading in ("peer", "account") else "right", no_wrap=True)
     for peer in report["peers"]:
-        mark = " (killed)" if peer["killed"] else " (joined late)" if peer["joined_late"] else ""
+        mark = " †" if peer["killed"] else " *" if peer["joined_late"] else ""
         table.add_row(
             peer["name"] + mark,
-            peer["account"][:10] + "…",
+            peer["account"][:8] + "…",
             str(peer["units"]),
             str(peer["receipts"]),
-            ", ".join(c[:8] for c in peer["co_signers"]),
+            str(len(peer["co_signers"])),
             tokens(peer["earned"]),
             tokens(peer["claimed"]),
             tokens(peer["balance_before"]),
             tokens(peer["balance_after"]),
         )
     console.print(table)
+    for mark, key, text in (("*", "joined_late", "joined after epoch {}"), ("†", "killed", "killed with SIGKILL")):
+        for peer in report["peers"]:
+            if peer[key]:
+                console.print(
+                    f"[dim]{mark} {peer['name']} {text.format(peer['joined_epoch'])}; paid for what was certified[/]"
+                )
     loss = report["loss"]
     console.print(
         f"held-out loss: untrained {loss['untrained']:.3f}, one peer alone with equal steps {loss['single_peer']:.3f}, "
