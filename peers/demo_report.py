@@ -87,7 +87,7 @@ def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any
     table = Table(
         title="What each peer did and got (amounts in test tokens)",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
         show_edge=False,
     )
     for heading in ("peer", "account", "units", "receipts", "signers", "earned", "claimed", "before", "after"):
