@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,11 @@ STATUS_SECONDS = 0.5
 
 
 class Peer:
-    """One peer from start to end. `run()` returns when it was asked to stop or has reached its last epoch."""
+    """One peer from start to end. `run()` returns when it was asked to stop or has reached its last epoch.
+
+    `network_type` is the seam for scripted faults: a subclass may send less, or end the process, at a chosen message."""
+
+    network_type: type[SwarmNetwork] = SwarmNetwork
 
     def __init__(self, mode: str, directory: PeerDirectory, quiet: bool) -> None:
         self.mode, self.directory, self.quiet = mode, directory, quiet
@@ -58,6 +63,7 @@ class Peer:
         self.identity: Identity = open_identity(directory)
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
+        self._leaving = threading.Event()
         self.status: dict[str, Any] = {
             "mode": mode,
             "epoch": 0,
@@ -115,7 +121,7 @@ class Peer:
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
         bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
-        network = await SwarmNetwork.open(
+        network = await self.network_type.open(
             directory.identity,
             host=config.host,
             port=config.port,
@@ -165,6 +171,7 @@ class Peer:
                 None,
                 directory.snapshot,
                 self.emit,
+                may_run=self._may_run,
                 snapshot_seconds=config.snapshot_seconds,
             )
         self.driver = driver = Driver(
@@ -264,7 +271,14 @@ class Peer:
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
 
+    def _may_run(self) -> bool:
+        """Asked by the trainer's thread before each inner step."""
+        if self.config.step_pause_seconds:
+            self._leaving.wait(self.config.step_pause_seconds)
+        return True
+
     async def _leave(self) -> None:
+        self._leaving.set()
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, 8.0)
 
@@ -274,7 +288,8 @@ def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
     return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
 
 
-def main() -> None:
+def main(peer_type: type[Peer] = Peer) -> None:
+    """Entry point of the process; its arguments are those of the command line."""
     parser = argparse.ArgumentParser(description="one peer; started by sparehive join or sparehive seed")
     parser.add_argument("mode", choices=("join", "seed"))
     parser.add_argument("directory", type=Path)
@@ -290,7 +305,7 @@ def main() -> None:
                 level=logging.INFO,
                 format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             )
-            asyncio.run(Peer(arguments.mode, directory, arguments.quiet).run())
+            asyncio.run(peer_type(arguments.mode, directory, arguments.quiet).run())
     except (PeerError, SwarmError, IncentivesError) as error:
         logging.getLogger(__name__).error("%s", error)
         print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
