@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from incentives.errors import IncentivesError
+from incentives.errors import IncentivesError, StorageError
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, write_json
-from peers.errors import PeerError
+from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.history import certificate_messages, receipt_messages
 from peers.identity import Identity, open_identity, recover_account
@@ -36,11 +36,12 @@ from swarm import events
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
-from swarm.errors import RetryError, SwarmError
+from swarm.errors import DiskError, RetryError, SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
@@ -160,6 +161,7 @@ class Peer:
             pinned,
         )
         parts = PartStore(directory.root / "contributions")
+        reception = Reception(run, model.layout.num_values(), parts, notary.hash)
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
         machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
@@ -175,7 +177,16 @@ class Peer:
                 snapshot_seconds=config.snapshot_seconds,
             )
         self.driver = driver = Driver(
-            run, notary, machine, network, content, parts, self.trainer, self.emit, self.accounting.on_receipt, flags
+            run,
+            notary,
+            machine,
+            network,
+            content,
+            reception,
+            self.trainer,
+            self.emit,
+            self.accounting.on_receipt,
+            flags,
         )
         stack.push_async_callback(driver.close)
         await network.join(
@@ -245,6 +256,9 @@ class Peer:
     def _check_health(self) -> None:
         if self.trainer is not None and self.trainer.failure is not None:
             raise RetryError(f"training failed: {self.trainer.failure}")
+        failure = None if self.driver is None else self.driver.failure
+        if isinstance(failure, DiskError | StorageError):
+            raise StartError(str(failure))
         if self.driver is not None and self.driver.failure is not None:
             raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
         if not self.network.node.is_alive:

@@ -133,7 +133,9 @@ class Follower:
             return known
         if certificate.next_root == certificate.prev_root:
             return self.anchor
-        holders = [body.reducers[part % len(body.reducers)] for part in range(len(body.averages))] if body.reducers else []
+        holders = (
+            [body.reducers[part % len(body.reducers)] for part in range(len(body.averages))] if body.reducers else []
+        )
         data = await self._gather(body.averages, holders)
         if data is None:
             return None

@@ -50,8 +50,9 @@ class FaultyNetwork(SwarmNetwork):
 
     def __init__(self, node: Any) -> None:
         super().__init__(node)
-        self._call: tuple[Account, tuple[Account, ...]] | None = None
+        self._call: tuple[Account, tuple[Account, ...], int] | None = None
         self._me: Account = b""
+        self._flags = 0
         self._dying = False
         self._seen = open(self.seen, "ab", buffering=0)  # noqa: SIM115 (ends with the process)
 
@@ -69,7 +70,7 @@ class FaultyNetwork(SwarmNetwork):
         backlog: Callable[[], Iterable[bytes]],
         on_change: Callable[[Account, int, bool], None],
     ) -> None:
-        self._me = account
+        self._me, self._flags = account, flags
 
         def heard(sender: Account, data: bytes) -> bool:
             record = self._note(data)
@@ -87,13 +88,13 @@ class FaultyNetwork(SwarmNetwork):
         self._seen.write(len(data).to_bytes(4, "big") + data)
         signed = unpack(data)
         if isinstance(signed.record, RoundCall) and isinstance(signed.content, CallContent):
-            self._call = (signed.signer, signed.content.reducers)
+            self._call = (signed.signer, signed.content.reducers, signed.record.epoch)
         return signed.record
 
     def _role(self) -> str:
-        if self._call is None:
-            return ""
-        initiator, reducers = self._call
+        if self._call is None or not self._flags:
+            return ""  # a seed has no part in this
+        initiator, reducers, _ = self._call
         return "initiator" if initiator == self._me else "reducer" if self._me in reducers else "contributor"
 
     def _is_due(self, point: str, epoch: int) -> bool:
@@ -146,7 +147,7 @@ class FaultyNetwork(SwarmNetwork):
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self._dying:
             return
-        if self._is_due("mid-scatter", 1 << 30):
+        if self._call is not None and self._is_due("mid-scatter", self._call[2]):
             self._dying = True
             await super().push_parts(account, parts[: max(1, len(parts) // 2)], timeout)
             os.kill(os.getpid(), signal.SIGKILL)
