@@ -54,9 +54,10 @@ STATUS_SECONDS = 0.5
 class Peer:
     """One peer from start to end. `run()` returns when it was asked to stop or has reached its last epoch.
 
-    `network_type` is the seam for scripted faults: a subclass may send less, or end the process, at a chosen message."""
+    The two types are the seam for scripted faults: a subclass may send less or something else, or end the process."""
 
     network_type: type[SwarmNetwork] = SwarmNetwork
+    trainer_type: type[Trainer] = Trainer
 
     def __init__(self, mode: str, directory: PeerDirectory, quiet: bool) -> None:
         self.mode, self.directory, self.quiet = mode, directory, quiet
@@ -149,7 +150,6 @@ class Peer:
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = self.identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
-        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish)
         model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
         content = Content(
             store,
@@ -165,8 +165,9 @@ class Peer:
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
         machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
+        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish, machine.certified_body)
         if not seeding:
-            self.trainer = Trainer(
+            self.trainer = self.trainer_type(
                 run,
                 notary.account,
                 model,

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from peers.cli import main as command_line
 from peers.peer import Peer
 from peers.peer import main as peer_main
 from peers.supervisor import kill_group
+from swarm.averaging.member import Boundary
 from swarm.averaging.records import (
     Account,
     Average,
     CallContent,
+    Contribution,
     Hash,
+    PartLeaf,
     Record,
     RoundCall,
     RoundCertificate,
@@ -33,10 +37,11 @@ from swarm.averaging.records import (
     RoundVote,
 )
 from swarm.averaging.wire import unpack
+from swarm.hashing import sha256
+from swarm.train import Trainer
 from swarm.transport.network import SwarmNetwork
 
-POINTS = ("ready", "mid-scatter", "set", "half-average", "vote", "half-vote", "certificate", "half-certificate")
-ROLES = ("initiator", "reducer", "contributor")
+LATE_SECONDS = 4.0  # after every deadline of tests.faults.swarm.TINY
 
 
 class FaultyNetwork(SwarmNetwork):
@@ -117,8 +122,9 @@ class FaultyNetwork(SwarmNetwork):
         record = self._note(data)
         if self._dying:
             return
-        name = {RoundVote: "vote", RoundCertificate: "certificate", Average: "average"}.get(type(record))
-        if name in ("vote", "certificate"):
+        names = {Contribution: "contribution", RoundVote: "vote", RoundCertificate: "certificate", Average: "average"}
+        name = names.get(type(record))
+        if name in ("contribution", "vote", "certificate"):  # signed and journaled, seen by nobody
             self._die_at(name, record.epoch)
         if name is not None and self._is_due("half-" + name, record.epoch):
             self._send_then_die(data, half=True)
@@ -158,6 +164,56 @@ class FaultyPeer(Peer):
     network_type = FaultyNetwork
 
 
+class HostileNetwork(FaultyNetwork):
+    """Follows the protocol in everything but the rule that `attack` (a file with its name, read each time) names."""
+
+    attack: Path
+
+    @classmethod
+    def breaks(cls, *rules: str) -> bool:
+        return cls.attack.exists() and cls.attack.read_text() in rules
+
+    async def join(self, *arguments: Any) -> None:
+        before, lookup, after = arguments[:6], arguments[6], arguments[7:]
+        await super().join(*before, lambda d: None if self.breaks("hash", "length", "deadline") else lookup(d), *after)
+
+    async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
+        if self.breaks("hash"):
+            parts = [(header, bytes((payload[0] ^ 1,)) + payload[1:]) for header, payload in parts]
+        elif self.breaks("length"):
+            parts = [(header, payload[:-1]) for header, payload in parts]
+        elif self.breaks("deadline"):
+            await asyncio.sleep(LATE_SECONDS)
+        await super().push_parts(account, parts, timeout)
+
+
+class HostileTrainer(Trainer):
+    """Commits to what breaks a rule: its record, its leaves and its bytes agree with each other."""
+
+    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
+        made = await super().boundary(prev_certificate)
+        if made is None:
+            return None
+        parts, norms = list(made.parts), [leaf.squared_norm for leaf in made.leaves]
+        if HostileNetwork.breaks("parts"):
+            parts, norms = parts[:-1], norms[:-1]
+        elif HostileNetwork.breaks("shape"):
+            parts = [part[: len(part) // 2] for part in parts]
+        elif HostileNetwork.breaks("dtype"):
+            parts = [part[:-1] + b"\x80" for part in parts]  # −128 is no code of int8
+        elif HostileNetwork.breaks("finite"):
+            parts = [b"\x00\x7c" + part[2:] for part in parts]  # the first scale is infinite
+        elif HostileNetwork.breaks("norm"):
+            norms = [norm / 4 for norm in norms]
+        leaves = [PartLeaf(i, len(p), sha256(p), n) for i, (p, n) in enumerate(zip(parts, norms, strict=True))]
+        return replace(made, parts=tuple(parts), leaves=tuple(leaves))
+
+
+class HostilePeer(Peer):
+    network_type = HostileNetwork
+    trainer_type = HostileTrainer
+
+
 def _child(order: dict[str, Any]) -> None:
     os.setsid()
     log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
@@ -167,14 +223,12 @@ def _child(order: dict[str, Any]) -> None:
     os.dup2(log, 2)
     argv = order["argv"]
     sys.argv = ["sparehive", *argv]
-    if argv[0] in ("peer", "faulty"):
+    if argv[0] in ("peer", "faulty", "hostile"):
         sys.argv = ["peers.peer", *argv[1:]]
-        if argv[0] == "faulty":
-            FaultyNetwork.script = Path(order["script"])
-            FaultyNetwork.seen = Path(argv[2]) / "seen.bin"
-            peer_main(FaultyPeer)
-        else:
-            peer_main()
+        FaultyNetwork.script = Path(order["script"])
+        FaultyNetwork.seen = Path(argv[2]) / "seen.bin"
+        HostileNetwork.attack = Path(argv[2]) / "attack"
+        peer_main({"peer": Peer, "faulty": FaultyPeer, "hostile": HostilePeer}[argv[0]])
     else:
         command_line()
 

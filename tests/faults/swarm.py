@@ -114,6 +114,7 @@ class PeerProcess:
     directory: PeerDirectory
     script: Path
     mode: str = "join"
+    kind: str = "faulty"
     pid: int = 0
     _events: list[dict[str, Any]] = field(default_factory=list)
     _read: int = 0
@@ -122,7 +123,7 @@ class PeerProcess:
         self.directory.ready.unlink(missing_ok=True)
         log = self.directory.root / "output.log"
         self.pid = self.runner.start(
-            "faulty", self.mode, str(self.directory.root), "--quiet", log=log, script=self.script
+            self.kind, self.mode, str(self.directory.root), "--quiet", log=log, script=self.script
         )
 
     @property
@@ -217,9 +218,10 @@ class Swarm:
     def _peer(self, name: str, mode: str) -> PeerProcess:
         return PeerProcess(self.runner, name, PeerDirectory(self.root / name), self.script, mode)
 
-    def add(self, name: str, config: str = "") -> PeerProcess:
-        """A new peer with `peer.toml` = config, started."""
+    def add(self, name: str, config: str = "", kind: str = "faulty") -> PeerProcess:
+        """A new peer with `config` in its peer.toml, started."""
         peer = self.peers[name] = self._peer(name, "join")
+        peer.kind = kind
         peer.directory.root.mkdir()
         peer.directory.config.write_text("snapshot_seconds = 1.0\nstep_pause_seconds = 0.02\n" + config)
         peer.directory.invite.write_text(self.seed.directory.invite.read_text())
@@ -229,7 +231,7 @@ class Swarm:
     def everyone(self) -> list[PeerProcess]:
         return [self.seed, *self.peers.values()]
 
-    def play(self, case: int, point: str, role: str) -> dict[str, Any]:
+    def play(self, case: str, point: str, role: str) -> dict[str, Any]:
         """Let the first process that comes by `point` in `role` die there; what it left: {"account", "epoch"}."""
         part = self.script.with_suffix(".part")
         epoch = max(p.epoch() for p in self.everyone()) + 1
