@@ -45,6 +45,7 @@ from swarm.optim.codec import wire_bytes
 log = logging.getLogger(__name__)
 ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
 RETRY_SECONDS = 0.3
+MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
 TICK_SECONDS = 0.25
 PROGRESS_SECONDS = 0.5
 
@@ -108,6 +109,7 @@ class Driver:
         self._received: set[Hash] = set()
         self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
+        self._moved_at = time.monotonic()
         self._faults = 0
         self._closed = False
         self.failure: BaseException | None = (
@@ -246,6 +248,7 @@ class Driver:
             elif isinstance(action, messages.FetchAverages):
                 self._spawn(self._prepare(action.proposal, action.averages))
             elif isinstance(action, messages.Adopt):
+                self._moved_at = time.monotonic()
                 self.reception.moved(self.machine.tip, self.machine.voters())
                 self._received = {key for key in self._received if key in self.reception}
                 self.follower.adopt(action)
@@ -276,9 +279,16 @@ class Driver:
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
     def _ready(self) -> dict[Account, int]:
-        """Linked peers that said of late that they train on about the newest anchor. One that is ahead counts (its word comes
-        before its certificate), one that is still catching up does not."""
-        return self._progress.ready(self.network.linked(), self.machine.epoch - 2)
+        """Linked peers that can take part in the round under way, as far as they said. A peer that is drawn and cannot costs
+        everybody an attempt."""
+        return self._progress.ready(self.network.linked(), self._is_behind, self._moved_at + MOVE_SECONDS)
+
+    def _is_behind(self, certificate: Hash) -> bool:
+        """A certificate that holds, but neither is the tip nor comes after it."""
+        lineage, tip = self.machine.lineage, self.machine.tip
+        if certificate == tip or not lineage.valid(certificate):
+            return False
+        return lineage[certificate].certificate.epoch <= lineage[tip].certificate.epoch
 
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1)

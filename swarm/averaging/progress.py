@@ -27,7 +27,7 @@ def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
 class _Word:
     record: Progress
     allowance: float
-    counted_at: float
+    heard_at: float
 
 
 class ProgressBook:
@@ -48,8 +48,8 @@ class ProgressBook:
             return True
         if old.record.sequence >= record.sequence:
             return False
-        old.allowance = min(BURST_RECORDS, old.allowance + (now - old.counted_at) * RECORDS_PER_SECOND)
-        old.counted_at = now
+        old.allowance = min(BURST_RECORDS, old.allowance + (now - old.heard_at) * RECORDS_PER_SECOND)
+        old.heard_at = now
         if old.allowance < 1.0:
             return False
         old.allowance -= 1.0
@@ -72,13 +72,18 @@ class ProgressBook:
             if account in voters and word.record.prev_certificate == prev_certificate
         }
 
-    def ready(self, linked: Collection[Account], epoch: int) -> dict[Account, int]:
-        """Linked peers that said of late that they train on an anchor no older than `epoch`, with their flags."""
+    def ready(self, linked: Collection[Account], is_behind: Callable[[Hash], bool], since: float) -> dict[Account, int]:
+        """Linked peers that said of late that they train, with their flags.
+
+        Who names an anchor that `is_behind` is left out if it said so after `since` (of `clock`: when the swarm moved on, and
+        a moment for the news to get round). Who names an unknown one is ahead: its word came before the certificate."""
         oldest = self._now_ms() - READY_SECONDS * 1000
         return {
             account: word.record.flags
             for account, word in self._words.items()
-            if account in linked and word.record.epoch >= epoch and word.record.sequence >= oldest
+            if account in linked
+            and word.record.sequence >= oldest
+            and not (word.heard_at > since and is_behind(word.record.prev_certificate))
         }
 
 

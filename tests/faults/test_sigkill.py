@@ -60,14 +60,20 @@ def followed(peer: PeerProcess) -> dict[int, str]:
 
 
 def check_agreement(swarm: Swarm) -> None:
-    """One root per certificate, and one lineage."""
+    """One root per certificate, at once; one lineage, once fork choice is through."""
     roots: dict[str, str] = {}
     for peer in swarm.everyone():
         for event in peer.certified():
             assert roots.setdefault(event["id"], event["root"]) == event["root"]
-    lineages = [followed(p) for p in swarm.everyone()]
-    for epoch in range(1, min(max(lineage) for lineage in lineages) + 1):
-        assert len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
+
+    def agree() -> bool:
+        lineages = [followed(p) for p in swarm.everyone()]
+        return all(
+            len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
+            for epoch in range(1, min(max(lineage) for lineage in lineages) + 1)
+        )
+
+    until(agree, SECONDS, "one lineage")
 
 
 def own_certified(peer: PeerProcess) -> set[str]:
