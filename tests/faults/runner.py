@@ -7,13 +7,14 @@ which ends the process with SIGKILL at the message that the script names and not
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,21 +62,10 @@ class FaultyNetwork(SwarmNetwork):
         self._dying = False
         self._seen = open(self.seen, "ab", buffering=0)  # noqa: SIM115 (ends with the process)
 
-    async def join(
-        self,
-        run_id: Hash,
-        account: Account,
-        flags: int,
-        sign_hello: Callable[[bytes], bytes],
-        recover_hello: Callable[[bytes, bytes], Account],
-        initial_peers: Sequence[str],
-        lookup: Callable[[Hash], bytes | None],
-        on_message: Callable[[Account, bytes], bool],
-        on_part: Callable[[Account, bytes, bytes], str],
-        backlog: Callable[[], Iterable[bytes]],
-        on_change: Callable[[Account, int, bool], None],
-    ) -> None:
-        self._me, self._flags = account, flags
+    async def join(self, *arguments: Any, **named: Any) -> None:
+        bound = inspect.signature(SwarmNetwork.join).bind(self, *arguments, **named)
+        self._me, self._flags = bound.arguments["account"], bound.arguments["flags"]
+        on_message = bound.arguments["on_message"]
 
         def heard(sender: Account, data: bytes) -> bool:
             record = self._note(data)
@@ -83,11 +73,14 @@ class FaultyNetwork(SwarmNetwork):
                 return False
             if isinstance(record, RoundSet):
                 self._die_at("set", record.epoch)
-            return on_message(sender, data)
+            return bool(on_message(sender, data))
 
-        await super().join(
-            run_id, account, flags, sign_hello, recover_hello, initial_peers, lookup, heard, on_part, backlog, on_change
-        )
+        bound.arguments["on_message"] = heard
+        self.adjust(bound.arguments)
+        await SwarmNetwork.join(*bound.args, **bound.kwargs)
+
+    def adjust(self, arguments: dict[str, Any]) -> None:
+        """For subclasses: arguments of `join` by name."""
 
     def _note(self, data: bytes) -> Record:
         self._seen.write(len(data).to_bytes(4, "big") + data)
@@ -173,9 +166,9 @@ class HostileNetwork(FaultyNetwork):
     def breaks(cls, *rules: str) -> bool:
         return cls.attack.exists() and cls.attack.read_text() in rules
 
-    async def join(self, *arguments: Any) -> None:
-        before, lookup, after = arguments[:6], arguments[6], arguments[7:]
-        await super().join(*before, lambda d: None if self.breaks("hash", "length", "deadline") else lookup(d), *after)
+    def adjust(self, arguments: dict[str, Any]) -> None:
+        lookup = arguments["lookup"]
+        arguments["lookup"] = lambda d: None if self.breaks("hash", "length", "deadline") else lookup(d)
 
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self.breaks("hash"):
