@@ -66,6 +66,7 @@ class Peer:
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
         self._leaving = threading.Event()
+        self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
             "epoch": 0,
@@ -98,6 +99,7 @@ class Peer:
             self.status["held_out_loss"] = event.loss
         elif isinstance(event, events.Ready):
             self.status["epoch"] = event.epoch
+            self.has_been_ready = True
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -312,6 +314,8 @@ def main(peer_type: type[Peer] = Peer) -> None:
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to speak
+    peer: Peer | None = None
     try:
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
@@ -320,11 +324,14 @@ def main(peer_type: type[Peer] = Peer) -> None:
                 level=logging.INFO,
                 format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             )
-            asyncio.run(peer_type(arguments.mode, directory, arguments.quiet).run())
+            peer = peer_type(arguments.mode, directory, arguments.quiet)
+            asyncio.run(peer.run())
     except (PeerError, SwarmError, IncentivesError) as error:
         logging.getLogger(__name__).error("%s", error)
         print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RetryError) else EXIT_USER_ERROR)
+        # What was well once is worth another try; who has never got in is told why, at once.
+        again = isinstance(error, RetryError) and peer is not None and peer.has_been_ready
+        sys.exit(1 if again else EXIT_USER_ERROR)
     except OSError as error:
         print(f"sparehive: {error.filename or arguments.directory}: {error.strerror}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

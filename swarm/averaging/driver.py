@@ -281,14 +281,7 @@ class Driver:
     def _ready(self) -> dict[Account, int]:
         """Linked peers that can take part in the round under way, as far as they said. A peer that is drawn and cannot costs
         everybody an attempt."""
-        return self._progress.ready(self.network.linked(), self._is_behind, self._moved_at + MOVE_SECONDS)
-
-    def _is_behind(self, certificate: Hash) -> bool:
-        """A certificate that holds, but neither is the tip nor comes after it."""
-        lineage, tip = self.machine.lineage, self.machine.tip
-        if certificate == tip or not lineage.valid(certificate):
-            return False
-        return lineage[certificate].certificate.epoch <= lineage[tip].certificate.epoch
+        return self._progress.ready(self.network.linked(), self.machine.tip, self._moved_at + MOVE_SECONDS)
 
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1)

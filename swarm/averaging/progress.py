@@ -72,18 +72,18 @@ class ProgressBook:
             if account in voters and word.record.prev_certificate == prev_certificate
         }
 
-    def ready(self, linked: Collection[Account], is_behind: Callable[[Hash], bool], since: float) -> dict[Account, int]:
-        """Linked peers that said of late that they train, with their flags.
+    def ready(self, linked: Collection[Account], tip: Hash, since: float) -> dict[Account, int]:
+        """Linked peers that said of late that they train on the anchor of `tip`, with their flags.
 
-        Who names an anchor that `is_behind` is left out if it said so after `since` (of `clock`: when the swarm moved on, and
-        a moment for the news to get round). Who names an unknown one is ahead: its word came before the certificate."""
+        Who named another one after `since` (of `clock`: when the swarm moved on, and a moment for the news to get round) is
+        behind, or on another lineage: it could not take part."""
         oldest = self._now_ms() - READY_SECONDS * 1000
         return {
             account: word.record.flags
             for account, word in self._words.items()
             if account in linked
             and word.record.sequence >= oldest
-            and not (word.heard_at > since and is_behind(word.record.prev_certificate))
+            and (word.heard_at <= since or word.record.prev_certificate == tip)
         }
 
 

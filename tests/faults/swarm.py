@@ -222,7 +222,7 @@ class Swarm:
         """A new peer with `config` in its peer.toml, started."""
         peer = self.peers[name] = self._peer(name, "join")
         peer.kind = kind
-        peer.directory.root.mkdir()
+        peer.directory.root.mkdir(exist_ok=True)
         peer.directory.config.write_text("snapshot_seconds = 1.0\nstep_pause_seconds = 0.02\n" + config)
         peer.directory.invite.write_text(self.seed.directory.invite.read_text())
         peer.start()

@@ -91,19 +91,20 @@ def test_ready_is_who_is_linked_and_spoke_of_late() -> None:
     now = int(clock.milliseconds())
     progress.take(b"a", word(1, now), nobody)
     progress.take(b"b", word(1, now), nobody)
-    assert progress.ready([b"a"], lambda prev: False, 0.0) == {b"a": 3}
+    assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
     clock.seconds += READY_SECONDS + 1
-    assert progress.ready([b"a"], lambda prev: False, 0.0) == {}
+    assert progress.ready([b"a"], TIP, 0.0) == {}
 
 
-def test_who_said_after_the_move_that_it_is_behind_is_not_ready() -> None:
+def test_who_names_another_anchor_after_the_move_is_not_ready() -> None:
     progress, clock = book()
-    old, new = b"\3" * 32, b"\4" * 32
+    old, unknown = b"\3" * 32, b"\4" * 32
     now = int(clock.milliseconds())
-    for peer, prev in ((b"slow", old), (b"silent", old), (b"here", TIP), (b"ahead", new)):
-        progress.take(peer, word(1, now, prev), nobody)
+    for peer in (b"slow", b"silent", b"here", b"elsewhere"):
+        progress.take(peer, word(1, now, old), nobody)
     clock.seconds += 2.0
     moved = clock.seconds - 1.0
     progress.take(b"slow", word(1, now + 2000, old), nobody)
-    ready = progress.ready([b"slow", b"silent", b"here", b"ahead"], lambda prev: prev == old, moved)
-    assert set(ready) == {b"silent", b"here", b"ahead"}
+    progress.take(b"here", word(1, now + 2000, TIP), nobody)
+    progress.take(b"elsewhere", word(1, now + 2000, unknown), nobody)
+    assert set(progress.ready([b"slow", b"silent", b"here", b"elsewhere"], TIP, moved)) == {b"silent", b"here"}
