@@ -20,6 +20,7 @@ from swarm.notary import Notary
 
 log = logging.getLogger(__name__)
 MAX_RECEIVED = 4096  # contributions whose parts we remember having received
+MAX_WAITING = 1024  # contributions whose receipts came before their certificate or their parts
 
 
 def drawn_witnesses(body: RoundBody, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
@@ -40,15 +41,25 @@ class AccountingStatistics:
 
 class Accounting:
     """Writes the ledger of one peer. `on_event` takes the events of `swarm.train`, `on_receipt` the receipts of others;
-    `publish` sends a signed receipt to everyone. All three may be called from different threads."""
+    `publish` sends a signed receipt to everyone; `body_of` gives the body of a certificate that a quorum has signed. All may
+    be called from different threads.
 
-    def __init__(self, notary: Notary, ledger: Ledger, witnesses: int, publish: Callable[[Signed], None]) -> None:
+    Only what a certificate calls for goes to disk: strangers can sign receipts without end."""
+
+    def __init__(
+        self,
+        notary: Notary,
+        ledger: Ledger,
+        witnesses: int,
+        publish: Callable[[Signed], None],
+        body_of: Callable[[Hash], RoundBody | None],
+    ) -> None:
         self.notary, self.ledger, self.witnesses, self.publish = notary, ledger, witnesses, publish
+        self._body_of = body_of
         self._lock = threading.RLock()
         self._received: dict[Hash, bytes] = {}  # contribution → peer
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
-        self._bodies: dict[Hash, RoundBody] = {}
-        self._waiting: dict[Hash, Signed] = {}  # contribution → receipt seen before its certificate or parts
+        self._waiting: dict[Hash, dict[bytes, Signed]] = {}  # contribution → signer → too early
         self._signed = self._witnessed = self._refused = 0
 
     def statistics(self) -> AccountingStatistics:
@@ -68,11 +79,8 @@ class Accounting:
     def _certified(self, event: Certified) -> None:
         self.ledger.add_certificate(values_of(event.certificate), body_bytes(event.body), event.signatures)
         self.ledger.set_tip(event.id)
-        self._bodies[event.id] = event.body
         for leaf in event.body.contributors:
             self._leaves[leaf.contribution] = (event.id, event.certificate.epoch, leaf.units, leaf.peer)
-        while len(self._bodies) > 256:
-            self._bodies.pop(next(iter(self._bodies)))
         while len(self._leaves) > 256 * 64:
             self._leaves.pop(next(iter(self._leaves)))
         if event.own != ZERO_HASH and event.own in self._leaves:
@@ -85,38 +93,50 @@ class Accounting:
             self._retry(leaf.contribution)
 
     def _retry(self, contribution: Hash) -> None:
-        waiting = self._waiting.pop(contribution, None)
-        if waiting is not None:
+        for waiting in self._waiting.pop(contribution, {}).values():
             self.on_receipt(waiting)
+
+    def _wait(self, signed: Signed) -> None:
+        receipt = signed.record
+        assert isinstance(receipt, ContributionReceipt)
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.pop(next(iter(self._waiting)))
+        early = self._waiting.setdefault(receipt.contribution, {})
+        if len(early) <= self.witnesses or signed.signer == receipt.peer:
+            early[signed.signer] = signed
 
     def on_receipt(self, signed: Signed) -> bool:
         """A receipt as its peer or a witness signed it (signature checked). False: it breaks a rule and is not passed on."""
         receipt = signed.record
         assert isinstance(receipt, ContributionReceipt)
         with self._lock:
+            body = self._body_of(receipt.certificate)
+            if body is None:
+                self._wait(signed)
+                return True
+            leaf = next((leaf for leaf in body.contributors if leaf.contribution == receipt.contribution), None)
+            witnesses = drawn_witnesses(body, receipt.peer, self.witnesses)
+            if (
+                leaf is None
+                or (leaf.peer, leaf.units) != (receipt.peer, receipt.units)
+                or signed.signer not in (receipt.peer, *witnesses)
+            ):
+                self._refused += 1
+                return False
             known = self._leaves.get(receipt.contribution)
             if known is None:
-                if signed.signer == receipt.peer:
-                    self._waiting[receipt.contribution] = signed
-                    while len(self._waiting) > 1024:
-                        self._waiting.pop(next(iter(self._waiting)))
-                self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
-                return True
-            certificate, epoch, units, peer = known
-            if (receipt.certificate, receipt.epoch, receipt.units, receipt.peer) != (certificate, epoch, units, peer):
+                self._wait(signed)  # certified, but this peer does not follow that certificate yet
+            elif known[:2] != (receipt.certificate, receipt.epoch):
                 self._refused += 1
                 return False
             self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
-            if signed.signer == peer and peer != self.notary.account:
+            if known is not None and signed.signer == receipt.peer and self.notary.account in witnesses:
                 self._witness(receipt, signed)
             return True
 
     def _witness(self, receipt: ContributionReceipt, signed: Signed) -> None:
-        body = self._bodies.get(receipt.certificate)
-        if body is None or self.notary.account not in drawn_witnesses(body, receipt.peer, self.witnesses):
-            return
         if self._received.get(receipt.contribution) != receipt.peer:
-            self._waiting[receipt.contribution] = signed  # refused until the parts are here, which may be never
+            self._wait(signed)  # refused until the parts are here, which may be never
             self._refused += 1
             return
         if self._sign(receipt):

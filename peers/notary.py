@@ -148,4 +148,4 @@ def _translated() -> Iterator[None]:
     except incentives.errors.InputError as error:
         raise swarm.errors.PeerFault(str(error)) from error
     except incentives.errors.StorageError as error:
-        raise swarm.errors.RetryError(str(error)) from error
+        raise swarm.errors.DiskError(str(error)) from error

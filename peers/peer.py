@@ -12,19 +12,20 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from incentives.errors import IncentivesError
+from incentives.errors import IncentivesError, StorageError
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, write_json
-from peers.errors import PeerError
+from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.history import certificate_messages, receipt_messages
 from peers.identity import Identity, open_identity, recover_account
@@ -35,11 +36,12 @@ from swarm import events
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
-from swarm.errors import RetryError, SwarmError
+from swarm.errors import DiskError, RetryError, SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
@@ -50,7 +52,12 @@ STATUS_SECONDS = 0.5
 
 
 class Peer:
-    """One peer from start to end. `run()` returns when it was asked to stop or has reached its last epoch."""
+    """One peer from start to end. `run()` returns when it was asked to stop or has reached its last epoch.
+
+    The two types are the seam for scripted faults: a subclass may send less or something else, or end the process."""
+
+    network_type: type[SwarmNetwork] = SwarmNetwork
+    trainer_type: type[Trainer] = Trainer
 
     def __init__(self, mode: str, directory: PeerDirectory, quiet: bool) -> None:
         self.mode, self.directory, self.quiet = mode, directory, quiet
@@ -58,6 +65,8 @@ class Peer:
         self.identity: Identity = open_identity(directory)
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
+        self._leaving = threading.Event()
+        self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
             "epoch": 0,
@@ -90,6 +99,7 @@ class Peer:
             self.status["held_out_loss"] = event.loss
         elif isinstance(event, events.Ready):
             self.status["epoch"] = event.epoch
+            self.has_been_ready = True
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -115,7 +125,7 @@ class Peer:
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
         bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
-        network = await SwarmNetwork.open(
+        network = await self.network_type.open(
             directory.identity,
             host=config.host,
             port=config.port,
@@ -142,7 +152,6 @@ class Peer:
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = self.identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
-        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish)
         model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
         content = Content(
             store,
@@ -154,21 +163,33 @@ class Peer:
             pinned,
         )
         parts = PartStore(directory.root / "contributions")
+        reception = Reception(run, model.layout.num_values(), parts, notary.hash)
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
         machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
+        self.accounting = Accounting(notary, ledger, run.witnesses, self._publish, machine.certified_body)
         if not seeding:
-            self.trainer = Trainer(
+            self.trainer = self.trainer_type(
                 run,
                 notary.account,
                 model,
                 None,
                 directory.snapshot,
                 self.emit,
+                may_run=self._may_run,
                 snapshot_seconds=config.snapshot_seconds,
             )
         self.driver = driver = Driver(
-            run, notary, machine, network, content, parts, self.trainer, self.emit, self.accounting.on_receipt, flags
+            run,
+            notary,
+            machine,
+            network,
+            content,
+            reception,
+            self.trainer,
+            self.emit,
+            self.accounting.on_receipt,
+            flags,
         )
         stack.push_async_callback(driver.close)
         await network.join(
@@ -238,6 +259,9 @@ class Peer:
     def _check_health(self) -> None:
         if self.trainer is not None and self.trainer.failure is not None:
             raise RetryError(f"training failed: {self.trainer.failure}")
+        failure = None if self.driver is None else self.driver.failure
+        if isinstance(failure, DiskError | StorageError):
+            raise StartError(str(failure))
         if self.driver is not None and self.driver.failure is not None:
             raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
         if not self.network.node.is_alive:
@@ -264,7 +288,14 @@ class Peer:
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
 
+    def _may_run(self) -> bool:
+        """Asked by the trainer's thread before each inner step."""
+        if self.config.step_pause_seconds:
+            self._leaving.wait(self.config.step_pause_seconds)
+        return True
+
     async def _leave(self) -> None:
+        self._leaving.set()
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, 8.0)
 
@@ -274,7 +305,8 @@ def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
     return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
 
 
-def main() -> None:
+def main(peer_type: type[Peer] = Peer) -> None:
+    """Entry point of the process; its arguments are those of the command line."""
     parser = argparse.ArgumentParser(description="one peer; started by sparehive join or sparehive seed")
     parser.add_argument("mode", choices=("join", "seed"))
     parser.add_argument("directory", type=Path)
@@ -282,6 +314,8 @@ def main() -> None:
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to speak
+    peer: Peer | None = None
     try:
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
@@ -290,11 +324,14 @@ def main() -> None:
                 level=logging.INFO,
                 format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             )
-            asyncio.run(Peer(arguments.mode, directory, arguments.quiet).run())
+            peer = peer_type(arguments.mode, directory, arguments.quiet)
+            asyncio.run(peer.run())
     except (PeerError, SwarmError, IncentivesError) as error:
         logging.getLogger(__name__).error("%s", error)
         print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RetryError) else EXIT_USER_ERROR)
+        # What was well once is worth another try; who has never got in is told why, at once.
+        again = isinstance(error, RetryError) and peer is not None and peer.has_been_ready
+        sys.exit(1 if again else EXIT_USER_ERROR)
     except OSError as error:
         print(f"sparehive: {error.filename or arguments.directory}: {error.strerror}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

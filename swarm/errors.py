@@ -4,6 +4,7 @@ SwarmError
 ├── InputError         fix the input: field, value and remedy are in the message
 ├── RoundError         skip this round
 ├── RetryError         try later
+│   └── DiskError      the disk refuses: stop before anything else is signed, free some space, start again
 └── PeerFault          drop the peer: what it sent breaks a rule
     └── BadSignature
 Equivocation           (a SwarmError) the journal already holds another digest for this subject
@@ -29,6 +30,11 @@ class RoundError(SwarmError):
 
 class RetryError(SwarmError):
     """Not now: a peer, the disk or the network is not ready. Try again later."""
+
+
+class DiskError(RetryError):
+    """The disk does not take what has to be on it. Nothing was signed, nothing half-written counts; who relies on the disk
+    stops, and goes on from what is there once it has been started again."""
 
 
 class PeerFault(SwarmError):

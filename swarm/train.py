@@ -71,8 +71,11 @@ class Trainer:
         """Before `start`: take up the snapshot if there is one; units below `first_unit` are used up either way."""
         self.first_unit = first_unit
         self.member = MemberState.load(self.snapshot, self.model.flat, self.inner)
-        if self.member is not None and self.member.pending and self.member.own == bytes(32):
+        member = self.member
+        if member is not None and member.pending and member.own == bytes(32):
             self.member = None  # stopped between a boundary and its signature: begin anew
+        elif member is not None and member.next_unit - member.units < first_unit:
+            self.member = None  # killed between a signature and the snapshot: its units would be contributed twice
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self.run, name="training", daemon=True)

@@ -15,12 +15,11 @@ from typing import Any, Protocol
 from swarm import events
 from swarm.averaging import messages, wire
 from swarm.averaging.commitments import merges_hash, parts_root
-from swarm.averaging.contribution import check_part
 from swarm.averaging.follow import Follower
 from swarm.averaging.machine import RoundMachine
 from swarm.averaging.member import AnchorSource, Boundary, Member
-from swarm.averaging.parts import PartStore
-from swarm.averaging.progress import swarm_units
+from swarm.averaging.progress import ProgressBook, swarm_units
+from swarm.averaging.reception import LATER, Reception
 from swarm.averaging.records import (
     ZERO_ACCOUNT,
     ZERO_HASH,
@@ -29,6 +28,7 @@ from swarm.averaging.records import (
     Contribution,
     ContributionContent,
     ContributionReceipt,
+    ContributorLeaf,
     Hash,
     Progress,
     Record,
@@ -38,15 +38,16 @@ from swarm.averaging.records import (
 from swarm.averaging.states import States, reduce_part, weights
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import Equivocation, PeerFault, SwarmError
+from swarm.errors import DiskError, Equivocation, PeerFault, RetryError, SwarmError
 from swarm.notary import Notary
-from swarm.optim.codec import part_slices
+from swarm.optim.codec import wire_bytes
 
 log = logging.getLogger(__name__)
-PUSH_SECONDS = 20.0
+ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
+RETRY_SECONDS = 0.3
+MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
 TICK_SECONDS = 0.25
 PROGRESS_SECONDS = 0.5
-READY_SECONDS = 15.0  # a progress record older than this says nothing
 
 
 class Network(Protocol):
@@ -87,31 +88,33 @@ class Driver:
         machine: RoundMachine,
         network: Network,
         anchors: AnchorSource,
-        parts: PartStore,
+        reception: Reception,
         member: Member | None,
         emit: Callable[[events.Event], None],
         on_receipt: Callable[[Signed], bool],
         flags: int,
     ) -> None:
         self.config, self.notary, self.machine, self.network = config, notary, machine, network
-        self.anchors, self.parts, self.member, self.emit, self.on_receipt = anchors, parts, member, emit, on_receipt
+        self.anchors, self.member, self.emit, self.on_receipt = anchors, member, emit, on_receipt
+        self.reception, self.parts = reception, reception.parts
         self.flags = flags
         self.states = States(config)
         self.run_id = config.run_id
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[messages.Timer, asyncio.TimerHandle] = {}
-        self._contributions: dict[Hash, Signed] = {}
-        self._progress: dict[Account, Progress] = {}
+        self._progress = ProgressBook(time.monotonic, lambda: time.time() * 1000)
         self._own: dict[tuple[Hash, int], Hash] = {}
-        self._held: dict[Hash, set[int]] = {}  # contribution → part indices that passed, here
-        self._early: dict[Hash, list[tuple[int, bytes]]] = {}  # parts that came before their contribution
+        self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
         self._received: set[Hash] = set()
         self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
+        self._moved_at = time.monotonic()
         self._faults = 0
         self._closed = False
-        self.failure: BaseException | None = None  # of a task that may not end; the peer is to be started again
+        self.failure: BaseException | None = (
+            None  # of a task that may not end, or of the disk; the peer is to be started again
+        )
         self.follower = Follower(config, notary.account, self.states, anchors, member, emit, self._gather)
 
     @property
@@ -173,10 +176,17 @@ class Driver:
             await work
         except asyncio.CancelledError:
             raise
+        except DiskError as error:
+            self._fail(error)
         except SwarmError as error:
             self._blame(ZERO_ACCOUNT, str(error))
         except Exception as error:
-            log.exception("a task of the round failed")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """What was refused to be written may not be signed or shown to others: this peer has to stop."""
+        if self.failure is None:
+            log.error("this peer cannot go on", exc_info=error)
             self.failure = error
 
     def _blame(self, account: Account, reason: str) -> None:
@@ -186,24 +196,22 @@ class Driver:
 
     # -- messages -----------------------------------------------------------------------------------------------------
     def on_message(self, sender: Account, data: bytes) -> bool:
-        """A flooded message; whether it may be passed on. Called by the gossip layer in the loop."""
+        """A flooded message; whether it may be passed on. Called by the gossip layer in the loop. Raises nothing."""
         try:
-            signed = wire.unpack(data)
-            if (
-                signed.record.run_id != self.run_id
-                or self.notary.recover(signed.record, signed.signature) != signed.signer
-            ):
-                raise PeerFault("a record of another run or with a wrong signature")
+            return self._take(data)
         except PeerFault as error:
             self._blame(sender, str(error))
-            return False
+        except Exception as error:
+            self._fail(error)
+        return False
+
+    def _take(self, data: bytes) -> bool:
+        signed = wire.unpack(data)
         record = signed.record
+        if record.run_id != self.run_id or self.notary.recover(record, signed.signature) != signed.signer:
+            raise PeerFault("a record of another run or with a wrong signature")
         if isinstance(record, Progress):
-            old = self._progress.get(signed.signer)
-            if old is not None and old.sequence >= record.sequence:
-                return False
-            self._progress[signed.signer] = record
-            return True
+            return self._progress.take(signed.signer, record, self._members)
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
         if isinstance(record, Contribution):
@@ -212,20 +220,14 @@ class Driver:
         self._act(self.machine.receive(signed))
         return self._faults == faults
 
+    def _members(self) -> set[Account]:
+        return {*self.network.linked(), *self.machine.voters()}
+
     def _learn(self, signed: Signed) -> None:
-        record, content = signed.record, signed.content
-        assert isinstance(record, Contribution)
-        if not isinstance(content, ContributionContent) or parts_root(content.parts) != record.parts_root:
-            return  # the machine says so too
-        key = self.notary.hash(record)
-        if key not in self._contributions:
-            self._contributions[key] = signed
-            while len(self._contributions) > 1024:
-                gone = next(iter(self._contributions))
-                del self._contributions[gone]
-                self._held.pop(gone, None)
-            for index, payload in self._early.pop(key, []):
-                self._take_part(signed.signer, key, index, payload)
+        if self.reception.learn(signed):
+            key = self.notary.hash(signed.record)
+            for sender, index, payload in self.reception.take_early(key):
+                self._take_part(sender, key, index, payload)
 
     def _act(self, actions: Sequence[messages.Action]) -> None:
         for action in actions:
@@ -246,7 +248,9 @@ class Driver:
             elif isinstance(action, messages.FetchAverages):
                 self._spawn(self._prepare(action.proposal, action.averages))
             elif isinstance(action, messages.Adopt):
-                self._received &= set(self._contributions)
+                self._moved_at = time.monotonic()
+                self.reception.moved(self.machine.tip, self.machine.voters())
+                self._received = {key for key in self._received if key in self.reception}
                 self.follower.adopt(action)
             elif isinstance(action, messages.Blame):
                 self._blame(action.account, action.reason)
@@ -260,27 +264,24 @@ class Driver:
         def fire() -> None:
             self._timers.pop(timer, None)
             if not self._closed:
-                self._act(self.machine.timeout(timer))
+                try:
+                    self._act(self.machine.timeout(timer))
+                except Exception as error:
+                    self._fail(error)
 
         self._timers[timer] = asyncio.get_running_loop().call_later(action.seconds, fire)
 
     # -- own progress -------------------------------------------------------------------------------------------------
     def _swarm_units(self) -> int:
-        units = {a: p.units for a, p in self._progress.items() if p.prev_certificate == self.tip}
+        units = self._progress.units(self.machine.voters(), self.tip)
         if self.member is not None:
             units[self.notary.account] = self.member.units_done()
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
     def _ready(self) -> dict[Account, int]:
-        """Linked peers that said of late that they train on about the newest anchor. One that is ahead counts (its word comes
-        before its certificate), one that is still catching up does not."""
-        linked = self.network.linked()
-        old = (time.time() - READY_SECONDS) * 1000
-        return {
-            account: progress.flags
-            for account, progress in self._progress.items()
-            if account in linked and progress.epoch >= self.machine.epoch - 2 and progress.sequence >= old
-        }
+        """Linked peers that can take part in the round under way, as far as they said. A peer that is drawn and cannot costs
+        everybody an attempt."""
+        return self._progress.ready(self.network.linked(), self.machine.tip, self._moved_at + MOVE_SECONDS)
 
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1)
@@ -313,8 +314,7 @@ class Driver:
             if self.machine.tip != prev or time.monotonic() > deadline:
                 return
             made = await self.member.boundary(prev)
-        for part in made.parts:
-            self.parts.keep(part)
+        await asyncio.to_thread(self.parts.keep_all, made.parts)
         record = Contribution(
             self.run_id,
             call.record.epoch,
@@ -343,96 +343,99 @@ class Driver:
         while len(self._own) > 64:
             self._own.pop(next(iter(self._own)))
         self._learn(signed)
-        self._held[key] = {leaf.index for leaf in made.leaves}
+        self.reception.hold_all(key)
         self.emit(events.Contributed(signed))
         self._act(self.machine.contributed(signed))
 
     # -- scatter and collect ------------------------------------------------------------------------------------------
     async def _scatter(self, call: Signed) -> None:
         key = self._own.get((call.record.prev_certificate, call.record.epoch))  # type: ignore[union-attr]
-        own = self._contributions.get(key) if key else None
-        if own is None or key is None:
+        if key is None or key not in self.reception:
             return
-        assert isinstance(own.content, ContributionContent)
         assert isinstance(call.content, CallContent)
         reducers = call.content.reducers
         for position, reducer in enumerate(reducers):
             if reducer == self.notary.account:
                 continue
             payload = []
-            for leaf in own.content.parts:
+            for leaf in self.reception.content(key).parts:
                 if leaf.index % len(reducers) == position:
                     data = self.parts.get(leaf.digest)
                     if data is not None:
                         payload.append((key + leaf.index.to_bytes(4, "big"), data))
             if payload:
-                self._spawn(self.network.push_parts(reducer, payload, PUSH_SECONDS))
+                self._spawn(self._push(call, reducer, payload))
         self._reconsider(key)
 
+    async def _push(self, call: Signed, reducer: Account, payload: Sequence[tuple[bytes, bytes]]) -> None:
+        """Again while the reducer has no link or does not know the contribution yet; not beyond the round."""
+        seconds = self.config.rounds.contribute_seconds
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                await self.network.push_parts(reducer, payload, seconds)
+                return
+            except (RetryError, PeerFault) as error:
+                if isinstance(error, PeerFault) and LATER not in str(error):
+                    raise
+                if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:  # type: ignore[union-attr]
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
     def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        """A pushed part; "" or why it was refused. The sender may be any member: the digest decides."""
+        """A pushed part; "" or why it was refused. The sender may be any member, who need not be the contributor: the digest
+        decides. Raises nothing."""
+        if sender not in self.network.linked():
+            return "member: no link with the sender; link up first"
         if len(header) != 36:
             return "header: 36 bytes expected"
         key, index = header[:32], int.from_bytes(header[32:], "big")
-        if key not in self._contributions:
-            early = self._early.setdefault(key, [])
-            if len(self._early) > 64 or len(early) > 4096:
-                self._early.pop(next(iter(self._early)))
-                return "too many parts of unknown contributions"
-            early.append((index, payload))
-            return ""
+        if key not in self.reception:
+            return self.reception.early(sender, key, index, payload)
         return self._take_part(sender, key, index, payload)
 
     def _take_part(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
-        content = self._contributions[key].content
-        assert isinstance(content, ContributionContent)
-        if index in self._held.get(key, set()):
-            return ""
         try:
-            if not 0 <= index < len(content.parts) or self.anchor is None:
-                raise PeerFault(f"part {index}: the contribution has {len(content.parts)} parts")
-            slices = part_slices(self.anchor.parameters.numel(), self.config.codec.part_values)
-            if len(content.parts) != len(slices):
-                raise PeerFault(f"parts: {len(content.parts)} given, the model has {len(slices)}")
-            size = slices[index].stop - slices[index].start
-            check_part(content.parts[index], payload, size, self.config.codec.contribution)
+            if self.reception.take(key, index, payload):
+                self._reconsider(key)
         except PeerFault as error:
             self._blame(sender, str(error))
             return str(error)
-        self.parts.put(payload)
-        self._held.setdefault(key, set()).add(index)
-        self._reconsider(key)
+        except Exception as error:
+            self._fail(error)
+            return "later: this peer has to stop"
         return ""
 
     async def _collect(self, call: Signed) -> None:
-        """As reducer: parts that are here already count; missing ones are asked for from whoever holds them."""
-        for key in list(self._contributions):
+        """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's
+        in a task of its own, so that one who answers slowly or never keeps nobody else waiting."""
+        prev: Hash = call.record.prev_certificate  # type: ignore[union-attr]
+        for key in self.reception.on_tip(prev):
             self._reconsider(key)
-        while self._call is call and call.record.prev_certificate == self.tip:  # type: ignore[union-attr]
-            await asyncio.sleep(1.0)
-            for key, signed in list(self._contributions.items()):
-                if signed.record.prev_certificate != self.tip:  # type: ignore[union-attr]
-                    continue
-                missing = self._missing(call, key)
-                if missing:
-                    assert isinstance(signed.content, ContributionContent)
-                    digests = [signed.content.parts[i].digest for i in missing]
-                    size = sum(signed.content.parts[i].length for i in missing)
-                    found = await self.network.fetch([signed.signer], digests, size, 10.0)
-                    for i in missing:
-                        if signed.content.parts[i].digest in found:
-                            self._take_part(signed.signer, key, i, found[signed.content.parts[i].digest])
+        while self._call is call and prev == self.machine.tip:
+            await asyncio.sleep(ASK_SECONDS)
+            for key in self.reception.on_tip(prev):
+                if key not in self._fetching and self._missing(call, key):
+                    self._fetching.add(key)
+                    self._spawn(self._ask(call, key))
+
+    async def _ask(self, call: Signed, key: Hash) -> None:
+        try:
+            signed, content = self.reception.get(key), self.reception.content(key)
+            assert signed is not None
+            leaves = [content.parts[i] for i in self._missing(call, key)]
+            size = sum(min(leaf.length, wire_bytes(self.config.codec.part_values, "int8")) for leaf in leaves)
+            seconds = self.config.rounds.contribute_seconds
+            found = await self.network.fetch([signed.signer], [leaf.digest for leaf in leaves], size, seconds)
+            for leaf in leaves:
+                if leaf.digest in found and key in self.reception:
+                    self._take_part(signed.signer, key, leaf.index, found[leaf.digest])
+        finally:
+            self._fetching.discard(key)
 
     def _missing(self, call: Signed, key: Hash) -> list[int]:
-        content = self._contributions[key].content
-        assert isinstance(content, ContributionContent)
         assert isinstance(call.content, CallContent)
-        reducers = call.content.reducers
-        if self.notary.account not in reducers:
-            return []
-        mine = reducers.index(self.notary.account)
-        held = self._held.get(key, set())
-        return [leaf.index for leaf in content.parts if leaf.index % len(reducers) == mine and leaf.index not in held]
+        return self.reception.missing(key, call.content.reducers, self.notary.account)
 
     def _reconsider(self, key: Hash) -> None:
         call = self._call
@@ -442,17 +445,13 @@ class Driver:
             or self.notary.account not in call.content.reducers
         ):
             return
-        signed = self._contributions[key]
-        if signed.record.prev_certificate != call.record.prev_certificate or self._missing(call, key):  # type: ignore[union-attr]
+        signed, prev = self.reception.get(key), call.record.prev_certificate  # type: ignore[union-attr]
+        if signed is None or signed.record.prev_certificate != prev or self._missing(call, key):  # type: ignore[union-attr]
             return
         if key not in self._received and signed.signer != self.notary.account:
             self._received.add(key)
             self.emit(events.PartsReceived(key, signed.signer))
-        complete = frozenset(
-            k
-            for k, s in self._contributions.items()
-            if s.record.prev_certificate == call.record.prev_certificate and not self._missing(call, k)  # type: ignore[union-attr]
-        )
+        complete = frozenset(k for k in self.reception.on_tip(prev) if not self._missing(call, k))
         self._act(self.machine.report(complete))
 
     # -- averages -----------------------------------------------------------------------------------------------------
@@ -460,34 +459,35 @@ class Driver:
         body = self.machine.body(prev)
         return 0.0 if body is None else body.median_norm
 
+    def _contents(self, leaves: Sequence[ContributorLeaf]) -> list[ContributionContent] | None:
+        """Of the contributions of a set; None when one is not known here."""
+        if any(leaf.contribution not in self.reception for leaf in leaves):
+            log.warning("a set names a contribution that is not known here")
+            return None
+        return [self.reception.content(leaf.contribution) for leaf in leaves]
+
     async def _reduce(self, proposal: Signed) -> None:
         content = proposal.content
         assert isinstance(content, SetContent)
-        if self.anchor is None or self.notary.account not in content.reducers:
+        contents = self._contents(content.contributors)
+        if contents is None or self.notary.account not in content.reducers:
             return
-        slices = part_slices(self.anchor.parameters.numel(), self.config.codec.part_values)
-        contributions = [self._contributions[leaf.contribution] for leaf in content.contributors]
-        contents = [c.content for c in contributions if isinstance(c.content, ContributionContent)]
         prev = proposal.record.prev_certificate  # type: ignore[union-attr]
         max_units = self.config.rounds.max_units_per_contribution
         factors = weights(content.contributors, contents, self._previous_median(prev), max_units).factors
         mine = content.reducers.index(self.notary.account)
         loop = asyncio.get_running_loop()
-        for index, where in enumerate(slices):
+        for index, where in enumerate(self.reception.slices):
             if index % len(content.reducers) != mine:
                 continue
-            wires = [self.parts.get(c.parts[index].digest) for c in contents]
-            if any(w is None for w in wires):
+            digests = [c.parts[index].digest for c in contents]
+            holders = [leaf.peer for leaf in content.contributors]
+            wires = await self._gather(digests, holders)  # all here, unless memory was short
+            if wires is None:
                 return
             size = where.stop - where.start
             data = await loop.run_in_executor(
-                self._pool,
-                reduce_part,
-                self.config,
-                size,
-                content.contributors,
-                [w for w in wires if w is not None],
-                factors,
+                self._pool, reduce_part, self.config, size, content.contributors, wires, factors
             )
             digest = self.parts.put(data)
             self._act(self.machine.averaged(proposal, index, len(data), digest))
@@ -497,20 +497,14 @@ class Driver:
         content, record = proposal.content, proposal.record
         assert isinstance(content, SetContent)
         prev: Hash = record.prev_certificate  # type: ignore[union-attr]
-        anchor = self.states.get(prev)
-        if anchor is None:
+        anchor, contents = self.states.get(prev), self._contents(content.contributors)
+        if anchor is None or contents is None:
             return
         digests = [digest for digest, _ in averages]
         holders = [holder for _, holder in averages]
         data = await self._gather(digests, holders)
         if data is None:
             return
-        contents = []
-        for leaf in content.contributors:
-            known = self._contributions.get(leaf.contribution)
-            if known is None or not isinstance(known.content, ContributionContent):
-                return
-            contents.append(known.content)
         max_units = self.config.rounds.max_units_per_contribution
         found = weights(content.contributors, contents, self._previous_median(prev), max_units)
         units = sum(min(leaf.units, max_units) for leaf in content.contributors)
@@ -522,7 +516,10 @@ class Driver:
         self._act(actions)
 
     async def _gather(self, digests: Sequence[Hash], holders: Sequence[Account]) -> list[bytes] | None:
-        deadline = time.monotonic() + self.config.rounds.average_seconds + self.config.rounds.vote_seconds
+        """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time."""
+        rounds = self.config.rounds
+        deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
+        largest = wire_bytes(self.config.codec.part_values, "int8")
         have: dict[Hash, bytes] = {}
         while True:
             for digest in digests:
@@ -532,14 +529,15 @@ class Driver:
             missing = [d for d in digests if d not in have]
             if not missing:
                 return [have[d] for d in digests]
-            if time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return None
             by_holder: dict[Account, list[Hash]] = {}
             for digest, holder in zip(digests, holders or [ZERO_ACCOUNT] * len(digests), strict=True):
                 if digest in missing:
                     by_holder.setdefault(holder, []).append(digest)
             results = await asyncio.gather(
-                *(self.network.fetch([h], wanted, 64 * 2**20, 10.0) for h, wanted in by_holder.items()),
+                *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
                 return_exceptions=True,
             )
             for result in results:
@@ -548,7 +546,7 @@ class Driver:
                         self.parts.put(payload)
                         have[digest] = payload
             if any(d not in have for d in digests):
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(RETRY_SECONDS)
 
 
 __all__ = ["AnchorSource", "Boundary", "Driver", "DriverStatistics", "Member", "Network"]

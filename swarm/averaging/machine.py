@@ -169,6 +169,10 @@ class RoundMachine:
         entry = self.lineage.entries.get(identity)
         return None if entry is None else entry.body
 
+    def certified_body(self, identity: Hash) -> RoundBody | None:
+        """Of a certificate that a quorum has signed, on any branch."""
+        return self.lineage[identity].body if self.lineage.valid(identity) else None
+
     def leader(self, attempt: int) -> Account:
         """The first-ranked voter; after a time-out the next of the same order, so that a dead one is not drawn twice."""
         order = draw_order(self.tip, self.epoch, 0, self.voters())

@@ -3,24 +3,29 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 from swarm.averaging.records import Hash
-from swarm.errors import RetryError
+from swarm.errors import DiskError
 from swarm.hashing import sha256
 
 
 class PartStore:
     """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts).
 
-    Thread-safe. `keep` raises `RetryError` where the disk is full; nothing half-written is left."""
+    Thread-safe. `keep` raises `DiskError` where the disk is full; nothing half-written is left."""
 
     def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20, keep_files: int = 4096) -> None:
         self._directory, self._limit, self._keep_files = directory, memory_bytes, keep_files
         self._lock = threading.Lock()
+        self._disk = threading.Lock()  # apart, so that nobody waits for an fsync to read from memory
         self._parts: OrderedDict[Hash, bytes] = OrderedDict()
         self._size = 0
         directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob("*.part"):
+            left.unlink(missing_ok=True)
+        self._files = OrderedDict.fromkeys(p.name for p in sorted(directory.iterdir(), key=lambda p: p.stat().st_mtime))
 
     def put(self, wire: bytes) -> Hash:
         """Remember `wire`, forgetting the oldest beyond the limit; its digest."""
@@ -34,11 +39,18 @@ class PartStore:
                     self._size -= len(old)
         return digest
 
+    def keep_all(self, wires: Sequence[bytes]) -> None:
+        """`keep` each, in order."""
+        for wire in wires:
+            self.keep(wire)
+
     def keep(self, wire: bytes) -> Hash:
-        """`put`, and write it to disk for `get` after a restart."""
+        """`put`, and write it to disk for `get` after a restart; the oldest beyond `keep_files` goes."""
         digest = self.put(wire)
         path = self._directory / digest.hex()
-        if not path.exists():
+        with self._disk:
+            if path.name in self._files:
+                return digest
             part = path.with_suffix(".part")
             try:
                 with open(part, "wb") as handle:
@@ -48,12 +60,13 @@ class PartStore:
                 os.replace(part, path)
             except OSError as error:
                 part.unlink(missing_ok=True)
-                raise RetryError(
+                raise DiskError(
                     f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
                 ) from None
-            files = sorted(self._directory.iterdir(), key=lambda p: p.stat().st_mtime)
-            for old in files[: max(0, len(files) - self._keep_files)]:
-                old.unlink(missing_ok=True)
+            self._files[path.name] = None
+            while len(self._files) > self._keep_files:
+                old, _ = self._files.popitem(last=False)
+                (self._directory / old).unlink(missing_ok=True)
         return digest
 
     def get(self, digest: Hash) -> bytes | None:

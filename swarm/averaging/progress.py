@@ -1,8 +1,14 @@
-"""When is an epoch's work done? From signed progress records: bounded, so that no single peer can end or prolong it."""
+"""When is an epoch's work done, and who trains? From signed progress records: bounded in number, size and rate, so that no
+single peer can end or prolong an epoch, and strangers cannot fill the memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
-from swarm.averaging.records import Account
+from swarm.averaging.records import Account, Hash, Progress
+
+MAX_PEERS = 1024
+RECORDS_PER_SECOND, BURST_RECORDS = 8.0, 24.0
+READY_SECONDS = 15.0  # a record older than this says nothing
 
 
 def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
@@ -15,3 +21,70 @@ def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
         bound = max(1, 4 * said[(len(said) - 1) // 2])
         said = [min(value, bound) for value in said]
     return sum(said)
+
+
+@dataclass
+class _Word:
+    record: Progress
+    allowance: float
+    heard_at: float
+
+
+class ProgressBook:
+    """The newest progress record of each peer. `clock` in seconds, of any origin; `now_ms` is unix time in milliseconds."""
+
+    def __init__(self, clock: Callable[[], float], now_ms: Callable[[], float]) -> None:
+        self._clock, self._now_ms = clock, now_ms
+        self._words: dict[Account, _Word] = {}
+
+    def take(self, signer: Account, record: Progress, members: Callable[[], Collection[Account]]) -> bool:
+        """Remember it; False (do not pass it on): old, too many of one signer, or of a stranger where the book is full.
+        `members`: voters and linked peers, who always find room."""
+        now, old = self._clock(), self._words.get(signer)
+        if old is None:
+            if len(self._words) >= MAX_PEERS and not self._make_room(signer, members()):
+                return False
+            self._words[signer] = _Word(record, BURST_RECORDS, now)
+            return True
+        if old.record.sequence >= record.sequence:
+            return False
+        old.allowance = min(BURST_RECORDS, old.allowance + (now - old.heard_at) * RECORDS_PER_SECOND)
+        old.heard_at = now
+        if old.allowance < 1.0:
+            return False
+        old.allowance -= 1.0
+        old.record = record
+        return True
+
+    def _make_room(self, signer: Account, members: Collection[Account]) -> bool:
+        stranger = next((a for a in self._words if a not in members), None)
+        if signer not in members or stranger is None:
+            return False
+        del self._words[stranger]
+        return True
+
+    def units(self, voters: Collection[Account], prev_certificate: Hash) -> dict[Account, int]:
+        """What voters say that they have done since `prev_certificate`: only who had a part in the last certificate has a
+        say in when the next one comes, or else a stranger's hundred keys would have it."""
+        return {
+            account: word.record.units
+            for account, word in self._words.items()
+            if account in voters and word.record.prev_certificate == prev_certificate
+        }
+
+    def ready(self, linked: Collection[Account], tip: Hash, since: float) -> dict[Account, int]:
+        """Linked peers that said of late that they train on the anchor of `tip`, with their flags.
+
+        Who named another one after `since` (of `clock`: when the swarm moved on, and a moment for the news to get round) is
+        behind, or on another lineage: it could not take part."""
+        oldest = self._now_ms() - READY_SECONDS * 1000
+        return {
+            account: word.record.flags
+            for account, word in self._words.items()
+            if account in linked
+            and word.record.sequence >= oldest
+            and (word.heard_at <= since or word.record.prev_certificate == tip)
+        }
+
+
+__all__ = ["ProgressBook", "swarm_units"]

@@ -4,12 +4,12 @@ import os
 import threading
 from pathlib import Path
 
-from swarm.errors import RetryError
+from swarm.errors import DiskError, RetryError
 from swarm.hashing import sha256
 
 
 class BlockStore:
-    """Thread-safe. `put` raises `RetryError` where the quota or the disk is full; nothing half-written is ever read."""
+    """Thread-safe. `put` raises `RetryError` where the quota is full, `DiskError` where the disk is; nothing half-written is ever read."""
 
     def __init__(self, directory: Path, quota_bytes: int) -> None:
         self._directory, self._quota = directory, quota_bytes
@@ -42,7 +42,7 @@ class BlockStore:
                 os.replace(part, path)
             except OSError as error:
                 part.unlink(missing_ok=True)
-                raise RetryError(
+                raise DiskError(
                     f"{self._directory}: a block cannot be written ({error.strerror}); free some disk"
                 ) from None
             self._size += len(data)

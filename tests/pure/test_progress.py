@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.averaging.progress import swarm_units
+from swarm.averaging.progress import BURST_RECORDS, MAX_PEERS, READY_SECONDS, ProgressBook, swarm_units
+from swarm.averaging.records import Progress
 
 accounts = st.binary(min_size=20, max_size=20)
 
@@ -21,3 +22,89 @@ def test_from_three_peers_on_one_loud_peer_cannot_end_the_epoch() -> None:
 @given(st.dictionaries(accounts, st.integers(-5, 10**9), max_size=8), st.integers(1, 100))
 def test_the_sum_stays_within_peers_times_cap(units: dict[bytes, int], cap: int) -> None:
     assert 0 <= swarm_units(units, cap) <= len(units) * cap
+
+
+TIP = b"\2" * 32
+
+
+class Clock:
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def milliseconds(self) -> float:
+        return self.seconds * 1000
+
+
+def word(units: int, sequence: int, prev: bytes = TIP, epoch: int = 5) -> Progress:
+    return Progress(b"\1" * 32, epoch, prev, units, sequence, 3)
+
+
+def book() -> tuple[ProgressBook, Clock]:
+    clock = Clock()
+    return ProgressBook(clock, clock.milliseconds), clock
+
+
+def nobody() -> set[bytes]:
+    return set()
+
+
+def test_the_newest_word_counts_and_an_old_one_is_not_passed_on() -> None:
+    progress, _ = book()
+    assert progress.take(b"a", word(1, 10), nobody)
+    assert progress.take(b"a", word(2, 11), nobody)
+    assert not progress.take(b"a", word(9, 10), nobody)
+    assert not progress.take(b"a", word(9, 11), nobody)
+    assert progress.units([b"a"], TIP) == {b"a": 2}
+
+
+def test_units_count_for_voters_on_this_anchor_only() -> None:
+    progress, _ = book()
+    progress.take(b"a", word(1, 10), nobody)
+    progress.take(b"b", word(2, 10, b"\3" * 32), nobody)
+    for stranger in range(100):
+        progress.take(b"s%d" % stranger, word(64, 10), nobody)
+    assert progress.units([b"a", b"b"], TIP) == {b"a": 1}
+
+
+def test_more_words_than_anybody_needs_are_dropped() -> None:
+    progress, clock = book()
+    taken = sum(progress.take(b"a", word(1, n), nobody) for n in range(1000))
+    assert taken <= BURST_RECORDS + 1
+    clock.seconds += 1.0
+    assert progress.take(b"a", word(1, 2000), nobody)
+
+
+def test_strangers_fill_the_book_but_push_out_no_member() -> None:
+    progress, _ = book()
+    members = {b"member", b"late"}
+    progress.take(b"member", word(1, 10), lambda: members)
+    taken = sum(progress.take(b"s%d" % n, word(1, 10), lambda: members) for n in range(2 * MAX_PEERS))
+    assert taken == MAX_PEERS - 1
+    assert progress.take(b"late", word(7, 10), lambda: members)
+    assert progress.units(members, TIP) == {b"member": 1, b"late": 7}
+
+
+def test_ready_is_who_is_linked_and_spoke_of_late() -> None:
+    progress, clock = book()
+    now = int(clock.milliseconds())
+    progress.take(b"a", word(1, now), nobody)
+    progress.take(b"b", word(1, now), nobody)
+    assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
+    clock.seconds += READY_SECONDS + 1
+    assert progress.ready([b"a"], TIP, 0.0) == {}
+
+
+def test_who_names_another_anchor_after_the_move_is_not_ready() -> None:
+    progress, clock = book()
+    old, unknown = b"\3" * 32, b"\4" * 32
+    now = int(clock.milliseconds())
+    for peer in (b"slow", b"silent", b"here", b"elsewhere"):
+        progress.take(peer, word(1, now, old), nobody)
+    clock.seconds += 2.0
+    moved = clock.seconds - 1.0
+    progress.take(b"slow", word(1, now + 2000, old), nobody)
+    progress.take(b"here", word(1, now + 2000, TIP), nobody)
+    progress.take(b"elsewhere", word(1, now + 2000, unknown), nobody)
+    assert set(progress.ready([b"slow", b"silent", b"here", b"elsewhere"], TIP, moved)) == {b"silent", b"here"}

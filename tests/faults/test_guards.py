@@ -1,0 +1,82 @@
+"""A peer that speaks the whole protocol and breaks one rule: it costs the others nothing but its own contribution.
+
+mallory is a real process with the product's own driver over the product's own transport; only what it commits to or sends
+is changed (tests/faults/runner.py).
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peers.invite import Invite
+from swarm.errors import PeerFault
+from swarm.transport.bulk import Bulk
+from swarm.transport.node import Node
+from tests.faults.swarm import TINY, PeerProcess, Swarm, until
+
+SECONDS = 90.0
+RULES = {
+    "hash": "hash differs from the committed one",
+    "length": "length",
+    "parts": "of another model",
+    "shape": "shape:",
+    "dtype": "dtype:",
+    "finite": "finite:",
+    "norm": "norm²",
+    "deadline": "",  # nothing is wrong with what comes too late
+}
+
+
+@pytest.fixture(scope="module")
+def mallory(swarm: Swarm) -> Iterator[PeerProcess]:
+    mallory = swarm.add("mallory", kind="hostile")
+    until(lambda: any(e["own"] for e in mallory.certified()), SECONDS, f"mallory is one of them; {mallory.log()}")
+    yield mallory
+    mallory.terminate()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_who_breaks_a_rule_costs_the_others_nothing(swarm: Swarm, mallory: PeerProcess, rule: str) -> None:
+    honest = [swarm.peers[name] for name in ("alice", "bob", "carol")]
+    faults = sum(len(p.events("Fault")) for p in honest)
+    (mallory.directory.root / "attack").write_text(rule)
+    made = len(mallory.events("Contributed"))
+    until(lambda: len(mallory.events("Contributed")) > made, SECONDS, "mallory contributes")
+    first = mallory.events("Contributed")[made]["epoch"] + 1  # the one under way may have been begun honestly
+    until(lambda: all(p.epoch() >= first + 2 for p in honest), SECONDS, f"rounds without mallory, who breaks {rule}")
+    tried = {e["epoch"] for e in mallory.events("Contributed")} & {first, first + 1, first + 2}
+    (mallory.directory.root / "attack").write_text("")
+    assert tried
+    accounts = {p.account for p in honest}
+    previous = 0.0
+    for event in honest[0].certified():
+        if event["epoch"] in tried:
+            assert set(event["contributors"]) == accounts
+            assert event["attempt"] == 0
+            assert event["time"] - previous < 30.0  # generous: the machine may be busy; deadlines are 1.5 s
+        previous = event["time"]
+    reasons = [e["reason"] for p in honest for e in p.events("Fault") if e["account"] == mallory.account]
+    assert any(RULES[rule] in reason for reason in reasons) or rule == "deadline"
+    assert sum(len(p.events("Fault")) for p in honest) > faults or rule == "deadline"
+    made = sum(e["own"] for e in mallory.certified())
+    until(lambda: sum(e["own"] for e in mallory.certified()) > made, SECONDS, "mallory, honest again, is one of them")
+
+
+def test_parts_of_a_stranger_are_refused(swarm: Swarm, tmp_path: Path) -> None:
+    address = Invite.decode(swarm.seed.directory.invite.read_text()).binding.bootstrap[0]
+
+    async def push() -> None:
+        async with await Node.open(tmp_path / "stranger", initial_peers=[address]) as node:
+            bulk = Bulk(node, lambda digest: None, lambda peer_id, header, payload: "")
+            await bulk.push(address.rsplit("/", 1)[-1], [(bytes(36), b"part")], 20.0)
+
+    with pytest.raises(PeerFault, match="member: no link"):
+        asyncio.run(push())
+
+
+def test_the_rules_above_leave_time_for_a_late_part() -> None:
+    from tests.faults.runner import LATE_SECONDS
+
+    assert float(TINY["rounds.contribute_seconds"]) + float(TINY["rounds.average_seconds"]) < LATE_SECONDS

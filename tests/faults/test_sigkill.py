@@ -1,0 +1,203 @@
+"""SIGKILL at each point of a round in each role, in one swarm of real processes that goes on throughout.
+
+After each death: the others certify on, all hold the same anchors, and the dead peer comes back. At the end nobody has
+signed two things for one subject or used a unit twice, whatever was journaled, sent or heard by anybody.
+"""
+
+import signal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from incentives.checks import drawn_witnesses
+from incentives.commitments import parse_body
+from incentives.journal import SigningJournal
+from incentives.ledger import Ledger
+from peers.identity import open_identity
+from peers.invite import Invite
+from swarm.averaging.records import (
+    KIND_ROUND,
+    Average,
+    Contribution,
+    ContributionReceipt,
+    Progress,
+    Record,
+    RoundCertificate,
+    RoundVoid,
+)
+from tests.faults.swarm import PeerProcess, Swarm, until
+
+SECONDS = 90.0
+CASES = [
+    ("mid-scatter", "initiator"),
+    ("mid-scatter", "reducer"),
+    ("mid-scatter", "contributor"),
+    ("set", "initiator"),
+    ("set", "reducer"),
+    ("set", "contributor"),
+    ("half-average", "initiator"),
+    ("half-average", "reducer"),
+    ("contribution", "contributor"),
+    ("vote", "initiator"),
+    ("half-vote", "contributor"),
+    ("certificate", "reducer"),
+    ("half-certificate", "initiator"),
+    ("certificate", "contributor"),
+]
+AWAY_LONG = ("set",)  # at the other points it comes back into the very round in which it has signed
+
+
+def followed(peer: PeerProcess) -> dict[int, str]:
+    """Epoch → certificate on the lineage that the peer follows."""
+    found: dict[int, str] = {}
+    for event in peer.events():
+        if event["event"] == "Certified":
+            found[event["epoch"]] = event["id"]
+        elif event["event"] == "Undone":
+            found = {epoch: id for epoch, id in found.items() if id not in event["ids"]}
+    return found
+
+
+def check_agreement(swarm: Swarm) -> None:
+    """One root per certificate, at once; one lineage, once fork choice is through."""
+    roots: dict[str, str] = {}
+    for peer in swarm.everyone():
+        for event in peer.certified():
+            assert roots.setdefault(event["id"], event["root"]) == event["root"]
+
+    def agree() -> bool:
+        lineages = [followed(p) for p in swarm.everyone()]
+        return all(
+            len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
+            for epoch in range(1, min(max(lineage) for lineage in lineages) + 1)
+        )
+
+    until(agree, SECONDS, "one lineage")
+
+
+def own_certified(peer: PeerProcess) -> set[str]:
+    return {e["id"] for e in peer.certified() if e["own"]}
+
+
+def newest_epoch(swarm: Swarm) -> int:
+    return max(p.epoch() for p in swarm.everyone())
+
+
+def is_in_a_new_certificate(peer: PeerProcess, before: set[str]) -> None:
+    until(lambda: own_certified(peer) - before, SECONDS, f"{peer.name} is in a certificate again; {peer.log()}")
+
+
+@pytest.mark.parametrize(("point", "role"), CASES)
+def test_the_others_go_on_and_the_dead_peer_comes_back(swarm: Swarm, point: str, role: str) -> None:
+    victim = swarm.play(f"{point}-{role}", point, role)
+    dead = swarm.peer_of(victim["account"])
+    assert swarm.runner.wait(dead.pid, 20.0) == -signal.SIGKILL
+    before, own = newest_epoch(swarm), own_certified(dead)
+    others = [p for p in swarm.everyone() if p is not dead]
+    if point not in AWAY_LONG:
+        dead.start()
+    until(lambda: all(p.epoch() >= before + 2 for p in others), SECONDS, f"certificates after {dead.name}'s death")
+    if point in AWAY_LONG:
+        dead.start()
+    is_in_a_new_certificate(dead, own)
+    check_agreement(swarm)
+
+
+def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
+    alice, bob, carol = (swarm.peers[name] for name in ("alice", "bob", "carol"))
+
+    def certify(*names: PeerProcess) -> None:
+        accounts = sorted(p.account for p in names)
+        seen = newest_epoch(swarm)
+        until(
+            lambda: any(e["epoch"] > seen and sorted(e["contributors"]) == accounts for e in alice.certified()),
+            SECONDS,
+            f"a certificate of {', '.join(p.name for p in names)} alone",
+        )
+
+    carol.kill()
+    certify(alice, bob)
+    bob.kill()
+    certify(alice)
+    bob.start()
+    certify(alice, bob)
+    carol.start()
+    certify(alice, bob, carol)
+    check_agreement(swarm)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int) -> None:
+    bob = swarm.peers["bob"]
+    own = own_certified(bob)
+    assert bob.terminate(number) < 10.0
+    last = bob.events("UnitDone")[-1]["unit"]
+    starts = len(bob.events("UnitDone"))
+    bob.start()
+    until(lambda: len(bob.events("UnitDone")) > starts, SECONDS, "bob trains again")
+    assert bob.events("UnitDone")[starts]["unit"] == last + 1
+    is_in_a_new_certificate(bob, own)
+
+
+def test_a_peer_without_a_listening_address_trains_votes_and_is_paid(swarm: Swarm) -> None:
+    dora = swarm.add("dora", "client_mode = true\n")
+    until(lambda: len(own_certified(dora)) >= 4, SECONDS, f"dora is in four certificates; {dora.log()}")
+    account = bytes.fromhex(dora.account[2:])
+
+    def paid_and_voted() -> bool:
+        with Ledger.read(swarm.seed.directory.ledger) as ledger:
+            certificates = [
+                c for c in ledger.certificates() if account in (x.peer for x in parse_body(c.body).contributors)
+            ]
+            voted = any(account in (a for a, _ in s) for c in certificates for s in c.signatures.values())
+            return voted and sum(is_paid(ledger, c.id, account) for c in certificates) >= 2
+
+    def is_paid(ledger: Ledger, certificate: bytes, peer: bytes) -> bool:
+        known = ledger.certificate(certificate)
+        assert known is not None
+        witnesses = drawn_witnesses(parse_body(known.body), peer, 1)
+        return any(
+            r.peer == peer and witnesses and {peer, *witnesses} <= {a for a, _ in r.signatures}
+            for r in ledger.receipts(certificate)
+        )
+
+    until(paid_and_voted, SECONDS, "the seed's ledger holds dora's vote and witnessed receipts of hers")
+
+
+def subject(record: Record) -> tuple[Any, ...]:
+    """What may be signed once only, said here apart from the journal's own words for it."""
+    kind = type(record).__name__
+    if isinstance(record, ContributionReceipt):
+        return (kind, record.peer, record.contribution)
+    if isinstance(record, Contribution):
+        return (kind, record.epoch, record.prev_certificate)
+    assert not isinstance(record, Progress)
+    if isinstance(record, RoundVoid) or (isinstance(record, RoundCertificate) and record.kind == KIND_ROUND):
+        kind = "decision"
+    part = record.part if isinstance(record, Average) else 0
+    return (kind, record.epoch, record.attempt, record.prev_certificate, part)
+
+
+def test_nobody_has_signed_two_things_for_one_subject_or_used_a_unit_twice(swarm: Swarm) -> None:
+    for peer in swarm.everyone():
+        if peer.alive:
+            peer.terminate()
+    invite = Invite.decode(swarm.seed.directory.invite.read_text())
+    said: dict[tuple[bytes, tuple[Any, ...]], Record] = {}
+    for peer in swarm.everyone():
+        for signed in peer.messages():
+            if not isinstance(signed.record, Progress):
+                known = said.setdefault((signed.signer, subject(signed.record)), signed.record)
+                assert known == signed.record
+        identity = open_identity(peer.directory)
+        with SigningJournal(peer.directory.journal) as journal:
+            units: list[tuple[int, int]] = []
+            for record, _, _ in identity.notary(invite.binding.domain(), journal).replay_records():
+                known = said.setdefault((identity.account, subject(record)), record)
+                assert known == record
+                if isinstance(record, Contribution):
+                    units.append((record.first_unit, record.first_unit + record.units))
+            units.sort()
+            assert all(end <= begin for (_, end), (begin, _) in pairwise(units))
+    assert len(said) > 1000

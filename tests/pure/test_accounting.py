@@ -1,0 +1,131 @@
+"""Who signs which receipts, and what of others' receipts reaches the disk."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from incentives.journal import SigningJournal
+from incentives.ledger import Ledger
+from peers.accounting import MAX_WAITING, Accounting
+from peers.notary import JournalNotary
+from swarm.averaging.records import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
+from swarm.events import Certified, PartsReceived
+from tests.pure.small_lineage import (
+    BY_ACCOUNT,
+    DOMAIN,
+    FOUNDER,
+    LEAVES,
+    PEERS,
+    REDUCERS,
+    ROUND,
+    ROUND_BODY,
+    ROUND_RECORD,
+    RUN,
+    SEATING,
+    SEATING_BODY,
+    SEATING_RECORD,
+    receipt,
+    signatures,
+)
+
+WITNESS = REDUCERS[0]  # peer 3: the first drawn witness of everybody but itself
+
+
+class Book:
+    """The accounting of one peer over a real ledger and journal."""
+
+    def __init__(self, tmp_path: Path, account: bytes, witnesses: int = 1) -> None:
+        self.published: list[Signed] = []
+        self.certified: dict[Hash, RoundBody] = {}
+        self.journal = SigningJournal(tmp_path / "journal")
+        self.ledger = Ledger(tmp_path / "ledger", run_id=RUN, domain=DOMAIN)
+        notary = JournalNotary(BY_ACCOUNT[account], DOMAIN, self.journal)
+        self.accounting = Accounting(notary, self.ledger, witnesses, self.published.append, self.certified.get)
+
+    def certify(self) -> None:
+        me = self.accounting.notary.account
+        own = next((leaf.contribution for leaf in LEAVES if leaf.peer == me), ZERO_HASH)
+        for certificate, record, body, signers, mine in (
+            (SEATING, SEATING_RECORD, SEATING_BODY, (FOUNDER,), ZERO_HASH),
+            (ROUND, ROUND_RECORD, ROUND_BODY, PEERS[:4], own),
+        ):
+            self.certified[certificate.id] = body
+            self.accounting.on_event(Certified(certificate.id, record, body, signatures(record, signers), mine))
+
+    def signers(self, record: ContributionReceipt) -> set[bytes]:
+        return {a for r in self.ledger.receipts(ROUND.id) if r.peer == record.peer for a, _ in r.signatures}
+
+
+def say(record: ContributionReceipt, signer: bytes) -> Signed:
+    return Signed(record, signer, signatures(record, (signer,))[0][1])
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    made = Book(tmp_path, WITNESS)
+    yield made
+    made.ledger.close()
+    made.journal.close()
+
+
+def test_a_drawn_witness_that_received_the_parts_co_signs(book: Book) -> None:
+    book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[0]))
+    book.certify()
+    assert book.accounting.on_receipt(say(receipt(0), PEERS[0]))
+    assert book.signers(receipt(0)) == {PEERS[0], WITNESS}
+    assert [s.record for s in book.published][-1] == receipt(0)
+
+
+def test_a_witness_refuses_what_it_did_not_receive_and_signs_once_it_has(book: Book) -> None:
+    book.certify()
+    assert book.accounting.on_receipt(say(receipt(0), PEERS[0]))
+    assert book.signers(receipt(0)) == {PEERS[0]}
+    book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[1]))  # of somebody else: still not
+    assert book.signers(receipt(0)) == {PEERS[0]}
+    book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[0]))
+    assert book.signers(receipt(0)) == {PEERS[0], WITNESS}
+
+
+def test_who_is_not_drawn_does_not_sign(tmp_path: Path) -> None:
+    book = Book(tmp_path, PEERS[2])
+    book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[0]))
+    book.certify()
+    book.accounting.on_receipt(say(receipt(0), PEERS[0]))
+    assert book.signers(receipt(0)) == {PEERS[0]}
+    assert book.signers(receipt(2)) == {PEERS[2]}  # its own it signs
+
+
+def test_a_receipt_that_comes_before_its_certificate_counts_afterwards(book: Book) -> None:
+    book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[0]))
+    assert book.accounting.on_receipt(say(receipt(0), PEERS[0]))
+    assert book.signers(receipt(0)) == set()
+    book.certify()
+    assert book.signers(receipt(0)) == {PEERS[0], WITNESS}
+
+
+@pytest.mark.parametrize("changes", [{"units": 11}, {"peer": PEERS[1]}, {"contribution": b"\x09" * 32}, {"epoch": 9}])
+def test_a_receipt_that_is_not_of_a_leaf_is_refused(book: Book, changes: dict[str, object]) -> None:
+    book.certify()
+    wrong = replace(receipt(0), **changes)  # type: ignore[arg-type]
+    assert not book.accounting.on_receipt(say(wrong, PEERS[0]))
+    assert book.signers(wrong) - {WITNESS} == set()
+
+
+def test_a_signature_of_who_is_no_witness_does_not_reach_the_disk(book: Book) -> None:
+    book.certify()
+    assert not book.accounting.on_receipt(say(receipt(0), PEERS[2]))
+    assert not book.accounting.on_receipt(say(receipt(0), FOUNDER))
+    assert book.signers(receipt(0)) == set()
+
+
+def test_receipts_of_unknown_certificates_stay_off_the_disk_and_within_bounds(book: Book) -> None:
+    size = book.ledger.statistics().receipts
+    stranger = receipt(0)
+    signature = signatures(stranger, (PEERS[0],))[0][1]
+    for number in range(MAX_WAITING + 50):
+        unknown = replace(stranger, contribution=number.to_bytes(32, "big"), certificate=b"\x0a" * 32)
+        book.accounting.on_receipt(Signed(unknown, PEERS[0], signature))
+    assert book.ledger.statistics().receipts == size
+    assert len(book.accounting._waiting) <= MAX_WAITING + 1

@@ -1,0 +1,176 @@
+"""What strangers send may not push out what the round needs, and nothing grows without a bound."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from swarm.averaging.commitments import merges_hash, parts_root
+from swarm.averaging.contribution import encode_parts
+from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import (
+    EARLY_BYTES,
+    EARLY_SECONDS,
+    EARLY_SENDER_BYTES,
+    LATER,
+    MAX_CONTRIBUTIONS,
+    MAX_PER_SIGNER,
+    Reception,
+)
+from swarm.averaging.records import ZERO_HASH, Account, Contribution, ContributionContent, Hash, PartLeaf, Signed
+from swarm.config import RunConfig
+from swarm.errors import PeerFault
+from swarm.hashing import sha256
+
+RUN, TIP = b"\1" * 32, b"\2" * 32
+VALUES = 700  # three parts of 256, the last of 188
+CONFIG = RunConfig.parse(
+    {
+        "name": "test",
+        "data": {"root": "0" * 64, "files": [{"name": "a", "size": 1, "sha256": "0" * 64}]},
+        "initial_root": "0" * 64,
+        "codec": {"contribution": "int8", "part_values": 256},
+    }
+)
+MADE = encode_parts(torch.linspace(-1.0, 1.0, VALUES), "int8", 256)
+
+
+def digest(record: Contribution) -> Hash:
+    return hashlib.sha256(repr(record).encode()).digest()
+
+
+def account(number: int) -> Account:
+    return number.to_bytes(20, "big")
+
+
+def contribution(
+    who: int, prev: Hash = TIP, epoch: int = 3, leaves: tuple[PartLeaf, ...] = MADE.leaves
+) -> tuple[Hash, Signed]:
+    record = Contribution(
+        RUN, epoch, account(who), prev, ZERO_HASH, 0, 1, 0, ZERO_HASH, merges_hash(()), ZERO_HASH, ZERO_HASH,
+        parts_root(leaves), 3,
+    )  # fmt: skip
+    return digest(record), Signed(record, account(who), bytes(65), ContributionContent(leaves, ()))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reception(tmp_path: Path, clock: Clock) -> Reception:
+    made = Reception(CONFIG, VALUES, PartStore(tmp_path), digest, clock)
+    made.moved(TIP, [account(1), account(2)])
+    return made
+
+
+def test_a_contribution_is_complete_at_a_reducer_once_its_share_of_the_parts_is_here(reception: Reception) -> None:
+    key, signed = contribution(1)
+    reducers = [account(8), account(9)]
+    assert reception.learn(signed)
+    assert reception.missing(key, reducers, account(8)) == [0, 2]
+    assert reception.missing(key, reducers, account(9)) == [1]
+    assert reception.missing(key, reducers, account(7)) == []
+    assert reception.take(key, 0, MADE.parts[0])
+    assert not reception.take(key, 0, MADE.parts[0])  # known already
+    assert reception.take(key, 2, MADE.parts[2])
+    assert reception.missing(key, reducers, account(8)) == []
+    assert reception.parts.get(sha256(MADE.parts[2])) == MADE.parts[2]
+
+
+def test_a_contribution_whose_content_is_another_is_not_taken(reception: Reception) -> None:
+    _, signed = contribution(1)
+    assert not reception.learn(replace(signed, content=ContributionContent(MADE.leaves[:2], ())))
+    assert not reception.learn(replace(signed, content=None))
+    assert not reception.learn(replace(signed, signer=account(2)))
+
+
+def test_of_two_contributions_to_one_round_the_first_counts(reception: Reception) -> None:
+    key, signed = contribution(1)
+    other, again = contribution(1, leaves=MADE.leaves[:2])
+    assert reception.learn(signed) and not reception.learn(again)
+    assert key in reception and other not in reception
+
+
+def test_one_signer_can_push_out_only_its_own(reception: Reception) -> None:
+    current, signed = contribution(1)
+    reception.learn(signed)
+    for number in range(3 * MAX_PER_SIGNER):
+        reception.learn(contribution(5, number.to_bytes(32, "big"))[1])
+    assert current in reception
+    assert sum(contribution(5, n.to_bytes(32, "big"))[0] in reception for n in range(3 * MAX_PER_SIGNER)) == 4
+
+
+def test_a_thousand_strangers_push_out_neither_the_round_nor_its_voters(reception: Reception) -> None:
+    current, signed = contribution(1)
+    reception.learn(signed)
+    for number in range(MAX_CONTRIBUTIONS + 10):
+        reception.learn(contribution(100 + number, b"\x09" * 32)[1])
+    assert current in reception and len(reception._known) == MAX_CONTRIBUTIONS
+    for number in range(MAX_CONTRIBUTIONS + 10):
+        reception.learn(contribution(5000 + number)[1])  # on the tip: these push out the others
+    late, voter = contribution(2)
+    assert reception.learn(voter)
+    assert current in reception and late in reception and len(reception._known) == MAX_CONTRIBUTIONS
+
+
+def test_wrong_bytes_are_the_senders_fault_and_the_contribution_may_still_be_completed(reception: Reception) -> None:
+    key, signed = contribution(1)
+    reception.learn(signed)
+    for wrong in (MADE.parts[0][:-1], b"\1" + MADE.parts[0][1:]):
+        with pytest.raises(PeerFault, match=r"length|hash"):
+            reception.take(key, 0, wrong)
+    assert reception.on_tip(TIP) == [key]
+    assert reception.take(key, 0, MADE.parts[0])
+
+
+def test_a_commitment_that_breaks_a_rule_is_out_for_good(reception: Reception) -> None:
+    bad = b"\x00\x7c" + MADE.parts[0][2:]
+    leaves = (PartLeaf(0, len(bad), sha256(bad), 1.0), *MADE.leaves[1:])
+    key, signed = contribution(1, leaves=leaves)
+    reception.learn(signed)
+    with pytest.raises(PeerFault, match="finite"):
+        reception.take(key, 0, bad)
+    assert reception.on_tip(TIP) == []
+    with pytest.raises(PeerFault, match="before"):
+        reception.take(key, 1, MADE.parts[1])
+
+
+@pytest.mark.parametrize(("leaves", "index"), [(MADE.leaves[:2], 0), (MADE.leaves, 3)])
+def test_a_part_that_the_model_does_not_have_is_refused(
+    reception: Reception, leaves: tuple[PartLeaf, ...], index: int
+) -> None:
+    key, signed = contribution(1, leaves=leaves)
+    reception.learn(signed)
+    with pytest.raises(PeerFault, match="parts"):
+        reception.take(key, index, MADE.parts[0])
+
+
+def test_early_parts_wait_for_their_contribution_for_a_while(reception: Reception, clock: Clock) -> None:
+    key, _ = contribution(1)
+    assert reception.early(account(4), key, 0, b"part") == ""
+    assert reception.take_early(key) == [(account(4), 0, b"part")]
+    assert reception.take_early(key) == []
+    reception.early(account(4), key, 0, b"part")
+    clock.now += EARLY_SECONDS + 1.0
+    assert reception.early(account(4), b"\7" * 32, 0, b"another") == ""
+    assert reception.take_early(key) == []
+
+
+def test_early_parts_are_bounded_by_sender_and_in_all(reception: Reception) -> None:
+    megabytes = bytes(4 << 20)
+    accepted = [reception.early(account(4), bytes([n]) * 32, 0, megabytes) for n in range(10)]
+    assert accepted.count("") == EARLY_SENDER_BYTES // len(megabytes)
+    assert accepted[-1] == LATER
+    accepted = [reception.early(account(5 + n), bytes([n]) * 32, 0, megabytes) for n in range(30)]
+    assert accepted.count("") == (EARLY_BYTES - EARLY_SENDER_BYTES) // len(megabytes)

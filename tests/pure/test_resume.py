@@ -1,0 +1,64 @@
+"""What a restarted trainer takes up from its snapshot, and when it begins anew instead."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from swarm.averaging.merge import MemberState
+from swarm.averaging.records import ZERO_HASH
+from swarm.config import RunConfig
+from swarm.models import FlatModel
+from swarm.train import Trainer
+
+CONFIG = RunConfig.parse(
+    {
+        "name": "test",
+        "data": {"root": "0" * 64, "files": [{"name": "a", "size": 1, "sha256": "0" * 64}]},
+        "initial_root": "0" * 64,
+    }
+)
+
+
+def trainer(tmp_path: Path) -> Trainer:
+    return Trainer(CONFIG, bytes(20), FlatModel(torch.nn.Linear(4, 4)), None, tmp_path / "snapshot", lambda event: None)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> MemberState:
+    """Units 7 to 9 done since the boundary, none of them contributed."""
+    made = trainer(tmp_path)
+    member = MemberState.fresh(b"\1" * 32, 3, made.model.flat.clone(), 40, made.inner, next_unit=10)
+    member.units = 3
+    return member
+
+
+def test_what_was_done_since_the_last_contribution_is_kept(tmp_path: Path, saved: MemberState) -> None:
+    first = trainer(tmp_path)
+    saved.save(first.snapshot, first.model.flat, first.inner)
+    again = trainer(tmp_path)
+    again.resume(7)
+    assert again.member is not None
+    assert (again.member.next_unit, again.member.units) == (10, 3)
+    assert torch.equal(again.model.flat, first.model.flat)
+
+
+@pytest.mark.parametrize("first_unit", [8, 10, 12])
+def test_a_snapshot_from_before_the_last_contribution_is_not_taken_up(
+    tmp_path: Path, saved: MemberState, first_unit: int
+) -> None:
+    first = trainer(tmp_path)
+    saved.save(first.snapshot, first.model.flat, first.inner)
+    again = trainer(tmp_path)
+    again.resume(first_unit)
+    assert again.member is None
+    assert again.first_unit == first_unit  # reset() numbers on from here
+
+
+def test_a_boundary_without_a_signature_is_not_taken_up(tmp_path: Path, saved: MemberState) -> None:
+    first = trainer(tmp_path)
+    saved.pending, saved.own = True, ZERO_HASH
+    saved.save(first.snapshot, first.model.flat, first.inner)
+    again = trainer(tmp_path)
+    again.resume(0)
+    assert again.member is None
