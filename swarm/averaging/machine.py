@@ -147,7 +147,7 @@ class RoundMachine:
         self._votes: dict[tuple[Hash, int, Hash], dict[Account, Signed]] = {}
         self._voids: dict[_Key, dict[Account, Signed]] = {}
         self._signed_certificates: dict[_Key, set[Account]] = {}
-        self._proposals: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
+        self.proposals: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
         self._prepared: set[tuple[Hash, int]] = set()
         self._omitted: set[Account] = set()
         self._out: list[Action] = []
@@ -317,7 +317,7 @@ class RoundMachine:
             record.prev_certificate, content.contributors, reducers, averages, factors, median, next_root, units
         )
         identity = self.notary.certificate_id(certificate)
-        self._proposals[identity] = (certificate, body)
+        self.proposals[identity] = (certificate, body)
         self._prepared.add((identity, record.attempt))
         self._progress()
         return self._done(), identity
@@ -445,13 +445,13 @@ class RoundMachine:
     def _take_certificate(self, record: RoundCertificate, content: Content, signed: Signed) -> None:
         identity = self.notary.certificate_id(record)
         if not isinstance(content, RoundBody):
-            known = self._proposals.get(identity)
+            known = self.proposals.get(identity)
             if known is None:
                 raise PeerFault("certificate: without its body")
             content = known[1]
         self._signed_certificates.setdefault((record.prev_certificate, record.attempt), set()).add(signed.signer)
         new = self.lineage.add(identity, record, content, signed.signer, signed.signature)
-        self._proposals.setdefault(identity, (record.without_attempt(), content))
+        self.proposals.setdefault(identity, (record.without_attempt(), content))
         if new:
             self._follow()
         elif (
@@ -677,8 +677,8 @@ class RoundMachine:
         if r.step != 0 or not r.due or self.leader(r.attempt) != self.account or r.set_done >= r.attempt:
             return
         polka = self._newest_polka()
-        if polka is not None and polka[1] in self._proposals:
-            certificate, body = self._proposals[polka[1]]
+        if polka is not None and polka[1] in self.proposals:
+            certificate, body = self.proposals[polka[1]]
             content = SetContent(body.contributors, body.reducers, certificate.without_attempt(), body)
             valid = polka[0]
         elif r.attempt >= self.rules.max_attempts:
@@ -744,7 +744,7 @@ class RoundMachine:
         if not content.contributors:
             certificate, body = self._empty()
             identity = self.notary.certificate_id(certificate)
-            self._proposals[identity] = (certificate, body)
+            self.proposals[identity] = (certificate, body)
             if self._set_fits(content, record.attempt):
                 self._vote_if_free(r, record, identity)
             return
@@ -765,7 +765,7 @@ class RoundMachine:
                 self._vote_if_free(r, record, identity)
 
     def _is_of_set(self, identity: Hash, content: SetContent) -> bool:
-        known = self._proposals.get(identity)
+        known = self.proposals.get(identity)
         return (
             known is not None
             and known[0].prev_certificate == self.tip
@@ -795,10 +795,10 @@ class RoundMachine:
         for (prev, attempt, identity), who in list(self._votes.items()):
             if prev != self.tip or attempt != r.attempt or identity == ZERO_HASH:
                 continue
-            if len(who.keys() & voters) < quorum(len(voters)) or identity not in self._proposals:
+            if len(who.keys() & voters) < quorum(len(voters)) or identity not in self.proposals:
                 continue
             r.step, r.lock, r.lock_attempt = 2, identity, attempt
-            certificate, body = self._proposals[identity]
+            certificate, body = self.proposals[identity]
             self._step_timer(r)
             self._say(replace(certificate, attempt=attempt), body)
             return
@@ -939,7 +939,7 @@ class RoundMachine:
         for vote in [k for k in self._votes if k[0] not in keep and self.lineage.valid(k[0])]:
             del self._votes[vote]
         self._prepared = {
-            (i, a) for i, a in self._prepared if i in self._proposals and self._proposals[i][0].prev_certificate in keep
+            (i, a) for i, a in self._prepared if i in self.proposals and self.proposals[i][0].prev_certificate in keep
         }
-        for identity in [i for i, (c, _) in self._proposals.items() if c.prev_certificate not in keep]:
-            del self._proposals[identity]
+        for identity in [i for i, (c, _) in self.proposals.items() if c.prev_certificate not in keep]:
+            del self.proposals[identity]
