@@ -96,7 +96,9 @@ class Liars:
         elif what == 2:
             self._set(victim, who, to)
         elif what in (3, 4, 5):
-            ids = [i for i, (c, _) in machine.proposals.items() if c.prev_certificate == tip] + [digest("junk", self.made)]
+            ids = [i for i, (c, _) in machine.proposals.items() if c.prev_certificate == tip] + [
+                digest("junk", self.made)
+            ]
             identity = rng.choice(ids)
             self.say(who, RoundVote(run, epoch, attempt, tip, rng.choice((identity, identity, ZERO_HASH))), None, to)
             if identity in machine.proposals:
@@ -145,7 +147,11 @@ class Liars:
             record = signed.record
             assert isinstance(record, Contribution)
             mine = record.peer in self.accounts
-            if record.prev_certificate == tip and (mine or rng.random() < 0.7) and (not leaves or leaves[-1].peer != record.peer):
+            if (
+                record.prev_certificate == tip
+                and (mine or rng.random() < 0.7)
+                and (not leaves or leaves[-1].peer != record.peer)
+            ):
                 leaves.append(ContributorLeaf(record.peer, victim.notary.hash(record), 1, record.flags))
         reducers = draw_order(tip, epoch, attempt, [m.account for m in world.honest()] + list(self.accounts))
         reducers = reducers[: world.rules.num_parts]
@@ -165,7 +171,9 @@ class Liars:
         """Of a round with the liars alone, or of nobody with another state."""
         world, machine = self.world, victim.machine
         before = machine.lineage[machine.tip].certificate
-        leaves = tuple(ContributorLeaf(a, digest(a), 1, 3) for a in sorted(self.accounts)) if self.rng.random() < 0.7 else ()
+        leaves = (
+            tuple(ContributorLeaf(a, digest(a), 1, 3) for a in sorted(self.accounts)) if self.rng.random() < 0.7 else ()
+        )
         electorate = tuple(sorted(self.accounts)) if leaves else machine.voters()
         averages = (digest("bad"),) * world.rules.num_parts if self.rng.random() < 0.5 else ()
         body = RoundBody(leaves, (), averages, tuple(1.0 for _ in leaves), 1.0, electorate)

@@ -109,7 +109,9 @@ class Member:
         kept = [(record, keep) for record, _, keep in self.notary.replay_records()]
         for record, keep in kept:
             if isinstance(record, Contribution):
-                self.learn(Signed(record, self.account, self.notary.sign(record, keep), self.world.unpack_content(keep)))
+                self.learn(
+                    Signed(record, self.account, self.notary.sign(record, keep), self.world.unpack_content(keep))
+                )
                 self.own[record.prev_certificate] = self.notary.hash(record)
         self.attempt(lambda: self.act(self.machine.restore(list(self.disk.certificates), kept)))
 
@@ -226,9 +228,7 @@ class Member:
         if made is None:
             return
         first, units, bag = made
-        parts = tuple(
-            PartLeaf(i, 4, digest(self.number, first, i), 1.0) for i in range(self.world.rules.num_parts)
-        )
+        parts = tuple(PartLeaf(i, 4, digest(self.number, first, i), 1.0) for i in range(self.world.rules.num_parts))
         record = Contribution(
             self.world.rules.run_id, epoch, self.account, prev, ZERO_HASH, first, units, 0, ZERO_HASH, merges_hash(()),
             ZERO_HASH, ZERO_HASH, parts_root(parts), self.flags,

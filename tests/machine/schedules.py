@@ -36,7 +36,6 @@ from swarm.averaging.records import (
     Record,
     RoundBody,
     RoundCertificate,
-    RoundVoid,
     Signed,
 )
 from swarm.averaging.wire import unpack_content
@@ -74,7 +73,9 @@ class World:
             RUN, digest("initial"), founders, parts, 3, rng.choice((1, 2, 16)), 100, max(1, size - len(byzantine)),
             10.0, 10.0, 5.0, 60.0,
         )  # fmt: skip
-        self.wire: list[tuple[int, int, Signed | Hash]] = []  # from (−1: a liar), to, message or parts of a contribution
+        self.wire: list[
+            tuple[int, int, Signed | Hash]
+        ] = []  # from (−1: a liar), to, message or parts of a contribution
         self.part: dict[int, int] = {}
         self.journals: dict[tuple[object, ...], Record] = {}
         self.bags: dict[Hash, tuple[int, Counter[int]]] = {}
@@ -148,7 +149,9 @@ class World:
 
     def holder_of_parts(self, asker: Member, key: Hash, owner: Account) -> bool:
         member = self.by_account.get(owner)
-        return member is not None and member.live and self.reach(asker.number, member.number) and key in member.disk.held
+        return (
+            member is not None and member.live and self.reach(asker.number, member.number) and key in member.disk.held
+        )
 
     def holder_of_average(self, asker: Member, average: Hash) -> bool:
         return average in self.liars_bytes or any(
@@ -418,7 +421,9 @@ class World:
             before = {m.number: m.machine.tip for m in live}
             tips = set(before.values())
             voters = live[0].machine.voters()
-            able = len(tips) == 1 and live[0].machine.tip != ZERO_HASH and len(alive & set(voters)) >= quorum(len(voters))
+            able = (
+                len(tips) == 1 and live[0].machine.tip != ZERO_HASH and len(alive & set(voters)) >= quorum(len(voters))
+            )
             if self.settle(live, tips, 6 * (self.rules.max_attempts + len(voters) + 2)):
                 for member in live:
                     if member.machine.tip == before[member.number]:  # the others went on: its own stall timer fires
