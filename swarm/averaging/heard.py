@@ -185,9 +185,9 @@ class Heard:
             return
         if len(variants) >= 2:
             raise PeerFault("contribution: a third one for one epoch")
-        if not variants and len(table.contributions) >= MAX_CONTRIBUTORS:
-            if record.peer not in self._lineage.electorate(record.prev_certificate):
-                return
+        voters = self._lineage.electorate(record.prev_certificate)
+        if not variants and len(table.contributions) >= MAX_CONTRIBUTORS and record.peer not in voters:
+            return
         if variants:
             table.lying.add(record.peer)
         table.contributions.setdefault(record.peer, {})[key] = signed

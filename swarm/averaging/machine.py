@@ -341,6 +341,7 @@ class RoundMachine:
 
     # -- taking messages in -------------------------------------------------------------------------------------------
     def _receive(self, signed: Signed) -> None:
+        self._gone.discard(signed.signer)
         try:
             self._take(signed)
         except (PeerFault, ValueError) as error:
@@ -375,9 +376,8 @@ class RoundMachine:
                 self._receive(waited)
         if new:
             self._follow()
-        elif record.kind == KIND_SEATING and prev == self.tip and signed.signer != self.account:
-            if prev == ZERO_HASH or self.stalled:
-                self._join_seating(self.lineage[identity])
+        elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self.stalled):
+            self._join_seating(self.lineage[identity])
 
     # -- sets ---------------------------------------------------------------------------------------------------------
     def _set_fits(self, content: SetContent, attempt: int) -> bool:
@@ -496,16 +496,18 @@ class RoundMachine:
         """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""
         if not r.due:
             return
-        if r.step == 0 and r.hurried < r.attempt and self._is_hopeless(r):
-            r.hurried = r.attempt
-            self._out.append(SetTimer(Timer("step", self.tip, r.attempt), min(GONE_SECONDS, self.rules.vote_seconds)))
-        elif r.step == 1 and self._cannot_win(r):
+        if r.step == 1 and self._cannot_win(r, set()):
             self._void(r)
+        elif r.hurried < 2 * r.attempt + r.step and self._is_hopeless(r):
+            r.hurried = 2 * r.attempt + r.step
+            self._out.append(SetTimer(Timer("step", self.tip, r.attempt), min(GONE_SECONDS, self.rules.vote_seconds)))
         if r.step == 2 and self._has_quorum(self.heard.round(self.tip).voids.get(r.attempt, {})):
             self._next_attempt(r, r.attempt + 1)
 
     def _is_hopeless(self, r: _Round) -> bool:
-        """The initiator is gone before its set, or a reducer before its report or its averages."""
+        """The initiator is gone before its set, a reducer before its report or its averages, or voters before their votes."""
+        if r.step:
+            return r.step == 1 and self._cannot_win(r, self._gone)
         heard = self.heard.round(self.tip)
         proposal, call = heard.sets.get(r.attempt), heard.calls.get(r.attempt)
         if proposal is not None:
@@ -521,13 +523,13 @@ class RoundMachine:
         assert isinstance(call.content, CallContent)
         return bool(self._gone.intersection(call.content.reducers) - heard.reports.get(r.attempt, {}).keys())
 
-    def _cannot_win(self, r: _Round) -> bool:
+    def _cannot_win(self, r: _Round, gone: set[Account]) -> bool:
         """No id can get a quorum of votes any more, even if all who have not voted and are not gone vote for it."""
         voters = set(self.voters())
         votes = self.heard.round(self.tip).votes.get(r.attempt, {})
         voted = {who for signed in votes.values() for who in signed}
         most = max((len(who.keys() & voters) for identity, who in votes.items() if identity != ZERO_HASH), default=0)
-        return most + len(voters - voted - self._gone) < quorum(len(voters))
+        return most + len(voters - voted - gone) < quorum(len(voters))
 
     def _step_timer(self, r: _Round) -> None:
         rules = self.rules
@@ -704,10 +706,9 @@ class RoundMachine:
         heard, reducers = self.heard.round(self.tip).averages.get(record.attempt, {}), content.reducers
         found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self.rules.num_parts)]
         averages = [s for s in found if s is not None]
-        if self.account in reducers and not any(s.signer == self.account for s in averages):
-            if proposal.signature not in self._reduced:
-                self._reduced.add(proposal.signature)
-                self._out.append(ReduceSet(proposal))
+        if self.account in reducers and proposal.signature not in self._reduced:
+            self._reduced.add(proposal.signature)
+            self._out.append(ReduceSet(proposal))
         if r.fetch_done < record.attempt and len(averages) == self.rules.num_parts:
             r.fetch_done = record.attempt
             self._out.append(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))  # type: ignore[union-attr]
@@ -894,7 +895,7 @@ class RoundMachine:
             same += 1
         known = self.heard.round(self.lineage[new_path[-1]].certificate.prev_certificate).contributions
         inside = {leaf.peer for leaf in self.lineage[new].body.contributors}
-        self._omitted = known.keys() - inside
+        self._omitted = set(known) - inside
         self.tip, self.stalled = new, 0
         path = tuple(self._entry(identity) for identity in new_path[same:])
         self._out.append(Adopt(path, tuple(reversed(old_path[same:]))))

@@ -171,10 +171,10 @@ class Member:
         came = False
         if self.live and self.call is not None and self.account in self.call.content.reducers:  # type: ignore[union-attr]
             for key, signed in list(self.known.items()):
-                if key not in self.disk.held and signed.record.prev_certificate == self.machine.tip:  # type: ignore[union-attr]
-                    if self.world.holder_of_parts(self, key, signed.signer):
-                        self.disk.held.add(key)
-                        came = True
+                wanted = key not in self.disk.held and signed.record.prev_certificate == self.machine.tip  # type: ignore[union-attr]
+                if wanted and self.world.holder_of_parts(self, key, signed.signer):
+                    self.disk.held.add(key)
+                    came = True
             if came:
                 self.attempt(self.reconsider)
         if self.live:

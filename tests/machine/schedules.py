@@ -217,9 +217,9 @@ class World:
         if len(done) > 1:
             raise Violation("S1 two certificates with a quorum")
         after = self.electorates.get(identity)
-        if after and len(voters) >= 4 and record.num_contributors and not self.left:
-            if 2 * len(set(after) & self.byzantine) >= len(after):
-                raise Violation("S6 electorate captured in one round")
+        captured = after and 2 * len(set(after) & self.byzantine) >= len(after)
+        if captured and len(voters) >= 4 and record.num_contributors and not self.left:
+            raise Violation("S6 electorate captured in one round")
 
     def adopted(self, member: Member, action: Adopt) -> None:
         machine = member.machine
