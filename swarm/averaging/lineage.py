@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from swarm.averaging.commitments import body_hash, contributors_root, electorate_hash, quorum
+from swarm.averaging.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
 from swarm.averaging.records import KIND_ROUND, KIND_SEATING, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate
 from swarm.errors import PeerFault
 
 RECENT_CERTIFICATES = 16
 MAX_ELECTORATE = 64
+MAX_ATTEMPTS_SIGNED = 64  # by one signer of one certificate
+MAX_UNSETTLED = 64  # certificates that lack a quorum, by who was first to sign them
+MAX_STRANGE = 1 << 14  # seatings, and certificates whose predecessor is unknown: anyone can make those
 
 
 @dataclass
@@ -20,6 +23,7 @@ class Entry:
     body: RoundBody
     signatures: dict[int, dict[Account, bytes]] = field(default_factory=dict)
     attempt: int | None = None  # at which a quorum signed
+    order: tuple[Account, ...] = ()  # in which those that may follow are initiated; drawn when first asked for
 
     def signers(self) -> set[Account]:
         return {account for signed in self.signatures.values() for account in signed}
@@ -30,7 +34,7 @@ def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
     peers = [leaf.peer for leaf in body.contributors]
     if peers != sorted(set(peers)) or list(body.electorate) != sorted(set(body.electorate)):
         raise PeerFault("certificate: contributors or electorate are not ascending")
-    if len(body.clip_factors) != len(peers) or len(body.electorate) > MAX_ELECTORATE:
+    if len(body.clip_factors) != len(peers) or not 0 < len(body.electorate) <= MAX_ELECTORATE:
         raise PeerFault("certificate: lists of wrong length")
     if (
         body_hash(body) != certificate.body
@@ -70,7 +74,9 @@ class Lineage:
         )
         self.entries: dict[Hash, Entry] = {ZERO_HASH: Entry(ZERO_HASH, certificate, body, attempt=0)}
         self.children: dict[Hash, list[Hash]] = {}
-        self._waiting: dict[Hash, set[Hash]] = {}  # unknown or not yet valid predecessor → ids
+        self._waiting: dict[Hash, dict[Hash, None]] = {}  # unknown or not yet valid predecessor → ids
+        self._unsettled: dict[Account, dict[Hash, None]] = {}
+        self._num_strange = 0
 
     def valid(self, identity: Hash) -> bool:
         entry = self.entries.get(identity)
@@ -83,6 +89,26 @@ class Lineage:
         """Who may certify what follows `identity`."""
         return self.entries[identity].body.electorate
 
+    def initiator(self, identity: Hash, attempt: int) -> Account:
+        """The first-ranked voter; after a time-out the next of the same order, so that a dead one is not drawn twice."""
+        entry = self.entries[identity]
+        if not entry.order:
+            entry.order = draw_order(identity, entry.certificate.epoch + 1, 0, entry.body.electorate)
+        return entry.order[attempt % len(entry.order)]
+
+    def may_initiate(self, identity: Hash, attempt: int, account: Account) -> bool:
+        """Whether `account` is the one initiator of this attempt at what follows `identity`."""
+        return account == self.initiator(identity, attempt)
+
+    def is_before(self, identity: Hash, tip: Hash) -> bool:
+        """Whether `identity` is a proper ancestor of `tip`."""
+        epoch = self.entries[identity].certificate.epoch
+        while tip != identity and self.entries[tip].certificate.epoch > epoch:
+            tip = self.entries[tip].certificate.prev_certificate
+            if tip == identity:
+                return True
+        return False
+
     def add(
         self, identity: Hash, certificate: RoundCertificate, body: RoundBody, signer: Account, signature: bytes
     ) -> list[Hash]:
@@ -90,32 +116,90 @@ class Lineage:
         entry = self.entries.get(identity)
         if entry is None:
             check_content(certificate, body)
-            entry = self.entries[identity] = Entry(identity, certificate, body)
-        signatures = entry.signatures.setdefault(certificate.attempt, {})
-        if len(signatures) < 4 * MAX_ELECTORATE:
-            signatures.setdefault(signer, signature)
+            self._check_signer(certificate, body, signer)
+            self._make_room(certificate, signer)
+            entry = self.entries[identity] = Entry(identity, certificate.without_attempt(), body)
+            self._unsettled.setdefault(signer, {})[identity] = None
+            self._num_strange += self._is_strange(entry)
+        else:
+            self._check_signer(entry.certificate, entry.body, signer)
+        own = [attempt for attempt, signed in entry.signatures.items() if signer in signed]
+        if len(own) >= MAX_ATTEMPTS_SIGNED and certificate.attempt not in own:
+            oldest = min(a for a in own if a != entry.attempt)
+            del entry.signatures[oldest][signer]
+            if not entry.signatures[oldest]:
+                del entry.signatures[oldest]
+        entry.signatures.setdefault(certificate.attempt, {}).setdefault(signer, signature)
         if entry.attempt is not None:
             return []
         return list(self._settle(identity))
+
+    def _check_signer(self, certificate: RoundCertificate, body: RoundBody, signer: Account) -> None:
+        prev = certificate.prev_certificate
+        if certificate.kind == KIND_SEATING and prev != ZERO_HASH:
+            voters = body.electorate
+        elif self.valid(prev):
+            voters = self.electorate(prev)
+        else:
+            return
+        if signer not in voters:
+            raise PeerFault("certificate: signed by an account that has no vote on it")
+
+    def _is_strange(self, entry: Entry) -> bool:
+        return entry.certificate.kind == KIND_SEATING or not self.valid(entry.certificate.prev_certificate)
+
+    def _make_room(self, certificate: RoundCertificate, signer: Account) -> None:
+        """Who signs what nobody else does crowds out what it signed itself before."""
+        strange = certificate.kind == KIND_SEATING or not self.valid(certificate.prev_certificate)
+        if strange and self._num_strange >= MAX_STRANGE:
+            raise PeerFault("certificate: too many that nobody knows")
+        created = self._unsettled.get(signer, {})
+        while len(created) >= MAX_UNSETTLED:
+            oldest = next(iter(created))
+            del created[oldest]
+            entry = self.entries[oldest]
+            if entry.attempt is not None:
+                continue
+            others = entry.signers() - {signer}
+            heir = next((a for a in sorted(others) if len(self._unsettled.get(a, {})) < MAX_UNSETTLED), None)
+            if heir is not None:
+                self._unsettled.setdefault(heir, {})[oldest] = None
+                continue
+            self._num_strange -= self._is_strange(entry)
+            del self.entries[oldest]
+            waiting = self._waiting.get(entry.certificate.prev_certificate, {})
+            waiting.pop(oldest, None)
+            if not waiting:
+                self._waiting.pop(entry.certificate.prev_certificate, None)
+
+    def needed(self, entry: Entry) -> int:
+        """How many of `deciders` must sign."""
+        return quorum(len(self.deciders(entry)))
+
+    def deciders(self, entry: Entry) -> tuple[Account, ...]:
+        """The predecessor's electorate; for a seating those whom it seats, the first excepted: the founders."""
+        prev = entry.certificate.prev_certificate
+        if entry.certificate.kind == KIND_SEATING and prev != ZERO_HASH:
+            return entry.body.electorate
+        return self.electorate(prev)
 
     def _settle(self, identity: Hash) -> Iterator[Hash]:
         entry = self.entries[identity]
         prev = entry.certificate.prev_certificate
         if not self.valid(prev):
-            self._waiting.setdefault(prev, set()).add(identity)
+            self._waiting.setdefault(prev, {})[identity] = None
             return
         if entry.attempt is not None or not self._linked(entry):
             return
-        if entry.certificate.kind == KIND_SEATING and prev != ZERO_HASH:
-            voters = entry.body.electorate
-        else:
-            voters = self.electorate(prev)
+        deciders = set(self.deciders(entry))
         for attempt, signed in entry.signatures.items():
-            if len(signed.keys() & set(voters)) >= quorum(len(voters)):
+            if len(signed.keys() & deciders) >= self.needed(entry):
                 entry.attempt = attempt
                 self.children.setdefault(prev, []).append(identity)
                 yield identity
                 for later in sorted(self._waiting.pop(identity, ())):
+                    if self.entries[later].certificate.kind == KIND_ROUND:
+                        self._num_strange -= 1
                     yield from self._settle(later)
                 return
 
@@ -140,6 +224,20 @@ class Lineage:
             yield identity
             identity = self.entries[identity].certificate.prev_certificate
         yield ZERO_HASH
+
+    def unsettled_after(self, identity: Hash) -> list[Entry]:
+        """Certificates proposed to follow `identity` that lack a quorum, in the order in which they were heard of."""
+        return [e for e in self.entries.values() if e.attempt is None and e.certificate.prev_certificate == identity]
+
+    def contested(self, tip: Hash) -> list[Entry]:
+        """All whose signatures may still matter: from the oldest fork on, the newest two at least."""
+        path = set(self.ancestors(tip))
+        others = [e.certificate.epoch for e in self.entries.values() if e.attempt is not None and e.id not in path]
+        first = min([*others, self.entries[tip].certificate.epoch - 1])
+        return sorted(
+            (e for e in self.entries.values() if e.certificate.epoch >= first and e.id != ZERO_HASH),
+            key=lambda entry: entry.certificate.epoch,
+        )
 
     def recent(self, identity: Hash) -> set[Account]:
         """Contributors of the last certificates up to `identity`; near the root also its electorate."""

@@ -13,11 +13,10 @@ from swarm.averaging.commitments import (
     contributors_root,
     draw_order,
     electorate_hash,
-    merges_hash,
-    parts_root,
     quorum,
     reducers_hash,
 )
+from swarm.averaging.heard import ROUND_MESSAGES, Heard
 from swarm.averaging.lineage import MAX_ELECTORATE, Entry, Lineage
 from swarm.averaging.messages import (
     Action,
@@ -45,9 +44,10 @@ from swarm.averaging.records import (
     CallContent,
     Content,
     Contribution,
-    ContributionContent,
+    ContributionReceipt,
     ContributorLeaf,
     Hash,
+    Progress,
     Record,
     ReducerReport,
     ReportContent,
@@ -66,6 +66,9 @@ from swarm.errors import Equivocation, PeerFault
 from swarm.notary import Notary
 
 STALLS_BEFORE_FEWER = 10
+GONE_SECONDS = 1.0  # a peer that was seen and is no more gets that long to come back before an attempt is given up
+MAX_ROUNDS_REMEMBERED = 4096  # with their locks: a branch may become the followed one again
+MAX_JOINED = 3  # attempts at which one seating of others is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,8 @@ class _Round:
     report_done: int = -1
     set_done: int = -1
     fetch_done: int = -1
+    hurried: int = -1
     complete: frozenset[Hash] = frozenset()
-
-
-_Key = tuple[Hash, int]  # (prevCertificate, attempt); the epoch follows from the certificate
 
 
 class RoundMachine:
@@ -130,24 +131,20 @@ class RoundMachine:
     def __init__(self, notary: Notary, rules: RunRules, reduces: bool = True, votes: bool = True) -> None:
         self.notary, self.rules = notary, rules
         self.reduces, self.votes = reduces, votes  # has a listening address; wants a seat (a seed does not)
-        self._asked: set[tuple[bytes, int]] = set()
         self.account = notary.account
         self.lineage = Lineage(rules.run_id, rules.initial_root, rules.founders)
+        self.heard = Heard(notary, self.lineage, rules.num_parts, rules.max_reducers)
         self.tip: Hash = ZERO_HASH
         self.stalled = 0
+        self.proposals: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
+        self._restoring = False
         self._first_seating = 0
         self._ready: dict[Account, int] = {}
+        self._gone: set[Account] = set()  # were ready, and are no more
         self._silent: dict[Hash, set[Account]] = {}
         self._rounds: dict[Hash, _Round] = {}
-        self._contributions: dict[Hash, dict[Account, Signed]] = {}
-        self._calls: dict[_Key, Signed] = {}
-        self._reports: dict[_Key, dict[Account, Signed]] = {}
-        self._sets: dict[_Key, Signed] = {}
-        self._averages: dict[_Key, dict[int, Signed]] = {}
-        self._votes: dict[tuple[Hash, int, Hash], dict[Account, Signed]] = {}
-        self._voids: dict[_Key, dict[Account, Signed]] = {}
-        self._signed_certificates: dict[_Key, set[Account]] = {}
-        self._proposals: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
+        self._signed: dict[Hash, list[RoundVote | RoundVoid | RoundCertificate]] = {}  # before a restart
+        self._reduced: set[bytes] = set()  # signatures of sets that the driver was asked to average
         self._prepared: set[tuple[Hash, int]] = set()
         self._omitted: set[Account] = set()
         self._out: list[Action] = []
@@ -174,33 +171,26 @@ class RoundMachine:
         return self.lineage[identity].body if self.lineage.valid(identity) else None
 
     def leader(self, attempt: int) -> Account:
-        """The first-ranked voter; after a time-out the next of the same order, so that a dead one is not drawn twice."""
-        order = draw_order(self.tip, self.epoch, 0, self.voters())
-        return order[attempt % len(order)]
+        return self.lineage.initiator(self.tip, attempt)
 
     def current_messages(self) -> list[Signed]:
-        """What was heard and said of the round under way, for a peer that links up in the middle of it."""
-        out: list[Signed] = list(self._contributions.get(self.tip, {}).values())
-        out += [s for (p, _), s in self._calls.items() if p == self.tip]
-        for table in (self._reports, self._averages, self._voids):
-            out += [s for (p, _), signed in table.items() if p == self.tip for s in signed.values()]
-        out += [s for (p, _), s in self._sets.items() if p == self.tip]
-        out += [s for (p, _, _), signed in self._votes.items() if p == self.tip for s in signed.values()]
-        for entry in self.lineage.entries.values():
-            if entry.certificate.prev_certificate == self.tip and entry.attempt is None:
-                out += [
-                    Signed(replace(entry.certificate, attempt=a), who, signature, entry.body)
-                    for a, signed in entry.signatures.items()
-                    for who, signature in signed.items()
-                ]
-        return out
+        """What was heard and said of the round under way, for a peer that links up in the middle of it, and all signatures
+        that weigh in the choice between branches."""
+        return list(self.heard.round(self.tip).messages()) + [
+            Signed(replace(entry.certificate, attempt=attempt), who, signature, entry.body)
+            for entry in self.lineage.contested(self.tip)
+            for attempt, signed in entry.signatures.items()
+            for who, signature in signed.items()
+        ]
 
     def _round(self) -> _Round:
         found = self._rounds.get(self.tip)
         if found is None:
             found = self._rounds[self.tip] = _Round(self.epoch)
-            for old in list(self._rounds)[:-64]:
+            for old in list(self._rounds)[:-MAX_ROUNDS_REMEMBERED]:
                 del self._rounds[old]
+            for record in self._signed.pop(self.tip, ()):
+                self._resume(found, record)
         return found
 
     def _done(self) -> list[Action]:
@@ -227,21 +217,30 @@ class RoundMachine:
 
     # -- inputs -------------------------------------------------------------------------------------------------------
     def restore(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]] = ()) -> list[Action]:
-        """After a start: certificates and other messages from disk, then what this key has signed (record, kept content)."""
+        """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
+
+        What binds this key in a round that is not known yet (the journal may be all that is left) binds it when it is."""
+        own: list[Signed] = []
+        for record, keep in kept:
+            if isinstance(record, RoundVote | RoundVoid | RoundCertificate):
+                self._signed.setdefault(record.prev_certificate, []).append(record)
+            if not isinstance(record, ContributionReceipt | Progress):
+                content = unpack_content(keep) if keep else None
+                own.append(Signed(record, self.account, self.notary.sign(record, keep), content))
+        self._restoring = True  # what is on disk was followed before
         for signed in backlog:
             self._receive(signed)
-        for record, keep in kept:
-            content = unpack_content(keep) if keep else None
-            if isinstance(record, RoundVote | RoundVoid | RoundCertificate) and record.prev_certificate == self.tip:
-                self._resume(record)
-            if isinstance(record, Contribution | RoundVote | RoundVoid | RoundCertificate):
-                self._receive(Signed(record, self.account, self.notary.sign(record, keep), content))
+        self._restoring = False
+        for signed in own:
+            self._receive(signed)
         self._follow()
         self._set_stall_timer()
+        r = self._round()
+        if r.due:
+            self._step_timer(r)
         return self._done()
 
-    def _resume(self, record: RoundVote | RoundVoid | RoundCertificate) -> None:
-        r = self._round()
+    def _resume(self, r: _Round, record: RoundVote | RoundVoid | RoundCertificate) -> None:
         if isinstance(record, RoundCertificate) and record.kind == KIND_SEATING:
             return
         step = 1 if isinstance(record, RoundVote) else 2
@@ -252,11 +251,15 @@ class RoundMachine:
 
     def ready(self, peers: Mapping[Account, int]) -> list[Action]:
         """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them)."""
+        self._gone = (self._gone | self._ready.keys()) - peers.keys()
+        while len(self._gone) > 256:
+            self._gone.pop()
+        changed = peers != self._ready
         self._ready = dict(peers)
         if self.tip == ZERO_HASH and self.account in self.rules.founders:
-            seats = self._seats()
-            if len(seats) >= self.rules.min_seated:
-                self._seat(seats, self._first_seating)
+            self._seat_first()
+        elif changed:
+            self._progress()
         return self._done()
 
     def due(self) -> list[Action]:
@@ -277,9 +280,7 @@ class RoundMachine:
         """The own contribution, signed by the driver."""
         self._out.append(Send(signed))
         self._receive(signed)
-        call = self._calls.get((self.tip, self._round().attempt))
-        if call is None:
-            call = next((c for (p, _), c in reversed(self._calls.items()) if p == self.tip), None)
+        call = self._current_call(self._round(), self.account in self.voters())
         if call is not None:
             self._out.append(Scatter(call))
         return self._done()
@@ -321,7 +322,7 @@ class RoundMachine:
             record.prev_certificate, content.contributors, reducers, averages, factors, median, next_root, units
         )
         identity = self.notary.certificate_id(certificate)
-        self._proposals[identity] = (certificate, body)
+        self.proposals[identity] = (certificate, body)
         self._prepared.add((identity, record.attempt))
         self._progress()
         return self._done(), identity
@@ -344,6 +345,7 @@ class RoundMachine:
 
     # -- taking messages in -------------------------------------------------------------------------------------------
     def _receive(self, signed: Signed) -> None:
+        self._gone.discard(signed.signer)
         try:
             self._take(signed)
         except (PeerFault, ValueError) as error:
@@ -352,175 +354,70 @@ class RoundMachine:
         self._progress()
 
     def _take(self, signed: Signed) -> None:
-        record, content, who = signed.record, signed.content, signed.signer
+        record = signed.record
         if record.run_id != self.rules.run_id:
             raise PeerFault("a record of another run")
         if isinstance(record, RoundCertificate):
-            self._take_certificate(record, content, signed)
-            return
-        if isinstance(record, Contribution):
-            self._take_contribution(record, content, signed)
-            return
-        prev = getattr(record, "prev_certificate", ZERO_HASH)
-        attempt = getattr(record, "attempt", 0)
-        key = (prev, attempt)
-        if attempt > 10_000 or self._is_past(prev):
-            return
-        if isinstance(record, RoundCall):
-            if not isinstance(content, CallContent) or reducers_hash(content.reducers) != record.reducers_hash:
-                raise PeerFault("call: its reducers are not what it commits")
-            ranked = draw_order(prev, record.epoch, attempt, content.reducers)
-            if (
-                not content.reducers
-                or tuple(ranked) != content.reducers
-                or len(content.reducers) > self.rules.max_reducers
-            ):
-                raise PeerFault("call: reducers out of rank order, none or too many")
-            self._first(self._calls, key, signed, "calls")
-        elif isinstance(record, ReducerReport):
-            if not isinstance(content, ReportContent) or complete_hash(content.complete) != record.complete_hash:
-                raise PeerFault("report: its list is not what it commits")
-            self._first(self._reports.setdefault(key, {}), who, signed, "reports")
-        elif isinstance(record, RoundSet):
-            self._check_set(record, content)
-            self._first(self._sets, key, signed, "sets")
-        elif isinstance(record, Average):
-            self._first(self._averages.setdefault(key, {}), record.part, signed, "averages")
-        elif isinstance(record, RoundVote):
-            for (p, a, i), voters in self._votes.items():
-                if (p, a) == key and i != record.id and who in voters:
-                    raise PeerFault("vote: a second, different one in one attempt")
-            self._votes.setdefault((prev, attempt, record.id), {}).setdefault(who, signed)
-        elif isinstance(record, RoundVoid):
-            self._voids.setdefault(key, {}).setdefault(who, signed)
+            self._take_certificate(record, signed)
+        elif isinstance(record, ROUND_MESSAGES):
+            self.heard.take(signed, self.tip)
 
-    def _is_past(self, prev: Hash) -> bool:
-        """Rounds that are certified already need no more messages; unknown predecessors may still come."""
-        return prev != self.tip and self.lineage.valid(prev) and prev in set(self.lineage.ancestors(self.tip))
-
-    def _first(self, table: dict, key: object, signed: Signed, what: str) -> None:  # type: ignore[type-arg]
-        if what in ("calls", "sets"):
-            # only the attempt's initiator has a say; checked where the predecessor is known
-            record = signed.record
-            if getattr(record, "prev_certificate", None) == self.tip and signed.signer != self.leader(
-                getattr(record, "attempt", 0)
-            ):
-                raise PeerFault(f"{what}: not by the attempt's initiator")
-        if what == "averages":
-            assert isinstance(signed.record, Average)
-            call = self._calls.get((signed.record.prev_certificate, signed.record.attempt))
-            if call is not None:
-                assert isinstance(call.content, CallContent)
-                reducers = call.content.reducers
-                if (
-                    signed.record.part >= self.rules.num_parts
-                    or signed.signer != reducers[signed.record.part % len(reducers)]
-                ):
-                    raise PeerFault("average: of a part that is not this reducer's")
-        old = table.get(key)
-        if old is not None and old != signed and old.signer == signed.signer:
-            raise PeerFault(f"{what}: two different ones for one subject")
-        table.setdefault(key, signed)
-        if len(table) > 4096:
-            table.pop(next(iter(table)))
-
-    def _take_contribution(self, record: Contribution, content: Content, signed: Signed) -> None:
-        if record.peer != signed.signer:
-            raise PeerFault("contribution: not signed by its peer")
-        if not isinstance(content, ContributionContent) or len(content.parts) != self.rules.num_parts:
-            raise PeerFault("contribution: without the list of its parts, or of another model")
-        if parts_root(content.parts) != record.parts_root or merges_hash(content.merges) != record.merges_hash:
-            raise PeerFault("contribution: its content is not what it commits")
-        if [p.index for p in content.parts] != list(range(len(content.parts))):
-            raise PeerFault("contribution: parts out of order")
-        if any(not 0.0 <= p.squared_norm < float("inf") for p in content.parts):
-            raise PeerFault("contribution: a norm that is not finite")
-        if record.units > 0xFFFF:
-            raise PeerFault("contribution: more units than anybody can do")
-        table = self._contributions.setdefault(record.prev_certificate, {})
-        old = table.get(record.peer)
-        if old is not None and old != signed:
-            raise PeerFault("contribution: two different ones for one epoch; the first counts")
-        if len(table) < 1024:
-            table.setdefault(record.peer, signed)
-        while len(self._contributions) > 64:
-            self._contributions.pop(next(iter(self._contributions)))
-
-    def _take_certificate(self, record: RoundCertificate, content: Content, signed: Signed) -> None:
+    def _take_certificate(self, record: RoundCertificate, signed: Signed) -> None:
         identity = self.notary.certificate_id(record)
-        if not isinstance(content, RoundBody):
-            known = self._proposals.get(identity)
-            if known is None:
-                raise PeerFault("certificate: without its body")
-            content = known[1]
-        self._signed_certificates.setdefault((record.prev_certificate, record.attempt), set()).add(signed.signer)
+        content = signed.content
+        known = self.lineage.entries.get(identity)
+        if known is not None:
+            content = known.body
+        elif not isinstance(content, RoundBody):
+            raise PeerFault("certificate: without its body")
         new = self.lineage.add(identity, record, content, signed.signer, signed.signature)
-        self._proposals.setdefault(identity, (record.without_attempt(), content))
+        prev = record.prev_certificate
+        if record.kind == KIND_ROUND and self.lineage.valid(prev) and not self.lineage.is_before(prev, self.tip):
+            self.heard.round(prev).certificates.setdefault(record.attempt, set()).add(signed.signer)
+            self.proposals.setdefault(identity, (record.without_attempt(), content))
+        for held in new:
+            for waited in self.heard.early(held):
+                self._receive(waited)
         if new:
             self._follow()
-        elif (
-            record.kind == KIND_SEATING
-            and self.stalled
-            and record.prev_certificate == self.tip
-            and signed.signer != self.account
-        ):
+        elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self.stalled):
             self._join_seating(self.lineage[identity])
 
     # -- sets ---------------------------------------------------------------------------------------------------------
-    def _check_set(self, record: RoundSet, content: Content) -> None:
-        if not isinstance(content, SetContent):
-            raise PeerFault("set: without its list")
-        peers = [leaf.peer for leaf in content.contributors]
-        if (
-            peers != sorted(set(peers))
-            or len(peers) != record.num_contributors
-            or contributors_root(content.contributors) != record.contributors_root
-            or reducers_hash(content.reducers) != record.reducers_hash
-        ):
-            raise PeerFault("set: its list is not what it commits")
-        again = record.proposal != ZERO_HASH
-        if again != (content.certificate is not None and content.body is not None):
-            raise PeerFault("set: a certificate proposed again comes with its body, a new set without")
-        if (
-            again
-            and content.certificate is not None
-            and self.notary.certificate_id(content.certificate) != record.proposal
-        ):
-            raise PeerFault("set: the certificate is not the one proposed")
-
     def _set_fits(self, content: SetContent, attempt: int) -> bool:
         """Quorum of the electorate, or empty from `max_attempts` on; known contributions; nobody left out twice."""
-        voters = set(self.voters())
         if not content.contributors:
             return attempt >= self.rules.max_attempts
-        known = self._contributions.get(self.tip, {})
+        if len(content.reducers) > self.rules.max_reducers:
+            return False
+        heard = self.heard.round(self.tip)
         for leaf in content.contributors:
-            signed = known.get(leaf.peer)
+            signed = heard.contributions.get(leaf.peer, {}).get(leaf.contribution)
             if signed is None:
                 return False
             record = signed.record
             assert isinstance(record, Contribution)
-            if self.notary.hash(record) != leaf.contribution or (leaf.units, leaf.flags) != (
-                self._units(record),
-                record.flags,
-            ):
+            if (leaf.units, leaf.flags) != (self._units(record), record.flags):
                 return False
         inside = {leaf.peer for leaf in content.contributors}
-        if len(inside & voters) < quorum(len(voters)):
-            return False
-        reports = self._reports.get((self.tip, attempt), {})
-        for peer, signed in known.items():
-            if peer in inside or peer not in self._omitted:
-                continue
-            key = self.notary.hash(signed.record)
-            lacking = sum(
-                True
-                for reducer in content.reducers
-                if reducer in reports and key not in reports[reducer].content.complete  # type: ignore[union-attr]
-            )
-            if lacking < min(2, len(content.reducers)):
-                return False  # left out again without a reason
-        return True
+        return self._has_quorum(inside) and not self._omits(inside, content.reducers, attempt)
+
+    def _has_quorum(self, accounts: Iterable[Account]) -> bool:
+        voters = set(self.voters())
+        return len(voters.intersection(accounts)) >= quorum(len(voters))
+
+    def _omits(self, inside: set[Account], reducers: tuple[Account, ...], attempt: int) -> bool:
+        """Whether somebody was left out again without a reason. Two reducers' word is one; from the last attempt but one
+        one's is enough: parts are spread, so only one reducer may lack them."""
+        heard = self.heard.round(self.tip)
+        reports = heard.reports.get(attempt, {})
+        needed = min(2 if attempt < self.rules.max_attempts - 1 else 1, len(reducers))
+        for peer in self._omitted & heard.contributions.keys() - inside - heard.lying:
+            (key,) = heard.contributions[peer]
+            lacking = [a for a in reducers if a in reports and key not in reports[a].content.complete]  # type: ignore[union-attr]
+            if len(lacking) < needed:
+                return True
+        return False
 
     def _units(self, record: Contribution) -> int:
         return min(record.units, self.rules.max_units)
@@ -583,20 +480,60 @@ class RoundMachine:
             self._try_report(r, False)
         if voter:
             self._try_set(r)
-        proposal = self._sets.get((self.tip, r.attempt if voter or call is None else call.record.attempt))  # type: ignore[union-attr]
-        if proposal is not None and proposal.signer == self.leader(proposal.record.attempt):  # type: ignore[union-attr]
+        proposal = self._current_set(r, voter)
+        if proposal is not None:
             self._act_on_set(r, proposal)
         if voter:
             self._try_certify(r)
+            self._hurry(r)
 
     def _current_call(self, r: _Round, voter: bool) -> Signed | None:
-        if voter:
-            call = self._calls.get((self.tip, r.attempt))
-            return call if call is not None and call.signer == self.leader(r.attempt) else None
-        newest = max(
-            (a for (p, a), c in self._calls.items() if p == self.tip and c.signer == self.leader(a)), default=None
-        )
-        return None if newest is None else self._calls[self.tip, newest]
+        calls = self.heard.round(self.tip).calls
+        return calls.get(r.attempt if voter else max(calls, default=0))
+
+    def _current_set(self, r: _Round, voter: bool) -> Signed | None:
+        """Who has no vote reduces for the newest."""
+        sets = self.heard.round(self.tip).sets
+        return sets.get(r.attempt if voter else max(sets, default=0))
+
+    def _hurry(self, r: _Round) -> None:
+        """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""
+        if not r.due:
+            return
+        if r.step == 1 and self._cannot_win(r, set()):
+            self._void(r)
+        elif r.hurried < 2 * r.attempt + r.step and self._is_hopeless(r):
+            r.hurried = 2 * r.attempt + r.step
+            self._out.append(SetTimer(Timer("step", self.tip, r.attempt), min(GONE_SECONDS, self.rules.vote_seconds)))
+        if r.step == 2 and self._has_quorum(self.heard.round(self.tip).voids.get(r.attempt, {})):
+            self._next_attempt(r, r.attempt + 1)
+
+    def _is_hopeless(self, r: _Round) -> bool:
+        """The initiator is gone before its set, a reducer before its report or its averages, or voters before their votes."""
+        if r.step:
+            return r.step == 1 and self._cannot_win(r, self._gone)
+        heard = self.heard.round(self.tip)
+        proposal, call = heard.sets.get(r.attempt), heard.calls.get(r.attempt)
+        if proposal is not None:
+            assert isinstance(proposal.content, SetContent)
+            if any(a == r.attempt for _, a in self._prepared) or proposal.content.certificate is not None:
+                return False
+            averaged = {who for _, who in heard.averages.get(r.attempt, {})}
+            return bool(self._gone.intersection(proposal.content.reducers) - averaged)
+        if self.leader(r.attempt) in self._gone:
+            return True
+        if call is None:
+            return False
+        assert isinstance(call.content, CallContent)
+        return bool(self._gone.intersection(call.content.reducers) - heard.reports.get(r.attempt, {}).keys())
+
+    def _cannot_win(self, r: _Round, gone: set[Account]) -> bool:
+        """No id can get a quorum of votes any more, even if all who have not voted and are not gone vote for it."""
+        voters = set(self.voters())
+        votes = self.heard.round(self.tip).votes.get(r.attempt, {})
+        voted = {who for signed in votes.values() for who in signed}
+        most = max((len(who.keys() & voters) for identity, who in votes.items() if identity != ZERO_HASH), default=0)
+        return most + len(voters - voted - gone) < quorum(len(voters))
 
     def _step_timer(self, r: _Round) -> None:
         rules = self.rules
@@ -605,7 +542,8 @@ class RoundMachine:
         self._out.append(SetTimer(Timer("step", self.tip, r.attempt), seconds))
 
     def _try_call(self, r: _Round) -> None:
-        if r.step != 0 or self.leader(r.attempt) != self.account or (self.tip, r.attempt) in self._calls:
+        heard = self.heard.round(self.tip)
+        if r.step != 0 or r.attempt in heard.calls or not self._initiates(r.attempt):
             return
         if r.attempt >= self.rules.max_attempts or self._newest_polka() is not None:
             return  # no new contributions: an empty set, or the certificate of the newest quorum of votes
@@ -615,9 +553,10 @@ class RoundMachine:
         # who contributed already and can reduce is alive too
         able |= {
             a
-            for a, s in self._contributions.get(self.tip, {}).items()
+            for a, s in heard.first().items()
             if s.record.flags & FLAG_REDUCES and a not in silent  # type: ignore[union-attr]
         }
+        able -= heard.lying | self._gone
         reducers = tuple(draw_order(self.tip, r.epoch, r.attempt, able))[
             : min(self.rules.max_reducers, self.rules.num_parts)
         ]
@@ -639,7 +578,7 @@ class RoundMachine:
         if self.account in call.content.reducers:
             self._out.append(Collect(call))
             self._out.append(SetTimer(Timer("report", self.tip, attempt), self.rules.contribute_seconds * 0.8))
-        if self.account in self._contributions.get(self.tip, {}):
+        if self.account in self.heard.round(self.tip).contributions:
             self._out.append(Scatter(call))
         else:
             self._out.append(MakeContribution(call))
@@ -651,13 +590,14 @@ class RoundMachine:
         attempt = call.record.attempt  # type: ignore[union-attr]
         if r.report_done >= attempt:
             return
-        known = self._contributions.get(self.tip, {})
+        heard = self.heard.round(self.tip)
+        known = heard.first()
         # who is alive and trains on this anchor will contribute; a dead voter is not waited for (the set needs a quorum anyway)
-        expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES} | set(known)
+        expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES}
         if self.votes:
             expected.add(self.account)
-        hashes = {self.notary.hash(s.record) for s in known.values()}
-        if not at_deadline and not (expected <= known.keys() and hashes <= r.complete):
+        awaited = {self.notary.hash(s.record) for a, s in known.items() if a not in self._gone | heard.lying}
+        if not at_deadline and not (expected <= known.keys() and awaited <= r.complete):
             return
         if not r.complete:
             return
@@ -668,21 +608,23 @@ class RoundMachine:
 
     def _newest_polka(self) -> tuple[int, Hash] | None:
         """The newest (attempt, id) with a quorum of votes."""
-        voters = set(self.voters())
         found = [
-            (a, i)
-            for (p, a, i), who in self._votes.items()
-            if p == self.tip and i != ZERO_HASH and len(who.keys() & voters) >= quorum(len(voters))
+            (attempt, identity)
+            for attempt, ids in self.heard.round(self.tip).votes.items()
+            for identity, who in ids.items()
+            if identity != ZERO_HASH and self._has_quorum(who)
         ]
         return max(found) if found else None
 
+    def _initiates(self, attempt: int) -> bool:
+        return self.lineage.may_initiate(self.tip, attempt, self.account)
+
     def _try_set(self, r: _Round) -> None:
-        key = (self.tip, r.attempt)
-        if r.step != 0 or not r.due or self.leader(r.attempt) != self.account or r.set_done >= r.attempt:
+        if r.step != 0 or not r.due or r.set_done >= r.attempt or not self._initiates(r.attempt):
             return
         polka = self._newest_polka()
-        if polka is not None and polka[1] in self._proposals:
-            certificate, body = self._proposals[polka[1]]
+        if polka is not None and polka[1] in self.proposals:
+            certificate, body = self.proposals[polka[1]]
             content = SetContent(body.contributors, body.reducers, certificate.without_attempt(), body)
             valid = polka[0]
         elif r.attempt >= self.rules.max_attempts:
@@ -705,13 +647,12 @@ class RoundMachine:
             valid,
         )
         self._say(record, content)
-        assert key == (self.tip, r.attempt)
 
     def _new_set(self, r: _Round) -> SetContent | None:
-        call = self._calls.get((self.tip, r.attempt))
+        heard = self.heard.round(self.tip)
+        call, reports = heard.calls.get(r.attempt), heard.reports.get(r.attempt, {})
         if call is None or not isinstance(call.content, CallContent):
             return None
-        reports = self._reports.get((self.tip, r.attempt), {})
         complete: set[Hash] | None = None
         for reducer in call.content.reducers:
             if reducer not in reports:
@@ -720,11 +661,11 @@ class RoundMachine:
             assert isinstance(content, ReportContent)
             complete = set(content.complete) if complete is None else complete & set(content.complete)
         leaves = []
-        for peer, signed in sorted(self._contributions.get(self.tip, {}).items()):
+        for peer, signed in sorted(heard.first().items()):
             record = signed.record
             assert isinstance(record, Contribution)
             key = self.notary.hash(record)
-            if key in (complete or ()):
+            if key in (complete or ()) and peer not in heard.lying:
                 leaves.append(ContributorLeaf(peer, key, self._units(record), record.flags))
         made = SetContent(tuple(leaves), call.content.reducers)
         return made if leaves and self._set_fits(made, r.attempt) else None
@@ -733,43 +674,54 @@ class RoundMachine:
         record, content = proposal.record, proposal.content
         assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         if record.proposal != ZERO_HASH:
-            assert content.body is not None
-            if (record.proposal, record.attempt) not in self._prepared and r.fetch_done < record.attempt:
-                r.fetch_done = record.attempt
-                holders = content.body.reducers or (proposal.signer,)
-                averages = tuple((d, holders[i % len(holders)]) for i, d in enumerate(content.body.averages))
-                if averages:
-                    self._out.append(FetchAverages(proposal, averages))
-                else:
-                    self._prepared.add((record.proposal, record.attempt))
-            if (record.proposal, record.attempt) in self._prepared:
-                self._vote_if_free(r, record, record.proposal)
+            self._act_on_proposal(r, proposal, record, content)
+        elif not content.contributors:
+            certificate, body = self._empty()
+            identity = self.notary.certificate_id(certificate)
+            self.proposals[identity] = (certificate, body)
+            if self._set_fits(content, record.attempt):
+                self._vote_if_free(r, record, identity)
+        elif self._set_fits(content, record.attempt):
+            self._act_on_new_set(r, proposal, record, content)
+
+    def _act_on_proposal(self, r: _Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+        """A certificate proposed again. Whoever can has its averages by now; it is redone like any other before a vote."""
+        assert content.body is not None
+        vouched = r.lock == record.proposal or self._voted(record, r, record.proposal)
+        if not vouched and not self._set_fits(SetContent(content.contributors, content.reducers), record.attempt):
             return
         if not content.contributors:
             certificate, body = self._empty()
-            identity = self.notary.certificate_id(certificate)
-            self._proposals[identity] = (certificate, body)
-            if self._set_fits(content, record.attempt):
-                self._vote_if_free(r, record, identity)
+            if record.proposal == self.notary.certificate_id(certificate):
+                self.proposals[record.proposal] = (certificate, body)
+                self._vote_if_free(r, record, record.proposal)
             return
-        if not self._set_fits(content, record.attempt):
+        if len(content.body.averages) != self.rules.num_parts:
             return
-        averages_by_part = self._averages.get((self.tip, record.attempt), {})
-        if self.account in content.reducers and not any(a.signer == self.account for a in averages_by_part.values()):
-            mark = -2 - record.attempt  # ask the driver once
-            if (proposal.signature, mark) not in self._asked:
-                self._asked.add((proposal.signature, mark))
-                self._out.append(ReduceSet(proposal))
-        if r.fetch_done < record.attempt and len(averages_by_part) == self.rules.num_parts:
+        if (record.proposal, record.attempt) in self._prepared:
+            self._vote_if_free(r, record, record.proposal)
+        elif r.fetch_done < record.attempt:
             r.fetch_done = record.attempt
-            ordered = [averages_by_part[p] for p in range(self.rules.num_parts)]
-            self._out.append(FetchAverages(proposal, tuple((a.record.digest, a.signer) for a in ordered)))  # type: ignore[union-attr]
-        for identity, attempt in list(self._prepared):
+            holders = content.body.reducers
+            averages = tuple((d, holders[i % len(holders)]) for i, d in enumerate(content.body.averages))
+            self._out.append(FetchAverages(proposal, averages))
+
+    def _act_on_new_set(self, r: _Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+        heard, reducers = self.heard.round(self.tip).averages.get(record.attempt, {}), content.reducers
+        found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self.rules.num_parts)]
+        averages = [s for s in found if s is not None]
+        if self.account in reducers and proposal.signature not in self._reduced:
+            self._reduced.add(proposal.signature)
+            self._out.append(ReduceSet(proposal))
+        if r.fetch_done < record.attempt and len(averages) == self.rules.num_parts:
+            r.fetch_done = record.attempt
+            self._out.append(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))  # type: ignore[union-attr]
+        for identity, attempt in sorted(self._prepared):
             if attempt == record.attempt and self._is_of_set(identity, content):
                 self._vote_if_free(r, record, identity)
 
     def _is_of_set(self, identity: Hash, content: SetContent) -> bool:
-        known = self._proposals.get(identity)
+        known = self.proposals.get(identity)
         return (
             known is not None
             and known[0].prev_certificate == self.tip
@@ -779,12 +731,19 @@ class RoundMachine:
     def _vote_if_free(self, r: _Round, record: RoundSet, identity: Hash) -> None:
         if r.step != 0 or record.attempt != r.attempt or self.account not in self.voters():
             return
-        free = r.lock is None or r.lock == identity
-        if not free and record.valid_attempt != NO_ATTEMPT and r.lock_attempt <= record.valid_attempt < r.attempt:
-            voters = set(self.voters())
-            who = self._votes.get((self.tip, record.valid_attempt, identity), {})
-            free = len(who.keys() & voters) >= quorum(len(voters))
-        self._vote(r, identity if free else ZERO_HASH)
+        self._vote(r, identity if self._is_free(r, record, identity) else ZERO_HASH)
+
+    def _is_free(self, r: _Round, record: RoundSet, identity: Hash) -> bool:
+        """Who is locked votes only for its lock, or where a quorum voted for the id since."""
+        if r.lock is None or r.lock == identity:
+            return True
+        return r.lock_attempt <= record.valid_attempt and self._voted(record, r, identity)
+
+    def _voted(self, record: RoundSet, r: _Round, identity: Hash) -> bool:
+        """Whether a quorum voted for `identity` at the attempt that the set names."""
+        if not record.valid_attempt < r.attempt:
+            return False
+        return self._has_quorum(self.heard.round(self.tip).votes.get(record.valid_attempt, {}).get(identity, {}))
 
     def _vote(self, r: _Round, identity: Hash) -> None:
         r.step = max(r.step, 1)
@@ -795,53 +754,59 @@ class RoundMachine:
     def _try_certify(self, r: _Round) -> None:
         if r.step > 1:
             return
-        voters = set(self.voters())
-        for (prev, attempt, identity), who in list(self._votes.items()):
-            if prev != self.tip or attempt != r.attempt or identity == ZERO_HASH:
+        for identity, who in list(self.heard.round(self.tip).votes.get(r.attempt, {}).items()):
+            if identity == ZERO_HASH or identity not in self.proposals or not self._has_quorum(who):
                 continue
-            if len(who.keys() & voters) < quorum(len(voters)) or identity not in self._proposals:
-                continue
-            r.step, r.lock, r.lock_attempt = 2, identity, attempt
-            certificate, body = self._proposals[identity]
+            r.step, r.lock, r.lock_attempt = 2, identity, r.attempt
+            certificate, body = self.proposals[identity]
             self._step_timer(r)
-            self._say(replace(certificate, attempt=attempt), body)
+            self._say(replace(certificate, attempt=r.attempt), body)
             return
 
     def _time_out(self, r: _Round) -> None:
-        voters = set(self.voters())
-        if self.account not in voters:
+        if self.account not in self.voters():
             return
+        heard = self.heard.round(self.tip)
         closed = [
             a
-            for (p, a) in {*self._voids, *self._signed_certificates}
-            if p == self.tip
-            and (a > r.attempt or (a == r.attempt and r.step == 2))
-            and len((self._voids.get((p, a), {}).keys() | self._signed_certificates.get((p, a), set())) & voters)
-            >= quorum(len(voters))
+            for a in heard.voids.keys() | heard.certificates.keys()
+            if (a > r.attempt or (a == r.attempt and r.step == 2))
+            and self._has_quorum(heard.voids.get(a, {}).keys() | heard.certificates.get(a, set()))
         ]
         if closed:
-            self._note_silent(r)
-            r.attempt, r.step = max(closed) + 1, 0
-            self._step_timer(r)
-            self._progress()
+            self._next_attempt(r, max(closed) + 1)
             return
         if r.step == 0:
             self._vote(r, ZERO_HASH)
         elif r.step == 1:
-            if self._say(RoundVoid(self.rules.run_id, r.epoch, r.attempt, self.tip)):
-                r.step = 2
-            self._step_timer(r)
+            self._void(r)
         else:
             self._step_timer(r)
         self._progress()
 
+    def _void(self, r: _Round) -> None:
+        self._say(RoundVoid(self.rules.run_id, r.epoch, r.attempt, self.tip))
+        r.step = 2  # where the journal refuses, the certificate was signed
+        self._step_timer(r)
+
+    def _next_attempt(self, r: _Round, attempt: int) -> None:
+        self._note_silent(r)
+        r.attempt, r.step = attempt, 0
+        self._step_timer(r)
+        self._progress()
+
     def _note_silent(self, r: _Round) -> None:
         """Reducers that did not report, or did not average, are not drawn again in this round."""
-        call = self._calls.get((self.tip, r.attempt))
+        heard = self.heard.round(self.tip)
+        call, proposal = heard.calls.get(r.attempt), heard.sets.get(r.attempt)
         if call is None or not isinstance(call.content, CallContent):
             return
-        reports = self._reports.get((self.tip, r.attempt), {})
-        self._silent.setdefault(self.tip, set()).update(a for a in call.content.reducers if a not in reports)
+        spoke = heard.reports.get(r.attempt, {}).keys()
+        if proposal is not None and proposal.record.proposal == ZERO_HASH:  # type: ignore[union-attr]
+            spoke = spoke & {who for _, who in heard.averages.get(r.attempt, {})}
+        self._silent.setdefault(self.tip, set()).update(a for a in call.content.reducers if a not in spoke)
+        while len(self._silent) > 64:
+            del self._silent[next(iter(self._silent))]
 
     # -- seating and fork choice --------------------------------------------------------------------------------------
     def _set_stall_timer(self) -> None:
@@ -859,8 +824,8 @@ class RoundMachine:
             self._first_seating += 1  # only founders seat the first; they try again with who is ready then
             return
         self.stalled += 1
-        for entry in list(self.lineage.entries.values()):
-            if entry.attempt is None and self._join_seating(entry):
+        for entry in self.lineage.unsettled_after(self.tip):
+            if self._join_seating(entry):
                 self._follow()
                 return
         seats = self._seats()
@@ -868,14 +833,29 @@ class RoundMachine:
             self._seat(seats, self.stalled)
         self._follow()
 
+    def _seat_first(self) -> None:
+        """As a founder: what another founder proposed if it fits what is seen here, else an own proposal."""
+        seats = self._seats()
+        if len(seats) < self.rules.min_seated:
+            return
+        for entry in self.lineage.unsettled_after(ZERO_HASH):
+            if self._join_seating(entry):
+                return
+        self._seat(seats, self._first_seating)
+
     def _join_seating(self, entry: Entry) -> bool:
-        certificate = entry.certificate
-        ready = set(self._seats())
-        if certificate.kind != KIND_SEATING or certificate.prev_certificate != self.tip or self.tip == ZERO_HASH:
+        """Sign a seating that another proposed: at the attempts that have most signatures, a few at most."""
+        certificate, seated = entry.certificate, entry.body.electorate
+        if certificate.kind != KIND_SEATING or certificate.prev_certificate != self.tip:
             return False
-        if self.account not in entry.body.electorate or not set(entry.body.electorate) <= ready:
+        if self.tip == ZERO_HASH:
+            may = self.account in self.rules.founders and len(seated) >= self.rules.min_seated
+        else:
+            may = self.account in seated
+        if not may or not set(seated) <= set(self._seats()):
             return False
-        return any([self._say(replace(certificate, attempt=a), entry.body) for a in list(entry.signatures)])  # noqa: C419 (sign all)
+        attempts = sorted(entry.signatures, key=lambda a: (-len(entry.signatures[a]), a))[:MAX_JOINED]
+        return any([self._say(replace(certificate, attempt=a), entry.body) for a in attempts])  # noqa: C419 (sign all)
 
     def _seat(self, seats: tuple[Account, ...], attempt: int) -> None:
         before = self.lineage[self.tip]
@@ -901,7 +881,7 @@ class RoundMachine:
         """Whether a seating off the own path may be followed: only by who has stalled, with a third of the voters in it."""
         certificate = entry.certificate
         prev = certificate.prev_certificate
-        if certificate.kind != KIND_SEATING or prev == ZERO_HASH:
+        if certificate.kind != KIND_SEATING or prev == ZERO_HASH or self._restoring:
             return True
         if prev == self.tip and self.stalled > STALLS_BEFORE_FEWER:
             return True
@@ -917,13 +897,13 @@ class RoundMachine:
         same = 0
         while same < min(len(old_path), len(new_path)) and old_path[same] == new_path[same]:
             same += 1
-        known = self._contributions.get(self.lineage[new_path[-1]].certificate.prev_certificate, {})
+        known = self.heard.round(self.lineage[new_path[-1]].certificate.prev_certificate).contributions
         inside = {leaf.peer for leaf in self.lineage[new].body.contributors}
         self._omitted = set(known) - inside
         self.tip, self.stalled = new, 0
         path = tuple(self._entry(identity) for identity in new_path[same:])
         self._out.append(Adopt(path, tuple(reversed(old_path[same:]))))
-        self._asked.clear()
+        self._reduced.clear()
         self._forget(old_path[-1])
         self._set_stall_timer()
         self._progress()
@@ -937,13 +917,9 @@ class RoundMachine:
     def _forget(self, old: Hash) -> None:
         """Messages of rounds before the last one; the bounds on memory."""
         keep = {old, self.tip}
-        for table in (self._calls, self._reports, self._sets, self._averages, self._voids, self._signed_certificates):
-            for key in [k for k in table if k[0] not in keep and self.lineage.valid(k[0])]:
-                del table[key]
-        for vote in [k for k in self._votes if k[0] not in keep and self.lineage.valid(k[0])]:
-            del self._votes[vote]
+        self.heard.keep_rounds(self.tip, old)
         self._prepared = {
-            (i, a) for i, a in self._prepared if i in self._proposals and self._proposals[i][0].prev_certificate in keep
+            (i, a) for i, a in self._prepared if i in self.proposals and self.proposals[i][0].prev_certificate in keep
         }
-        for identity in [i for i, (c, _) in self._proposals.items() if c.prev_certificate not in keep]:
-            del self._proposals[identity]
+        for identity in [i for i, (c, _) in self.proposals.items() if c.prev_certificate not in keep]:
+            del self.proposals[identity]

@@ -111,7 +111,8 @@ def test_a_locked_certificate_is_proposed_again_and_nothing_else_is_certified() 
                 if type(record).__name__ == "RoundVote":
                     assert isinstance(record, RoundVote)
                     assert record.id in (*locks, ZERO_HASH)
-        peer.machine._signed_certificates.setdefault((before, 0), set()).update(p.notary.account for p in world.peers)
+        closed = peer.machine.heard.round(before).certificates.setdefault(0, set())
+        closed.update(p.notary.account for p in world.peers)
     for _ in range(4):
         world.time_out()
     (after,) = tips(world)
@@ -127,7 +128,7 @@ def test_a_set_that_leaves_a_quorum_out_is_not_voted_for() -> None:
     voter = next(p for p in world.peers if p is not leader)
     world.lose = lambda sender, receiver, signed: isinstance(signed.record, RoundSet)
     world.round()
-    proposal = next(s for (p, a), s in leader.machine._sets.items())
+    proposal = leader.machine.heard.round(before).sets[0]
     assert voter.machine._set_fits(proposal.content, 0)  # type: ignore[arg-type]
     from dataclasses import replace
 

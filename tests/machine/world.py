@@ -141,7 +141,7 @@ class Peer:
         self.act(self.machine.contributed(signed))
 
     def report(self) -> None:
-        known = self.machine._contributions.get(self.machine.tip, {})
+        known = self.machine.heard.round(self.machine.tip).first()
         complete = frozenset(self.notary.hash(s.record) for s in known.values())
         if complete and complete != self.machine._round().complete:
             self.act(self.machine.report(complete))

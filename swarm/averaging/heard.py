@@ -1,0 +1,299 @@
+"""What was heard of the rounds: messages checked as far as they can be on their own, and kept within bounds.
+
+Nothing here decides or signs. A message that breaks a rule raises `PeerFault`; one that comes before its predecessor
+certificate waits. Whoever signs two different things for one subject is *lying*; both are kept (and may be passed on, so
+that everyone sees it), a third is refused. Whoever says too much makes room at its own expense only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from swarm.averaging.commitments import (
+    complete_hash,
+    contributors_root,
+    draw_order,
+    merges_hash,
+    parts_root,
+    reducers_hash,
+)
+from swarm.averaging.lineage import Lineage
+from swarm.averaging.records import (
+    ZERO_HASH,
+    Account,
+    Average,
+    CallContent,
+    Content,
+    Contribution,
+    ContributionContent,
+    Hash,
+    Record,
+    ReducerReport,
+    ReportContent,
+    RoundCall,
+    RoundSet,
+    RoundVoid,
+    RoundVote,
+    SetContent,
+    Signed,
+)
+from swarm.errors import PeerFault
+from swarm.notary import Notary
+
+MAX_ROUNDS = 32  # branches whose next round is listened to
+MAX_CONTRIBUTORS = 256
+MAX_STRANGERS = 256  # who are no voters, and report or average
+MAX_IDS = 16  # different ids that one voter may vote for in one attempt, lying
+MAX_EARLY = 4096
+MAX_EARLY_OF_ONE = 64
+MAX_EARLY_CONTRIBUTIONS = 256
+
+RoundMessage = Contribution | RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid
+ROUND_MESSAGES = (Contribution, RoundCall, ReducerReport, RoundSet, Average, RoundVote, RoundVoid)
+
+
+@dataclass
+class RoundMessages:
+    """Of the round after one certificate, by attempt."""
+
+    contributions: dict[Account, dict[Hash, Signed]] = field(default_factory=dict)  # the first of each counts here
+    calls: dict[int, Signed] = field(default_factory=dict)
+    reports: dict[int, dict[Account, Signed]] = field(default_factory=dict)
+    sets: dict[int, Signed] = field(default_factory=dict)
+    averages: dict[int, dict[tuple[int, Account], Signed]] = field(default_factory=dict)
+    votes: dict[int, dict[Hash, dict[Account, Signed]]] = field(default_factory=dict)
+    voids: dict[int, dict[Account, Signed]] = field(default_factory=dict)
+    certificates: dict[int, set[Account]] = field(default_factory=dict)  # who signed one of kind 0
+    lying: set[Account] = field(default_factory=set)
+    said: dict[Account, dict[tuple[int, int, bytes], Signed]] = field(default_factory=dict)  # attempt, kind, rest
+
+    def first(self) -> dict[Account, Signed]:
+        """The contribution of each peer that was heard first."""
+        return {peer: next(iter(variants.values())) for peer, variants in self.contributions.items()}
+
+    def messages(self) -> Iterator[Signed]:
+        for variants in self.contributions.values():
+            yield from variants.values()
+        for said in self.said.values():
+            yield from said.values()
+
+    def drop(self, signed: Signed) -> None:
+        """Forget one message."""
+        record, who = signed.record, signed.signer
+        if isinstance(record, RoundCall) and self.calls.get(record.attempt) == signed:
+            del self.calls[record.attempt]
+        elif isinstance(record, RoundSet) and self.sets.get(record.attempt) == signed:
+            del self.sets[record.attempt]
+        elif isinstance(record, ReducerReport):
+            self.reports.get(record.attempt, {}).pop(who, None)
+        elif isinstance(record, Average):
+            self.averages.get(record.attempt, {}).pop((record.part, who), None)
+        elif isinstance(record, RoundVote):
+            self.votes.get(record.attempt, {}).get(record.id, {}).pop(who, None)
+        elif isinstance(record, RoundVoid):
+            self.voids.get(record.attempt, {}).pop(who, None)
+
+
+class Heard:
+    """All rounds that may still matter. `lineage` says which certificates hold, hence who votes and who initiates."""
+
+    def __init__(self, notary: Notary, lineage: Lineage, num_parts: int, max_reducers: int) -> None:
+        self._notary, self._lineage = notary, lineage
+        self._num_parts, self._max_reducers = num_parts, max_reducers
+        self._rounds: dict[Hash, RoundMessages] = {}
+        self._early: dict[Hash, list[Signed]] = {}
+        self._early_of: dict[Account, int] = {}
+
+    def round(self, prev: Hash) -> RoundMessages:
+        found = self._rounds.get(prev)
+        if found is None:
+            found = self._rounds[prev] = RoundMessages()
+        return found
+
+    def keep_rounds(self, tip: Hash, before: Hash) -> None:
+        """Forget rounds that are certified, and the oldest where branches are too many."""
+        past = set(self._lineage.ancestors(tip)) - {tip, before}
+        for prev in [p for p in self._rounds if p in past]:
+            del self._rounds[prev]
+        for prev in [p for p in self._rounds if p not in (tip, before)][: max(0, len(self._rounds) - MAX_ROUNDS)]:
+            del self._rounds[prev]
+
+    def early(self, prev: Hash) -> list[Signed]:
+        """What waited for this certificate; it is given once."""
+        waited = self._early.pop(prev, [])
+        for signed in waited:
+            self._early_of[signed.signer] -= 1
+            if not self._early_of[signed.signer]:
+                del self._early_of[signed.signer]
+        return waited
+
+    def sizes(self) -> dict[str, int]:
+        """How much is kept, for tests of the bounds."""
+        said = sum(len(s) for r in self._rounds.values() for s in r.said.values())
+        contributions = sum(len(v) for r in self._rounds.values() for v in r.contributions.values())
+        early = sum(map(len, self._early.values()))
+        return {"rounds": len(self._rounds), "said": said, "contributions": contributions, "early": early}
+
+    # -- taking in ----------------------------------------------------------------------------------------------------
+    def take(self, signed: Signed, tip: Hash) -> None:
+        """Any of `ROUND_MESSAGES` whose signature was checked. Rounds before `tip`'s need no more of them."""
+        record = signed.record
+        assert isinstance(record, ROUND_MESSAGES)
+        prev = record.prev_certificate
+        if not self._lineage.valid(prev):
+            self._wait(prev, signed)
+            return
+        if prev != tip and self._lineage.is_before(prev, tip):
+            return
+        if record.epoch != self._lineage[prev].certificate.epoch + 1:
+            raise PeerFault("a record of another epoch than follows its certificate")
+        if prev not in self._rounds and len(self._rounds) > MAX_ROUNDS + 1:
+            return
+        if isinstance(record, Contribution):
+            self._contribution(record, signed)
+        else:
+            self._in_attempt(record, signed)
+
+    def _wait(self, prev: Hash, signed: Signed) -> None:
+        count = self._early_of.get(signed.signer, 0)
+        if count >= MAX_EARLY_OF_ONE:
+            raise PeerFault("too many records of rounds after an unknown certificate")
+        if isinstance(signed.record, Contribution):
+            waiting = sum(isinstance(s.record, Contribution) for early in self._early.values() for s in early)
+            if waiting >= MAX_EARLY_CONTRIBUTIONS:
+                return
+        while len(self._early_of) and sum(map(len, self._early.values())) >= MAX_EARLY:
+            self.early(next(iter(self._early)))
+        self._early.setdefault(prev, []).append(signed)
+        self._early_of[signed.signer] = self._early_of.get(signed.signer, 0) + 1
+
+    def _contribution(self, record: Contribution, signed: Signed) -> None:
+        content = signed.content
+        if record.peer != signed.signer:
+            raise PeerFault("contribution: not signed by its peer")
+        if not isinstance(content, ContributionContent) or len(content.parts) != self._num_parts:
+            raise PeerFault("contribution: without the list of its parts, or of another model")
+        if parts_root(content.parts) != record.parts_root or merges_hash(content.merges) != record.merges_hash:
+            raise PeerFault("contribution: its content is not what it commits")
+        if record.units > 0xFFFF:
+            raise PeerFault("contribution: more units than anybody can do")
+        if record.flags > 0xFFFFFFFF:
+            raise PeerFault("contribution: unknown flags")
+        table = self.round(record.prev_certificate)
+        variants = table.contributions.get(record.peer, {})
+        key = self._notary.hash(record)
+        if key in variants:
+            return
+        if len(variants) >= 2:
+            raise PeerFault("contribution: a third one for one epoch")
+        voters = self._lineage.electorate(record.prev_certificate)
+        if not variants and len(table.contributions) >= MAX_CONTRIBUTORS and record.peer not in voters:
+            return
+        if variants:
+            table.lying.add(record.peer)
+        table.contributions.setdefault(record.peer, {})[key] = signed
+
+    def _in_attempt(self, record: Record, signed: Signed) -> None:
+        assert isinstance(record, RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid)
+        prev, attempt, who, content = record.prev_certificate, record.attempt, signed.signer, signed.content
+        voter = who in self._lineage.electorate(prev)
+        if isinstance(record, RoundVote | RoundVoid) and not voter:
+            raise PeerFault("vote: not by a voter")
+        if isinstance(record, RoundCall | RoundSet) and not self._lineage.may_initiate(prev, attempt, who):
+            raise PeerFault("call or set: not by the attempt's initiator")
+        rest = b""
+        if isinstance(record, RoundCall):
+            self._check_call(record, content)
+        elif isinstance(record, ReducerReport):
+            if not isinstance(content, ReportContent) or complete_hash(content.complete) != record.complete_hash:
+                raise PeerFault("report: its list is not what it commits")
+        elif isinstance(record, RoundSet):
+            check_set(record, content, self._notary)
+        elif isinstance(record, Average):
+            if record.part >= self._num_parts:
+                raise PeerFault("average: of a part that the model does not have")
+            rest = record.part.to_bytes(4, "big")
+        elif isinstance(record, RoundVote):
+            rest = record.id
+        table = self.round(prev)
+        if (
+            who not in table.said
+            and not voter
+            and len(table.said) >= MAX_STRANGERS + len(self._lineage.electorate(prev))
+        ):
+            return
+        subject = (attempt, ROUND_MESSAGES.index(type(record)), rest)
+        said = table.said.setdefault(who, {})
+        if subject in said:
+            if said[subject].record == record:
+                return
+            self._second(table, said, subject, signed)
+            return
+        if isinstance(record, RoundVote):
+            others = [s for s in said if s[:2] == subject[:2]]
+            if others:
+                table.lying.add(who)  # both count: some may have locked on the one, some on the other
+            if len(others) >= MAX_IDS:
+                raise PeerFault("vote: too many different ones in one attempt")
+        while len(said) >= 512 + 4 * self._num_parts:
+            table.drop(said.pop(min(said)))
+        said[subject] = signed
+        self._index(table, record, signed)
+
+    def _second(
+        self,
+        table: RoundMessages,
+        said: dict[tuple[int, int, bytes], Signed],
+        subject: tuple[int, int, bytes],
+        signed: Signed,
+    ) -> None:
+        attempt, kind, rest = subject
+        shadow = (attempt, kind, rest + b" again")
+        if shadow in said and said[shadow].record != signed.record:
+            raise PeerFault("a third, different record for one subject")
+        table.lying.add(signed.signer)
+        said[shadow] = signed
+
+    def _index(self, table: RoundMessages, record: Record, signed: Signed) -> None:
+        who = signed.signer
+        if isinstance(record, RoundCall):
+            table.calls.setdefault(record.attempt, signed)
+        elif isinstance(record, RoundSet):
+            table.sets.setdefault(record.attempt, signed)
+        elif isinstance(record, ReducerReport):
+            table.reports.setdefault(record.attempt, {})[who] = signed
+        elif isinstance(record, Average):
+            table.averages.setdefault(record.attempt, {})[record.part, who] = signed
+        elif isinstance(record, RoundVote):
+            table.votes.setdefault(record.attempt, {}).setdefault(record.id, {})[who] = signed
+        elif isinstance(record, RoundVoid):
+            table.voids.setdefault(record.attempt, {})[who] = signed
+
+    def _check_call(self, record: RoundCall, content: Content) -> None:
+        if not isinstance(content, CallContent) or reducers_hash(content.reducers) != record.reducers_hash:
+            raise PeerFault("call: its reducers are not what it commits")
+        ranked = draw_order(record.prev_certificate, record.epoch, record.attempt, content.reducers)
+        if not content.reducers or ranked != content.reducers or len(content.reducers) > self._max_reducers:
+            raise PeerFault("call: reducers out of rank order, none or too many")
+
+
+def check_set(record: RoundSet, content: Content, notary: Notary) -> None:
+    """`PeerFault` where a set's content is not what it commits."""
+    if not isinstance(content, SetContent):
+        raise PeerFault("set: without its list")
+    if (
+        len(content.contributors) > MAX_CONTRIBUTORS
+        or len(content.contributors) != record.num_contributors
+        or contributors_root(content.contributors) != record.contributors_root
+        or reducers_hash(content.reducers) != record.reducers_hash
+        or bool(content.contributors) != bool(content.reducers)
+    ):
+        raise PeerFault("set: its list is not what it commits")
+    again = content.certificate is not None and content.body is not None
+    if again != (record.proposal != ZERO_HASH):
+        raise PeerFault("set: a certificate proposed again comes with its body, a new set without")
+    if content.certificate is None or content.body is None:
+        return
+    if notary.certificate_id(content.certificate) != record.proposal:
+        raise PeerFault("set: the certificate is not the one proposed")
+    if content.body.contributors != content.contributors or content.body.reducers != content.reducers:
+        raise PeerFault("set: its list is not that of the certificate proposed again")
