@@ -801,9 +801,9 @@ class RoundMachine:
         call, proposal = heard.calls.get(r.attempt), heard.sets.get(r.attempt)
         if call is None or not isinstance(call.content, CallContent):
             return
-        spoke = heard.reports.get(r.attempt, {}).keys()
+        spoke = set(heard.reports.get(r.attempt, {}))
         if proposal is not None and proposal.record.proposal == ZERO_HASH:  # type: ignore[union-attr]
-            spoke = spoke & {who for _, who in heard.averages.get(r.attempt, {})}
+            spoke &= {who for _, who in heard.averages.get(r.attempt, {})}
         self._silent.setdefault(self.tip, set()).update(a for a in call.content.reducers if a not in spoke)
         while len(self._silent) > 64:
             del self._silent[next(iter(self._silent))]
