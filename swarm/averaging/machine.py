@@ -144,6 +144,7 @@ class RoundMachine:
         self._silent: dict[Hash, set[Account]] = {}
         self._rounds: dict[Hash, _Round] = {}
         self._signed: dict[Hash, list[RoundVote | RoundVoid | RoundCertificate]] = {}  # before a restart
+        self._kept: dict[Hash, list[Signed]] = {}  # the same and all else, while its predecessor is unknown
         self._reduced: set[bytes] = set()  # signatures of sets that the driver was asked to average
         self._prepared: set[tuple[Hash, int]] = set()
         self._omitted: set[Account] = set()
@@ -232,7 +233,11 @@ class RoundMachine:
             self._receive(signed)
         self._restoring = False
         for signed in own:
-            self._receive(signed)
+            prev = signed.record.prev_certificate  # type: ignore[union-attr]
+            if self.lineage.valid(prev):
+                self._receive(signed)
+            else:
+                self._kept.setdefault(prev, []).append(signed)
         self._follow()
         self._set_stall_timer()
         r = self._round()
@@ -376,7 +381,7 @@ class RoundMachine:
             self.heard.round(prev).certificates.setdefault(record.attempt, set()).add(signed.signer)
             self.proposals.setdefault(identity, (record.without_attempt(), content))
         for held in new:
-            for waited in self.heard.early(held):
+            for waited in self._kept.pop(held, []) + self.heard.early(held):
                 self._receive(waited)
         if new:
             self._follow()
@@ -400,11 +405,15 @@ class RoundMachine:
             if (leaf.units, leaf.flags) != (self._units(record), record.flags):
                 return False
         inside = {leaf.peer for leaf in content.contributors}
-        return self._has_quorum(inside) and not self._omits(inside, content.reducers, attempt)
+        return self._set_has_quorum(inside) and not self._omits(inside, content.reducers, attempt)
 
     def _has_quorum(self, accounts: Iterable[Account]) -> bool:
         voters = set(self.voters())
         return len(voters.intersection(accounts)) >= quorum(len(voters))
+
+    def _set_has_quorum(self, inside: set[Account]) -> bool:
+        """So that one round never takes the majority away from those who decide now."""
+        return self._has_quorum(inside)
 
     def _omits(self, inside: set[Account], reducers: tuple[Account, ...], attempt: int) -> bool:
         """Whether somebody was left out again without a reason. Two reducers' word is one; from the last attempt but one
@@ -687,8 +696,7 @@ class RoundMachine:
     def _act_on_proposal(self, r: _Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
         """A certificate proposed again. Whoever can has its averages by now; it is redone like any other before a vote."""
         assert content.body is not None
-        vouched = r.lock == record.proposal or self._voted(record, r, record.proposal)
-        if not vouched and not self._set_fits(SetContent(content.contributors, content.reducers), record.attempt):
+        if not self._is_acceptable(r, record, content):
             return
         if not content.contributors:
             certificate, body = self._empty()
@@ -705,6 +713,12 @@ class RoundMachine:
             holders = content.body.reducers
             averages = tuple((d, holders[i % len(holders)]) for i, d in enumerate(content.body.averages))
             self._out.append(FetchAverages(proposal, averages))
+
+    def _is_acceptable(self, r: _Round, record: RoundSet, content: SetContent) -> bool:
+        """What is proposed again: the own lock, what a quorum has voted for, or a set that would do as a new one."""
+        if r.lock == record.proposal or self._voted(record, r, record.proposal):
+            return True
+        return self._set_fits(SetContent(content.contributors, content.reducers), record.attempt)
 
     def _act_on_new_set(self, r: _Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
         heard, reducers = self.heard.round(self.tip).averages.get(record.attempt, {}), content.reducers

@@ -1,13 +1,105 @@
 """The named rules of the round, each of which can be taken out of the product's classes for as long as a test lasts."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
+from incentives.journal import Subject
+from peers.notary import JournalNotary
+from swarm.averaging.lineage import Entry, Lineage
 from swarm.averaging.machine import STALLS_BEFORE_FEWER, RoundMachine
+from swarm.averaging.messages import Action, Adopt
+from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Hash, Record
 
-__all__ = ["STALLS_BEFORE_FEWER", "without"]
+__all__ = ["RULES", "STALLS_BEFORE_FEWER", "without"]
+
+Patch = tuple[type[Any], str, Callable[..., Any]]
+
+_subject = JournalNotary._subject
+_done = RoundMachine._done
+_needed = Lineage.needed
+
+
+def _subject_without_predecessor(self: JournalNotary, record: Record) -> Subject | None:
+    subject = _subject(self, record)
+    return None if subject is None else subject._replace(prev_certificate=ZERO_HASH)
+
+
+def _done_without_undone(self: RoundMachine) -> list[Action]:
+    return [replace(action, undone=()) if isinstance(action, Adopt) else action for action in _done(self)]
+
+
+def _one_signature_seats(self: Lineage, entry: Entry) -> int:
+    seating = entry.certificate.kind == KIND_SEATING and entry.certificate.prev_certificate != ZERO_HASH
+    return 1 if seating else _needed(self, entry)
+
+
+def _longest(self: Lineage, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
+    """Weigh tips, not whole branches from the oldest fork: the last certificate with more signers wins."""
+    best, at = tip, [ZERO_HASH]
+    while at:
+        here = at.pop()
+        for child in self.children.get(here, []):
+            entry = self.entries[child]
+            if here == tip and not may_follow(entry):
+                continue
+            at.append(child)
+            after = self.is_before(best, child)
+            if after or (not self.children.get(child) and _weight(self, child) > _weight(self, best)):
+                best = child
+    return best
+
+
+def _weight(self: Lineage, identity: Hash) -> tuple[int, Hash]:
+    return len(self.entries[identity].signers()), identity
+
+
+def _follow_only_children(self: Lineage, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
+    """No choice between branches: on from the own tip, whatever the others do."""
+    while True:
+        children = [c for c in self.children.get(tip, []) if may_follow(self.entries[c])]
+        if not children:
+            return tip
+        tip = min(children)
+
+
+RULES: dict[str, tuple[Patch, ...]] = {
+    # two votes and a lock: who is locked votes for nothing else unless a quorum did since
+    "lock": ((RoundMachine, "_is_free", lambda self, r, record, identity: True),),
+    # one initiator per attempt
+    "init": ((Lineage, "may_initiate", lambda self, identity, attempt, who: who in self.electorate(identity)),),
+    # fork choice from the oldest fork on, counting whole branches
+    "ghost": ((Lineage, "choose", _longest),),
+    # the journal's subjects name the predecessor
+    "key": ((JournalNotary, "_subject", _subject_without_predecessor),),
+    # who changes lineage starts as after lost state
+    "linear": ((RoundMachine, "_done", _done_without_undone),),
+    # a seating is followed only by who has stalled, with more than a third of the voters in it
+    "patient": ((RoundMachine, "_may_follow", lambda self, entry: True),),
+    # a seating holds with a quorum of those it seats
+    "seatq": ((Lineage, "needed", _one_signature_seats),),
+    # a set holds contributions of a quorum of the electorate
+    "setq": ((RoundMachine, "_set_has_quorum", lambda self, inside: True),),
+    # beyond the model's list: what this machine was found to need
+    "resume": ((RoundMachine, "_resume", lambda self, r, record: None),),
+    "redo": ((RoundMachine, "_is_acceptable", lambda self, r, record, content: True),),
+    "contested": ((Lineage, "contested", lambda self, tip: self.unsettled_after(tip)),),
+}
 
 
 @contextlib.contextmanager
 def without(names: tuple[str, ...]) -> Iterator[type[RoundMachine]]:
-    yield RoundMachine
+    """The machine's class while the named rules are missing from the product."""
+    unknown = set(names) - RULES.keys()
+    if unknown:
+        raise SystemExit(f"--off: unknown {', '.join(sorted(unknown))}; one of {', '.join(RULES)}")
+    patches = [patch for name in names for patch in RULES[name]]
+    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in patches]
+    for owner, name, new in patches:
+        setattr(owner, name, new)
+    try:
+        yield RoundMachine
+    finally:
+        for owner, name, old in before:
+            setattr(owner, name, old)

@@ -11,6 +11,7 @@ L1 certificates go on after healing, without a seating if a quorum lives    L2 t
 """
 
 import argparse
+import contextlib
 import hashlib
 import multiprocessing
 import random
@@ -565,8 +566,12 @@ def main() -> int:
     ]
     kinds: dict[str, list[int]] = {}
     total, ran = Counter[str](), 0
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for found, count, number in pool.imap_unordered(many, jobs):
+    with contextlib.ExitStack() as stack:
+        results = map(many, jobs)
+        if arguments.processes > 1:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(arguments.processes))
+            results = pool.imap_unordered(many, jobs)
+        for found, count, number in results:
             total.update(count)
             ran += number
             for index, violation in found:

@@ -1,0 +1,23 @@
+"""2,000 seeded storms against the product's own round; a failing one prints the command that repeats it."""
+
+import pytest
+
+from tests.machine.cheap import cheap_cryptography, journal_directory
+from tests.machine.schedules import many, one, reproduction
+
+SEED, CHUNK, CHUNKS = 1, 100, 20
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_storms_never_break_the_round(chunk: int) -> None:
+    indices = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+    found, count, ran = many((SEED, indices, (), 1e12))
+    assert not found, "\n".join(f"{violation}: {reproduction(SEED, index)}" for index, violation in found)
+    assert ran == CHUNK and count["healed"] > CHUNK * 0.8
+    innocent = {what: times for what, times in count.items() if what.startswith("innocent")}
+    assert not innocent, innocent
+
+
+def test_a_seed_gives_the_same_trace_again() -> None:
+    with cheap_cryptography(), journal_directory() as directory:
+        assert one(SEED, 7, directory) == one(SEED, 7, directory)
