@@ -420,11 +420,12 @@ class RoundMachine:
         one's is enough: parts are spread, so only one reducer may lack them."""
         heard = self.heard.round(self.tip)
         reports = heard.reports.get(attempt, {})
-        needed = min(2 if attempt < self.rules.max_attempts - 1 else 1, len(reducers))
+        wanted = 2 if attempt < self.rules.max_attempts - 1 else 1
         for peer in self._omitted & heard.contributions.keys() - inside - heard.lying:
             (key,) = heard.contributions[peer]
-            lacking = [a for a in reducers if a in reports and key not in reports[a].content.complete]  # type: ignore[union-attr]
-            if len(lacking) < needed:
+            others = [a for a in reducers if a != peer]  # nobody attests for itself
+            lacking = [a for a in others if a in reports and key not in reports[a].content.complete]  # type: ignore[union-attr]
+            if len(lacking) < min(wanted, len(others)):
                 return True
         return False
 

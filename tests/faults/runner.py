@@ -7,6 +7,7 @@ which ends the process with SIGKILL at the message that the script names and not
 
 import asyncio
 import contextlib
+import faulthandler
 import inspect
 import json
 import os
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from peers.cli import main as command_line
 from peers.peer import Peer
@@ -161,6 +162,7 @@ class HostileNetwork(FaultyNetwork):
     """Follows the protocol in everything but the rule that `attack` (a file with its name, read each time) names."""
 
     attack: Path
+    withheld: ClassVar[set[Hash]] = set()  # parts that it was to send, and sent wrongly or late
 
     @classmethod
     def breaks(cls, *rules: str) -> bool:
@@ -168,7 +170,7 @@ class HostileNetwork(FaultyNetwork):
 
     def adjust(self, arguments: dict[str, Any]) -> None:
         lookup = arguments["lookup"]
-        arguments["lookup"] = lambda d: None if self.breaks("hash", "length", "deadline") else lookup(d)
+        arguments["lookup"] = lambda digest: None if digest in self.withheld else lookup(digest)
 
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self.breaks("hash"):
@@ -198,6 +200,8 @@ class HostileTrainer(Trainer):
             parts = [b"\x00\x7c" + part[2:] for part in parts]  # the first scale is infinite
         elif HostileNetwork.breaks("norm"):
             norms = [norm / 4 for norm in norms]
+        if HostileNetwork.breaks("hash", "length", "deadline"):
+            HostileNetwork.withheld.update(sha256(part) for part in parts)
         leaves = [PartLeaf(i, len(p), sha256(p), n) for i, (p, n) in enumerate(zip(parts, norms, strict=True))]
         return replace(made, parts=tuple(parts), leaves=tuple(leaves))
 
@@ -214,6 +218,7 @@ def _child(order: dict[str, Any]) -> None:
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    faulthandler.register(signal.SIGUSR1)  # where is it? for a test that waits in vain
     argv = order["argv"]
     sys.argv = ["sparehive", *argv]
     if argv[0] in ("peer", "faulty", "hostile"):

@@ -138,7 +138,13 @@ class PeerProcess:
         """Seconds until it ended, with status 0."""
         begun = time.monotonic()
         os.kill(self.pid, number)
-        assert self.runner.wait(self.pid, 30.0) == 0, self.log()
+        try:
+            status = self.runner.wait(self.pid, 30.0)
+        except AssertionError:
+            os.kill(self.pid, signal.SIGUSR1)
+            time.sleep(0.5)
+            raise AssertionError(f"{self.name} does not end: {self.log()}") from None
+        assert status == 0, self.log()
         return time.monotonic() - begun
 
     def wait_ready(self, seconds: float = 60.0) -> None:

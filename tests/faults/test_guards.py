@@ -54,8 +54,8 @@ def test_who_breaks_a_rule_costs_the_others_nothing(swarm: Swarm, mallory: PeerP
     for event in honest[0].certified():
         if event["epoch"] in tried:
             assert set(event["contributors"]) == accounts
-            assert event["attempt"] == 0
-            assert event["time"] - previous < 30.0  # generous: the machine may be busy; deadlines are 1.5 s
+            assert event["kind"] == 0  # certified in the round, not seated anew after a stall
+            assert event["time"] - previous < 30.0  # generous: the machine may be busy; deadlines are 1.2 s
         previous = event["time"]
     reasons = [e["reason"] for p in honest for e in p.events("Fault") if e["account"] == mallory.account]
     assert any(RULES[rule] in reason for reason in reasons) or rule == "deadline"
