@@ -203,10 +203,19 @@ class Chain:
         return sent
 
     def propose(
-        self, key: PrivateKey, settlement: bytes, period: PeriodState, uri: str = "", *, replace: bool = False
+        self,
+        key: PrivateKey,
+        settlement: bytes,
+        period: PeriodState,
+        from_epoch: int,
+        uri: str = "",
+        *,
+        replace: bool = False,
     ) -> Sent:
-        """`ready_at` of the period is the contract's to set; `number` is where it will stand."""
+        """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
+        another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
         proposal = (
+            from_epoch,
             period.to_epoch,
             period.total_units,
             period.certificates_count,

@@ -36,8 +36,10 @@ REMEDIES: dict[str, str] = {
     "OverReleased": "claims of {claimed} exceed the {released} released: the tables are wrong, run `sparehive verify`",
     "ProposalPending": "period {number} is proposed and not final: finalise, replace or cancel it first",
     "WindowOpen": "the window is open until {readyAt}: try again then",
+    "WindowTooLong": "a window of {window} s is longer than a year; choose a shorter one",
     "WrongAmount": "the tables pay {amount}, the pool is {pool}; make the tables again",
     "WrongBudget": "the tables count on {budget}, {available} is available; make the tables again",
+    "WrongStart": "the tables begin after epoch {fromEpoch}, settled is epoch {settledEpoch}; make the tables again",
     "ZeroArgument": "token and registry must be contracts, run, organiser and window not zero",
     "ReentrancyGuardReentrantCall": "the token calls back into the settlement; use a plain ERC-20",
     # PeerRegistry

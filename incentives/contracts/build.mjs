@@ -17,7 +17,7 @@ const input = {
     evmVersion: "cancun",
     optimizer: { enabled: true, runs: 1000 },
     metadata: { bytecodeHash: "none", appendCBOR: false },
-    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
+    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"] } },
   },
 };
 const output = JSON.parse(solc.compile(JSON.stringify(input), { import: (name) => ({ contents: read(name) }) }));
@@ -31,7 +31,16 @@ for (const name of contracts) {
   const { abi, evm } = output.contracts[`src/${name}.sol`][name];
   const size = evm.deployedBytecode.object.length / 2;
   if (size > 24576) throw new Error(`${name} has ${size} bytes of code; the limit is 24576`);
-  const artifact = { contract: name, compiler: solc.version(), abi, bytecode: `0x${evm.bytecode.object}` };
+  // Where the code on chain holds values of its own deployment: a comparison has to leave them out.
+  const immutables = Object.values(evm.deployedBytecode.immutableReferences ?? {}).flat();
+  const artifact = {
+    contract: name,
+    compiler: solc.version(),
+    abi,
+    bytecode: `0x${evm.bytecode.object}`,
+    runtime: `0x${evm.deployedBytecode.object}`,
+    immutables: immutables.map(({ start, length }) => [start, length]).sort((a, b) => a[0] - b[0]),
+  };
   fs.writeFileSync(path.join(out, `${name}.json`), `${JSON.stringify(artifact, null, 1)}\n`);
   console.log(`${name}: ${size} bytes`);
 }

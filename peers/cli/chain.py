@@ -31,6 +31,7 @@ from peers.directory import PeerDirectory
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
+MAX_WINDOW_SECONDS = 365 * 24 * 3600  # the contract refuses a longer one
 MAX_WAIT_SECONDS = 3600.0
 
 
@@ -43,7 +44,7 @@ MAX_WAIT_SECONDS = 3600.0
 @click.option("--registry", metavar="ADDRESS", help="The chain's PeerRegistry (default: deploy one).")
 @click.option(
     "--window",
-    type=click.IntRange(1, 2**31),
+    type=click.IntRange(1, MAX_WINDOW_SECONDS),
     default=DEFAULT_WINDOW_SECONDS,
     show_default=True,
     help="Seconds in which everybody can look at a proposal before it is final.",
@@ -257,7 +258,8 @@ def _close(
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
         closed = close_period(ledger, rules, state, previous, to_epoch)
     path = publish(tables, state.num_periods, closed.tables, closed.evidence)
-    sent = chain.propose(key, state.settlement, closed.proposal, uri, replace=replace and state.pending is not None)
+    swap = replace and state.pending is not None
+    sent = chain.propose(key, state.settlement, closed.proposal, closed.tables.from_epoch, uri, replace=swap)
     pending = chain.run_state(state.settlement).pending
     result: dict[str, Any] = {
         "number": closed.proposal.number,

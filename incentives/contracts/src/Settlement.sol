@@ -20,8 +20,9 @@ contract Settlement is ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
     using SafeCast for uint256;
 
-    /// @notice What the organiser says about a period. `fromEpoch` is not in it: it is where the last final one ended.
+    /// @notice What the organiser says about a period. `fromEpoch` must be where the last final one ended.
     struct Proposal {
+        uint64 fromEpoch;
         uint64 toEpoch;
         uint64 totalUnits;
         uint32 certificatesCount;
@@ -108,6 +109,9 @@ contract Settlement is ReentrancyGuardTransient {
     uint8 private constant RECEIPT = 2;
     uint8 private constant PAYOUT = 3;
 
+    /// @notice Longest window: a typing error would hold back the first period for ever.
+    uint32 public constant MAX_WINDOW = 365 days;
+
     IERC20 public immutable token;
     PeerRegistry public immutable registry;
     bytes32 public immutable runId;
@@ -123,6 +127,8 @@ contract Settlement is ReentrancyGuardTransient {
     uint64 public settledEpoch;
     /// @notice Final periods; the proposal under way, if any, has this number.
     uint32 public numPeriods;
+    /// @dev Payout leaves of the newest final period, kept in the same slot so that a claim reads one slot less.
+    uint32 private _finalPayouts;
     /// @notice Tokens received.
     uint128 public funded;
     /// @notice Tokens paid out.
@@ -152,8 +158,10 @@ contract Settlement is ReentrancyGuardTransient {
     error OverReleased(uint256 claimed, uint256 released);
     error ProposalPending(uint256 number);
     error WindowOpen(uint256 readyAt);
+    error WindowTooLong(uint256 window);
     error WrongAmount(uint256 amount, uint256 pool);
     error WrongBudget(uint256 budget, uint256 available);
+    error WrongStart(uint64 fromEpoch, uint64 settledEpoch);
     error ZeroArgument();
 
     modifier onlyOrganiser() {
@@ -172,6 +180,7 @@ contract Settlement is ReentrancyGuardTransient {
         // A call to an address without code gives nothing and does not fail by itself: a typing error would lock funds.
         if (address(token_).code.length == 0 || address(registry_).code.length == 0) revert ZeroArgument();
         if (runId_ == 0 || organiser_ == address(0) || window_ == 0) revert ZeroArgument();
+        if (window_ > MAX_WINDOW) revert WindowTooLong(window_);
         (token, registry, runId) = (token_, registry_, runId_);
         (organiser, unitPrice, window) = (organiser_, unitPrice_, window_);
     }
@@ -189,7 +198,7 @@ contract Settlement is ReentrancyGuardTransient {
         emit Funded(msg.sender, received);
     }
 
-    /// @notice Proposes the period (settledEpoch, toEpoch]. One at a time, so that cumulative leaves build on final ones.
+    /// @notice Proposes the period (fromEpoch, toEpoch]. One at a time, so that cumulative leaves build on final ones.
     /// @param uri Where the tables are, whose hash is in the proposal.
     function propose(Proposal calldata proposal, string calldata uri) external onlyOrganiser {
         uint256 number = numPeriods;
@@ -220,7 +229,8 @@ contract Settlement is ReentrancyGuardTransient {
         if (block.timestamp < period.readyAt) revert WindowOpen(period.readyAt);
         uint128 amount = period.amount;
         // propose() has checked released + amount ≤ funded; funded never falls, and only this function raises released.
-        (released, settledEpoch, numPeriods) = (released + amount, period.toEpoch, numPeriods + 1);
+        (released, settledEpoch, numPeriods) = (released + amount, period.toEpoch, uint32(number + 1));
+        _finalPayouts = period.payoutsCount;
         emit Finalised(number, period.payoutsRoot, amount);
     }
 
@@ -319,6 +329,9 @@ contract Settlement is ReentrancyGuardTransient {
     }
 
     function _propose(uint256 number, Proposal calldata p, string calldata uri) private {
+        // The payouts are cumulative: on another start than the one they were made for (after a reorganisation of the
+        // chain, or with a transaction that was long under way) they would promise what is not released.
+        if (p.fromEpoch != settledEpoch) revert WrongStart(p.fromEpoch, settledEpoch);
         // Contiguous: an epoch can be paid once, in the first period that covers it, and none can be left out.
         if (p.toEpoch <= settledEpoch) revert EmptyPeriod(settledEpoch, p.toEpoch);
         _checkTree(p.certificatesRoot, p.certificatesCount);
@@ -372,9 +385,8 @@ contract Settlement is ReentrancyGuardTransient {
     {
         uint256 number = numPeriods;
         if (number == 0) revert NoFinalPeriod();
-        Period storage period = _periods[number - 1];
-        bytes32 hash = _twice(abi.encode(PAYOUT, leaf));
-        if (!PositionalTree.verify(period.payoutsRoot, hash, index, period.payoutsCount, proof)) {
+        bytes32 root = _periods[number - 1].payoutsRoot;
+        if (!PositionalTree.verify(root, _twice(abi.encode(PAYOUT, leaf)), index, _finalPayouts, proof)) {
             revert BadProof(leaf.account);
         }
         uint256 paid = claimedOf[leaf.account];

@@ -9,6 +9,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 /// @dev The few cheatcodes used here; forge-std is not on npm.
 interface Vm {
     function warp(uint256 timestamp) external;
+    function chainId(uint256 id) external;
     function prank(address sender) external;
     function startPrank(address sender) external;
     function stopPrank() external;
@@ -138,7 +139,7 @@ abstract contract SettlementBase is Base {
         view
         returns (Settlement.Proposal memory p)
     {
-        p.toEpoch = toEpoch;
+        (p.fromEpoch, p.toEpoch) = (settlement.settledEpoch(), toEpoch);
         p.totalUnits = units;
         p.amount = PRICE * units;
         p.budget = uint128(settlement.available());
