@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from coincurve import PrivateKey
 from eth_account import Account
+from hexbytes import HexBytes
 from requests.exceptions import RequestException
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
@@ -24,6 +25,7 @@ from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError
 from incentives.keys import parse_address, to_checksum
 from incentives.onchain import Deployment, PeriodState, ProvenPayout, RunState
+from incentives.outbox import Outbox, Signed, call_id
 from incentives.records import account_of
 from incentives.reverts import Reverted, explain
 
@@ -42,6 +44,7 @@ class Sent:
     block: int
     gas_used: int
     created: bytes | None  # address of the contract it made
+    what: str = ""  # the contract's function, or the contract that was deployed
 
 
 class Chain:
@@ -49,6 +52,8 @@ class Chain:
 
     def __init__(self, web3: Web3, url: str, chain_id: int, wait_seconds: float) -> None:
         self._web3, self.chain_id, self.wait_seconds = web3, chain_id, wait_seconds
+        self._outboxes: dict[bytes, Outbox] = {}
+        self.resumed: list[Sent] = []
         parts = urlsplit(url)
         # Providers put their customers' keys into the path or the user: messages show neither.
         self.url = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
@@ -99,30 +104,11 @@ class Chain:
                 f"there is no settlement at {to_checksum(settlement)} on chain {self.chain_id}{later}: "
                 + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
             ) from error
-        periods = int(values["numPeriods"])
-        return RunState(
-            self.chain_id,
-            settlement,
-            number,
-            block_time,
-            parse_address(values["token"]),
-            parse_address(values["registry"]),
-            bytes(values["runId"]),
-            parse_address(values["organiser"]),
-            values["unitPrice"],
-            values["window"],
-            values["funded"],
-            values["released"],
-            values["claimed"],
-            values["settledEpoch"],
-            periods,
-            _period(periods - 1, values["last"]) if periods else None,
-            _period(periods, values["pending"]) if values["pending"]["readyAt"] else None,
-        )
+        return RunState.of(self.chain_id, settlement, number, block_time, values)
 
     def period(self, settlement: bytes, number: int, *, block: int) -> PeriodState:
         """A period that is final, or proposed."""
-        return _period(number, self._call("Settlement", settlement, "periodAt", number, block=block))
+        return PeriodState.of(number, self._call("Settlement", settlement, "periodAt", number, block=block))
 
     def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
         """The wallet of each hot account; None where it is bound to nobody."""
@@ -158,6 +144,16 @@ class Chain:
         return bool(self._call("Settlement", settlement, f"is{tree}", period, tuple(leaf), index, list(proof)))
 
     # -- sending ------------------------------------------------------------------------------------------------------
+    def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
+        """From now on what `key` sends is noted there first. Before that, what earlier commands left there is looked
+        up, and waited for where it is under way; what counts by now is in `resumed`."""
+        for signed in outbox.earlier(self.chain_id):
+            with self._errors():
+                sent = self._find(signed)
+            if sent is not None:
+                self.resumed.append(sent)
+        self._outboxes[account_of(key)] = outbox
+
     def deploy_registry(self, key: PrivateKey) -> bytes:
         return self._deploy(key, "PeerRegistry")[0]
 
@@ -193,13 +189,18 @@ class Chain:
     def fund(self, key: PrivateKey, token: bytes, settlement: bytes, amount: int) -> list[Sent]:
         """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
         owner, spender = to_checksum(account_of(key)), to_checksum(settlement)
+        deposit = self._call_data("Settlement", settlement, "fund", amount)
+        with self._errors(owner):
+            earlier = self._resume(key, deposit)
+        if earlier is not None:
+            return [earlier]
         has = self.token_balance(token, account_of(key))
         if has < amount:
             raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
         sent = []
         if int(self._call("TestToken", token, "allowance", owner, spender)) < amount:
             sent.append(self._transact(key, "TestToken", token, "approve", spender, amount))
-        sent.append(self._transact(key, "Settlement", settlement, "fund", amount))
+        sent.append(self._send(key, deposit, "fund"))
         return sent
 
     def propose(
@@ -278,7 +279,7 @@ class Chain:
 
     def send_coin(self, key: PrivateKey, to: bytes, amount: int) -> Sent:
         """The chain's own coin, in wei."""
-        return self._send(key, {"to": to_checksum(to), "value": amount})
+        return self._send(key, {"to": to_checksum(to), "value": amount}, "send")
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _contract(self, name: str, address: bytes) -> Contract:
@@ -306,19 +307,24 @@ class Chain:
     def _deploy(self, key: PrivateKey, name: str, *arguments: object) -> tuple[bytes, Sent]:
         made = artifact(name)
         contract = self._web3.eth.contract(abi=made.abi, bytecode=made.bytecode)
-        sent = self._send(key, {"data": contract.constructor(*arguments).data_in_transaction})
+        call = {"data": contract.constructor(*arguments).data_in_transaction}
+        with self._errors(to_checksum(account_of(key))):
+            sent = self._resume(key, call) or self._send(key, call, name)
         if sent.created is None:
             raise ChainError(f"transaction {sent.hash} made no contract: the node's answer is wrong, use another")
         return sent.created, sent
 
     def _transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
-        contract = self._contract(name, address)
-        data = contract.encode_abi(function, args=list(arguments))
-        return self._send(key, {"to": to_checksum(address), "data": data})
+        return self._send(key, self._call_data(name, address, function, *arguments), function)
 
-    def _send(self, key: PrivateKey, call: dict[str, Any]) -> Sent:
-        """Estimates, checks that the account can pay for it, signs, sends and waits."""
+    def _call_data(self, name: str, address: bytes, function: str, *arguments: object) -> dict[str, Any]:
+        data = self._contract(name, address).encode_abi(function, args=list(arguments))
+        return {"to": to_checksum(address), "data": data}
+
+    def _send(self, key: PrivateKey, call: dict[str, Any], what: str) -> Sent:
+        """Estimates, checks that the account can pay for it, signs, notes, sends and waits."""
         sender = to_checksum(account_of(key))
+        outbox = self._outboxes.get(account_of(key))
         with self._errors(sender):
             eth = self._web3.eth
             # Against the pending block: the newest one can be older than a window that has ended since.
@@ -333,35 +339,74 @@ class Chain:
                 nonce = eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
                 values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
                 signed = Account.sign_transaction(values, key.secret)
+                raw, hash_ = "0x" + signed.raw_transaction.hex(), "0x" + signed.hash.hex()
+                if outbox is not None:
+                    outbox.add(Signed(self.chain_id, _call_id(call), what, nonce, hash_, raw))
                 try:
-                    sent = eth.send_raw_transaction(signed.raw_transaction)
+                    eth.send_raw_transaction(signed.raw_transaction)
                     break
                 except Web3RPCError as error:
                     # Another transaction of the same account came in between: only the number has to change.
                     if "nonce" not in str(error).lower() or attempt == SEND_TRIES - 1:
                         raise
-            return self._wait(sent, {"from": sender, **call})
+            return self._wait(hash_, what, {"from": sender, **call})
         raise AssertionError("not reached")
 
-    def _wait(self, sent: bytes, call: dict[str, Any]) -> Sent:
-        shown, deadline, pause = "0x" + bytes(sent).hex(), time.monotonic() + self.wait_seconds, 0.02
+    def _resume(self, key: PrivateKey, call: dict[str, Any]) -> Sent | None:
+        """The transaction of an earlier command that does the same, sent again where the node lost it; None where
+        there is none, or none that can count any more. For what the contract would do twice: deploy and fund."""
+        outbox = self._outboxes.get(account_of(key))
+        for signed in outbox.earlier(self.chain_id) if outbox is not None else ():
+            if signed.call != _call_id(call):
+                continue
+            assert outbox is not None
+            outbox.forget(signed)  # one earlier transaction is one payment: a second one asked for now is a second one
+            found = self._find(signed)
+            if found is None and self._is_free(signed):
+                self._web3.eth.send_raw_transaction(HexBytes(signed.raw))
+                found = self._wait(signed.hash, signed.what, None)
+                self.resumed.append(found)
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, signed: Signed) -> Sent | None:
+        """What became of it, waiting while it is under way; None: the node does not know it, or it failed."""
+        try:
+            self._web3.eth.get_transaction(HexBytes(signed.hash))
+        except TransactionNotFound:
+            return None
+        try:
+            return self._wait(signed.hash, signed.what, None)
+        except Reverted:
+            return None
+
+    def _is_free(self, signed: Signed) -> bool:
+        """Whether its number is still to be used. If not, another transaction took it, and it can never count."""
+        sender = Account.recover_transaction(signed.raw)
+        return self._web3.eth.get_transaction_count(sender, "latest") <= signed.nonce
+
+    def _wait(self, shown: str, what: str, call: dict[str, Any] | None) -> Sent:
+        deadline, pause = time.monotonic() + self.wait_seconds, 0.02
         while True:
             try:
-                receipt = self._web3.eth.get_transaction_receipt(sent)  # type: ignore[arg-type]
+                receipt = self._web3.eth.get_transaction_receipt(HexBytes(shown))
                 break
             except TransactionNotFound:
                 if time.monotonic() > deadline:
                     raise ChainError(
                         f"transaction {shown} was sent but is in no block after {self.wait_seconds:.0f} s: "
-                        "look it up before you send it again"
+                        "give the same command again later to wait for it"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
         if receipt["status"] != 1:
-            self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
-            raise ChainError(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
-        created = receipt.get("contractAddress")
-        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], parse_address(created) if created else None)
+            if call is not None:
+                self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
+            raise Reverted(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
+        made = receipt.get("contractAddress")
+        created = parse_address(made) if made else None
+        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], created, what)
 
     def _fees(self) -> dict[str, int]:
         """Twice the base fee outlasts six full blocks in a row; chains without one take the node's price."""
@@ -398,22 +443,8 @@ class Chain:
             ) from None
 
 
-def _period(number: int, values: dict[str, Any]) -> PeriodState:
-    return PeriodState(
-        number,
-        values["toEpoch"],
-        values["totalUnits"],
-        values["readyAt"],
-        bytes(values["certificatesRoot"]),
-        values["certificatesCount"],
-        bytes(values["receiptsRoot"]),
-        values["receiptsCount"],
-        bytes(values["payoutsRoot"]),
-        values["payoutsCount"],
-        values["amount"],
-        values["budget"],
-        bytes(values["tablesHash"]),
-    )
+def _call_id(call: dict[str, Any]) -> str:
+    return call_id(str(call.get("to", "")), str(call.get("data", "")), int(call.get("value", 0)))
 
 
 def _named(value: Any, outputs: Sequence[Any]) -> Any:

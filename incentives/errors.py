@@ -2,6 +2,7 @@
 
 IncentivesError
 ├── InputError        fix the input: field, value and remedy are in the message
+│   └── NothingToSettle   all that is certified is settled: come back later
 ├── KeyFileError       fix the key file, its password or its permissions
 ├── BadSignature      drop what carries it
 ├── Equivocation      do not sign: the journal already holds another digest for this subject
@@ -27,6 +28,10 @@ class InputError(IncentivesError):
     def __init__(self, field: str, value: object, remedy: str) -> None:
         super().__init__(f"{field} = {shorten(value)}: {remedy}")
         self.field, self.value, self.remedy = field, value, remedy
+
+
+class NothingToSettle(InputError):
+    """Every certified epoch is settled, or in the final period already."""
 
 
 class KeyFileError(IncentivesError):

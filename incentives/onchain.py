@@ -30,6 +30,25 @@ class PeriodState:
     budget_amount: int
     tables_hash: bytes
 
+    @classmethod
+    def of(cls, number: int, values: dict[str, Any]) -> "PeriodState":
+        """From the contract's struct, by field name."""
+        return cls(
+            number,
+            values["toEpoch"],
+            values["totalUnits"],
+            values["readyAt"],
+            bytes(values["certificatesRoot"]),
+            values["certificatesCount"],
+            bytes(values["receiptsRoot"]),
+            values["receiptsCount"],
+            bytes(values["payoutsRoot"]),
+            values["payoutsCount"],
+            values["amount"],
+            values["budget"],
+            bytes(values["tablesHash"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -52,6 +71,30 @@ class RunState:
     num_periods: int
     last: PeriodState | None
     pending: PeriodState | None
+
+    @classmethod
+    def of(cls, chain_id: int, settlement: bytes, block: int, block_time: int, values: dict[str, Any]) -> "RunState":
+        """From the contract's `overview` at that block."""
+        periods = int(values["numPeriods"])
+        return cls(
+            chain_id,
+            settlement,
+            block,
+            block_time,
+            parse_address(values["token"]),
+            parse_address(values["registry"]),
+            bytes(values["runId"]),
+            parse_address(values["organiser"]),
+            values["unitPrice"],
+            values["window"],
+            values["funded"],
+            values["released"],
+            values["claimed"],
+            values["settledEpoch"],
+            periods,
+            PeriodState.of(periods - 1, values["last"]) if periods else None,
+            PeriodState.of(periods, values["pending"]) if values["pending"]["readyAt"] else None,
+        )
 
     @property
     def available_amount(self) -> int:

@@ -17,7 +17,7 @@ from incentives.checks import (
     receipt_signatures,
 )
 from incentives.commitments import KIND_ROUND, parse_body
-from incentives.errors import InputError, StorageError, TamperedError
+from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
 from incentives.onchain import PeriodState, RunState
@@ -68,7 +68,7 @@ def close_period(
     path = _lineage(ledger, state, previous, to_epoch)
     last_epoch = path[-1].epoch
     if last_epoch <= state.settled_epoch:
-        raise InputError(
+        raise NothingToSettle(
             "--to-epoch", last_epoch, f"is settled already (up to {state.settled_epoch}); nothing to do yet"
         )
     rows, certificates = _certificates(path, ledger, rules, state.settled_epoch)

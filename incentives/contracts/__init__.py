@@ -33,6 +33,4 @@ def artifact(name: str) -> Artifact:
     text = resources.files("incentives.contracts").joinpath("generated", f"{name}.json").read_text()
     value = json.loads(text)
     immutables = tuple((int(start), int(length)) for start, length in value["immutables"])
-    return Artifact(
-        value["contract"], value["compiler"], value["abi"], value["bytecode"], value["runtime"], immutables
-    )
+    return Artifact(value["contract"], value["compiler"], value["abi"], value["bytecode"], value["runtime"], immutables)

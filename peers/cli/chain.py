@@ -1,38 +1,35 @@
-"""The organiser's commands: run deploy, run fund, run status, settle. The earner's are in `peers.cli.earning`."""
+"""The organiser's commands: run deploy, run fund, run status; settle is in `peers.cli.settling`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from incentives.errors import ChainError, InputError, StorageError
+from incentives.errors import StorageError
 from incentives.keys import parse_address
 from incentives.onchain import PeriodState, RunState
-from peers.cli.earning import bind, claim, rewards, verify, wallet
+from peers.cli.binding import bind, wallet
+from peers.cli.earning import claim, rewards, verify
+from peers.cli.settling import settle
 from peers.cli.wallets import (
     PATH,
     address,
     find_place,
-    invite_option,
     json_option,
     key_options,
     latest_option,
     open_key,
-    read_rules,
     rpc_option,
-    run_option,
     sender_of,
+    sending,
     settlement_option,
     show,
-    tables_option,
     tokens,
 )
-from peers.directory import PeerDirectory
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 MAX_WINDOW_SECONDS = 365 * 24 * 3600  # the contract refuses a longer one
-MAX_WAIT_SECONDS = 3600.0
 
 
 @click.command("deploy")
@@ -74,19 +71,21 @@ def run_deploy(
     config = run.load()
     if run.chain.exists():
         raise StorageError(f"{run.chain} exists: this run is deployed already; move the file away first")
-    key = open_key(keystore or run.organiser_key, password_file or run.organiser_password)
+    keystore = keystore or run.organiser_key
+    key = open_key(keystore, password_file or run.organiser_password)
     chain = Chain.connect(rpc)
-    paid_in = parse_address(token) if token else chain.deploy_test_token(key, TEST_SUPPLY_AMOUNT)
-    known = parse_address(registry) if registry else chain.deploy_registry(key)
-    deployment = chain.deploy_settlement(
-        key,
-        token=paid_in,
-        registry=known,
-        run_id=config.run_id,
-        unit_price_amount=config.unit_price,
-        window_seconds=window,
-    )
-    deployment.write(run.chain)
+    with sending(chain, key, keystore):
+        paid_in = parse_address(token) if token else chain.deploy_test_token(key, TEST_SUPPLY_AMOUNT)
+        known = parse_address(registry) if registry else chain.deploy_registry(key)
+        deployment = chain.deploy_settlement(
+            key,
+            token=paid_in,
+            registry=known,
+            run_id=config.run_id,
+            unit_price_amount=config.unit_price,
+            window_seconds=window,
+        )
+        deployment.write(run.chain)
     result = {
         "chain_id": deployment.chain_id,
         "settlement": address(deployment.settlement),
@@ -113,18 +112,22 @@ def run_fund(run: Path, rpc: str, keystore: Path, password_file: Path, amount: i
     place = find_place(run)
     key = open_key(keystore, password_file)
     chain = place.connect(rpc)
-    state = place.state(chain)
-    sent = chain.fund(key, state.token, state.settlement, amount)
+    with sending(chain, key, keystore):
+        state = place.state(chain)
+        sent = chain.fund(key, state.token, state.settlement, amount)
     after = place.state(chain)
+    resumed = [each.hash for each in chain.resumed if each in sent]
     result = {
         "funded": str(after.funded_amount),
         "available": str(after.available_amount),
         "transactions": [each.hash for each in sent],
+        "resumed": resumed,
     }
     show(
         as_json,
         result,
         f"funded {tokens(after.funded_amount)} in all, {tokens(after.available_amount)} not yet released",
+        *(f"transaction {hash_} of a command that was broken off counts for this one" for hash_ in resumed),
     )
 
 
@@ -164,145 +167,6 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
         f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
     ]
     show(as_json, result, *lines)
-
-
-@click.command("settle")
-@click.option("--dir", "directory", type=PATH, help="The peer whose ledger is settled: any one of the run.")
-@run_option
-@settlement_option
-@rpc_option
-@key_options("the organiser (to finalise alone: of anyone)")
-@tables_option
-@invite_option
-@click.option("--uri", default="", help="Where others will find the tables; written on chain.")
-@click.option("--to-epoch", type=click.IntRange(1), help="Last epoch of the period (default: the newest certified).")
-@click.option("--finalise", is_flag=True, help="Wait until the window is over and make the period final.")
-@click.option("--replace", is_flag=True, help="Put the new proposal in the place of the one in its window.")
-@click.option("--cancel", is_flag=True, help="Take the proposal in its window back, and do nothing else.")
-@json_option
-def settle(
-    directory: Path | None,
-    run: Path | None,
-    settlement: str | None,
-    rpc: str,
-    keystore: Path,
-    password_file: Path,
-    tables: Path,
-    invite: str | None,
-    uri: str,
-    to_epoch: int | None,
-    finalise: bool,
-    replace: bool,
-    cancel: bool,
-    as_json: bool,
-) -> None:
-    """Close a period: check the ledger, write the tables, propose their roots.
-
-    Without --dir it only finalises (--finalise) or cancels (--cancel) what is proposed. An epoch is settled once:
-    receipts that lack a signature now are never paid, so settle when the last ones have arrived."""
-    place = find_place(run, settlement, directory)
-    key = open_key(keystore, password_file)
-    chain = place.connect(rpc)
-    state = place.state(chain)
-    if cancel:
-        sent = chain.cancel(key, state.settlement)
-        show(as_json, {"cancelled": True, "transactions": [sent.hash]}, "the proposal is cancelled")
-        return
-    transactions: list[str] = []
-    if state.pending is not None and not replace:
-        if directory is not None and not finalise and state.pending.ready_at > state.block_time:
-            raise ChainError(
-                f"period {state.pending.number} is in its window for another "
-                f"{state.pending.ready_at - state.block_time} s: wait with --finalise, or use --replace or --cancel"
-            )
-        # An old proposal first: the next one builds on it.
-        transactions.append(chain.finalise(key, state.settlement, wait_seconds=_patience(state, finalise)).hash)
-        state = place.state(chain)
-    elif directory is None and finalise:
-        raise ChainError("nothing is proposed: there is nothing to finalise")
-    elif directory is None:
-        raise click.UsageError("--dir is needed to propose a period: none is under way")
-    result: dict[str, Any] = {"number": state.num_periods - 1, "to_epoch": state.settled_epoch, "final": True}
-    lines = [f"period {state.num_periods - 1} is final: epochs up to {state.settled_epoch}"]
-    if directory is not None:
-        result, lines, sent_hashes = _close(chain, key, state, directory, tables, invite, uri, to_epoch, replace)
-        transactions += sent_hashes
-        if finalise:
-            state = place.state(chain)
-            transactions.append(chain.finalise(key, state.settlement, wait_seconds=_patience(state, True)).hash)
-            result["final"] = True
-            lines.append("it is final")
-    show(as_json, {**result, "transactions": transactions}, *lines)
-
-
-def _close(
-    chain: Any,
-    key: Any,
-    state: RunState,
-    directory: Path,
-    tables: Path,
-    invite: str | None,
-    uri: str,
-    to_epoch: int | None,
-    replace: bool,
-) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Publish and propose; (result, lines for people, transactions)."""
-    from incentives.ledger import Ledger
-    from incentives.publication import find_tables, publish
-    from incentives.settlement import close_period
-
-    rules = read_rules(invite, directory)
-    if rules is None:
-        raise InputError("--dir", str(directory), "holds no invite; give the run's with --invite")
-    previous = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
-    with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        closed = close_period(ledger, rules, state, previous, to_epoch)
-    path = publish(tables, state.num_periods, closed.tables, closed.evidence)
-    swap = replace and state.pending is not None
-    sent = chain.propose(key, state.settlement, closed.proposal, closed.tables.from_epoch, uri, replace=swap)
-    pending = chain.run_state(state.settlement).pending
-    result: dict[str, Any] = {
-        "number": closed.proposal.number,
-        "from_epoch": closed.tables.from_epoch,
-        "to_epoch": closed.tables.to_epoch,
-        "certificates": closed.proposal.certificates_count,
-        "receipts": closed.proposal.receipts_count,
-        "payouts": closed.proposal.payouts_count,
-        "units": closed.tables.total_units,
-        "amount": str(closed.payment.paid_amount),
-        "tables": str(path),
-        "tables_hash": "0x" + closed.proposal.tables_hash.hex(),
-        "ready_at": pending.ready_at if pending else None,
-        "final": False,
-        "left_out": [
-            {
-                "account": address(each.account),
-                "epoch": each.epoch,
-                "units": each.units,
-                "reason": each.reason,
-                "may_still_come": each.may_still_come,
-            }
-            for each in closed.left_out
-        ],
-    }
-    lines = [
-        f"period {result['number']}: epochs {result['from_epoch'] + 1} to {result['to_epoch']}, {result['receipts']} "
-        f"receipts, {result['units']} units, {tokens(closed.payment.paid_amount)} to {result['payouts']} accounts",
-        f"tables in {path}; the window is open for {state.window_seconds} s",
-    ]
-    if closed.left_out:
-        lines.append(f"{len(closed.left_out)} contributions are left unpaid; --json says why")
-    return result, lines, [sent.hash]
-
-
-def _patience(state: RunState, finalise: bool) -> float:
-    """How long to wait for the window of the proposal: not at all unless asked."""
-    if not finalise or state.pending is None:
-        return 0.0
-    left = state.pending.ready_at - state.block_time
-    if left > MAX_WAIT_SECONDS:
-        raise ChainError(f"the window is open for another {left} s: come back then with `sparehive settle --finalise`")
-    return max(left, 0) + 60.0
 
 
 def _period_json(period: PeriodState | None) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """What the commands that speak to a chain share: options, where the contracts are, whose key signs, printing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from coincurve import PrivateKey
 from incentives.errors import InputError
 from incentives.keys import key_account, load_key, load_password, parse_address, to_checksum
 from incentives.onchain import Deployment, RunState, check_deployment
+from incentives.outbox import Outbox
 from incentives.records import account_of
 from peers.directory import PeerDirectory
 
@@ -64,6 +66,16 @@ def open_key(keystore: Path | None, password_file: Path | None) -> PrivateKey:
     if keystore is None or password_file is None:
         raise click.UsageError("--keystore and --password-file are both needed")
     return load_key(keystore, load_password(password_file))
+
+
+@contextmanager
+def sending(chain: "Chain", key: PrivateKey, keystore: Path) -> Iterator[None]:
+    """Around everything that sends with `key`: a command that was killed is finished by the next one, never doubled.
+
+    What an earlier one sent and what counts by now is in `chain.resumed`; read the chain's state inside."""
+    with Outbox(keystore) as outbox:
+        chain.use_outbox(key, outbox)
+        yield
 
 
 def wallet_address(wallet: str | None, keystore: Path | None) -> bytes | None:

@@ -173,7 +173,9 @@ contract RefusalsTest is SettlementBase {
         settlementOf(vast);
         settlement.fund(type(uint128).max);
         VM.expectRevert(
-            abi.encodeWithSelector(SafeCast.SafeCastOverflowedUintDowncast.selector, 128, uint256(type(uint128).max) + 1)
+            abi.encodeWithSelector(
+                SafeCast.SafeCastOverflowedUintDowncast.selector, 128, uint256(type(uint128).max) + 1
+            )
         );
         settlement.fund(1);
         eq(vast.balanceOf(address(settlement)), type(uint128).max);

@@ -1,0 +1,124 @@
+"""Transactions that were signed and perhaps sent, on disk before they leave, until their command has done all it had to.
+
+A process that is killed between sending a transaction and reading its receipt cannot know whether it counts. What it
+had signed stands in a file beside the key file (KEYFILE.sending): the next command of the same key first finds out
+what became of it, and a deployment or a payment that is asked for again is that transaction, not a second one. The file
+holds signed transactions and no secret; it is gone when a command ends well. Its lock keeps two commands with one key
+apart, and is free again when its holder dies.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from eth_hash.auto import keccak
+
+from incentives.errors import StorageError
+
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One signed transaction. `call` says what it does, whatever its number and price are (see `call_id`)."""
+
+    chain_id: int
+    call: str
+    what: str
+    nonce: int
+    hash: str
+    raw: str
+
+
+def call_id(to: str, data: str, value: int) -> str:
+    """The same for two transactions that do the same."""
+    return "0x" + bytes(keccak(f"{to.lower()} {data.lower()} {value}".encode())).hex()
+
+
+class Outbox:
+    """A context manager: holds the file of one key. Leave it without an error and the file is emptied.
+
+    StorageError: another command holds it for longer than `lock_seconds`, or it cannot be written."""
+
+    def __init__(self, keystore: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.path = keystore.with_name(keystore.name + ".sending")
+        self._file = self._lock(lock_seconds)
+        self._earlier = self._read()
+
+    def earlier(self, chain_id: int) -> Sequence[Signed]:
+        """What commands before this one left, on that chain, oldest first."""
+        return tuple(signed for signed in self._earlier if signed.chain_id == chain_id)
+
+    def add(self, signed: Signed) -> None:
+        """On disk when this returns: only then may the transaction leave."""
+        line = json.dumps({name: getattr(signed, name) for name in Signed.__slots__}) + "\n"
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(line.encode())
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(start)
+            raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; free some space") from None
+
+    def forget(self, signed: Signed) -> None:
+        """It can never count: it need not be looked for any more."""
+        self._earlier = [kept for kept in self._earlier if kept != signed]
+
+    def close(self, *, done: bool) -> None:
+        """`done`: the command has done all it had to, so nothing of the file is needed again."""
+        if self._file.closed:
+            return
+        if done:
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def __enter__(self) -> "Outbox":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(done=kind is None)
+
+    def _lock(self, lock_seconds: float) -> Any:
+        deadline = time.monotonic() + lock_seconds
+        while True:
+            try:
+                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.path}: {error.strerror}: what is sent is noted beside the key file; put that into a "
+                    "directory that you may write to"
+                ) from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held it before may have ended well meanwhile and have removed the file that was opened here.
+                if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                    return file
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.close()
+                    raise StorageError(
+                        f"{self.path}: another command is sending with this key: try again when it has ended"
+                    ) from None
+                time.sleep(0.1)
+            except FileNotFoundError:
+                pass
+            file.close()
+
+    def _read(self) -> list[Signed]:
+        """A last line that is cut off was never sent: `add` had not returned."""
+        self._file.seek(0)
+        found = []
+        for line in self._file.read().splitlines():
+            try:
+                found.append(Signed(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+        return found

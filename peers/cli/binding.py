@@ -1,0 +1,190 @@
+"""wallet and bind: a key file of one's own, and the peer's consent to be paid to it."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from incentives.errors import ChainError, InputError, StorageError
+from incentives.keys import (
+    LIGHT_SCRYPT,
+    STRONG_SCRYPT,
+    create_key,
+    load_key,
+    load_password,
+    parse_address,
+    to_checksum,
+)
+from incentives.onchain import RunState
+from incentives.records import Domain, account_of, digest, sign
+from peers.cli.wallets import (
+    PATH,
+    address,
+    find_place,
+    json_option,
+    key_options,
+    open_key,
+    rpc_option,
+    run_option,
+    sending,
+    settlement_option,
+    show,
+    wallet_address,
+)
+from peers.directory import PeerDirectory
+from peers.netid import net_id_of
+
+if TYPE_CHECKING:
+    pass
+
+CONSENT_SECONDS = 7 * 24 * 3600
+
+
+@click.command("wallet")
+@key_options("the wallet")
+@json_option
+def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
+    """Make a new wallet's key file, or show the address of the one that is there.
+
+    A password file that is missing is made, with a random password. Keep copies of both files: there is no other way
+    back to what the wallet holds."""
+    if keystore.exists():
+        account, made = account_of(load_key(keystore, load_password(password_file))), False
+    else:
+        chosen = password_file.exists()
+        password = load_password(password_file, create=True)
+        # A password that a person thought of has to be slow to try; 32 random bytes cannot be tried at all.
+        account = account_of(create_key(keystore, password, STRONG_SCRYPT if chosen else LIGHT_SCRYPT))
+        made = True
+    result = {"address": to_checksum(account), "created": made, "keystore": str(keystore)}
+    show(as_json, result, f"{result['address']} in {keystore}")
+
+
+@click.command("bind")
+@click.option("--dir", "directory", type=PATH, help="The peer's directory: its hot key gives its consent.")
+@click.option("--consent", type=PATH, help="Instead of --dir: a consent that was made on the peer's machine.")
+@click.option("--write-consent", type=PATH, help="Only write the consent to this file, for the wallet's machine.")
+@click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --write-consent: the wallet that may bind.")
+@run_option
+@settlement_option
+@rpc_option
+@key_options("the wallet", required=False)
+@click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
+@click.option("--gas-password-file", type=PATH, help="File with its password.")
+@click.option("--pay-to", metavar="ADDRESS", help="Also send this wallet's rewards there (0x0…0: to the wallet).")
+@json_option
+def bind(
+    directory: Path | None,
+    consent: Path | None,
+    write_consent: Path | None,
+    wallet_text: str | None,
+    run: Path | None,
+    settlement: str | None,
+    rpc: str,
+    keystore: Path | None,
+    password_file: Path | None,
+    gas_keystore: Path | None,
+    gas_password_file: Path | None,
+    pay_to: str | None,
+    as_json: bool,
+) -> None:
+    """Bind a peer's hot key to a wallet, once and for ever: the peer's rewards go to that wallet.
+
+    Binding after working is as good as before: rewards wait."""
+    place = find_place(run, settlement, directory)
+    chain = place.connect(rpc)
+    state = place.state(chain)
+    key = None if write_consent else open_key(keystore, password_file)
+    owner = account_of(key) if key else wallet_address(wallet_text, keystore)
+    if owner is None:
+        raise click.UsageError("--wallet is needed with --write-consent")
+    if (directory is None) == (consent is None):
+        raise click.UsageError("give either --dir or --consent")
+    if directory is not None:
+        given = _make_consent(PeerDirectory(directory), state, owner)
+    else:
+        assert consent is not None
+        given = _read_consent(consent, state, owner)
+    if write_consent is not None:
+        _write_consent(write_consent, given)
+        show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}")
+        return
+    assert key is not None
+    peer, net_id = parse_address(given["peer"]), bytes.fromhex(given["net_id"][2:])
+    deadline, signature = int(given["deadline"]), bytes.fromhex(given["signature"][2:])
+    payer = open_key(gas_keystore, gas_password_file) if gas_keystore is not None else key
+    paying_keystore = gas_keystore or keystore
+    assert paying_keystore is not None
+    with sending(chain, payer, paying_keystore):
+        transactions = [sent.hash for sent in chain.resumed if sent.what in ("bind", "bindFor")]
+        bound_to = chain.wallets_of(state.registry, [peer])[0]
+        if bound_to != owner:
+            if bound_to is not None:
+                raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
+            if gas_keystore is not None:
+                own = sign(key, _binding_digest(state, owner, peer, net_id, deadline))
+                sent = chain.bind_for(payer, state.registry, owner, peer, net_id, deadline, signature, own)
+            else:
+                sent = chain.bind(key, state.registry, peer, net_id, deadline, signature)
+            transactions.append(sent.hash)
+        if pay_to is not None:
+            transactions.append(chain.set_pay_to(key, state.registry, parse_address(pay_to)).hash)
+    result = {
+        "peer": given["peer"],
+        "wallet": to_checksum(owner),
+        "pays_to": address(chain.payout_address(state.registry, peer)),
+        "transactions": transactions,
+    }
+    show(as_json, result, f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}")
+
+
+def _binding_digest(state: RunState, wallet_: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
+    values = {"wallet": wallet_, "peer": peer, "net_id": net_id, "deadline": deadline}
+    return digest(Domain(state.chain_id, state.registry), "PeerBinding", values)
+
+
+def _make_consent(directory: PeerDirectory, state: RunState, owner: bytes) -> dict[str, Any]:
+    """Signed by the peer's hot key; counts for a week after the newest block."""
+    if not directory.hot_key.exists():
+        raise InputError("--dir", str(directory.root), "holds no peer: it has no keys/hot.json")
+    key = load_key(directory.hot_key, load_password(directory.hot_password))
+    net_id = net_id_of(directory.identity)
+    deadline = max(int(time.time()), state.block_time) + CONSENT_SECONDS
+    signature = sign(key, _binding_digest(state, owner, account_of(key), net_id, deadline))
+    return {
+        "chain_id": state.chain_id,
+        "registry": to_checksum(state.registry),
+        "wallet": to_checksum(owner),
+        "peer": to_checksum(account_of(key)),
+        "net_id": "0x" + net_id.hex(),
+        "deadline": deadline,
+        "signature": "0x" + signature.hex(),
+    }
+
+
+def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(path.read_text())
+        parse_address(given["peer"])
+        fields = (given["chain_id"], given["registry"], given["wallet"])
+        bytes.fromhex(given["net_id"][2:] + given["signature"][2:])
+        int(given["deadline"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            "--consent", str(path), "is no consent; make one with `sparehive bind --write-consent`"
+        ) from None
+    if fields != (state.chain_id, to_checksum(state.registry), to_checksum(owner)):
+        raise InputError("--consent", str(path), f"is for chain {fields[0]}, registry {fields[1]}, wallet {fields[2]}")
+    return dict(given)
+
+
+def _write_consent(path: Path, given: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(given, indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from None
+
+
+__all__ = ["bind", "wallet"]
