@@ -22,7 +22,7 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
 from incentives.contracts import artifact
-from incentives.errors import ChainError, InputError
+from incentives.errors import ChainError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
 from incentives.onchain import Deployment, PeriodState, ProvenPayout, RunState
 from incentives.outbox import Outbox, Signed, call_id
@@ -109,6 +109,17 @@ class Chain:
     def period(self, settlement: bytes, number: int, *, block: int) -> PeriodState:
         """A period that is final, or proposed."""
         return PeriodState.of(number, self._call("Settlement", settlement, "periodAt", number, block=block))
+
+    def check_code(self, state: RunState) -> None:
+        """TamperedError where settlement or registry are other contracts than these: they could answer anything."""
+        for name, address in (("Settlement", state.settlement), ("PeerRegistry", state.registry)):
+            with self._errors():
+                code = bytes(self._web3.eth.get_code(to_checksum(address), state.block))  # type: ignore[arg-type]
+            if not artifact(name).is_code(code):
+                raise TamperedError(
+                    f"the code at {to_checksum(address)} is not this version's {name}: it may pay anybody; ask the "
+                    "organiser which version deployed it, and verify with that"
+                )
 
     def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
         """The wallet of each hot account; None where it is bound to nobody."""

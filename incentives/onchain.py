@@ -1,6 +1,7 @@
 """What the contracts say, as frozen records, and where they are. No web3 here: reading them is `incentives.chain`'s."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,9 +128,13 @@ class Deployment:
             "window_seconds": self.window_seconds,
             "from_block": self.from_block,
         }
+        draft = path.with_name(f".{path.name}.part")  # a full disk must not leave half a description
         try:
-            with open(path, "x") as file:
-                file.write(json.dumps(value, indent=1) + "\n")
+            try:
+                draft.write_text(json.dumps(value, indent=1) + "\n")
+                os.link(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
         except FileExistsError:
             raise StorageError(f"{path} exists: this run is deployed already; move the file away first") from None
         except OSError as error:

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,10 +61,13 @@ class Outbox:
         line = json.dumps({name: getattr(signed, name) for name in Signed.__slots__}) + "\n"
         start = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(line.encode())
+            data = line.encode()
+            while data:  # a disk that fills up takes a part first, and refuses the rest
+                data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(start)
+            with suppress(OSError):
+                self._file.truncate(start)
             raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; free some space") from None
 
     def forget(self, signed: Signed) -> None:

@@ -240,10 +240,12 @@ def verify(
 ) -> None:
     """Rebuild the trees from the published tables, settle again, compare with the chain. Fails at the first difference.
 
+    The contracts' code is compared too: others could answer anything.
     With --invite (or --dir) every signature in the evidence is verified too."""
     place = find_place(run, settlement, directory)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
+    chain.check_code(state)
     checked = verify_books(chain, state, tables, read_rules(invite, directory))
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from world import BUDGET, UNIT_PRICE, World, ok, refused
+from commands import ok, refused
+from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.keys import to_checksum

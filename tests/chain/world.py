@@ -1,20 +1,16 @@
 """A run without training: a really signed ledger for a deployed settlement, and the commands as users call them."""
 
-import contextlib
-import io
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
+from commands import ok, refused, sparehive
 
 from incentives import records
 from incentives.devchain import DevChain
 from incentives.keys import load_password, store_key, to_checksum
 from incentives.ledger import Ledger
-from peers.cli import main
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
@@ -33,36 +29,6 @@ from swarm.config import RunConfig, dump_run
 
 UNIT_PRICE = 10**15
 BUDGET = 10**21
-
-
-def sparehive(*arguments: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command, by its own entry point, in this process."""
-    out, err, old = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["sparehive", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as stop:
-        return int(stop.code or 0), out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = old
-    raise AssertionError("main() always exits")
-
-
-def ok(*arguments: object) -> dict[str, Any]:
-    """The command's JSON; it must succeed and say nothing else."""
-    code, out, err = sparehive(*arguments, "--json")
-    assert code == 0, err
-    return dict(json.loads(out))
-
-
-def refused(*arguments: object, code: int = 1) -> str:
-    """The one line that a command fails with."""
-    found, out, err = sparehive(*arguments)
-    assert found == code, (found, out, err)
-    assert out == "", "a failure prints no result"
-    assert err.startswith("sparehive: ") and err.count("\n") == 1, err
-    return err.strip()
 
 
 class Lineage:
@@ -103,11 +69,11 @@ class Lineage:
         """Into the ledger at `path`; what is there already stays."""
         with Ledger(path, run_id=self.run_id, domain=self.domain) as ledger:
             for certificate, body, signers in self.entries:
-                signed = self._sign("RoundCertificate", certificate, signers)
+                signed = self.sign("RoundCertificate", certificate, signers)
                 identity = ledger.add_certificate(values_of(certificate), body_bytes(body), signed)
                 ledger.set_tip(identity)
             for receipt, signers in self.receipts:
-                signed = self._sign("ContributionReceipt", receipt, signers)
+                signed = self.sign("ContributionReceipt", receipt, signers)
                 ledger.add_receipt(values_of(receipt), signed)
 
     def _append(self, kind: int, body: RoundBody, signers: tuple[bytes, ...]) -> RoundCertificate:
@@ -133,7 +99,7 @@ class Lineage:
         self.entries.append((certificate, body, signers))
         return certificate
 
-    def _sign(self, kind: str, record: object, signers: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    def sign(self, kind: str, record: object, signers: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
         digest = records.digest(self.domain, kind, values_of(record))
         return [(signer, records.sign(self._by_account[signer], digest)) for signer in signers]
 
@@ -171,15 +137,19 @@ class World:
         self.accounts = {name: records.account_of(key) for name, key in peer_keys.items()}
         domain = records.Domain(self.chain.chain_id, bytes.fromhex(self.deployed["settlement"][2:]))
         self.lineage = Lineage(self.config.run_id, domain, list(peer_keys.values()), self.founder)
-        binding = RunBinding(
-            self.config.run_id, domain.chain_id, domain.verifying_contract, (records.account_of(self.founder),), ()
-        )
-        self.invite = Invite.make(self.config, binding, self.founder).encode()
+        self.invite = self.invite_of(self.founder)
         for name, key in peer_keys.items():
             directory = self.peer(name)
             directory.root.mkdir()
             directory.invite.write_text(self.invite + "\n")
             store_key(directory.hot_key, key, load_password(directory.hot_password, create=True))
+
+    def invite_of(self, founder: PrivateKey) -> str:
+        """The run's invite, as if `founder` had to sign the first seating."""
+        domain = self.lineage.domain
+        founders = (records.account_of(founder),)
+        binding = RunBinding(self.config.run_id, domain.chain_id, domain.verifying_contract, founders, ())
+        return Invite.make(self.config, binding, founder).encode()
 
     @property
     def rpc(self) -> tuple[str, str]:

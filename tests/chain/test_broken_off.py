@@ -1,0 +1,171 @@
+"""Commands killed with SIGKILL between sending a transaction and its receipt: given again, they finish and double nothing.
+
+`lost`: the transaction never reached the node. `sent`: it did, and is in a block, and nobody was told."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from breaking_node import BreakingNode
+from commands import ok, own_process_started, refused
+from world import BUDGET, UNIT_PRICE, World
+
+from incentives.devchain import DevChain
+from incentives.keys import parse_address
+from incentives.onchain import Deployment
+
+POINTS = pytest.mark.parametrize("forward", [False, True], ids=["lost", "sent"])
+
+
+@pytest.fixture
+def world(node: DevChain, tmp_path: Path) -> World:
+    return World(tmp_path, node)
+
+
+def kill_at_transaction(node: DevChain, nth: int, forward: bool, *arguments: object) -> None:
+    """Runs the command against a node that falls silent at its `nth` transaction, and kills it there."""
+    with BreakingNode(node.rpc, nth=nth, forward=forward) as breaking:
+        replaced = [breaking.rpc if argument == node.rpc else str(argument) for argument in arguments]
+        process = own_process_started(*replaced, cwd=Path.cwd())
+        try:
+            reached = breaking.broke.wait(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            _, said = process.communicate(timeout=30)
+        assert reached, said
+        assert process.returncode == -signal.SIGKILL
+
+
+def transactions_of(world: World, name: str) -> int:
+    return int(world.chain.request("eth_getTransactionCount", world.wallets[name], "latest"), 16)
+
+
+@pytest.mark.parametrize(
+    ("nth", "forward"),
+    [(1, True), (2, False), (3, False), (3, True)],
+    ids=["token-sent", "registry-lost", "settlement-lost", "settlement-sent"],
+)
+def test_deploy_goes_on_with_what_stands(world: World, nth: int, forward: bool) -> None:
+    world.run.chain.unlink()
+    command = ("run", "deploy", world.run.root, *world.rpc, *world.keys("organiser"), "--test-token", "--window", 60)
+    before = transactions_of(world, "organiser")
+    kill_at_transaction(world.chain, nth, forward, *command)
+    assert not world.run.chain.exists()
+    deployed = ok(*command)
+    assert transactions_of(world, "organiser") == before + 3  # each contract once
+    state = ok("run", "status", world.run.root, *world.rpc, "--latest")
+    assert (state["token"], state["registry"]) == (deployed["token"], deployed["registry"])
+    assert Deployment.read(world.run.chain).settlement == parse_address(deployed["settlement"])
+    assert not list((world.root / "wallets").glob("*.sending"))
+
+
+@pytest.mark.parametrize(
+    ("nth", "forward"), [(1, True), (2, False), (2, True)], ids=["approve-sent", "fund-lost", "fund-sent"]
+)
+def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    kill_at_transaction(world.chain, nth, forward, *command)
+    again = ok(*command)
+    assert again["funded"] == str(BUDGET + 7)
+    assert bool(again["resumed"]) == (nth == 2)
+    assert ok(*command)["funded"] == str(BUDGET + 14)  # asked for anew: it is a second deposit
+
+
+def test_another_amount_after_a_broken_off_deposit_is_another_deposit(world: World) -> None:
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount")
+    kill_at_transaction(world.chain, 2, True, *command, 7)
+    assert ok(*command, 5)["funded"] == str(BUDGET + 12)
+
+
+@POINTS
+def test_settle_proposes_once(world: World, forward: bool) -> None:
+    world.work(alice=2)
+    kill_at_transaction(world.chain, 1, forward, "settle", *world.settle_options())
+    world.work(alice=3)  # the run goes on meanwhile
+    again = ok("settle", *world.settle_options())
+    assert again["number"] == 0
+    assert again["to_epoch"] == (2 if forward else 3)
+    assert len(again["transactions"]) == 1
+    world.finalise()
+    rest = 0 if again["to_epoch"] == 3 else 3
+    if rest:
+        assert world.settle()["amount"] == str(3 * UNIT_PRICE)
+        world.finalise()
+    world.bind("alice")
+    assert world.claim("alice")["paid"] == str(5 * UNIT_PRICE)
+
+
+def test_a_replacement_that_was_broken_off_is_not_made_again(world: World) -> None:
+    world.work(alice=2)
+    world.settle()
+    world.work(alice=3)
+    kill_at_transaction(world.chain, 1, True, "settle", *world.settle_options(), "--replace")
+    before = transactions_of(world, "organiser")
+    again = ok("settle", *world.settle_options(), "--replace")
+    assert (again["to_epoch"], transactions_of(world, "organiser")) == (3, before)
+
+
+@POINTS
+def test_finalise_and_propose_go_on_where_they_stopped(world: World, forward: bool) -> None:
+    world.work(alice=2)
+    world.settle()
+    world.chain.advance(world.window + 1)
+    alone = ("settle", "--run", world.run.root, "--finalise", *world.rpc, *world.keys("bob"))
+    kill_at_transaction(world.chain, 1, forward, *alone)
+    assert ok(*alone)["final"] is True
+    assert "nothing is proposed" in refused(*alone)
+    assert "settled already" in refused("settle", *world.settle_options())
+
+
+@POINTS
+def test_claim_pays_once(world: World, forward: bool) -> None:
+    world.work(alice=2)
+    world.settle()
+    world.finalise()
+    world.bind("alice")
+    kill_at_transaction(world.chain, 1, forward, "claim", *world.claim_options("alice"))
+    again = ok("claim", *world.claim_options("alice"))
+    assert len(again["transactions"]) == 1
+    assert again["accounts"][0]["claimed"] == str(2 * UNIT_PRICE)
+    assert world.balance("alice") == 2 * UNIT_PRICE
+    assert "has been claimed" in refused("claim", *world.claim_options("alice"))
+
+
+def test_bind_binds_once(world: World) -> None:
+    where = ("bind", "--dir", world.peer("alice").root, "--run", world.run.root, *world.rpc, *world.keys("alice"))
+    kill_at_transaction(world.chain, 1, True, *where)
+    bound = ok(*where)
+    assert (bound["wallet"], len(bound["transactions"])) == (world.wallets["alice"], 1)
+    assert transactions_of(world, "alice") == 1
+
+
+def test_a_transaction_that_waits_for_its_block_is_waited_for(world: World) -> None:
+    """Not mined when the command is given again: it is found, and no second one is sent beside it."""
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    ok("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 1)
+    before = transactions_of(world, "organiser")
+    kill_at_transaction(world.chain, 1, True, *command)  # the allowance is in a block
+    world.chain.request("evm_setAutomine", False)
+    try:
+        kill_at_transaction(world.chain, 1, True, *command)
+        again = own_process_started(*command, cwd=world.root)
+        with pytest.raises(subprocess.TimeoutExpired):
+            again.wait(4)  # it has nothing else to do
+        world.chain.request("evm_mine")
+        assert again.wait(60) == 0
+    finally:
+        world.chain.request("evm_setAutomine", True)
+    assert ok("run", "status", world.run.root, *world.rpc, "--latest")["funded"] == str(BUDGET + 8)
+    assert transactions_of(world, "organiser") == before + 2
+
+
+def test_two_commands_with_one_key_take_turns(world: World) -> None:
+    from incentives.errors import StorageError
+    from incentives.outbox import Outbox
+
+    keystore = Path(world.keys("alice")[1])
+    with Outbox(keystore), pytest.raises(StorageError, match="another command is sending"):
+        Outbox(keystore, lock_seconds=0.2)
+    with Outbox(keystore) as outbox:
+        assert outbox.earlier(world.chain.chain_id) == ()
