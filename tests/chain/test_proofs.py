@@ -1,0 +1,136 @@
+"""Python's leaves, proofs and digests, judged by the contract: trees of every shape, not only full ones."""
+
+from dataclasses import astuple, replace
+
+import pytest
+from coincurve import PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from incentives import records
+from incentives.devchain import RICH_KEY, DevChain
+from incentives.keys import to_checksum
+from incentives.merkle import Tree
+from incentives.rewards import PaidReceipt, settle
+from incentives.settlement import proposal_of
+from incentives.tables import CertificateRow, Row, Tables
+
+PRICE, RUN = 10**15, b"\x01" * 32
+
+
+@pytest.fixture(scope="module")
+def place(node: DevChain) -> bytes:
+    chain = node.chain()
+    token = chain.deploy_test_token(RICH_KEY, 10**30)
+    deployed = chain.deploy_settlement(
+        RICH_KEY, token=token, registry=chain.deploy_registry(RICH_KEY), run_id=RUN, unit_price_amount=PRICE,
+        window_seconds=3600,
+    )  # fmt: skip
+    chain.fund(RICH_KEY, token, deployed.settlement, 10**24)
+    return deployed.settlement
+
+
+def solidity(row: Row) -> tuple[object, ...]:
+    return tuple(to_checksum(v) if isinstance(v, bytes) and len(v) == 20 else v for v in astuple(row))
+
+
+accounts = st.binary(min_size=20, max_size=20)
+hashes = st.binary(min_size=32, max_size=32)
+
+
+@st.composite
+def periods(draw: st.DrawFn) -> Tables:
+    """A first period with 1 to 9 certificates and receipts of 1 to 20 accounts."""
+    last = draw(st.integers(1, 9))
+    rows = tuple(CertificateRow(epoch, draw(hashes), draw(hashes)) for epoch in range(1, last + 1))
+    who = draw(st.lists(accounts, min_size=1, max_size=20, unique=True))
+    paid = [
+        PaidReceipt(a, draw(st.integers(1, last)), draw(st.integers(1, 10**6)), draw(hashes), draw(hashes)) for a in who
+    ]
+    budget = 10**24
+    payment = settle((), paid, budget, PRICE)
+    return Tables(RUN, 31337, bytes(20), 0, last, budget, PRICE, rows, payment.receipts, payment.payouts)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables=periods(), other=st.integers(0, 40))
+def test_the_contract_accepts_every_leaf_at_its_place_only(
+    node: DevChain, place: bytes, tables: Tables, other: int
+) -> None:
+    chain = node.chain()
+    paid = sum(row.cum_claimable for row in tables.payouts)
+    pending = chain.run_state(place).pending is not None
+    chain.propose(RICH_KEY, place, proposal_of(tables, paid, 0), 0, replace=pending)
+    trees: list[tuple[str, Tree, tuple[Row, ...]]] = [
+        ("Certificate", tables.certificate_tree(), tables.certificates),
+        ("Receipt", tables.receipt_tree(), tables.receipts),
+        ("Payout", tables.payout_tree(), tables.payouts),
+    ]
+    for name, tree, rows in trees:
+        for index in {0, len(rows) // 2, len(rows) - 1}:
+            leaf, proof = solidity(rows[index]), tree.proof(index)
+            assert chain.is_leaf(place, 0, name, leaf, index, proof)
+            if other != index:
+                assert not chain.is_leaf(place, 0, name, leaf, other, proof)
+            assert not chain.is_leaf(place, 0, name, leaf, index, (*proof, bytes(32)))
+            assert not chain.is_leaf(place, 1, name, leaf, index, proof)
+    changed = replace(tables.payouts[0], cum_claimable=tables.payouts[0].cum_claimable - 1)
+    assert not chain.is_leaf(place, 0, "Payout", solidity(changed), 0, tables.payout_tree().proof(0))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wallet=accounts, peer=accounts, net_id=hashes, deadline=st.integers(0, 2**64 - 1))
+def test_the_registry_hashes_a_binding_as_we_do(
+    node: DevChain, registry: bytes, wallet: bytes, peer: bytes, net_id: bytes, deadline: int
+) -> None:
+    values = {"wallet": wallet, "peer": peer, "net_id": net_id, "deadline": deadline}
+    ours = records.digest(records.Domain(node.chain_id, registry), "PeerBinding", values)
+    assert node.chain().binding_digest(registry, wallet, peer, net_id, deadline) == ours
+
+
+@pytest.fixture(scope="module")
+def registry(node: DevChain) -> bytes:
+    return bytes(node.chain().deploy_registry(RICH_KEY))
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: DevChain, data: st.DataObject) -> None:
+    """Short pools and whole ones, two periods: the sum of all claims is `released`, to the base unit."""
+    chain = node.chain()
+    price = data.draw(st.integers(1, 10**6), "price")
+    keys = [PrivateKey((index + 1).to_bytes(32, "big")) for index in range(data.draw(st.integers(1, 5), "accounts"))]
+    token, desk = chain.deploy_test_token(RICH_KEY, 10**30), chain.deploy_registry(RICH_KEY)
+    settlement = chain.deploy_settlement(
+        RICH_KEY, token=token, registry=desk, run_id=RUN, unit_price_amount=price, window_seconds=1
+    ).settlement
+    wallet = records.account_of(RICH_KEY)
+    for key in keys:
+        account = records.account_of(key)
+        signature = records.sign(key, chain.binding_digest(desk, wallet, account, bytes(32), 2**40))
+        chain.bind(RICH_KEY, desk, account, bytes(32), 2**40, signature)
+    before = ()
+    for number in range(2):
+        chain.fund(RICH_KEY, token, settlement, data.draw(st.integers(1, 2 * 10**9), "funds"))
+        state = chain.run_state(settlement)
+        paid = [
+            PaidReceipt(records.account_of(key), number + 1, data.draw(st.integers(1, 1000)), RUN, RUN) for key in keys
+        ]
+        payment = settle(before, paid, state.available_amount, price)
+        assert 0 <= payment.dust_amount < len(keys)
+        budget = state.available_amount
+        tables = Tables(
+            RUN, chain.chain_id, settlement, number, number + 1, budget, price, (), payment.receipts, payment.payouts
+        )
+        chain.propose(RICH_KEY, settlement, proposal_of(tables, payment.paid_amount, number), number)
+        node.advance(2)
+        chain.finalise(RICH_KEY, settlement)
+        before = payment.payouts
+    from incentives.claim import prove
+
+    due = [row.account for row in tables.payouts if row.cum_claimable]
+    if due:
+        chain.claim(RICH_KEY, settlement, prove(tables, due))
+    final = chain.run_state(settlement)
+    assert final.claimed_amount == final.released_amount == sum(row.cum_claimable for row in tables.payouts)
+    assert chain.token_balance(token, settlement) == final.available_amount
