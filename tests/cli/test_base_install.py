@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,10 @@ def test_help_and_version_import_next_to_nothing(tmp_path: Path) -> None:
 
 
 def test_the_wheel_holds_the_contracts_and_the_marks_of_types(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", reason="building a wheel needs setuptools in this environment")
+    if find_spec("setuptools") is None or (
+        find_spec("wheel") is None and int(version("setuptools").split(".")[0]) < 71
+    ):
+        pytest.skip("a wheel is built without a network here: it needs setuptools 71, or an older one with wheel")
     source = tmp_path / "source"
     source.mkdir()
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)

@@ -1,0 +1,230 @@
+"""Every command, given something wrong: one line on stderr that names field, value and remedy, and a non-zero exit.
+
+What needs a chain is in tests/chain/test_refusals.py."""
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coincurve import PrivateKey
+from commands import refused, sparehive
+
+from peers.cli import cli
+from peers.directory import PeerDirectory
+from peers.invite import PREFIX, Invite, RunBinding
+from swarm.config import RunConfig, dump_run
+
+ORGANISER = PrivateKey(b"\x0b" * 32)
+RPC = ("--rpc", "http://127.0.0.1:9")
+
+
+def config(name: str = "test") -> RunConfig:
+    return RunConfig.parse(
+        {
+            "name": name,
+            "initial_root": "00" * 32,
+            "data": {"root": "00" * 32, "files": [{"name": "a.txt", "size": 1, "sha256": "00" * 32}]},
+        }
+    )
+
+
+def invite(run: RunConfig | None = None) -> str:
+    run = run or config()
+    return Invite.make(run, RunBinding(run.run_id, 0, bytes(20), (b"\x01" * 20,), ()), ORGANISER).encode()
+
+
+def changed_invite(**changes: Any) -> str:
+    value = json.loads(zlib.decompress(base64.urlsafe_b64decode(invite()[len(PREFIX) :])))
+    for key, new in changes.items():
+        value[key] = {**value[key], **new} if isinstance(new, dict) else new
+    return PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+# -- no command is left out -------------------------------------------------------------------------------------------
+COMMANDS = {
+    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet"),
+    ("run",): ("new", "check", "baseline", "deploy", "fund", "status"),
+}
+
+
+@pytest.mark.parametrize("path", [(*group, name) for group, names in COMMANDS.items() for name in names])
+def test_an_unknown_option_is_wrong_usage(path: tuple[str, ...]) -> None:
+    assert "No such option" in refused(*path, "--surprise", code=2)
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    assert "No such command" in refused("surprise", code=2)
+    assert "No such command" in refused("run", "surprise", code=2)
+
+
+def test_every_command_is_listed_above_and_has_help() -> None:
+    known = {name for names in COMMANDS.values() for name in names} | {"run"}
+    listed = set(cli.list_commands(None)) | set(cli.get_command(None, "run").list_commands(None))  # type: ignore[arg-type, union-attr]
+    assert listed - known <= {"demo"}, "a new command needs its wrong inputs here"
+    for group, names in COMMANDS.items():
+        for name in names:
+            code, out, err = sparehive(*group, name, "--help")
+            assert (code, err) == (0, "")
+            assert out.startswith("Usage: ")
+
+
+# -- run new, check, baseline -----------------------------------------------------------------------------------------
+def test_run_new(tmp_path: Path) -> None:
+    assert "--data = '/none/such': does not exist" in refused("run", "new", tmp_path / "a", "--data", "/none/such")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no text" in refused("run", "new", tmp_path / "a", "--data", empty)
+    assert "is not one of 'demo', 'small', 'base'" in refused("run", "new", tmp_path / "a", "--preset", "huge", code=2)
+    assert "is not in the range x>=0" in refused("run", "new", tmp_path / "a", "--unit-price", -1, code=2)
+    text = tmp_path / "text.txt"
+    text.write_text("some text\n" * 1000)
+    unknown = refused("run", "new", tmp_path / "b", "--data", text, "--set", "inner.surprise=1")
+    assert "inner.surprise" in unknown
+    wrong = refused("run", "new", tmp_path / "c", "--data", text, "--set", "inner.lr=fast")
+    assert "inner.lr" in wrong and "fast" in wrong
+    assert "is not a group of settings" in refused("run", "new", tmp_path / "d", "--data", text, "--set", "name.x=1")
+    (tmp_path / "taken").mkdir()
+    dump_run(config(), tmp_path / "taken" / "run.toml")
+    assert "holds a run already" in refused("run", "new", tmp_path / "taken", "--data", text)
+    for name in "abcd":
+        assert not (tmp_path / name / "run.toml").exists()
+
+
+BAD_TOML = [
+    ("name = ", "is not TOML"),
+    ("\ufeffname", "is not TOML"),
+    ('surprise = 1\nname = "x"', "surprise"),
+    ("name = 3", "name"),
+    ('name = "x"\n[rounds]\nunits_per_epoch = -1', "units_per_epoch"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_TOML)
+def test_run_check_of_a_bad_run_toml(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    assert said in refused("run", "check", path)
+
+
+def test_run_check_of_a_missing_file(tmp_path: Path) -> None:
+    line = refused("run", "check", tmp_path / "run.toml")
+    assert str(tmp_path / "run.toml") in line
+    assert "No such file" in line
+    assert "cannot be read" in refused("run", "check", tmp_path)
+
+
+def test_run_baseline(tmp_path: Path) -> None:
+    assert "make one with: sparehive run new" in refused("run", "baseline", tmp_path, "--units", 1)
+    assert "Missing option '--units'" in refused("run", "baseline", tmp_path, code=2)
+    dump_run(config(), tmp_path / "run.toml")
+    assert "anchor's blocks are gone" in refused("run", "baseline", tmp_path, "--units", 1)
+
+
+# -- seed, join, export -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("text", "said"), BAD_TOML[:3])
+def test_seed_with_a_bad_run(tmp_path: Path, text: str, said: str) -> None:
+    options = ("--dir", tmp_path / "seed")
+    assert "make one with: sparehive run new" in refused("seed", tmp_path, *options)
+    (tmp_path / "run.toml").write_text(text)
+    assert said in refused("seed", tmp_path, *options)
+    assert not (tmp_path / "seed").exists()
+
+
+def test_join_with_a_bad_invite(tmp_path: Path) -> None:
+    options = ("--dir", tmp_path / "peer")
+    good = invite()
+    altered = changed_invite(binding={"chain_id": "x"})
+    for text, said in (
+        ("nonsense", "is neither an invite"),
+        (good[:-9], "cannot be read"),
+        (PREFIX + "!!!!", "cannot be read"),
+        (PREFIX + "A" * 70000, "copy it whole"),
+        (altered, "cannot be read"),
+        (changed_invite(signature="00" * 65), "cannot be read"),
+        (changed_invite(config={"surprise": 1}), "surprise"),
+        (changed_invite(config={"name": 3}), "name"),
+    ):
+        line = refused("join", text, *options)
+        assert "invite" in line and said in line
+    assert "INVITE is missing" in refused("join", *options, code=2)
+    assert not (tmp_path / "peer" / "invite.txt").exists()
+
+
+def test_join_in_a_directory_of_another_run(tmp_path: Path) -> None:
+    (tmp_path / "invite.txt").write_text(invite(config("other")))
+    assert "belongs to a peer of another run" in refused("join", invite(), "--dir", tmp_path)
+    assert Invite.decode((tmp_path / "invite.txt").read_text()).config.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("port = ", "is not TOML"), ("surprise = 1", "surprise"), ("port = 70000", "port")]
+)
+def test_join_with_a_bad_peer_toml(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "peer.toml").write_text(text)
+    line = refused("join", invite(), "--dir", tmp_path)
+    assert "peer.toml" in line and said in line
+
+
+def test_export(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "is no peer's directory" in refused("export", "--dir", tmp_path, "--out", out)
+    (tmp_path / "invite.txt").write_text(invite())
+    assert "has this peer run?" in refused("export", "--dir", tmp_path, "--out", out)
+    out.mkdir()
+    (out / "kept").write_text("mine")
+    assert "is not empty" in refused("export", "--dir", tmp_path, "--out", out)
+    assert (out / "kept").read_text() == "mine"
+    assert "Missing option '--out'" in refused("export", "--dir", tmp_path, code=2)
+
+
+# -- money, as far as no chain is needed ------------------------------------------------------------------------------
+def test_wallet(tmp_path: Path) -> None:
+    keys = ("--keystore", tmp_path / "w.json", "--password-file", tmp_path / "w.password")
+    assert "Missing option" in refused("wallet", code=2)
+    (tmp_path / "w.json").write_text("{}")
+    (tmp_path / "w.json").chmod(0o600)
+    (tmp_path / "w.password").write_text("\n")
+    (tmp_path / "w.password").chmod(0o600)
+    assert "is empty: write the password" in refused("wallet", *keys)
+    (tmp_path / "w.password").write_text("secret\n")
+    line = refused("wallet", *keys)
+    assert "is malformed" in line and "secret" not in line
+    blocked = ("--keystore", tmp_path / "w.json" / "under", "--password-file", tmp_path / "w.password")
+    assert "cannot be" in refused("wallet", *blocked)
+
+
+def test_deploy(tmp_path: Path) -> None:
+    assert "either --token ADDRESS or --test-token" in refused("run", "deploy", tmp_path, *RPC, code=2)
+    line = refused("run", "deploy", tmp_path, *RPC, "--test-token")
+    assert "make one with: sparehive run new" in line
+    dump_run(config(), tmp_path / "run.toml")
+    assert "organiser.password does not exist" in refused("run", "deploy", tmp_path, *RPC, "--test-token")
+    assert "is not in the range" in refused("run", "deploy", tmp_path, *RPC, "--test-token", "--window", 0, code=2)
+    too_long = ("--window", 366 * 24 * 3600)
+    assert "is not in the range" in refused("run", "deploy", tmp_path, *RPC, "--test-token", *too_long, code=2)
+
+
+@pytest.mark.parametrize("command", ["settle", "bind", "rewards", "claim", "verify"])
+def test_where_the_contracts_are_has_to_be_said(tmp_path: Path, command: str) -> None:
+    keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "claim", "bind") else ()
+    assert "--run or --settlement is needed" in refused(command, *RPC, *keys, code=2)
+    assert "Missing option '--rpc'" in refused(command, *keys, code=2)
+    assert "must be 0x and 40 hexadecimal digits" in refused(command, *RPC, *keys, "--settlement", "0x12")
+    missing = refused(command, *RPC, *keys, "--run", tmp_path)
+    assert f"{tmp_path}/chain.json" in missing and "sparehive run deploy" in missing
+
+
+@pytest.mark.parametrize("command", ["settle", "rewards", "verify", "bind"])
+def test_a_run_without_a_chain_pays_nothing(tmp_path: Path, command: str) -> None:
+    PeerDirectory(tmp_path).invite.write_text(invite())
+    keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "bind") else ()
+    assert "its run has no chain" in refused(command, *RPC, *keys, "--dir", tmp_path)
+
+
+def test_fund_amounts(tmp_path: Path) -> None:
+    options = (tmp_path, *RPC, "--keystore", "k", "--password-file", "p", "--amount")
+    for amount in (0, -1, 2**128, "much"):
+        assert "--amount" in refused("run", "fund", *options, amount, code=2)
