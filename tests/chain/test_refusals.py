@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from coincurve import PrivateKey
 from commands import ok, own_process, own_process_started, refused
-from world import BUDGET, UNIT_PRICE, Lineage, World
+from world import BUDGET, UNIT_PRICE, World
 
 from incentives import records
 from incentives.devchain import DevChain
@@ -379,30 +379,36 @@ def test_a_receipt_that_its_witness_never_signed_is_not_paid(world: World) -> No
     assert proposed["left_out"][0]["reason"].startswith("0x")
 
 
-def forged_lineage(world: World) -> Lineage:
-    """The same accounts, but the newest certificate is signed by strangers only."""
-    world.work(alice=1)
-    certificate, body, _ = world.lineage.entries[-1]
-    forged = replace(certificate, units=90, cumulative_units=90)
-    world.lineage.entries[-1] = (forged, body, ())
-    return world.lineage
+FORGERIES = {
+    "nobody signed it": "of 3 voters signed one attempt",
+    "too few signed it": "1 of 3 voters signed one attempt, 2 are needed",
+    "another signed for a voter": "is not its own",
+    "its units are another's": "units differ from the contributors' sum",
+}
 
 
-def test_a_forged_certificate_is_refused(world: World) -> None:
+@pytest.mark.parametrize(("forgery", "said"), FORGERIES.items(), ids=list(FORGERIES))
+def test_a_forged_certificate_is_refused(world: World, forgery: str, said: str) -> None:
     """Whoever writes into a ledger cannot make voters' signatures: settle names the epoch and proposes nothing."""
-    forged_lineage(world)
-    path = world.root / "forged"
-    path.mkdir()
-    certificate, body, _ = world.lineage.entries[-1]
-    world.peer("alice").ledger.unlink()
-    with Ledger(world.peer("alice").ledger, run_id=world.config.run_id, domain=world.lineage.domain) as ledger:
-        first, first_body, signers = world.lineage.entries[0]
+    world.lineage.round({world.accounts["alice"]: 90})
+    (first, first_body, founders), (certificate, body, voters) = world.lineage.entries
+    if forgery == "its units are another's":
+        certificate = replace(certificate, units=91, cumulative_units=91)
+    signed = world.lineage.sign("RoundCertificate", certificate, voters)
+    kept = {"nobody signed it": 0, "too few signed it": 1, "another signed for a voter": 1}.get(forgery, len(voters))
+    path = world.peer("alice").ledger
+    with Ledger(path, run_id=world.config.run_id, domain=world.lineage.domain) as ledger:
         ledger.add_certificate(
-            values_of(first), body_bytes(first_body), world.lineage.sign("RoundCertificate", first, signers)
+            values_of(first), body_bytes(first_body), world.lineage.sign("RoundCertificate", first, founders)
         )
-        ledger.set_tip(ledger.add_certificate(values_of(certificate), body_bytes(body), []))
+        identity = ledger.add_certificate(values_of(certificate), body_bytes(body), signed[:kept])
+        ledger.set_tip(identity)
+    if forgery == "another signed for a voter":
+        statement = "INSERT INTO certificate_signatures VALUES (?, 0, ?, ?)"
+        edit(path, statement, identity, voters[1], signed[0][1])
     line = refused("settle", *world.settle_options())
     assert "certificate of epoch 2" in line
+    assert said in line
     assert nothing_proposed(world)
 
 
