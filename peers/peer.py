@@ -69,6 +69,7 @@ class Peer:
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
+            "phase": "starting",
             "epoch": 0,
             "pid": os.getpid(),
             "account": "0x" + self.identity.account.hex(),
@@ -89,6 +90,7 @@ class Peer:
         if isinstance(event, events.UnitDone):
             self.status["train_loss"] = event.loss
             self.status["inner_steps"] = event.inner_steps
+            self.status["units"] = event.unit + 1
         elif isinstance(event, events.Certified):
             self.status["epoch"] = event.certificate.epoch
             self.status["root"] = "0x" + event.certificate.next_root.hex()
@@ -116,8 +118,20 @@ class Peer:
                 if time.monotonic() - last > STATUS_SECONDS:
                     last = time.monotonic()
                     self._write_status()
+            self._enter("leaving")
             await self._leave()
+        self.status["phase"] = "left"
         self._write_status()
+
+    def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
+        """Tells whoever watches what the peer is at; bytes while it fetches."""
+        self.status.update(phase=phase, received_bytes=received, total_bytes=total, time=time.time())
+        with contextlib.suppress(OSError):
+            write_json(self.directory.status, self.status)
+
+    def _on_fetch(self, what: str, received: int, total: int) -> None:
+        if self.status["phase"] not in ("training", "serving", "leaving"):
+            self._enter(f"fetching {what}", received, total)
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         directory, config = self.directory, self.config
@@ -125,6 +139,7 @@ class Peer:
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
         bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
+        self._enter("connecting")
         network = await self.network_type.open(
             directory.identity,
             host=config.host,
@@ -161,6 +176,13 @@ class Peer:
             config.join_timeout_seconds,
             directory.root / "anchors.json",
             pinned,
+        )
+        data_root, data_bytes = bytes.fromhex(run.data.root), sum(file.size for file in run.data.files)
+        anchor_bytes = 8 * model.layout.num_values()
+        content.on_progress = lambda root, received: (
+            self._on_fetch("data", received, data_bytes)
+            if root == data_root
+            else self._on_fetch("the anchor", received, anchor_bytes)
         )
         parts = PartStore(directory.root / "contributions")
         reception = Reception(run, model.layout.num_values(), parts, notary.hash)
@@ -223,6 +245,7 @@ class Peer:
         )
         if self.trainer is not None:
             self.trainer.start()
+        self._enter("serving" if seeding else "training")
 
     def _on_link(self, account: Account, flags: int, up: bool) -> None:
         self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
@@ -281,6 +304,8 @@ class Peer:
                 faults=numbers.faults,
                 time=time.time(),
             )
+            if self.trainer is not None:
+                self.status["compute_seconds"] = round(self.trainer.compute_seconds, 3)
             if self.driver.anchor is not None and not self.directory.ready.exists():
                 write_json(
                     self.directory.ready, {"pid": os.getpid(), "account": self.status["account"], "time": time.time()}

@@ -34,10 +34,13 @@ def _prepare(directory: PeerDirectory, **overrides: object) -> None:
 
 
 def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
+    from peers.live import View
     from peers.supervisor import supervise
 
     arguments = [mode, str(directory.root)] + (["--quiet"] if quiet else [])
-    code = supervise(arguments, lambda text: print(f"sparehive: {text}", file=sys.stderr))
+    with View(mode, directory, quiet=quiet) as view:
+        code = supervise(arguments, view)
+        view.finish(code)
     if code:
         sys.exit(code)
 
