@@ -102,6 +102,7 @@ class Peer:
         elif isinstance(event, events.Ready):
             self.status["epoch"] = event.epoch
             self.has_been_ready = True
+            self.status["phase"] = "serving" if self.mode == "seed" else "training"
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -245,7 +246,6 @@ class Peer:
         )
         if self.trainer is not None:
             self.trainer.start()
-        self._enter("serving" if seeding else "training")
 
     def _on_link(self, account: Account, flags: int, up: bool) -> None:
         self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
