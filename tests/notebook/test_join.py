@@ -2,11 +2,13 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from nbclient import NotebookClient
 
@@ -101,3 +103,27 @@ def execute(notebook: Any, terminal: Terminal) -> None:
             if "claim" in cell.metadata.get("tags", []):
                 terminal.run(f"sparehive settle --dir seed --run run --rpc $RPC {ORGANISER} --finalise")
             client.execute_cell(cell, index)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_the_peer_ends_with_the_kernel(tmp_path: Path) -> None:
+    with Terminal(tmp_path / "home") as terminal:
+        terminal.run(f"sparehive run new run --preset demo {SMALL}")
+        seed = terminal.start("exec sparehive seed run --dir seed --quiet")
+        until((terminal.cwd / "seed" / "ready.json").exists, 120.0, seed.output)
+        kernel = terminal.start(
+            f"exec {sys.executable} -c 'import time; from peers.notebook import join; "
+            'peer = join("seed/invite.txt"); peer.wait(); print(peer.process.pid, flush=True); time.sleep(300)\''
+        )
+        until(lambda: kernel.output().endswith("\n"), 120.0, kernel.output)
+        tree = psutil.Process(int(kernel.output()))
+        peers = [tree, *tree.children(recursive=True)]
+        kernel.process.kill()
+        until(lambda: all(gone(p) for p in peers), 60.0, lambda: f"{peers} end")
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
