@@ -119,20 +119,8 @@ class Peer:
                 if time.monotonic() - last > STATUS_SECONDS:
                     last = time.monotonic()
                     self._write_status()
-            self._enter("leaving")
             await self._leave()
-        self.status["phase"] = "left"
         self._write_status()
-
-    def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
-        """Tells whoever watches what the peer is at; bytes while it fetches."""
-        self.status.update(phase=phase, received_bytes=received, total_bytes=total, time=time.time())
-        with contextlib.suppress(OSError):
-            write_json(self.directory.status, self.status)
-
-    def _on_fetch(self, what: str, received: int, total: int) -> None:
-        if self.status["phase"] not in ("training", "serving", "leaving"):
-            self._enter(f"fetching {what}", received, total)
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         directory, config = self.directory, self.config
@@ -260,6 +248,16 @@ class Peer:
         if self.driver is not None:
             out += [pack(signed) for signed in self.driver.machine.current_messages()]
         return out
+
+    def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
+        """Tells whoever watches what the peer is at; bytes while it fetches."""
+        self.status.update(phase=phase, received_bytes=received, total_bytes=total, time=time.time())
+        with contextlib.suppress(OSError):
+            write_json(self.directory.status, self.status)
+
+    def _on_fetch(self, what: str, received: int, total: int) -> None:
+        if self.status["phase"] not in ("training", "serving"):
+            self._enter(f"fetching {what}", received, total)
 
     def _publish(self, signed: Signed) -> None:
         if self.loop is not None:
