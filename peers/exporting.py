@@ -40,6 +40,9 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
 
     model = FlatModel(build_model(run.model, run.data.context))
     model.flat.copy_(read_anchor(root, get, model.layout).parameters)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:

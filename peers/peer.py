@@ -69,6 +69,7 @@ class Peer:
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
+            "phase": "starting",
             "epoch": 0,
             "pid": os.getpid(),
             "account": "0x" + self.identity.account.hex(),
@@ -89,6 +90,7 @@ class Peer:
         if isinstance(event, events.UnitDone):
             self.status["train_loss"] = event.loss
             self.status["inner_steps"] = event.inner_steps
+            self.status["units"] = event.unit + 1
         elif isinstance(event, events.Certified):
             self.status["epoch"] = event.certificate.epoch
             self.status["root"] = "0x" + event.certificate.next_root.hex()
@@ -100,6 +102,7 @@ class Peer:
         elif isinstance(event, events.Ready):
             self.status["epoch"] = event.epoch
             self.has_been_ready = True
+            self.status["phase"] = "serving" if self.mode == "seed" else "training"
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -125,6 +128,7 @@ class Peer:
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
         bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
+        self._enter("connecting")
         network = await self.network_type.open(
             directory.identity,
             host=config.host,
@@ -161,6 +165,13 @@ class Peer:
             config.join_timeout_seconds,
             directory.root / "anchors.json",
             pinned,
+        )
+        data_root, data_bytes = bytes.fromhex(run.data.root), sum(file.size for file in run.data.files)
+        anchor_bytes = 8 * model.layout.num_values()
+        content.on_progress = lambda root, received: (
+            self._on_fetch("data", received, data_bytes)
+            if root == data_root
+            else self._on_fetch("the anchor", received, anchor_bytes)
         )
         parts = PartStore(directory.root / "contributions")
         reception = Reception(run, model.layout.num_values(), parts, notary.hash)
@@ -238,6 +249,16 @@ class Peer:
             out += [pack(signed) for signed in self.driver.machine.current_messages()]
         return out
 
+    def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
+        """Tells whoever watches what the peer is at; bytes while it fetches."""
+        self.status.update(phase=phase, received_bytes=received, total_bytes=total, time=time.time())
+        with contextlib.suppress(OSError):
+            write_json(self.directory.status, self.status)
+
+    def _on_fetch(self, what: str, received: int, total: int) -> None:
+        if self.status["phase"] not in ("training", "serving"):
+            self._enter(f"fetching {what}", received, total)
+
     def _publish(self, signed: Signed) -> None:
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.network.publish, pack(signed))
@@ -281,6 +302,8 @@ class Peer:
                 faults=numbers.faults,
                 time=time.time(),
             )
+            if self.trainer is not None:
+                self.status["compute_seconds"] = round(self.trainer.compute_seconds, 3)
             if self.driver.anchor is not None and not self.directory.ready.exists():
                 write_json(
                     self.directory.ready, {"pid": os.getpid(), "account": self.status["account"], "time": time.time()}

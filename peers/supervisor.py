@@ -8,13 +8,48 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
+from typing import Protocol
 
 EXIT_USER_ERROR = 3  # the peer said why in one line; starting it again would not help
 GRACE_SECONDS = 10.0
 MAX_RESTARTS = 5
 STABLE_SECONDS = 300.0  # a peer that ran this long has earned its restarts back
+
+
+class Watcher(Protocol):
+    """Who looks on while a peer runs. All calls come from the supervisor's loop and must return soon."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the terminal is the watcher's alone: then `said` gets what the peer writes to stderr."""
+
+    def tick(self, pid: int) -> None:
+        """A few times a second; `pid` is the peer's process."""
+
+    def leaving(self) -> None:
+        """Once, when the owner asked to stop."""
+
+    def said(self, text: str) -> None: ...
+
+    def restarting(self, text: str) -> None:
+        """The peer died; what happens now, in one line."""
+
+
+class Nobody:
+    """Looks at nothing and says only what has to be said."""
+
+    is_live = False
+
+    def tick(self, pid: int) -> None: ...
+
+    def leaving(self) -> None: ...
+
+    def said(self, text: str) -> None: ...
+
+    def restarting(self, text: str) -> None:
+        print(f"sparehive: {text}", file=sys.stderr, flush=True)
 
 
 def die_with_parent() -> None:
@@ -30,12 +65,13 @@ def kill_group(process_group: int) -> None:
         os.killpg(process_group, signal.SIGKILL)
 
 
-def supervise(arguments: Sequence[str], on_restart: Callable[[str], None] = lambda text: None) -> int:
+def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
     """Run `python -m peers.peer ARGUMENTS` until it ends by itself; the exit status to end with.
 
     SIGTERM and SIGINT are passed on once as SIGTERM; after `GRACE_SECONDS` the tree is killed. Must be called from the main
     thread."""
-    stopping = False
+    watcher = watcher or Nobody()
+    stopping = told = False
     child: subprocess.Popen[bytes] | None = None
     asked_at = 0.0
 
@@ -52,15 +88,30 @@ def supervise(arguments: Sequence[str], on_restart: Callable[[str], None] = lamb
     try:
         while True:
             begun = time.monotonic()
-            child = subprocess.Popen([sys.executable, "-m", "peers.peer", *arguments], start_new_session=True)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "peers.peer", *arguments],
+                start_new_session=True,
+                stderr=subprocess.PIPE if watcher.is_live else None,
+            )
+            if child.stderr is not None:
+                os.set_blocking(child.stderr.fileno(), False)
             if stopping:  # asked between two starts
                 child.terminate()
             while child.poll() is None:
                 if stopping and time.monotonic() - asked_at > GRACE_SECONDS:
                     kill_group(child.pid)
+                if stopping and not told:
+                    told = True
+                    watcher.leaving()
+                _pass_on(child, watcher)
+                watcher.tick(child.pid)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(0.25)
             kill_group(child.pid)
+            watcher.tick(child.pid)
+            _pass_on(child, watcher)
+            if child.stderr is not None:
+                child.stderr.close()
             code = child.returncode
             if stopping or code in (0, EXIT_USER_ERROR):
                 return 0 if code in (0, -signal.SIGTERM) else 1
@@ -68,10 +119,25 @@ def supervise(arguments: Sequence[str], on_restart: Callable[[str], None] = lamb
                 restarts = 0
             restarts += 1
             if restarts > MAX_RESTARTS:
-                on_restart(f"the peer died {restarts} times (last status {code}); see peer.log in its directory")
+                watcher.restarting(
+                    f"the peer died {restarts} times (last status {code}); see peer.log in its directory"
+                )
                 return 1
-            on_restart(f"the peer died (status {code}); starting it again, {restarts} of {MAX_RESTARTS}")
+            watcher.restarting(f"the peer died (status {code}); starting it again, {restarts} of {MAX_RESTARTS}")
             time.sleep(min(2.0**restarts, 30.0) / 2)
     finally:
+        if child is not None and child.poll() is None:  # the watcher failed: stdout is gone, say
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
+            kill_group(child.pid)
+            child.wait()
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _pass_on(child: "subprocess.Popen[bytes]", watcher: Watcher) -> None:
+    if child.stderr is not None:
+        text = child.stderr.read()  # does not block: None where there is nothing
+        if text:
+            watcher.said(text.decode(errors="replace"))

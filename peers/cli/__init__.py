@@ -90,7 +90,9 @@ def _known_errors() -> tuple[type[Exception], ...]:
 def main() -> None:
     """Entry point: user errors become one line on stderr and exit status 1 (2 for wrong usage)."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="sparehive", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
     except click.UsageError as error:
         print(f"sparehive: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
         sys.exit(2)

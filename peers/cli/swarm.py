@@ -34,10 +34,13 @@ def _prepare(directory: PeerDirectory, **overrides: object) -> None:
 
 
 def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
+    from peers.live import View
     from peers.supervisor import supervise
 
     arguments = [mode, str(directory.root)] + (["--quiet"] if quiet else [])
-    code = supervise(arguments, lambda text: print(f"sparehive: {text}", file=sys.stderr))
+    with View(mode, directory, quiet=quiet) as view:
+        code = supervise(arguments, view)
+        view.finish(code)
     if code:
         sys.exit(code)
 
@@ -216,13 +219,13 @@ def run_new(
 
 
 @click.command("check")
-@click.argument("run_toml", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run_check(run_toml: Path, as_json: bool) -> None:
-    """Check RUN_TOML and print what it asks of a peer."""
+def run_check(run: Path, as_json: bool) -> None:
+    """Check RUN (a run.toml or the directory that holds one) and print what it asks of a peer."""
     from peers.runs import check_run
 
-    result = check_run(run_toml)
+    result = check_run(run / "run.toml" if run.is_dir() else run)
     click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 

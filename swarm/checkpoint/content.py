@@ -38,6 +38,7 @@ class Content:
         that are never dropped."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
         self._index, self._pinned = kept_index, frozenset(pinned)
+        self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
         self._saved: list[tuple[float, set[Hash]]] = []
         with contextlib.suppress(OSError, ValueError):  # lost or torn: its blocks stay until somebody cleans up
             self._saved = [(at, {bytes.fromhex(d) for d in kept}) for at, kept in json.loads(kept_index.read_text())]
@@ -57,6 +58,7 @@ class Content:
             max_bytes=max_bytes,
             seconds=self._timeout,
             is_obsolete=is_obsolete,
+            on_progress=lambda received: self.on_progress(root, received),
         )
 
     async def load(self, root: Hash, is_obsolete: Callable[[], bool] = lambda: False) -> Anchor:

@@ -27,21 +27,40 @@ PROGRAM = textwrap.dedent(
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (root / "up").write_text(str(len(starts.read_text().split())))
+    if behaviour == "speaks":
+        print("sparehive: a word on stderr", file=sys.stderr, flush=True)
+        sys.exit(3)
     time.sleep(300)
+    """
+)
+WATCHER = textwrap.dedent(
+    """
+    class Watcher(s.Nobody):
+        is_live = True
+        def tick(self, pid):
+            self.pid = pid
+            if sys.argv[1] == "fails" and UP.exists():
+                raise SystemExit(7)
+        def leaving(self):
+            print("leaving", flush=True)
+        def said(self, text):
+            print(f"said {text!r} by {self.pid > 0}", flush=True)
     """
 )
 
 
-def run(tmp_path: Path, behaviour: str, grace: float = 10.0) -> subprocess.Popen[bytes]:
+def run(tmp_path: Path, behaviour: str, grace: float = 10.0, watcher: str = "") -> subprocess.Popen[bytes]:
     (tmp_path / "program.py").write_text(PROGRAM)
     code = (
-        "import subprocess, sys, peers.supervisor as s\n"
+        "import pathlib, subprocess, sys, peers.supervisor as s\n"
+        f"UP = pathlib.Path({str(tmp_path / 'up')!r})\n"
+        f"{WATCHER}"
         f"s.GRACE_SECONDS = {grace}\n"
         "real = subprocess.Popen\n"
         f"s.subprocess.Popen = lambda command, **k: real([sys.executable, {str(tmp_path / 'program.py')!r}, *command[3:]], **k)\n"
-        f"sys.exit(s.supervise([{str(tmp_path)!r}, {behaviour!r}]))\n"
+        f"sys.exit(s.supervise([{str(tmp_path)!r}, {behaviour!r}], Watcher() if sys.argv[1] else None))\n"
     )
-    return subprocess.Popen([sys.executable, "-c", code])
+    return subprocess.Popen([sys.executable, "-c", code, watcher], stdout=subprocess.PIPE if watcher else None)
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -93,6 +112,28 @@ def test_a_peer_that_ignores_sigterm_is_killed_after_the_grace_time(tmp_path: Pa
     until((tmp_path / "up").exists)
     process.terminate()
     assert process.wait(15) == 1
+    assert all(gone(pid) for pid in grandchildren(tmp_path))
+
+
+def test_a_watcher_is_told_once_that_the_owner_stops(tmp_path: Path) -> None:
+    process = run(tmp_path, "stubborn", grace=1.5, watcher="looks")
+    until((tmp_path / "up").exists)
+    process.terminate()
+    out, _ = process.communicate(timeout=15)
+    assert out.decode().splitlines() == ["leaving"]
+
+
+def test_a_live_watcher_gets_what_the_peer_says(tmp_path: Path) -> None:
+    process = run(tmp_path, "speaks", watcher="looks")
+    out, _ = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert out.decode().splitlines() == ["said 'sparehive: a word on stderr\\n' by True"]
+
+
+def test_a_watcher_that_fails_leaves_no_peer_behind(tmp_path: Path) -> None:
+    process = run(tmp_path, "runs", watcher="fails")
+    process.communicate(timeout=15)
+    assert process.returncode == 7
     assert all(gone(pid) for pid in grandchildren(tmp_path))
 
 

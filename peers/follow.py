@@ -1,0 +1,195 @@
+"""Follows a peer from outside: reads status.json, events.jsonl and the ledger in its directory, which the peer goes on
+writing. Whatever is missing, half-written or of another process counts as not there yet. No torch."""
+
+import json
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from incentives.errors import IncentivesError
+from peers.directory import PeerDirectory
+from peers.errors import PeerError
+
+UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is taken
+RECEIPT_SECONDS = 2.0  # between two looks into the ledger, and at most 2 % of the time
+MAX_READ_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now."""
+
+    phase: str = "starting"
+    account: str = ""
+    epoch: int = 0
+    peers: int = 0
+    units: int = 0
+    inner_steps: int = 0
+    train_loss: float | None = None
+    held_out_loss: float | None = None
+    utilisation: float | None = None
+    received_bytes: int = 0
+    total_bytes: int = 0
+    faults: int = 0
+    receipts: int = 0
+    paid_units: int = 0
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.phase in ("training", "serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the invite says of the run: its name, what a unit is worth, how many co-signers a receipt needs."""
+
+    name: str
+    unit_price_amount: int
+    has_chain: bool
+    rules: Any
+
+
+def read_terms(directory: PeerDirectory) -> Terms | None:
+    """None where there is no readable invite (a seed writes it when it starts)."""
+    from incentives.settlement import RunRules
+    from peers.invite import Invite
+
+    try:
+        invite = Invite.decode(directory.invite.read_text())
+    except (OSError, UnicodeDecodeError, PeerError):
+        return None
+    config = invite.config
+    rules = RunRules(config.run_id, config.witnesses, invite.binding.founders)
+    return Terms(config.name, config.unit_price, invite.binding.chain_id != 0, rules)
+
+
+class EventTail:
+    """New lines of events.jsonl, each once. `from_start`: those of earlier sessions too."""
+
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
+        self.path = path
+        self._rest = b""
+        self._offset = 0
+        if not from_start:
+            try:
+                self._offset = path.stat().st_size
+            except OSError:
+                self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Complete lines only; what is no JSON object is left out."""
+        try:
+            with open(self.path, "rb") as handle:
+                if handle.seek(0, 2) < self._offset:  # another file took its place
+                    self._offset, self._rest = 0, b""
+                handle.seek(self._offset)
+                new = handle.read(MAX_READ_BYTES)
+        except OSError:
+            return []
+        self._offset += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        return [event for event in map(_parse, lines) if event is not None]
+
+
+@dataclass
+class Follower:
+    """Reads one peer's directory again and again. `pid`: whose status counts; None: the last one's, alive or not."""
+
+    directory: PeerDirectory
+    pid: int | None = None
+    terms: Terms | None = None
+    _samples: deque[tuple[float, float]] = field(default_factory=deque)
+    _receipts: tuple[int, int] = (0, 0)
+    _look_again: float = 0.0
+
+    def read(self) -> Snapshot:
+        if self.terms is None:
+            self.terms = read_terms(self.directory)
+        status = read_object(self.directory.status)
+        if self.pid is not None and status.get("pid") != self.pid:
+            status = {}
+            self._samples.clear()
+        self._count_receipts(str(status.get("account", "")))
+        return Snapshot(
+            phase=str(status.get("phase", "starting")),
+            account=str(status.get("account", "")),
+            epoch=_integer(status, "epoch"),
+            peers=_integer(status, "peers"),
+            units=_integer(status, "units"),
+            inner_steps=_integer(status, "inner_steps"),
+            train_loss=_number(status, "train_loss"),
+            held_out_loss=_number(status, "held_out_loss"),
+            utilisation=self._utilisation(status),
+            received_bytes=_integer(status, "received_bytes"),
+            total_bytes=_integer(status, "total_bytes"),
+            faults=_integer(status, "faults"),
+            receipts=self._receipts[0],
+            paid_units=self._receipts[1],
+        )
+
+    def _utilisation(self, status: dict[str, Any]) -> float | None:
+        now, compute = _number(status, "time"), _number(status, "compute_seconds")
+        if now is None or compute is None:
+            return None
+        samples = self._samples
+        if not samples or now > samples[-1][0]:
+            samples.append((now, compute))
+        while samples[0][0] < now - UTILISATION_SECONDS:
+            samples.popleft()
+        seconds = samples[-1][0] - samples[0][0]
+        return min(1.0, (samples[-1][1] - samples[0][1]) / seconds) if seconds > 1.0 else None
+
+    def _count_receipts(self, account: str) -> None:
+        if self.terms is None or not account or time.monotonic() < self._look_again:
+            return
+        begun = time.monotonic()
+        found = own_receipts(self.directory, self.terms, account)
+        if found is not None:
+            self._receipts = found
+        self._look_again = time.monotonic() + max(RECEIPT_SECONDS, 50 * (time.monotonic() - begun))
+
+    def look_again(self) -> None:
+        """The next `read` looks into the ledger, however short ago the last look was."""
+        self._look_again = 0.0
+
+
+def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[int, int] | None:
+    """(receipts, units) of the account that would be paid now, settled ones included; None where the ledger is not to be read."""
+    from incentives.ledger import Ledger
+    from incentives.settlement import receipts_after
+
+    try:
+        own = bytes.fromhex(account.removeprefix("0x"))
+        with Ledger.read(directory.ledger) as ledger:
+            units = [units for peer, units in receipts_after(ledger, terms.rules, -1) if peer == own]
+    except (ValueError, IncentivesError):
+        return None
+    return len(units), sum(units)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where it is missing, half-written or none."""
+    try:
+        return _parse(path.read_bytes()) or {}
+    except OSError:
+        return {}
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:  # not JSON, or not UTF-8
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _number(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _integer(values: dict[str, Any], name: str) -> int:
+    value = _number(values, name)
+    return int(value) if value is not None and abs(value) < 2**63 else 0

@@ -1,0 +1,289 @@
+"""What `sparehive join` and `sparehive seed` show while they run: a live panel on a terminal, else one line per change.
+
+It runs in the supervisor, beside the peer, and only reads what the peer writes: it can neither slow nor stop it.
+"""
+
+import contextlib
+import shlex
+import sys
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from peers.cli.wallets import tokens
+from peers.config import load_peer_config
+from peers.directory import PeerDirectory
+from peers.errors import PeerError
+from peers.follow import EventTail, Follower, Snapshot
+
+LOSSES_SHOWN = 40
+WIDTH = 78
+_BARS = "▁▂▃▄▅▆▇█"
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+class View:
+    """Follows one peer. `tick` is to be called a few times a second; a context manager, `close` is idempotent.
+
+    `quiet`: nothing but a seed's invite. `console` decides between panel and lines (`is_terminal`)."""
+
+    def __init__(self, mode: str, directory: PeerDirectory, *, quiet: bool = False, console: Console | None = None):
+        self.mode, self.directory, self.quiet = mode, directory, quiet
+        self.console = console or Console(highlight=False)
+        self.follower = Follower(directory)
+        self.tail = EventTail(directory.events)
+        self.last = Snapshot()
+        self.losses: deque[float] = deque(maxlen=LOSSES_SHOWN)
+        self._step = -1  # quarters of a download that were told
+        self._invited = False
+        self._leaving = False
+        self._worked = False
+        live = self.console.is_terminal and not quiet
+        self._live = Live(console=self.console, auto_refresh=False, transient=True) if live else None
+
+    @property
+    def is_live(self) -> bool:
+        """On a terminal: then nobody else may write there, and what the peer says is given to `said`."""
+        return self._live is not None
+
+    def __enter__(self) -> "View":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    # -- called by the supervisor -------------------------------------------------------------------------------------
+    def tick(self, pid: int) -> None:
+        """Read and show. `pid`: the peer's process now."""
+        if self.follower.pid != pid:
+            self.follower.pid, self.last, self._step = pid, Snapshot(), -1
+        new = self.follower.read()
+        if new.is_at_work and not self._invited:
+            self._show_invite()
+        if not self.quiet:
+            for line in self._changes(self.last, new):
+                self._say(line)
+        self._worked = self._worked or new.is_at_work
+        self.last = new
+        if self._live is not None:
+            self._live.update(self.panel(new), refresh=True)
+
+    def leaving(self) -> None:
+        """The owner asked to stop."""
+        if not self._leaving and not self.quiet:
+            kept = ": the step under way ends and what was done is kept" if self._worked else ""
+            self._say(f"leaving{kept}")
+        self._leaving = True
+
+    def said(self, text: str) -> None:
+        """What the peer's process wrote to its stderr."""
+        for line in text.splitlines():
+            self.console.print(Text(line), soft_wrap=True)
+
+    def restarting(self, text: str) -> None:
+        """A word of the supervisor; also where the view is quiet."""
+        if self.is_live:
+            self.said(f"sparehive: {text}")
+        else:
+            print(f"sparehive: {text}", file=sys.stderr, flush=True)
+
+    def finish(self, code: int) -> None:
+        """The last words, after the panel is gone. `code`: exit status of the command."""
+        if self.quiet:
+            return
+        self.follower.look_again()
+        last = self.follower.read()
+        self.close()
+        if code == 0:
+            for line in self._last_words(last):
+                self._say(line)
+
+    # -- lines --------------------------------------------------------------------------------------------------------
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+        if not self.console.is_terminal:
+            with contextlib.suppress(OSError):
+                self.console.file.flush()
+
+    def _changes(self, old: Snapshot, new: Snapshot) -> list[str]:
+        lines = self._told_by_events()
+        if new.phase.startswith("fetching"):
+            lines += self._fetched(old, new)
+        elif new.phase == "connecting" and old.phase != new.phase:
+            lines.append("connecting to the swarm")
+        elif new.is_at_work and not old.is_at_work:
+            where = f"from epoch {new.epoch}" if new.epoch else "from the initial model"
+            lines.append(f"{new.phase} {where} as {new.account}")
+        if new.is_at_work and new.epoch != old.epoch:
+            loss = new.held_out_loss if self.mode == "seed" else new.train_loss
+            if loss is not None:
+                self.losses.append(loss)
+            if not self.is_live and old.is_at_work:
+                lines.append(self._epoch_line(new))
+        elif not self.is_live and new.is_at_work and old.is_at_work and new.peers != old.peers:
+            lines.append(f"{_count(new.peers, 'peer')} linked")
+        return lines
+
+    def _fetched(self, old: Snapshot, new: Snapshot) -> list[str]:
+        if old.phase != new.phase:
+            self._step = -1
+        share = min(1.0, new.received_bytes / new.total_bytes) if new.total_bytes else 0.0
+        if int(share * 4) <= self._step:
+            return []
+        self._step = int(share * 4)
+        return [f"{new.phase}: {share:.0%} of {_megabytes(new.total_bytes)}"]
+
+    def _told_by_events(self) -> list[str]:
+        lines = []
+        for event in self.tail.read():
+            if event.get("event") == "Voided":
+                lines.append(f"epoch {event.get('epoch')} is void: what was done for it counts in the next one, unpaid")
+            elif event.get("event") == "Undone":
+                ids = event.get("ids")
+                number = len(ids) if isinstance(ids, list) else 0
+                lines.append(
+                    f"fork: {_count(number, 'certificate')} undone, following the branch that most have signed"
+                )
+        return lines
+
+    def _epoch_line(self, new: Snapshot) -> str:
+        parts = [_count(new.peers, "peer")]
+        if self.mode == "seed":
+            if new.held_out_loss is not None:
+                parts.append(f"held-out loss {new.held_out_loss:.3f}")
+        else:
+            if new.train_loss is not None:
+                parts.append(f"loss {new.train_loss:.3f}")
+            parts.append(_count(new.units, "unit"))
+            parts.append(_count(new.receipts, "receipt") + self._worth(new, ", "))
+            if new.utilisation is not None:
+                parts.append(f"{new.utilisation:.0%} of the time in training steps")
+        return f"epoch {new.epoch}: " + ", ".join(parts)
+
+    def _worth(self, new: Snapshot, before: str) -> str:
+        """What the receipts are worth, where something is paid at all. The pool's budget is the chain's to know."""
+        terms = self.follower.terms
+        if terms is None or not terms.has_chain:
+            return ""
+        return before + tokens(new.paid_units * terms.unit_price_amount)
+
+    def _last_words(self, last: Snapshot) -> list[str]:
+        where = shlex.quote(str(self.directory.root))
+        if self.mode == "seed":
+            return [
+                f"the seed has stopped at epoch {last.epoch}; peers go on without it, but new ones cannot find them"
+            ]
+        again = f"go on: sparehive join --dir {where}"
+        if not self._worked:
+            return [f"left before training began; {again}"]
+        lines = [
+            f"left at epoch {last.epoch} after {_count(last.units, 'unit')}; "
+            f"{_count(last.receipts, 'receipt')} co-signed{self._worth(last, ', worth ')}",
+            again,
+        ]
+        if self.follower.terms is not None and self.follower.terms.has_chain:
+            lines.append(f"paid yet? sparehive rewards --dir {where} --rpc URL")
+        return lines
+
+    # -- the seed's invite --------------------------------------------------------------------------------------------
+    def _show_invite(self) -> None:
+        self._invited = True
+        if self.mode != "seed":
+            return
+        try:
+            invite = self.directory.invite.read_text().strip()
+        except OSError:
+            return
+        if self.quiet:
+            print(invite, flush=True)
+            return
+        self._say("")
+        self._say("The run is open. On any machine that reaches this one:")
+        self._say("")
+        self._say(f"    sparehive join {invite}")
+        self._say("")
+        self._say(f"The same invite lies in {self.directory.invite}")
+        for line in self._reachability():
+            self._say(line)
+        self._say("")
+
+    def _reachability(self) -> list[str]:
+        try:
+            config = load_peer_config(self.directory.config)
+        except (PeerError, OSError):
+            return []
+        lines = []
+        if config.host.startswith(_LOOPBACK):
+            lines.append("It listens on this machine alone: --host 0.0.0.0 opens it (behind a router also --announce)")
+        if config.port == 0:
+            lines.append("Its port was chosen by chance: with --port the invite stays good after a restart")
+        return lines
+
+    # -- the panel ----------------------------------------------------------------------------------------------------
+    def panel(self, new: Snapshot) -> Panel:
+        """For a terminal."""
+        terms = self.follower.terms
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", justify="right")
+        grid.add_column()
+        phase = "leaving" if self._leaving else new.phase
+        grid.add_row("", Text(phase, style="bold green" if new.is_at_work else "bold yellow"))
+        if new.is_at_work or self._worked:
+            grid.add_row("epoch", f"{new.epoch}   {_count(new.peers, 'peer')} linked")
+            self._loss_row(grid, new)
+            if self.mode == "join":
+                share = "" if new.utilisation is None else f"   {new.utilisation:.0%} of the time in training steps"
+                grid.add_row("done", f"{_count(new.units, 'unit')}{share}")
+                grid.add_row("earned", f"{_count(new.receipts, 'receipt')} co-signed{self._worth(new, ',  ')}")
+        if new.faults:
+            grid.add_row("dropped", f"{_count(new.faults, 'message')} or part that broke a rule; see peer.log")
+        grid.add_row("account", new.account or "…")
+        grid.add_row("directory", Text(str(self.directory.root), overflow="ellipsis", no_wrap=True))
+        title = f"sparehive {self.mode}" + (f" · {terms.name}" if terms else "")
+        return Panel(
+            Group(grid),
+            title=Text(title),
+            subtitle=Text("Ctrl-C leaves cleanly"),
+            width=min(WIDTH, self.console.width),
+            title_align="left",
+            subtitle_align="right",
+            border_style="cyan",
+        )
+
+    def _loss_row(self, grid: Table, new: Snapshot) -> None:
+        loss = new.held_out_loss if self.mode == "seed" else new.train_loss
+        if loss is not None:
+            kind = "held out" if self.mode == "seed" else "in training"
+            grid.add_row("loss", Text.assemble(f"{loss:.3f} {kind}   ", (sparkline(self.losses), "cyan")))
+
+
+def sparkline(values: Any) -> str:
+    """One bar per value, the lowest empty-most; nothing for fewer than two."""
+    found = [v for v in values if v == v and abs(v) != float("inf")]
+    if len(found) < 2:
+        return ""
+    low, high = min(found), max(found)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((v - low) * scale)] for v in found)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:.1f} MB"

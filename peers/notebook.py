@@ -1,0 +1,168 @@
+"""A peer in the background of a notebook: join, watch, leave. The peer is `sparehive join`, a process tree of its own; it
+ends when it is told to, and with the kernel."""
+
+import contextlib
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from incentives.keys import to_checksum
+from peers.directory import PeerDirectory
+from peers.errors import StartError
+from peers.follow import Follower, Snapshot
+from peers.invite import Invite
+from peers.supervisor import GRACE_SECONDS, die_with_parent
+
+SAMPLE_SECONDS = 1.0
+DRAW_SECONDS = 3.0
+LEAVE_SECONDS = GRACE_SECONDS + 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen at one moment; `seconds` since joining, `earned_amount` in the token's base unit."""
+
+    seconds: float
+    train_loss: float | None
+    receipts: int
+    earned_amount: int
+
+
+@dataclass
+class NotebookPeer:
+    """A running peer. Also a context manager; `leave` is idempotent."""
+
+    directory: PeerDirectory
+    invite: Invite
+    process: "subprocess.Popen[bytes]"
+    samples: list[Sample] = field(default_factory=list)
+    _begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.directory)
+
+    @property
+    def log(self) -> Path:
+        """What `sparehive join` printed."""
+        return self.directory.root / "join.log"
+
+    @property
+    def settlement(self) -> str:
+        """Address of the run's settlement: where claims are paid."""
+        return to_checksum(self.invite.binding.settlement)
+
+    def status(self) -> Snapshot:
+        return self.follower.read()
+
+    def wait(self, seconds: float = 300.0) -> Snapshot:
+        """Until it trains. StartError with the peer's own last words if it ends or takes longer."""
+        deadline = time.monotonic() + seconds
+        while not self.directory.ready.exists():
+            if self.process.poll() is not None:
+                raise StartError(f"the peer has ended: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise StartError(f"the peer does not train after {seconds:.0f} s: {self._last_words()}")
+            time.sleep(0.2)
+        return self.status()
+
+    def watch(self, seconds: float, *, until_receipts: int | None = None) -> None:
+        """Plot loss and earnings, anew every few seconds; returns after `seconds`, or with so many receipts, or when the
+        peer ends. The kernel's stop button ends the watching, not the peer."""
+        deadline = time.monotonic() + seconds
+        handle, drawn = None, 0.0
+        with contextlib.suppress(KeyboardInterrupt):
+            while self.process.poll() is None and time.monotonic() < deadline:
+                snapshot = self._sample()
+                if until_receipts is not None and snapshot.receipts >= until_receipts:
+                    break
+                if time.monotonic() - drawn > DRAW_SECONDS:
+                    handle, drawn = self._show(handle), time.monotonic()
+                time.sleep(min(SAMPLE_SECONDS, max(0.0, deadline - time.monotonic())))
+        self._sample()
+        self._show(handle)
+
+    def plot(self) -> Any:
+        """A matplotlib figure of what has been watched: loss per unit, and what the receipts are worth."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        losses = [(s.seconds, s.train_loss) for s in self.samples if s.train_loss is not None]
+        left.plot([t for t, _ in losses], [loss for _, loss in losses], color="tab:blue")
+        left.set(title="loss of this peer", xlabel="seconds", ylabel="nats per token")
+        right.step([s.seconds for s in self.samples], [s.earned_amount / 1e18 for s in self.samples], where="post")
+        receipts = self.samples[-1].receipts if self.samples else 0
+        right.set(title=f"{receipts} receipts co-signed", xlabel="seconds", ylabel="tokens, before settlement")
+        right.set_ylim(bottom=0)
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        return figure
+
+    def leave(self) -> None:
+        """Leave cleanly: the step under way ends, the last unit is kept. Returns when nothing runs any more."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()  # the peer below gets SIGTERM from the system
+                self.process.wait()
+        print("\n".join(self.log.read_text(errors="replace").splitlines()[-3:]))
+
+    def __enter__(self) -> "NotebookPeer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+    def _sample(self) -> Snapshot:
+        snapshot = self.status()
+        earned = snapshot.paid_units * self.invite.config.unit_price
+        self.samples.append(Sample(time.monotonic() - self._begun, snapshot.train_loss, snapshot.receipts, earned))
+        return snapshot
+
+    def _show(self, handle: Any) -> Any:
+        from IPython.display import DisplayHandle, Image
+
+        png = io.BytesIO()
+        self.plot().savefig(png, format="png", dpi=100)
+        image: Any = Image(png.getvalue())  # type: ignore[no-untyped-call]
+        if handle is None:
+            handle = DisplayHandle()  # type: ignore[no-untyped-call]
+            handle.display(image)
+        else:
+            handle.update(image)
+        return handle
+
+    def _last_words(self) -> str:
+        return " | ".join(self.log.read_text(errors="replace").splitlines()[-2:])
+
+
+def join(
+    invite: str, directory: str | Path = "sparehive-peer", *, client_mode: bool = True, options: Sequence[str] = ()
+) -> NotebookPeer:
+    """Start `sparehive join` in the background; `options` are further ones of that command. Errors of a bad invite at once."""
+    decoded = Invite.decode(invite)
+    where = PeerDirectory(Path(directory))
+    where.root.mkdir(parents=True, exist_ok=True)
+    where.ready.unlink(missing_ok=True)  # of an earlier process
+    command = [sys.executable, "-m", "peers", "join", decoded.encode(), "--dir", str(where.root)]
+    command += ["--client"] if client_mode else []
+    with open(where.root / "join.log", "wb") as output:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    return NotebookPeer(where, decoded, process)
+
+
+__all__ = ["NotebookPeer", "Sample", "join"]

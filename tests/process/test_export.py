@@ -1,0 +1,120 @@
+"""`sparehive export` as its user runs it, from a block store and a ledger on disk; what it writes is opened by transformers."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from coincurve import PrivateKey
+
+from incentives import records
+from incentives.ledger import Ledger
+from peers.directory import PeerDirectory
+from peers.invite import Invite, RunBinding
+from peers.notary import values_of
+from peers.runs import RunDirectory, create_run
+from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
+from swarm.averaging.records import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
+from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor
+from swarm.checkpoint.store import BlockStore
+from swarm.models import FlatModel, build_model
+
+TINY = ("model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16")
+KEY = PrivateKey(b"\x05" * 32)
+VOTER = records.account_of(KEY)
+
+
+def export(directory: PeerDirectory, out: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "peers", "export", "--dir", str(directory.root), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeerDirectory, Anchor]:
+    """A peer whose newest certificate (epoch 2) is for an anchor that differs from the initial one."""
+    root = tmp_path_factory.mktemp("export")
+    text = root / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    run = RunDirectory(root / "run")
+    create_run(run.root, "export", text, "demo", 1, TINY)
+    config = run.load()
+    directory = PeerDirectory(root / "peer")
+    directory.root.mkdir()
+    binding = RunBinding(config.run_id, 0, bytes(20), (VOTER,), ())
+    directory.invite.write_text(Invite.make(config, binding, KEY).encode() + "\n")
+    layout = FlatModel(build_model(config.model, config.data.context)).layout
+    known = BlockStore(run.blocks, 1 << 30)
+    first = read_anchor(bytes.fromhex(config.initial_root), lambda digest: known.get(digest) or b"", layout)
+    generator = torch.Generator().manual_seed(1)
+    moved = first.parameters + 0.1 * torch.randn(first.parameters.shape, generator=generator)
+    anchor = replace(first, parameters=moved, cumulative_units=9, num_rounds=1)
+    store = BlockStore(directory.blocks, 1 << 30)
+    for block in anchor_blocks(anchor):
+        store.put(block.data)
+    body = RoundBody((), (VOTER,), (), (), 0.0, (VOTER,))
+    certificate = RoundCertificate(
+        config.run_id, 2, 0, KIND_ROUND, ZERO_HASH, bytes.fromhex(config.initial_root), anchor_root(anchor),
+        contributors_root(()), 0, 9, 9, electorate_hash((VOTER,)), body_hash(body),
+    )  # fmt: skip
+    domain = binding.domain()
+    signature = records.sign(KEY, records.digest(domain, "RoundCertificate", values_of(certificate)))
+    with Ledger(directory.ledger, run_id=config.run_id, domain=domain) as ledger:
+        ledger.set_tip(ledger.add_certificate(values_of(certificate), body_bytes(body), [(VOTER, signature)]))
+    return directory, anchor
+
+
+def test_transformers_opens_the_certified_model(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
+    directory, anchor = trained
+    done = export(directory, tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"epoch 2 written to {tmp_path / 'model'}\n"
+    assert done.stderr == ""
+    from transformers import AutoModelForCausalLM
+
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "model", local_files_only=True)
+    parameters = dict(opened.named_parameters(remove_duplicate=False))
+    for name, value in anchor.layout.views(anchor.parameters).items():
+        assert torch.equal(parameters[name].detach(), value), name
+    with torch.no_grad():
+        logits = opened(input_ids=torch.tensor([list(b"the quick")])).logits
+    assert logits.shape == (1, 9, 256)
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_a_full_folder_is_not_written_into(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    done = export(trained[0], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("sparehive: --out = ") and done.stderr.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_directory_of_no_peer_is_named(tmp_path: Path) -> None:
+    done = export(PeerDirectory(tmp_path), tmp_path / "model")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "sparehive join" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_damaged_block_is_found_and_nothing_half_written_stays(
+    trained: tuple[PeerDirectory, Anchor], tmp_path: Path
+) -> None:
+    directory, _ = trained
+    path = max(directory.blocks.iterdir(), key=lambda p: p.stat().st_size)  # parameters or momentum
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        done = export(directory, tmp_path / "model")
+    finally:
+        path.write_bytes(whole)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "missing or damaged" in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

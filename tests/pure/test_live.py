@@ -1,0 +1,207 @@
+"""Following a peer's files and showing them: a script writes what a peer writes, no peer runs."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_lineage as small
+from rich.console import Console
+
+from incentives.ledger import Ledger
+from incentives.settlement import RunRules
+from peers.config import PeerConfig, save_peer_config
+from peers.directory import PeerDirectory, write_json
+from peers.follow import EventTail, Follower, Snapshot, Terms, own_receipts
+from peers.live import View, sparkline
+
+PID = 4711
+TERMS = Terms("bees", 10**18, True, RunRules(small.RUN, 1, (small.FOUNDER,)))
+AT_WORK = {"pid": PID, "phase": "training", "account": "0x" + "ab" * 20, "epoch": 3, "peers": 2}
+
+
+class Scene:
+    """A view and what it wrote."""
+
+    def __init__(self, root: Path, mode: str = "join", *, quiet: bool = False, terminal: bool = False) -> None:
+        self.directory, self.out = PeerDirectory(root), io.StringIO()
+        console = Console(file=self.out, force_terminal=terminal, highlight=False, width=100)
+        self.view = View(mode, self.directory, quiet=quiet, console=console)
+        self.view.follower.terms = TERMS
+
+    def status(self, **values: Any) -> None:
+        write_json(self.directory.status, {**AT_WORK, **values})
+        self.view.tick(PID)
+
+    def lines(self) -> list[str]:
+        return self.out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"epoch": 3', "[1]", "null", "\x00\xff", '{"epoch": NaN, "peers": "x", "pid": 4711}']
+)
+def test_a_status_that_is_no_status_counts_as_none(tmp_path: Path, text: str) -> None:
+    directory = PeerDirectory(tmp_path)
+    directory.status.write_text(text, encoding="latin-1")
+    assert Follower(directory, PID, TERMS).read() == Snapshot()
+
+
+def test_the_status_of_another_process_is_an_old_one(tmp_path: Path) -> None:
+    write_json(tmp_path / "status.json", AT_WORK)
+    assert Follower(PeerDirectory(tmp_path), PID + 1, TERMS).read().phase == "starting"
+    assert Follower(PeerDirectory(tmp_path), PID, TERMS).read().phase == "training"
+
+
+def test_events_are_given_once_and_half_a_line_waits_for_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event": "old"}\n')
+    tail = EventTail(path)
+    with open(path, "a") as handle:
+        handle.write('{"event": "a"}\nno json\n[1]\n{"event"')
+        handle.flush()
+        assert [e["event"] for e in tail.read()] == ["a"]
+        assert tail.read() == []
+        handle.write(': "b"}\n')
+    assert [e["event"] for e in tail.read()] == ["b"]
+    path.write_text('{"event": "c"}\n')  # somebody began the file anew
+    assert [e["event"] for e in tail.read()] == ["c"]
+    assert [e["event"] for e in EventTail(path, from_start=True).read()] == ["c"]
+    assert EventTail(tmp_path / "none").read() == []
+
+
+def test_utilisation_is_the_share_of_the_last_minute(tmp_path: Path) -> None:
+    follower = Follower(PeerDirectory(tmp_path), PID, TERMS)
+    found = []
+    for second, compute in ((0.0, 0.0), (10.0, 5.0), (70.0, 65.0), (80.0, 65.0)):
+        write_json(tmp_path / "status.json", {**AT_WORK, "time": 1000.0 + second, "compute_seconds": compute})
+        found.append(follower.read().utilisation)
+    assert found == [None, 0.5, 1.0, 0.0]
+
+
+def test_only_receipts_that_would_be_paid_count_as_earned(tmp_path: Path) -> None:
+    directory = PeerDirectory(tmp_path)
+    paid, unwitnessed = 4, 1
+    with Ledger(directory.ledger, run_id=small.RUN, domain=small.DOMAIN) as ledger:
+        for each, body, signers in (
+            (small.SEATING_RECORD, small.SEATING_BODY, (small.FOUNDER,)),
+            (small.ROUND_RECORD, small.ROUND_BODY, small.PEERS[:4]),
+        ):
+            signed = small.signatures(each, signers)
+            ledger.set_tip(ledger.add_certificate(small.values(each), small.body_bytes(body), signed))
+        for index, signers in (
+            (paid, (small.PEERS[paid], small.REDUCERS[0])),
+            (unwitnessed, (small.PEERS[unwitnessed],)),
+        ):
+            record = small.receipt(index)
+            ledger.add_receipt(small.values(record), small.signatures(record, signers))
+    assert own_receipts(directory, TERMS, "0x" + small.PEERS[paid].hex()) == (1, small.LEAVES[paid].units)
+    assert own_receipts(directory, TERMS, "0x" + small.PEERS[unwitnessed].hex()) == (0, 0)
+    assert own_receipts(PeerDirectory(tmp_path / "none"), TERMS, "0x" + small.PEERS[0].hex()) is None
+    scene = Scene(tmp_path)
+    scene.status(account="0x" + small.PEERS[paid].hex())
+    scene.view.finish(0)
+    assert f"1 receipt co-signed, worth {small.LEAVES[paid].units} tokens" in scene.lines()[-3]
+
+
+def test_lines_tell_what_changed_and_nothing_twice(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.status(phase="connecting")
+    scene.status(phase="connecting")
+    for received in (0, 10, 260, 280, 1000):
+        scene.status(phase="fetching data", received_bytes=received * 1000, total_bytes=1000_000)
+    scene.status(phase="fetching the anchor", received_bytes=0, total_bytes=8_000_000)
+    for _ in range(3):
+        scene.status(units=5, train_loss=2.5)
+    scene.status(epoch=4, units=9, train_loss=2.25)
+    scene.status(epoch=4, units=9, train_loss=2.0, peers=3)
+    scene.view.leaving()
+    scene.view.leaving()
+    scene.view.finish(0)
+    assert scene.lines() == [
+        "connecting to the swarm",
+        "fetching data: 0% of 1.0 MB",
+        "fetching data: 26% of 1.0 MB",
+        "fetching data: 100% of 1.0 MB",
+        "fetching the anchor: 0% of 8.0 MB",
+        f"training from epoch 3 as {AT_WORK['account']}",
+        "epoch 4: 2 peers, loss 2.250, 9 units, 0 receipts, 0 tokens",
+        "3 peers linked",
+        "leaving: the step under way ends and what was done is kept",
+        "left at epoch 4 after 9 units; 0 receipts co-signed, worth 0 tokens",
+        f"go on: sparehive join --dir {tmp_path}",
+        f"paid yet? sparehive rewards --dir {tmp_path} --rpc URL",
+    ]
+
+
+def test_void_epochs_and_forks_are_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    events = [{"event": "Voided", "epoch": 7}, {"event": "Undone", "ids": ["0x1"]}, {"event": "UnitDone"}]
+    scene.directory.events.write_text("".join(json.dumps(e) + "\n" for e in events))
+    scene.status()
+    assert "epoch 7 is void" in scene.lines()[0]
+    assert "1 certificate undone" in scene.lines()[1]
+
+
+def test_a_peer_that_failed_has_no_farewell(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.status()
+    before = scene.lines()
+    scene.view.finish(1)
+    assert scene.lines() == before
+
+
+def test_the_panel_shows_loss_work_and_earnings(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, terminal=True)
+    with scene.view:
+        for epoch in range(4, 8):
+            scene.status(
+                epoch=epoch, units=12, train_loss=10.0 - epoch, faults=1, time=1e9 + epoch, compute_seconds=epoch / 2
+            )
+        assert scene.view.is_live
+        plain = Console(file=io.StringIO(), width=100)
+        plain.print(scene.view.panel(scene.view.last))
+        shown = plain.file.getvalue()  # type: ignore[attr-defined]
+        for text in (
+            "join · bees",
+            "7   2 peers linked",
+            "3.000 in training   █▆▃▁",
+            "12 units   50%",
+            "0 tokens",
+            "1 message",
+        ):
+            assert text in shown, shown
+        scene.view.said("sparehive: the disk is full\n")
+    assert "sparehive: the disk is full" in scene.out.getvalue()
+
+
+def test_a_seed_shows_its_invite_once_when_it_serves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    invite = "sparehive1:" + "A" * 900
+    (tmp_path / "invite.txt").write_text(invite + "\n")
+    save_peer_config(tmp_path / "peer.toml", PeerConfig())
+    scene = Scene(tmp_path, "seed")
+    scene.status(phase="connecting")
+    assert invite not in scene.out.getvalue()
+    for epoch in (0, 0, 1):
+        scene.status(phase="serving", epoch=epoch, held_out_loss=5.5)
+    lines = scene.lines()
+    assert lines.count(f"    sparehive join {invite}") == 1, "on one line, to be copied whole"
+    assert f"The same invite lies in {tmp_path / 'invite.txt'}" in lines
+    assert any("--host 0.0.0.0" in line for line in lines)
+    assert any("--port" in line for line in lines)
+    assert lines[-1] == "epoch 1: 2 peers, held-out loss 5.500"
+
+    save_peer_config(tmp_path / "peer.toml", PeerConfig(host="0.0.0.0", port=4001))
+    quiet = Scene(tmp_path, "seed", quiet=True)
+    quiet.status(phase="serving")
+    quiet.status(phase="serving", epoch=9)
+    quiet.view.leaving()
+    quiet.view.finish(0)
+    assert quiet.out.getvalue() == ""
+    assert capsys.readouterr().out == invite + "\n"
+
+
+def test_a_sparkline_takes_what_numbers_there_are() -> None:
+    assert sparkline([1.0, float("nan"), 3.0, 2.0]) == "▁█▅"
+    assert sparkline([1.0]) == ""
+    assert sparkline([2.0, 2.0]) == "▁▁"

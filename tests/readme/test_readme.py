@@ -1,0 +1,156 @@
+"""What the README says is true: its commands run in its order, its links and its tree lead somewhere, its targets exist."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from incentives.devchain import DevChain, find_tool
+from incentives.keys import key_account
+from tests.terminal import ROOT, Job, Terminal, until
+
+README = (ROOT / "README.md").read_text()
+_STEP = re.compile(r"<!-- test: (?P<how>[^>]*?) -->\n```bash\n(?P<script>.*?)```", re.DOTALL)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block of the walk. how: "run", or "start" and perhaps ", until FILE" or ", until all end"."""
+
+    how: str
+    script: str
+
+
+def steps() -> list[Step]:
+    return [Step(found["how"], found["script"]) for found in _STEP.finditer(README)]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevChain]:
+    if find_tool("anvil") is None:
+        pytest.skip("anvil is not installed: `make setup` needs npm to bring it")
+    with DevChain(log=tmp_path_factory.mktemp("anvil") / "log") as made:
+        yield made
+
+
+def test_every_bash_block_is_part_of_the_walk() -> None:
+    assert README.count("```bash\n") == len(steps())
+
+
+@pytest.mark.timeout(600)
+def test_the_organisers_walk_from_a_new_run_to_a_paid_volunteer(chain: DevChain, tmp_path: Path) -> None:
+    with Terminal(tmp_path / "home", RPC=chain.rpc) as terminal:
+        said, volunteers = walk(terminal, chain)
+        wallet = key_account(terminal.cwd / "wallet.json")
+        assert wallet is not None
+        token = json.loads((terminal.cwd / "run" / "chain.json").read_text())["token"]
+        status = json.loads(terminal.run("sparehive run status run --rpc $RPC --json"))
+        assert chain.balance_of(token, wallet) == int(status["claimed"]) > 0, "the volunteer's wallet was paid"
+        assert re.search(r"signatures of [1-9]\d* certificates and receipts are valid", said)
+        seed = terminal.jobs[0]
+        assert f"    sparehive join {(terminal.cwd / 'seed' / 'invite.txt').read_text().strip()}" in seed.output()
+        for job in volunteers:
+            assert job.process.returncode == 0, job.output()
+            assert re.search(
+                r"^left at epoch \d+ after [1-9]\d* units; [1-9]\d* receipts? co-signed", job.output(), re.M
+            )
+        assert (terminal.cwd / "model" / "config.json").is_file()
+        assert seed.stop() in (0, 130)
+        assert "the seed has stopped" in seed.output()
+    left = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if str(tmp_path) in " ".join(p.info["cmdline"] or [])
+    ]
+    assert left == [], "nothing keeps running"
+
+
+def walk(terminal: Terminal, chain: DevChain) -> tuple[str, list[Job]]:
+    """All steps in order; (what the commands said, the volunteers). Addresses get coin for gas as soon as they are shown."""
+    said, waiting = "", []
+    for step in steps():
+        how, _, condition = step.how.partition(", until ")
+        if how == "run":
+            for command in re.split(r"\n(?=sparehive )", step.script):
+                out = terminal.run(command)
+                said += out
+                if "sparehive wallet" in command:
+                    chain.give_gas(_ADDRESS.findall(out)[0])
+            continue
+        assert how == "start", step
+        job = terminal.start(step.script)
+        if condition and condition != "all end":
+            path = terminal.cwd / condition
+            until(lambda path=path, job=job: path.exists() or job.process.poll() is not None, 120.0, job.output)  # type: ignore[misc]
+            assert path.exists(), job.output()
+            continue
+        waiting.append(job)
+        if condition == "all end":
+            until(
+                lambda: all(j.process.poll() is not None for j in waiting),
+                240.0,
+                lambda: "\n".join(j.output() for j in terminal.jobs),
+            )
+    return said, waiting
+
+
+def test_the_walk_takes_each_command_of_an_organiser_and_an_earner() -> None:
+    script = "\n".join(step.script for step in steps())
+    order = ("run new", "run deploy", "run fund", "seed", "join", "settle", "bind", "claim", "verify", "export")
+    places = [script.index(f"sparehive {command} ") for command in order]
+    assert places == sorted(places)
+
+
+def test_the_targets_it_names_exist() -> None:
+    named = sorted(set(re.findall(r"(?:^    |`)make ([a-z]+)", README, re.M)))
+    assert {"demo", "test"} <= set(named)
+    for target in named:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+def test_its_links_lead_to_files_and_headings() -> None:
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+            if target.startswith(("http://", "https://")):
+                continue
+            name, _, heading = target.partition("#")
+            path = (document.parent / name).resolve() if name else document
+            assert path.exists(), f"{document.name}: {target}"
+            if heading:
+                assert heading in headings(path.read_text()), f"{document.name}: {target}"
+
+
+def headings(text: str) -> list[str]:
+    """Anchors as the usual renderers make them."""
+    found = re.findall(r"^#+ (.+)$", text, re.M)
+    return [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in found]
+
+
+def test_its_tree_names_what_is_there() -> None:
+    tree = README.split("## What lies where")[1].split("```")[1]
+    base, named = "", []
+    for line in tree.strip("\n").splitlines():
+        names = line[:23].split()
+        if line.startswith("  "):
+            named += [base + name for name in names]
+        else:
+            named += names
+            base = names[0] if names[0] in ("swarm/", "incentives/", "peers/") else ""
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert missing == []
+    modules = [p for package in ("swarm", "incentives", "peers") for p in (ROOT / package).iterdir() if p.is_dir()]
+    untold = [f"{p.parent.name}/{p.name}/" for p in modules if (p / "__init__.py").exists()]
+    assert [name for name in untold if name not in named] == [], "a package without a remark"
+
+
+def test_each_decision_is_in_the_index() -> None:
+    directory = ROOT / "docs" / "decisions"
+    index = (directory / "README.md").read_text()
+    assert [p.name for p in directory.glob("0*.md") if p.name not in index] == []
