@@ -36,7 +36,10 @@ from swarm.averaging.records import (
     Progress,
     Record,
     RoundBody,
+    RoundCall,
     RoundCertificate,
+    RoundSet,
+    RoundVote,
     Signed,
 )
 from swarm.averaging.wire import unpack_content
@@ -67,6 +70,7 @@ class World:
         numbers = list(range(size))
         byzantine = sorted(rng.sample(numbers, rng.randint(0, (size - 1) // 3))) if size >= 4 else []
         self.size, self.calm, self.left, self.loss = size, False, False, 0.0
+        self.lossy: tuple[type[Record], ...] = ()
         num_seeds = rng.choice((1, 1, 2, 3))
         founders = tuple(sorted(account(SEED_PEER + i) for i in range(num_seeds)))
         parts = rng.choice((1, 2, 2, 3))
@@ -265,14 +269,14 @@ class World:
 
     def deliver(self, position: int) -> None:
         wire, rng = self.wire, self.rng
-        wire[position], wire[-1] = wire[-1], wire[position]
-        source, target, item = wire.pop()
+        source, target, item = wire.pop(position)
         member = self.member(target)
         if member is None or not member.live:
             return
         if not self.reach(source, target):
             return  # the link is down; what is missed comes with the backlog when it is up again
-        if not self.calm and rng.random() < self.loss:
+        lossy = not self.lossy or (isinstance(item, Signed) and isinstance(item.record, self.lossy))
+        if not self.calm and lossy and rng.random() < self.loss:
             if rng.random() < 0.5:
                 wire.append((source, target, item))  # twice
             else:
@@ -299,8 +303,12 @@ class World:
     def storm(self, steps: int) -> None:
         rng = self.rng
         rough, lies = rng.choice((0, 0.004, 0.01, 0.04)), rng.choice((0.04, 0.2, 0.4))
-        late, gossip = rng.choice((0.005, 0.02, 0.06)), rng.choice((0.0, 0.03))
-        self.loss = rng.choice((0.0, 0.05, 0.3))
+        late, gossip = rng.choice((0.005, 0.02, 0.06, 0.12)), rng.choice((0.0, 0.0, 0.03))
+        self.loss = rng.choice((0.0, 0.05, 0.3, 0.6))
+        # what gets lost: anything, or what decides a round, so that everything before it gets that far
+        certificate, vote = (RoundCertificate,), (RoundVote,)
+        self.lossy = rng.choice(((), (), certificate, vote, certificate + vote, (RoundSet,), (Average, RoundCall)))
+        reordering = rng.choice((1, 8, 10_000))
         for member in self.members:
             member.ready(self.ready_of(member, True))
         for _ in range(steps):
@@ -332,7 +340,7 @@ class World:
                     for timer in [t for t in member.timers if t.name != "stall"]:
                         member.fire(timer)
             elif self.wire:
-                self.deliver(rng.randrange(len(self.wire)))
+                self.deliver(rng.randrange(min(len(self.wire), reordering)))
 
     def fault(self, live: list[Member]) -> None:
         rng = self.rng
