@@ -344,7 +344,7 @@ class World:
 
     def fault(self, live: list[Member]) -> None:
         rng = self.rng
-        what = rng.randrange(7)
+        what = rng.randrange(9)
         if what == 0 and live:
             member = rng.choice(live)
             if rng.random() < 0.5:
@@ -365,10 +365,25 @@ class World:
                     self.link_up(joiner, other)
         elif what == 4 and live:
             self.leave(rng.choice(live))
+        elif what == 5 and rng.random() < 0.5:
+            self.schism(live)
         elif what >= 5 and live:
             member = rng.choice(live)
             member.ready(self.ready_of(member, False))
             self.stall(member)
+
+    def schism(self, live: list[Member]) -> None:
+        """Two halves that cannot hear each other for so long that each seats itself anew."""
+        self.part = {m.number: self.rng.randrange(2) for m in self.members}
+        self.say("schism", self.part)
+        times = self.rng.choice((2, 2 + ablations.STALLS_BEFORE_FEWER))
+        for member in live:
+            member.ready(self.ready_of(member, True))
+        for _ in range(times):
+            for member in live:
+                self.stall(member)
+            for _ in range(min(len(self.wire), 60)):
+                self.deliver(self.rng.randrange(len(self.wire)))
 
     def leave(self, member: Member) -> None:
         if member.flags & FLAG_VOTES:
