@@ -78,7 +78,8 @@ class Seating(Sets):
             may = self.account in seated
         if not may or not set(seated) <= set(self._seats()):
             return False
-        attempts = sorted(entry.signatures, key=lambda a: (-len(entry.signatures[a]), a))[:MAX_JOINED]
+        unsigned = [a for a, signed in entry.signatures.items() if self.account not in signed]
+        attempts = sorted(unsigned, key=lambda a: (-len(entry.signatures[a]), a))[:MAX_JOINED]
         return any([self._say(replace(certificate, attempt=a), entry.body) for a in attempts])  # noqa: C419 (sign all)
 
     def _seat(self, seats: tuple[Account, ...], attempt: int) -> None:

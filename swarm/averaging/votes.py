@@ -140,7 +140,7 @@ class Votes(MachineState):
         proposal, call = heard.sets.get(r.attempt), heard.calls.get(r.attempt)
         if proposal is not None:
             assert isinstance(proposal.content, SetContent)
-            if any(a == r.attempt for _, a in self._prepared) or proposal.content.certificate is not None:
+            if self._is_prepared(r.attempt) or proposal.content.certificate is not None:
                 return False
             averaged = {who for _, who in heard.averages.get(r.attempt, {})}
             return bool(self._gone.intersection(proposal.content.reducers) - averaged)
@@ -150,6 +150,10 @@ class Votes(MachineState):
             return False
         assert isinstance(call.content, CallContent)
         return bool(self._gone.intersection(call.content.reducers) - heard.reports.get(r.attempt, {}).keys())
+
+    def _is_prepared(self, attempt: int) -> bool:
+        ready = [self.proposals.get(identity) for identity, a in self._prepared if a == attempt]
+        return any(known is not None and known[0].prev_certificate == self.tip for known in ready)
 
     def _cannot_win(self, r: Standing, gone: set[Account]) -> bool:
         """No id can get a quorum of votes any more, even if all who have not voted and are not gone vote for it."""
