@@ -50,7 +50,7 @@ from tests.machine.member import Member
 
 RUN = b"r" * 32
 SEED_PEER = 100
-STEPS = 360
+STEPS = 240
 
 
 class Violation(Exception):
@@ -71,6 +71,7 @@ class World:
         byzantine = sorted(rng.sample(numbers, rng.randint(0, (size - 1) // 3))) if size >= 4 else []
         self.size, self.calm, self.left, self.loss = size, False, False, 0.0
         self.lossy: tuple[type[Record], ...] = ()
+        self.lossy_until = 0
         num_seeds = rng.choice((1, 1, 2, 3))
         founders = tuple(sorted(account(SEED_PEER + i) for i in range(num_seeds)))
         parts = rng.choice((1, 2, 2, 3))
@@ -275,7 +276,11 @@ class World:
             return
         if not self.reach(source, target):
             return  # the link is down; what is missed comes with the backlog when it is up again
-        lossy = not self.lossy or (isinstance(item, Signed) and isinstance(item.record, self.lossy))
+        lossy = not self.lossy or (
+            isinstance(item, Signed)
+            and isinstance(item.record, self.lossy)
+            and getattr(item.record, "attempt", 0) <= self.lossy_until
+        )
         if not self.calm and lossy and rng.random() < self.loss:
             if rng.random() < 0.5:
                 wire.append((source, target, item))  # twice
@@ -308,7 +313,8 @@ class World:
         # what gets lost: anything, or what decides a round, so that everything before it gets that far
         certificate, vote = (RoundCertificate,), (RoundVote,)
         self.lossy = rng.choice(((), (), certificate, vote, certificate + vote, (RoundSet,), (Average, RoundCall)))
-        reordering = rng.choice((1, 8, 10_000))
+        self.lossy_until = rng.choice((0, 1, 10_000)) if self.lossy else 10_000  # and then only in the first attempts
+        reordering, pace = rng.choice((1, 8, 10_000)), rng.choice((1, 3, 8))
         for member in self.members:
             member.ready(self.ready_of(member, True))
         for _ in range(steps):
@@ -340,7 +346,8 @@ class World:
                     for timer in [t for t in member.timers if t.name != "stall"]:
                         member.fire(timer)
             elif self.wire:
-                self.deliver(rng.randrange(min(len(self.wire), reordering)))
+                for _ in range(min(pace, len(self.wire))):
+                    self.deliver(rng.randrange(min(len(self.wire), reordering)))
 
     def fault(self, live: list[Member]) -> None:
         rng = self.rng
