@@ -35,26 +35,6 @@ def _one_signature_seats(self: Lineage, entry: Entry) -> int:
     return 1 if seating else _needed(self, entry)
 
 
-def _longest(self: Lineage, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
-    """Weigh tips, not whole branches from the oldest fork: the last certificate with more signers wins."""
-    best, at = tip, [ZERO_HASH]
-    while at:
-        here = at.pop()
-        for child in self.children.get(here, []):
-            entry = self.entries[child]
-            if here == tip and not may_follow(entry):
-                continue
-            at.append(child)
-            after = self.is_before(best, child)
-            if after or (not self.children.get(child) and _weight(self, child) > _weight(self, best)):
-                best = child
-    return best
-
-
-def _weight(self: Lineage, identity: Hash) -> tuple[int, Hash]:
-    return len(self.entries[identity].signers()), identity
-
-
 def _follow_only_children(self: Lineage, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
     """No choice between branches: on from the own tip, whatever the others do."""
     while True:
@@ -70,7 +50,8 @@ RULES: dict[str, tuple[Patch, ...]] = {
     # one initiator per attempt
     "init": ((Lineage, "may_initiate", lambda self, identity, attempt, who: who in self.electorate(identity)),),
     # fork choice from the oldest fork on, counting whole branches
-    "ghost": ((Lineage, "choose", _longest),),
+    "ghost": ((Lineage, "choose", _follow_only_children),),
+    "branch": ((Lineage, "branch_signers", lambda self, identity: self.entries[identity].signers()),),
     # the journal's subjects name the predecessor
     "key": ((JournalNotary, "_subject", _subject_without_predecessor),),
     # who changes lineage starts as after lost state
@@ -95,11 +76,14 @@ def without(names: tuple[str, ...]) -> Iterator[type[RoundMachine]]:
     if unknown:
         raise SystemExit(f"--off: unknown {', '.join(sorted(unknown))}; one of {', '.join(RULES)}")
     patches = [patch for name in names for patch in RULES[name]]
-    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in patches]
+    before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in patches]
     for owner, name, new in patches:
         setattr(owner, name, new)
     try:
         yield RoundMachine
     finally:
         for owner, name, old in before:
-            setattr(owner, name, old)
+            if old is None:  # inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)

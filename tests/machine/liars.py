@@ -83,12 +83,14 @@ class Liars:
         run = world.rules.run_id
         self.made += 1
         what = rng.randrange(10)
+        if who == leader and rng.random() < 0.6:
+            what = rng.choice((0, 1, 2, 2))  # leads a round of its own making
         if tip == ZERO_HASH and what < 8:
             return
         if what == 0:
             self._contribution(who, epoch, tip, to)
         elif what == 1:
-            able = [m.account for m in honest] + list(self.accounts)
+            able = [m.account for m in honest] + (list(self.accounts) if rng.random() < 0.3 else [])
             some = [a for a in able if rng.random() < 0.5] or [who]
             reducers = draw_order(tip, epoch, attempt, some)[: min(2, world.rules.num_parts)]
             record = RoundCall(run, epoch + (rng.random() < 0.1), attempt, tip, reducers_hash(reducers), 0, 0, 0, 0)
@@ -136,24 +138,24 @@ class Liars:
         self.say(who, record, ContributionContent(parts, ()), to)
         key = to[0].notary.hash(record) if to and to[0].live else digest(record)
         for member in world.members:
-            if rng.random() < 0.6:
+            if rng.random() < 0.8:
                 world.wire.append((-1, member.number, key))
 
     def _set(self, victim: "Member", who: Account, to: list["Member"]) -> None:
         world, rng, machine = self.world, self.rng, victim.machine
         tip, epoch, attempt, run = machine.tip, machine.epoch, machine.attempt, world.rules.run_id
-        leaves = []
+        leaves, others = [], rng.choice((0.2, 0.7))
         for signed in sorted(victim.known.values(), key=lambda s: s.signer):
             record = signed.record
             assert isinstance(record, Contribution)
             mine = record.peer in self.accounts
             if (
                 record.prev_certificate == tip
-                and (mine or rng.random() < 0.7)
+                and (mine or rng.random() < others)
                 and (not leaves or leaves[-1].peer != record.peer)
             ):
                 leaves.append(ContributorLeaf(record.peer, victim.notary.hash(record), 1, record.flags))
-        reducers = draw_order(tip, epoch, attempt, [m.account for m in world.honest()] + list(self.accounts))
+        reducers = draw_order(tip, epoch, attempt, [m.account for m in world.honest() if m.flags & FLAG_REDUCES])
         reducers = reducers[: world.rules.num_parts]
         content = SetContent(tuple(leaves), reducers)
         again, valid = ZERO_HASH, NO_ATTEMPT

@@ -113,7 +113,9 @@ class Member:
                     Signed(record, self.account, self.notary.sign(record, keep), self.world.unpack_content(keep))
                 )
                 self.own[record.prev_certificate] = self.notary.hash(record)
+        self.restoring = True
         self.attempt(lambda: self.act(self.machine.restore(list(self.disk.certificates), kept)))
+        self.restoring = False
 
     def stop(self, keep_disk: bool) -> None:
         """SIGKILL; `keep_disk` False: the journal alone is left."""
@@ -315,7 +317,7 @@ class Member:
         ids = [entry.id for entry in path]
         if trainer.tip in ids:  # a restart: those up to the snapshot were merged before
             path = path[ids.index(trainer.tip) + 1 :]
-        elif path[0].certificate.prev_certificate != trainer.tip:
+        elif self.restoring and path[0].certificate.prev_certificate != trainer.tip:
             trainer.reset(path[-1].id)
             return
         for entry in path:

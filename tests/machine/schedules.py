@@ -36,7 +36,10 @@ from swarm.averaging.records import (
     Progress,
     Record,
     RoundBody,
+    RoundCall,
     RoundCertificate,
+    RoundSet,
+    RoundVote,
     Signed,
 )
 from swarm.averaging.wire import unpack_content
@@ -47,7 +50,7 @@ from tests.machine.member import Member
 
 RUN = b"r" * 32
 SEED_PEER = 100
-STEPS = 360
+STEPS = 240
 
 
 class Violation(Exception):
@@ -67,6 +70,8 @@ class World:
         numbers = list(range(size))
         byzantine = sorted(rng.sample(numbers, rng.randint(0, (size - 1) // 3))) if size >= 4 else []
         self.size, self.calm, self.left, self.loss = size, False, False, 0.0
+        self.lossy: tuple[type[Record], ...] = ()
+        self.lossy_until = 0
         num_seeds = rng.choice((1, 1, 2, 3))
         founders = tuple(sorted(account(SEED_PEER + i) for i in range(num_seeds)))
         parts = rng.choice((1, 2, 2, 3))
@@ -265,14 +270,18 @@ class World:
 
     def deliver(self, position: int) -> None:
         wire, rng = self.wire, self.rng
-        wire[position], wire[-1] = wire[-1], wire[position]
-        source, target, item = wire.pop()
+        source, target, item = wire.pop(position)
         member = self.member(target)
         if member is None or not member.live:
             return
         if not self.reach(source, target):
             return  # the link is down; what is missed comes with the backlog when it is up again
-        if not self.calm and rng.random() < self.loss:
+        lossy = not self.lossy or (
+            isinstance(item, Signed)
+            and isinstance(item.record, self.lossy)
+            and getattr(item.record, "attempt", 0) <= self.lossy_until
+        )
+        if not self.calm and lossy and rng.random() < self.loss:
             if rng.random() < 0.5:
                 wire.append((source, target, item))  # twice
             else:
@@ -299,8 +308,13 @@ class World:
     def storm(self, steps: int) -> None:
         rng = self.rng
         rough, lies = rng.choice((0, 0.004, 0.01, 0.04)), rng.choice((0.04, 0.2, 0.4))
-        late, gossip = rng.choice((0.005, 0.02, 0.06)), rng.choice((0.0, 0.03))
-        self.loss = rng.choice((0.0, 0.05, 0.3))
+        late, gossip = rng.choice((0.005, 0.02, 0.06, 0.12)), rng.choice((0.0, 0.0, 0.03))
+        self.loss = rng.choice((0.0, 0.05, 0.3, 0.6))
+        # what gets lost: anything, or what decides a round, so that everything before it gets that far
+        certificate, vote = (RoundCertificate,), (RoundVote,)
+        self.lossy = rng.choice(((), (), certificate, vote, certificate + vote, (RoundSet,), (Average, RoundCall)))
+        self.lossy_until = rng.choice((0, 1, 10_000)) if self.lossy else 10_000  # and then only in the first attempts
+        reordering, pace = rng.choice((1, 8, 10_000)), rng.choice((1, 3, 8))
         for member in self.members:
             member.ready(self.ready_of(member, True))
         for _ in range(steps):
@@ -332,11 +346,12 @@ class World:
                     for timer in [t for t in member.timers if t.name != "stall"]:
                         member.fire(timer)
             elif self.wire:
-                self.deliver(rng.randrange(len(self.wire)))
+                for _ in range(min(pace, len(self.wire))):
+                    self.deliver(rng.randrange(min(len(self.wire), reordering)))
 
     def fault(self, live: list[Member]) -> None:
         rng = self.rng
-        what = rng.randrange(7)
+        what = rng.randrange(9)
         if what == 0 and live:
             member = rng.choice(live)
             if rng.random() < 0.5:
@@ -357,10 +372,25 @@ class World:
                     self.link_up(joiner, other)
         elif what == 4 and live:
             self.leave(rng.choice(live))
+        elif what == 5 and rng.random() < 0.5:
+            self.schism(live)
         elif what >= 5 and live:
             member = rng.choice(live)
             member.ready(self.ready_of(member, False))
             self.stall(member)
+
+    def schism(self, live: list[Member]) -> None:
+        """Two halves that cannot hear each other for so long that each seats itself anew."""
+        self.part = {m.number: self.rng.randrange(2) for m in self.members}
+        self.say("schism", self.part)
+        times = self.rng.choice((2, 2 + ablations.STALLS_BEFORE_FEWER))
+        for member in live:
+            member.ready(self.ready_of(member, True))
+        for _ in range(times):
+            for member in live:
+                self.stall(member)
+            for _ in range(min(len(self.wire), 60)):
+                self.deliver(self.rng.randrange(len(self.wire)))
 
     def leave(self, member: Member) -> None:
         if member.flags & FLAG_VOTES:
