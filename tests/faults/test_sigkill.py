@@ -4,10 +4,14 @@ After each death: the others certify on, all hold the same anchors, and the dead
 signed two things for one subject or used a unit twice, whatever was journaled, sent or heard by anybody.
 """
 
+import contextlib
+import json
+import os
 import signal
 from itertools import pairwise
 from typing import Any
 
+import psutil
 import pytest
 
 from incentives.checks import drawn_witnesses
@@ -123,8 +127,35 @@ def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
     bob.start()
     certify(alice, bob)
     carol.start()
+    carol.wait_ready()
+    carol.kill()  # as soon as it is ready
+    carol.start()
     certify(alice, bob, carol)
     check_agreement(swarm)
+
+
+def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: Swarm) -> None:
+    bob = swarm.peers["bob"]
+    bob.terminate()
+    bob.directory.ready.unlink()
+    log = bob.directory.root / "supervised.log"
+    bob.pid = swarm.runner.start("join", "--dir", str(bob.directory.root), "--quiet", log=log)
+    bob.wait_ready(SECONDS)
+    first = json.loads(bob.directory.ready.read_text())["pid"]
+    os.kill(first, signal.SIGKILL)
+
+    def again() -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int(json.loads(bob.directory.ready.read_text())["pid"]) - first
+        return 0
+
+    until(again, SECONDS, f"bob is started again; {log.read_text()}")
+    assert "starting it again, 1 of" in log.read_text()
+    is_in_a_new_certificate(bob, own_certified(bob))
+    second = json.loads(bob.directory.ready.read_text())["pid"]
+    assert bob.terminate(signal.SIGINT) < 10.0
+    assert not psutil.pid_exists(second)
+    bob.start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
