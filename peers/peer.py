@@ -314,7 +314,7 @@ def main(peer_type: type[Peer] = Peer) -> None:
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
-    logging.raiseExceptions = False  # a log that cannot be written is no reason to speak
+    logging.raiseExceptions, logging.lastResort = False, None  # what people are to read is printed, once
     peer: Peer | None = None
     try:
         with directory.locked():
