@@ -305,6 +305,12 @@ def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
     return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
 
 
+def _print_error(text: str) -> None:
+    """One line for people; where it goes to may be on the full disk too."""
+    with contextlib.suppress(OSError):
+        print(f"sparehive: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
 def main(peer_type: type[Peer] = Peer) -> None:
     """Entry point of the process; its arguments are those of the command line."""
     parser = argparse.ArgumentParser(description="one peer; started by sparehive join or sparehive seed")
@@ -328,12 +334,12 @@ def main(peer_type: type[Peer] = Peer) -> None:
             asyncio.run(peer.run())
     except (PeerError, SwarmError, IncentivesError) as error:
         logging.getLogger(__name__).error("%s", error)
-        print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
+        _print_error(str(error))
         # What was well once is worth another try; who has never got in is told why, at once.
         again = isinstance(error, RetryError) and peer is not None and peer.has_been_ready
         sys.exit(1 if again else EXIT_USER_ERROR)
     except OSError as error:
-        print(f"sparehive: {error.filename or arguments.directory}: {error.strerror}", file=sys.stderr)
+        _print_error(f"{error.filename or arguments.directory}: {error.strerror}")
         sys.exit(EXIT_USER_ERROR)
 
 

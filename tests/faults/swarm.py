@@ -121,10 +121,15 @@ class PeerProcess:
 
     def start(self) -> None:
         self.directory.ready.unlink(missing_ok=True)
-        log = self.directory.root / "output.log"
+        log = self.output
         self.pid = self.runner.start(
             self.kind, self.mode, str(self.directory.root), "--quiet", log=log, script=self.script
         )
+
+    @property
+    def output(self) -> Path:
+        """What it prints; beside its directory, whose disk may be full."""
+        return self.directory.root.with_suffix(".output")
 
     @property
     def alive(self) -> bool:
@@ -157,7 +162,7 @@ class PeerProcess:
 
     def log(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.directory.root / "output.log").read_text()[-2000:]
+            return self.output.read_text()
         return ""
 
     @property
