@@ -74,7 +74,7 @@ def check_agreement(swarm: Swarm) -> None:
         lineages = [followed(p) for p in swarm.everyone()]
         return all(
             len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
-            for epoch in range(1, min(max(lineage) for lineage in lineages) + 1)
+            for epoch in range(1, min(max(followed(p)) for p in swarm.everyone() if p.alive) + 1)
         )
 
     until(agree, SECONDS, "one lineage")
@@ -98,7 +98,7 @@ def test_the_others_go_on_and_the_dead_peer_comes_back(swarm: Swarm, point: str,
     dead = swarm.peer_of(victim["account"])
     assert swarm.runner.wait(dead.pid, 20.0) == -signal.SIGKILL
     before, own = newest_epoch(swarm), own_certified(dead)
-    others = [p for p in swarm.everyone() if p is not dead]
+    others = [p for p in swarm.everyone() if p.alive]
     if point not in AWAY_LONG:
         dead.start()
     until(lambda: all(p.epoch() >= before + 2 for p in others), SECONDS, f"certificates after {dead.name}'s death")
