@@ -49,6 +49,7 @@ from swarm.transport.network import SwarmNetwork
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
+LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
 
 
 class Peer:
@@ -295,9 +296,17 @@ class Peer:
         return True
 
     async def _leave(self) -> None:
+        """Stop training, write the snapshot; then the process ends, if need be without waiting for streams to close.
+
+        Journal and ledger are on disk at every moment, and the supervisor ends the daemon."""
+        begun = time.monotonic()
         self._leaving.set()
         if self.trainer is not None:
-            await asyncio.to_thread(self.trainer.stop, 8.0)
+            await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
+        left = max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
+        last_resort = threading.Timer(left, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
 
 
 def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:

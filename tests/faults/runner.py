@@ -83,6 +83,11 @@ class FaultyNetwork(SwarmNetwork):
     def adjust(self, arguments: dict[str, Any]) -> None:
         """For subclasses: arguments of `join` by name."""
 
+    async def close(self) -> None:
+        if self._is_due("hung-close", 1 << 32):
+            await asyncio.Event().wait()
+        await super().close()
+
     def _note(self, data: bytes) -> Record:
         with contextlib.suppress(OSError):  # the disk may be full on purpose
             self._seen.write(len(data).to_bytes(4, "big") + data)

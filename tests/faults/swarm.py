@@ -244,15 +244,19 @@ class Swarm:
 
     def play(self, case: str, point: str, role: str) -> dict[str, Any]:
         """Let the first process that comes by `point` in `role` die there; what it left: {"account", "epoch"}."""
-        part = self.script.with_suffix(".part")
-        epoch = max(p.epoch() for p in self.everyone()) + 1
-        part.write_text(json.dumps({"case": case, "point": point, "role": role, "min_epoch": epoch}))
-        part.replace(self.script)
-        claim = self.root / f"case-{case}"
+        claim = self.set_script(case, point, role)
         found = until(lambda: claim.exists() and claim.read_text(), 60.0, f"somebody reaches {point} as {role}")
         victim = json.loads(str(found))
         assert isinstance(victim, dict)
         return victim
+
+    def set_script(self, case: str, point: str, role: str) -> Path:
+        """Begin a case; the file in which who comes by first says so."""
+        part = self.script.with_suffix(".part")
+        epoch = max(p.epoch() for p in self.everyone()) + 1
+        part.write_text(json.dumps({"case": case, "point": point, "role": role, "min_epoch": epoch}))
+        part.replace(self.script)
+        return self.root / f"case-{case}"
 
     def peer_of(self, account: str) -> PeerProcess:
         return next(p for p in self.everyone() if p.account == account)

@@ -156,13 +156,16 @@ def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: S
     assert bob.terminate(signal.SIGINT) < 10.0
     assert not psutil.pid_exists(second)
     bob.start()
+    bob.wait_ready(SECONDS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int) -> None:
+@pytest.mark.parametrize(("number", "hangs"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int, hangs: bool) -> None:
     bob = swarm.peers["bob"]
+    claim = swarm.set_script("hung-close", "hung-close", "any") if hangs else None
     own = own_certified(bob)
     assert bob.terminate(number) < 10.0
+    assert claim is None or claim.exists()  # its network did hang
     last = bob.events("UnitDone")[-1]["unit"]
     starts = len(bob.events("UnitDone"))
     bob.start()
