@@ -191,15 +191,10 @@ class PeerProcess:
 
     def messages(self) -> Iterator[Signed]:
         """Every message that it sent or heard, over all its starts."""
-        path = self.directory.root / "seen.bin"
-        data = path.read_bytes() if path.exists() else b""
-        at = 0
-        while at + 4 <= len(data):
-            size = int.from_bytes(data[at : at + 4], "big")
-            if at + 4 + size > len(data):
-                return
-            yield unpack(data[at + 4 : at + 4 + size])
-            at += 4 + size
+        path = self.directory.root / "seen.txt"
+        for line in path.read_text().split("\n") if path.exists() else ():
+            if line.endswith("."):  # or it was cut off by SIGKILL or a full disk
+                yield unpack(bytes.fromhex(line[:-1]))
 
 
 class Swarm:
