@@ -49,6 +49,7 @@ from swarm.transport.network import SwarmNetwork
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
+LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
 
 
 class Peer:
@@ -109,18 +110,25 @@ class Peer:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
-            await self._start(stack)
-            last = 0.0
-            while not self.stopping.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self.stopping.wait(), STATUS_SECONDS)
-                self._check_health()
-                await self._evaluate_anchor()
-                if time.monotonic() - last > STATUS_SECONDS:
-                    last = time.monotonic()
-                    self._write_status()
-            await self._leave()
+            try:
+                await self._start(stack)
+                await self._work()
+                _end_within(await self._leave())
+            except Exception as error:
+                _end_within(CLOSE_SECONDS, error, self.has_been_ready)
+                raise
         self._write_status()
+
+    async def _work(self) -> None:
+        last = 0.0
+        while not self.stopping.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), STATUS_SECONDS)
+            self._check_health()
+            await self._evaluate_anchor()
+            if time.monotonic() - last > STATUS_SECONDS:
+                last = time.monotonic()
+                self._write_status()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         directory, config = self.directory, self.config
@@ -317,15 +325,41 @@ class Peer:
             self._leaving.wait(self.config.step_pause_seconds)
         return True
 
-    async def _leave(self) -> None:
+    async def _leave(self) -> float:
+        """Stop training and write the snapshot; how many seconds are left for closing streams."""
+        begun = time.monotonic()
         self._leaving.set()
         if self.trainer is not None:
-            await asyncio.to_thread(self.trainer.stop, 8.0)
+            await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
+        return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
 
 
 def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
     """Data and initial anchor of the run; a seed hands them out for as long as it lives."""
     return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
+
+
+def _say_why(error: BaseException, has_been_ready: bool) -> int:
+    """One line for people (where it goes to may be on the full disk too), and the exit status that follows."""
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    with contextlib.suppress(OSError):
+        print(f"sparehive: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    if not isinstance(error, PeerError | SwarmError | IncentivesError | OSError):
+        return 1
+    # What was well once is worth another try; who has never got in is told why, at once.
+    return 1 if isinstance(error, RetryError) and has_been_ready else EXIT_USER_ERROR
+
+
+def _end_within(seconds: float, error: BaseException | None = None, has_been_ready: bool = True) -> None:
+    """End the process after `seconds`, whatever still waits for streams to close: journal and ledger are on disk at every
+    moment, and the supervisor ends the daemon."""
+
+    def end() -> None:
+        os._exit(0 if error is None else _say_why(error, has_been_ready))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def main(peer_type: type[Peer] = Peer) -> None:
@@ -337,7 +371,7 @@ def main(peer_type: type[Peer] = Peer) -> None:
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
-    logging.raiseExceptions = False  # a log that cannot be written is no reason to speak
+    logging.raiseExceptions, logging.lastResort = False, None  # what people are to read is printed, once
     peer: Peer | None = None
     try:
         with directory.locked():
@@ -349,15 +383,9 @@ def main(peer_type: type[Peer] = Peer) -> None:
             )
             peer = peer_type(arguments.mode, directory, arguments.quiet)
             asyncio.run(peer.run())
-    except (PeerError, SwarmError, IncentivesError) as error:
+    except (PeerError, SwarmError, IncentivesError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
-        print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
-        # What was well once is worth another try; who has never got in is told why, at once.
-        again = isinstance(error, RetryError) and peer is not None and peer.has_been_ready
-        sys.exit(1 if again else EXIT_USER_ERROR)
-    except OSError as error:
-        print(f"sparehive: {error.filename or arguments.directory}: {error.strerror}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(_say_why(error, peer is not None and peer.has_been_ready))
 
 
 if __name__ == "__main__":

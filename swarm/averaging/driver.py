@@ -148,9 +148,13 @@ class Driver:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while (
+            running
+        ):  # more than once: asyncio.wait_for of Python 3.11 loses a cancellation that comes with its result
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.5)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def statistics(self) -> DriverStatistics:

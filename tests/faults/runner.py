@@ -83,8 +83,14 @@ class FaultyNetwork(SwarmNetwork):
     def adjust(self, arguments: dict[str, Any]) -> None:
         """For subclasses: arguments of `join` by name."""
 
+    async def close(self) -> None:
+        if self._is_due("hung-close", 1 << 32):
+            await asyncio.Event().wait()
+        await super().close()
+
     def _note(self, data: bytes) -> Record:
-        self._seen.write(len(data).to_bytes(4, "big") + data)
+        with contextlib.suppress(OSError):  # the disk may be full on purpose
+            self._seen.write(b"\n" + data.hex().encode() + b".")
         signed = unpack(data)
         if isinstance(signed.record, RoundCall) and isinstance(signed.content, CallContent):
             self._call = (signed.signer, signed.content.reducers, signed.record.epoch)
@@ -224,7 +230,7 @@ def _child(order: dict[str, Any]) -> None:
     if argv[0] in ("peer", "faulty", "hostile"):
         sys.argv = ["peers.peer", *argv[1:]]
         FaultyNetwork.script = Path(order["script"])
-        FaultyNetwork.seen = Path(argv[2]) / "seen.bin"
+        FaultyNetwork.seen = Path(argv[2]) / "seen.txt"
         HostileNetwork.attack = Path(argv[2]) / "attack"
         peer_main({"peer": Peer, "faulty": FaultyPeer, "hostile": HostilePeer}[argv[0]])
     else:

@@ -121,10 +121,15 @@ class PeerProcess:
 
     def start(self) -> None:
         self.directory.ready.unlink(missing_ok=True)
-        log = self.directory.root / "output.log"
+        log = self.output
         self.pid = self.runner.start(
             self.kind, self.mode, str(self.directory.root), "--quiet", log=log, script=self.script
         )
+
+    @property
+    def output(self) -> Path:
+        """What it prints; beside its directory, whose disk may be full."""
+        return self.directory.root.with_suffix(".output")
 
     @property
     def alive(self) -> bool:
@@ -157,7 +162,7 @@ class PeerProcess:
 
     def log(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.directory.root / "output.log").read_text()[-2000:]
+            return self.output.read_text()
         return ""
 
     @property
@@ -186,15 +191,10 @@ class PeerProcess:
 
     def messages(self) -> Iterator[Signed]:
         """Every message that it sent or heard, over all its starts."""
-        path = self.directory.root / "seen.bin"
-        data = path.read_bytes() if path.exists() else b""
-        at = 0
-        while at + 4 <= len(data):
-            size = int.from_bytes(data[at : at + 4], "big")
-            if at + 4 + size > len(data):
-                return
-            yield unpack(data[at + 4 : at + 4 + size])
-            at += 4 + size
+        path = self.directory.root / "seen.txt"
+        for line in path.read_text().split("\n") if path.exists() else ():
+            if line.endswith("."):  # or it was cut off by SIGKILL or a full disk
+                yield unpack(bytes.fromhex(line[:-1]))
 
 
 class Swarm:
@@ -239,15 +239,19 @@ class Swarm:
 
     def play(self, case: str, point: str, role: str) -> dict[str, Any]:
         """Let the first process that comes by `point` in `role` die there; what it left: {"account", "epoch"}."""
-        part = self.script.with_suffix(".part")
-        epoch = max(p.epoch() for p in self.everyone()) + 1
-        part.write_text(json.dumps({"case": case, "point": point, "role": role, "min_epoch": epoch}))
-        part.replace(self.script)
-        claim = self.root / f"case-{case}"
+        claim = self.set_script(case, point, role)
         found = until(lambda: claim.exists() and claim.read_text(), 60.0, f"somebody reaches {point} as {role}")
         victim = json.loads(str(found))
         assert isinstance(victim, dict)
         return victim
+
+    def set_script(self, case: str, point: str, role: str) -> Path:
+        """Begin a case; the file in which who comes by first says so."""
+        part = self.script.with_suffix(".part")
+        epoch = max(p.epoch() for p in self.everyone()) + 1
+        part.write_text(json.dumps({"case": case, "point": point, "role": role, "min_epoch": epoch}))
+        part.replace(self.script)
+        return self.root / f"case-{case}"
 
     def peer_of(self, account: str) -> PeerProcess:
         return next(p for p in self.everyone() if p.account == account)

@@ -4,10 +4,14 @@ After each death: the others certify on, all hold the same anchors, and the dead
 signed two things for one subject or used a unit twice, whatever was journaled, sent or heard by anybody.
 """
 
+import contextlib
+import json
+import os
 import signal
 from itertools import pairwise
 from typing import Any
 
+import psutil
 import pytest
 
 from incentives.checks import drawn_witnesses
@@ -70,7 +74,7 @@ def check_agreement(swarm: Swarm) -> None:
         lineages = [followed(p) for p in swarm.everyone()]
         return all(
             len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
-            for epoch in range(1, min(max(lineage) for lineage in lineages) + 1)
+            for epoch in range(1, min(max(followed(p)) for p in swarm.everyone() if p.alive) + 1)
         )
 
     until(agree, SECONDS, "one lineage")
@@ -94,7 +98,7 @@ def test_the_others_go_on_and_the_dead_peer_comes_back(swarm: Swarm, point: str,
     dead = swarm.peer_of(victim["account"])
     assert swarm.runner.wait(dead.pid, 20.0) == -signal.SIGKILL
     before, own = newest_epoch(swarm), own_certified(dead)
-    others = [p for p in swarm.everyone() if p is not dead]
+    others = [p for p in swarm.everyone() if p.alive]
     if point not in AWAY_LONG:
         dead.start()
     until(lambda: all(p.epoch() >= before + 2 for p in others), SECONDS, f"certificates after {dead.name}'s death")
@@ -123,15 +127,45 @@ def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
     bob.start()
     certify(alice, bob)
     carol.start()
+    carol.wait_ready()
+    carol.kill()  # as soon as it is ready
+    carol.start()
     certify(alice, bob, carol)
     check_agreement(swarm)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int) -> None:
+def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: Swarm) -> None:
     bob = swarm.peers["bob"]
+    bob.terminate()
+    bob.directory.ready.unlink()
+    log = bob.directory.root / "supervised.log"
+    bob.pid = swarm.runner.start("join", "--dir", str(bob.directory.root), "--quiet", log=log)
+    bob.wait_ready(SECONDS)
+    first = json.loads(bob.directory.ready.read_text())["pid"]
+    os.kill(first, signal.SIGKILL)
+
+    def again() -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int(json.loads(bob.directory.ready.read_text())["pid"]) - first
+        return 0
+
+    until(again, SECONDS, f"bob is started again; {log.read_text()}")
+    assert "starting it again, 1 of" in log.read_text()
+    is_in_a_new_certificate(bob, own_certified(bob))
+    second = json.loads(bob.directory.ready.read_text())["pid"]
+    assert bob.terminate(signal.SIGINT) < 10.0
+    assert not psutil.pid_exists(second)
+    bob.start()
+    bob.wait_ready(SECONDS)
+
+
+@pytest.mark.parametrize(("number", "hangs"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int, hangs: bool) -> None:
+    bob = swarm.peers["bob"]
+    claim = swarm.set_script("hung-close", "hung-close", "any") if hangs else None
     own = own_certified(bob)
     assert bob.terminate(number) < 10.0
+    assert claim is None or claim.exists()  # its network did hang
     last = bob.events("UnitDone")[-1]["unit"]
     starts = len(bob.events("UnitDone"))
     bob.start()
