@@ -26,6 +26,14 @@ class PeerConfig(BaseModel):
     )
     startup_timeout_seconds: float = Field(120.0, gt=0, description="for the p2p daemon; slow machines need more")
     join_timeout_seconds: float = Field(300.0, gt=0, description="how long to look for a live peer with the anchor")
+    sync_seconds: float = Field(
+        30.0, gt=0, description="how often each link is asked for records that are missing here"
+    )
+    presence_renew_seconds: float = Field(20.0, ge=1.0, description="how often peers are looked for in the DHT")
+    presence_expiry_seconds: float = Field(
+        60.0, ge=3.0, le=600.0, description="how long this peer counts as present after its last word"
+    )
+    dht_request_seconds: float = Field(5.0, gt=0, description="for one answer of a DHT node; slow lines need more")
     snapshot_seconds: float = Field(30.0, gt=0, description="how often the training state is written to disk")
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, description="leave after this epoch is certified; 0: stay")
