@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from swarm.transport.addresses import addresses_of, is_peer_id, peer_id_of
+from swarm.transport.addresses import MAX_ADDRESSES, addresses_of, is_peer_id, peer_id_of
 
 log = logging.getLogger(__name__)
 MAX_ENTRIES = 512
@@ -60,12 +60,10 @@ class AddressBook:
             return False
         old = self.entries.get(peer_id)
         if old is not None:
-            if source < old.source or (source == Source.HEARSAY and old.addresses != checked):
+            if source == Source.HEARSAY or source < min(old.source, Source.LINKED):
                 return False
-            if source == old.source == Source.INVITE:
-                checked = tuple(dict.fromkeys((*old.addresses, *checked)))
-            if old.source == Source.INVITE:  # stays one, also when the peer has moved
-                source = Source.INVITE
+            if Source.INVITE in (source, old.source):  # all that it was ever said to have: it may have moved, or not yet
+                source, checked = Source.INVITE, tuple(dict.fromkeys((*checked, *old.addresses)))[:MAX_ADDRESSES]
             if old.addresses != checked:
                 old.failures, old.retry_at = 0, 0.0
             old.addresses, old.source = checked, source

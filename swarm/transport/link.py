@@ -16,7 +16,7 @@ QUEUE_BYTES = 16 << 20  # unsent news of one link; history waits on disk instead
 PING_SECONDS = 5.0
 RATE_BYTES, BURST_BYTES = 8 << 20, 64 << 20  # per second; whoever sends more is read more slowly
 ANSWER_SECONDS, ANSWER_BYTES_PER_SECOND = 2.0, 256 << 10  # how soon one link may ask for history again
-MESSAGE_COST_BYTES = 4096  # at least: a message is a signature to check
+MESSAGE_COST_BYTES = 2048  # at least: a message is a signature to check
 
 
 class Kind(IntEnum):

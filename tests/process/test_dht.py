@@ -241,7 +241,7 @@ def test_nested_msgpack_kills_a_plain_node_and_not_ours(tmp_path: Path) -> None:
         "import sys; from hivemind.utils.serializer import MSGPackSerializer as S; "
         "data = bytes.fromhex(sys.argv[1]); print(len(data), flush=True); S.loads(data)"
     )
-    died = subprocess.run([sys.executable, "-c", program, nested_msgpack(500).hex()], capture_output=True, timeout=120)
+    died = subprocess.run([sys.executable, "-c", program, nested_msgpack(400).hex()], capture_output=True, timeout=120)
     assert died.returncode != 0
 
 
