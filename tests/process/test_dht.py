@@ -25,6 +25,7 @@ from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES
 from swarm.dht.board import BoardSettings
 from swarm.dht.guard import PresenceStorage, node_id_of, subkey_bytes, value_bytes
 from swarm.dht.records import Presence, presence_key
+from swarm.transport import links
 from swarm.transport.network import SwarmNetwork
 from tests.process.test_transport import ListHistory
 
@@ -153,7 +154,11 @@ def run(work: Awaitable[None]) -> None:
     asyncio.run(bounded())
 
 
-def test_peers_that_share_only_a_third_find_each_other_and_see_its_tip(tmp_path: Path) -> None:
+def test_peers_that_share_only_a_third_find_each_other_and_see_its_tip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "MAX_TOLD", 0)  # no hello tells of others: the DHT alone must do
+
     async def work() -> None:
         async with swarm() as start:
             seed = await start(tmp_path / "seed")
