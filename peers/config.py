@@ -17,6 +17,9 @@ class PeerConfig(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     announce: tuple[str, ...] = Field((), description="multiaddrs told to others instead of the visible ones")
+    peers: tuple[str, ...] = Field(
+        (), description="addresses of live peers to try beside those of the invite, e.g. when its seed is gone"
+    )
     client_mode: bool = Field(
         False, description="listen nowhere, open every stream; trains, votes and is paid all the same"
     )

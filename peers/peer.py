@@ -122,7 +122,7 @@ class Peer:
             port=config.port,
             announce=config.announce,
             client_mode=config.client_mode,
-            initial_peers=bootstrap,
+            initial_peers=(*bootstrap, *config.peers),
             startup_timeout_seconds=config.startup_timeout_seconds,
         )
         stack.push_async_callback(network.close)
@@ -192,6 +192,7 @@ class Peer:
                 config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
             ),
         )
+        stack.push_async_callback(network.close)  # before driver and ledger: nothing more is heard then
         await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
         task = CausalLMTask(run, Path(link["run"]) / "data" if seeding else directory.data)
         if self.trainer is not None:
@@ -250,6 +251,7 @@ class Peer:
             self.status.update(
                 peers=numbers.linked,
                 present=len(self.network.present()),
+                addresses=list(self.network.addresses()),
                 attempt=numbers.attempt,
                 swarm_units=numbers.swarm_units,
                 faults=numbers.faults,

@@ -39,6 +39,7 @@ class Entry:
     addresses: tuple[str, ...]
     source: Source
     teller: str
+    account: bytes = b""  # that its hello or presence was signed by
     failures: int = 0
     retry_at: float = 0.0
     linked_at: float = 0.0  # wall clock of the last link; 0: never
@@ -51,8 +52,12 @@ class AddressBook:
         self.own = own
         self.entries: dict[str, Entry] = {}
 
-    def add(self, peer_id: object, addresses: Iterable[object], source: Source, teller: str = "") -> bool:
-        """Learn of a peer; False if it was refused: malformed, an address of another peer, known better, too many."""
+    def add(
+        self, peer_id: object, addresses: Iterable[object], source: Source, teller: str = "", account: bytes = b""
+    ) -> bool:
+        """Learn of a peer; False if it was refused: malformed, an address of another peer, known better, too many.
+
+        `account` signed it. Who moved is followed by its presence, but nobody else's presence can move it."""
         if not isinstance(peer_id, str) or peer_id == self.own or not is_peer_id(peer_id):
             return False
         checked = addresses_of(peer_id, addresses)
@@ -60,13 +65,14 @@ class AddressBook:
             return False
         old = self.entries.get(peer_id)
         if old is not None:
-            if source == Source.HEARSAY or source < min(old.source, Source.LINKED):
+            if source == Source.HEARSAY or (source == Source.PRESENCE and old.account not in (b"", account)):
                 return False
-            if Source.INVITE in (source, old.source):  # all that it was ever said to have: it may have moved, or not yet
-                source, checked = Source.INVITE, tuple(dict.fromkeys((*checked, *old.addresses)))[:MAX_ADDRESSES]
+            source = max(source, old.source)
+            if source == Source.INVITE:  # all that was ever said: it may have moved, or not yet
+                checked = tuple(dict.fromkeys((*checked, *old.addresses)))[:MAX_ADDRESSES]
             if old.addresses != checked:
                 old.failures, old.retry_at = 0, 0.0
-            old.addresses, old.source = checked, source
+            old.addresses, old.source, old.account = checked, source, account or old.account
             return True
         if source == Source.HEARSAY and (
             sum(e.teller == teller and e.source == source for e in self.entries.values()) >= MAX_PER_TELLER
@@ -74,7 +80,7 @@ class AddressBook:
             return False
         if len(self.entries) >= MAX_ENTRIES and not self._make_room(source):
             return False
-        self.entries[peer_id] = Entry(checked, source, teller)
+        self.entries[peer_id] = Entry(checked, source, teller, account)
         return True
 
     def add_invited(self, addresses: Iterable[str]) -> None:
@@ -108,9 +114,9 @@ class AddressBook:
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(entry.failures - 1, 10))
         entry.retry_at = now + pause * random.uniform(0.75, 1.25)
 
-    def linked(self, peer_id: str, addresses: Iterable[object], wall_clock: float) -> None:
+    def linked(self, peer_id: str, addresses: Iterable[object], account: bytes, wall_clock: float) -> None:
         """A link is up and the peer itself named its addresses (none: it is in client mode)."""
-        self.add(peer_id, addresses, Source.LINKED)
+        self.add(peer_id, addresses, Source.LINKED, account=account)
         if peer_id in self.entries:
             self.entries[peer_id].linked_at = wall_clock
 
@@ -128,7 +134,12 @@ class AddressBook:
     def save(self, path: Path) -> None:
         """The newest proven peers, for the next start. Atomically; a full disk is no reason to stop."""
         value = [
-            {"peer_id": p, "addresses": list(a), "linked_at": self.entries[p].linked_at}
+            {
+                "peer_id": p,
+                "account": self.entries[p].account.hex(),
+                "addresses": list(a),
+                "linked_at": self.entries[p].linked_at,
+            }
             for p, a in self.share(MAX_SAVED)
         ]
         part = path.with_name(path.name + ".part")
@@ -143,7 +154,8 @@ class AddressBook:
         try:
             found = 0
             for item in json.loads(path.read_bytes()[: 1 << 20])["peers"][:MAX_SAVED]:
-                if self.add(item["peer_id"], item["addresses"], Source.LINKED):
+                account = bytes.fromhex(item["account"])
+                if self.add(item["peer_id"], item["addresses"], Source.LINKED, account=account):
                     self.entries[item["peer_id"]].linked_at = float(item["linked_at"])
                     found += 1
             return found

@@ -300,7 +300,7 @@ class Links:
             return
         replaced = link.account in self.links
         self.links[link.account] = link
-        self.book.linked(link.peer_id, link.addresses, time.time())
+        self.book.linked(link.peer_id, link.addresses, link.account, time.time())
         if not replaced:
             self._on_change(link.account, link.flags, True)
         self._wake.set()

@@ -111,7 +111,7 @@ class SwarmNetwork:
             sign_hello,
             own,
             lambda: [link.peer_id for link in links.links.values() if link.addresses],
-            lambda found: links.book.add(found.peer_id, found.addresses, Source.PRESENCE),
+            lambda found: links.book.add(found.peer_id, found.addresses, Source.PRESENCE, account=found.account),
             presence or BoardSettings(),
         )
         await self.board.start()

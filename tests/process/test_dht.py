@@ -345,12 +345,16 @@ def test_a_restart_finds_the_swarm_by_the_addresses_it_kept(tmp_path: Path) -> N
             first = seed.network.addresses()
             one = await start(tmp_path / "one", first)
             two = await start(tmp_path / "two", first)
-            await until(lambda: two.account in one.linked)
+            client = await start(tmp_path / "client", first, client_mode=True)
+            await until(lambda: two.account in one.linked and {one.account, two.account} <= client.linked)
             await seed.network.close()
             await two.network.close()
+            await until(lambda: two.account not in client.linked)
             again = await start(tmp_path / "two", first, key=two.key)
             assert again.network.node.peer_id == two.network.node.peer_id
             await until(lambda: one.account in again.linked and again.account in one.linked)
+            # Nobody can call the client: it has to follow the peer to its new port.
+            await until(lambda: again.account in client.linked)
             # Without what it kept it would know the dead seed alone.
             await again.network.close()
             (tmp_path / "two" / "known.json").write_text("{broken")

@@ -100,9 +100,15 @@ def test_a_peer_that_moved_is_followed_by_its_own_word() -> None:
     assert known.add(peer(1), [at(1, 5005)], Source.LINKED)
     assert known.entries[peer(1)].addresses == (at(1, 5005), at(1))
     known = book()
-    assert known.add(peer(1), [at(1)], Source.PRESENCE) and known.add(peer(1), [at(1, 5005)], Source.LINKED)
+    assert known.add(peer(1), [at(1)], Source.PRESENCE, account=b"liar")
+    known.linked(peer(1), [at(1, 5005)], b"owner", 50.0)
     assert known.entries[peer(1)].addresses == (at(1, 5005),)
-    assert not known.add(peer(1), [at(1)], Source.PRESENCE)
+    # A restart on another port: its own presence is followed, a stranger's for the same peer is not.
+    assert not known.add(peer(1), [at(1, 666)], Source.PRESENCE, account=b"liar")
+    known.failed(peer(1), 60.0)
+    assert known.add(peer(1), [at(1, 6006)], Source.PRESENCE, account=b"owner")
+    assert known.entries[peer(1)].addresses == (at(1, 6006),) and known.due(0.0, [], 9) == [peer(1)]
+    assert known.entries[peer(1)].source == Source.LINKED
 
 
 def test_tries_grow_apart_and_what_leads_nowhere_is_forgotten() -> None:
@@ -129,9 +135,9 @@ def test_tries_grow_apart_and_what_leads_nowhere_is_forgotten() -> None:
 def test_only_linked_peers_are_kept_for_the_next_start_and_told_to_others(tmp_path: Path) -> None:
     known, path = book(), tmp_path / "known.json"
     known.add(peer(1), [at(1)], Source.HEARSAY, "x")
-    known.linked(peer(2), [at(2)], 50.0)
-    known.linked(peer(3), [at(3)], 60.0)
-    known.linked(peer(4), [], 70.0)  # client mode
+    known.linked(peer(2), [at(2)], b"a", 50.0)
+    known.linked(peer(3), [at(3)], b"b", 60.0)
+    known.linked(peer(4), [], b"c", 70.0)  # client mode
     assert known.share(9) == [(peer(3), (at(3),)), (peer(2), (at(2),))]
     known.save(path)
     again = book()
@@ -139,7 +145,7 @@ def test_only_linked_peers_are_kept_for_the_next_start_and_told_to_others(tmp_pa
     for damage in (b"", b"[", b"[" * 9999, b"{}", b'{"peers": 3}', b'{"peers": [{}]}', b"\xff"):
         path.write_bytes(damage)
         assert book().load(path) == 0
-    path.write_text(json.dumps({"peers": [{"peer_id": peer(2), "addresses": [at(5)], "linked_at": 1}]}))
+    path.write_text(json.dumps({"peers": [{"peer_id": peer(2), "account": "", "addresses": [at(5)], "linked_at": 1}]}))
     assert book().load(path) == 0
     (tmp_path / "gone").mkdir()
     known.save(tmp_path / "gone" / "x" / "known.json")  # no such folder: a warning, no error
