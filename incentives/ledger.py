@@ -252,9 +252,21 @@ class Ledger:
                 found.append((receipt, missing))
         return found
 
-    def certificates(self) -> Iterator[SignedCertificate]:
+    def signers(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
+        """(epoch, id or hash, signer) of every signature under a certificate, or under a receipt whose certificate is here."""
+        for epoch, hash_, signer in self._query(
+            "SELECT c.epoch, c.id, s.signer FROM certificates c JOIN certificate_signatures s ON s.id = c.id "
+            "WHERE c.epoch >= ?1 UNION ALL SELECT c.epoch, r.hash, s.signer FROM certificates c "
+            "JOIN receipts r ON r.certificate = c.id JOIN receipt_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1",
+            from_epoch,
+        ):
+            yield epoch, bytes(hash_), bytes(signer)
+
+    def certificates(self, from_epoch: int = 0, before_epoch: int = 2**63 - 1) -> Iterator[SignedCertificate]:
         """All of them, on every branch, oldest epoch first: what is handed to a peer that catches up."""
-        for (identity,) in self._query("SELECT id FROM certificates ORDER BY epoch, id"):
+        for (identity,) in self._query(
+            "SELECT id FROM certificates WHERE epoch >= ? AND epoch < ? ORDER BY epoch, id", from_epoch, before_epoch
+        ):
             certificate = self.certificate(bytes(identity))
             assert certificate is not None
             yield certificate

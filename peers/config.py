@@ -17,6 +17,9 @@ class PeerConfig(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     announce: tuple[str, ...] = Field((), description="multiaddrs told to others instead of the visible ones")
+    peers: tuple[str, ...] = Field(
+        (), description="addresses of live peers to try beside those of the invite, e.g. when its seed is gone"
+    )
     client_mode: bool = Field(
         False, description="listen nowhere, open every stream; trains, votes and is paid all the same"
     )
@@ -26,6 +29,14 @@ class PeerConfig(BaseModel):
     )
     startup_timeout_seconds: float = Field(120.0, gt=0, description="for the p2p daemon; slow machines need more")
     join_timeout_seconds: float = Field(300.0, gt=0, description="how long to look for a live peer with the anchor")
+    sync_seconds: float = Field(
+        30.0, gt=0, description="how often each link is asked for records that are missing here"
+    )
+    presence_renew_seconds: float = Field(20.0, ge=1.0, description="how often peers are looked for in the DHT")
+    presence_expiry_seconds: float = Field(
+        60.0, ge=3.0, le=600.0, description="how long this peer counts as present after its last word"
+    )
+    dht_request_seconds: float = Field(5.0, gt=0, description="for one answer of a DHT node; slow lines need more")
     snapshot_seconds: float = Field(30.0, gt=0, description="how often the training state is written to disk")
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, description="leave after this epoch is certified; 0: stay")

@@ -68,6 +68,11 @@ class PeerDirectory:
         return self.root / "status.json"
 
     @property
+    def known(self) -> Path:
+        """Addresses of peers that were linked, so that a restart finds the swarm when the seed peer is gone."""
+        return self.root / "known.json"
+
+    @property
     def invite(self) -> Path:
         return self.root / "invite.txt"
 

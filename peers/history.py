@@ -1,11 +1,21 @@
 """The ledger's certificates and receipts as the messages they once were, for a peer that links up later."""
 
 import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from incentives.commitments import parse_body
 from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.ledger import Ledger
 from swarm.averaging.records import ContributionReceipt, ContributorLeaf, RoundBody, RoundCertificate, Signed
 from swarm.averaging.wire import pack
+from swarm.errors import PeerFault
+from swarm.hashing import sha256
+
+WINDOW_EPOCHS = 16
+MAX_WINDOWS = 4096  # of one summary; longer runs have longer windows in it
+FRESH_WINDOWS = 2
+COMPLETE_SECONDS = 600.0
 
 
 def _fp64(bits: bytes) -> float:
@@ -35,3 +45,67 @@ def receipt_messages(receipt: SignedReceipt) -> list[bytes]:
     """One message per signature that the ledger holds."""
     record = ContributionReceipt(**receipt.values)  # type: ignore[arg-type]
     return [pack(Signed(record, signer, signature)) for signer, signature in receipt.signatures]
+
+
+class LedgerHistory:
+    """Implements `swarm.transport.sync.History` on a ledger: windows of epochs are compared by a hash of who signed what, and
+    only the windows that differ are sent."""
+
+    def __init__(self, ledger: Ledger, current: Callable[[], Iterable[Signed]]) -> None:
+        self._ledger, self._current = ledger, current
+        self._windows: dict[int, int] = {}  # window → xor of its signatures' hashes
+        self._complete_at = float("-inf")
+
+    def summary(self) -> bytes:
+        windows = self._scan()
+        size = WINDOW_EPOCHS
+        while windows and max(windows) >= MAX_WINDOWS:
+            windows, size = _coarser(windows), 2 * size
+        last = max(windows, default=-1)
+        return struct.pack(">Q", size) + b"".join(struct.pack(">Q", windows.get(w, 0)) for w in range(last + 1))
+
+    def missing(self, summary: bytes) -> Iterator[bytes]:
+        if len(summary) < 8 or len(summary) % 8 or len(summary) > 8 * (MAX_WINDOWS + 1):
+            raise PeerFault("summary: cannot be read")
+        size, *theirs = struct.unpack(f">{len(summary) // 8}Q", summary)
+        if size not in {WINDOW_EPOCHS << k for k in range(32)}:
+            raise PeerFault("summary: no such window")
+        windows, reached = self._scan(), WINDOW_EPOCHS
+        while reached < size:
+            windows, reached = _coarser(windows), 2 * reached
+        differ = [w for w, value in sorted(windows.items()) if w >= len(theirs) or theirs[w] != value]
+        return self._messages(differ, size)
+
+    def _messages(self, windows: Sequence[int], size: int) -> Iterator[bytes]:
+        for window in windows:
+            for certificate in self._ledger.certificates(window * size, (window + 1) * size):
+                yield from certificate_messages(certificate)
+                for receipt in self._ledger.receipts(certificate.id):
+                    yield from receipt_messages(receipt)
+
+    def everything(self) -> Iterator[bytes]:
+        """All certificates and receipts, oldest first."""
+        return self.missing(struct.pack(">Q", WINDOW_EPOCHS))
+
+    def current(self) -> Iterable[bytes]:
+        return [pack(signed) for signed in self._current()]
+
+    def _scan(self) -> dict[int, int]:
+        """The newest windows are read anew each time, all of them now and then (a late receipt of long ago)."""
+        first = max(max(self._windows, default=0) - FRESH_WINDOWS, 0)
+        if time.monotonic() - self._complete_at > COMPLETE_SECONDS:
+            first, self._complete_at = 0, time.monotonic()
+        windows = {w: value for w, value in self._windows.items() if w < first}
+        for epoch, hash_, signer in self._ledger.signers(first * WINDOW_EPOCHS):
+            key = int.from_bytes(sha256(hash_ + signer)[:8], "big")
+            windows[epoch // WINDOW_EPOCHS] = windows.get(epoch // WINDOW_EPOCHS, 0) ^ key
+        self._windows = windows
+        return windows
+
+
+def _coarser(windows: dict[int, int]) -> dict[int, int]:
+    """The same with windows of twice the length."""
+    out: dict[int, int] = {}
+    for window, value in windows.items():
+        out[window // 2] = out.get(window // 2, 0) ^ value
+    return out

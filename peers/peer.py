@@ -27,7 +27,7 @@ from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, write_json
 from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
-from peers.history import certificate_messages, receipt_messages
+from peers.history import LedgerHistory
 from peers.identity import Identity, open_identity, recover_account
 from peers.invite import Invite
 from peers.runs import RunDirectory, bind_run
@@ -41,6 +41,7 @@ from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribut
 from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
+from swarm.dht.board import BoardSettings
 from swarm.errors import DiskError, RetryError, SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
@@ -143,7 +144,7 @@ class Peer:
             port=config.port,
             announce=config.announce,
             client_mode=config.client_mode,
-            initial_peers=bootstrap,
+            initial_peers=(*bootstrap, *config.peers),
             startup_timeout_seconds=config.startup_timeout_seconds,
         )
         stack.push_async_callback(network.close)
@@ -211,19 +212,27 @@ class Peer:
             flags,
         )
         stack.push_async_callback(driver.close)
+        history = LedgerHistory(ledger, machine.current_messages)
         await network.join(
             run.run_id,
             notary.account,
             flags,
             self.identity.sign_digest,
             recover_account,
-            bootstrap,
             lambda digest: parts.get(digest) or store.get(digest),
             driver.on_message,
             driver.on_part,
-            lambda: self._backlog(ledger),
+            history,
             self._on_link,
+            tip=lambda: (machine.epoch - 1, driver.tip),
+            is_member=lambda account: account in machine.lineage.electorate(machine.tip),
+            known_file=directory.known,
+            sync_seconds=config.sync_seconds,
+            presence=BoardSettings(
+                config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
+            ),
         )
+        stack.push_async_callback(network.close)  # before driver and ledger: nothing more is heard then
         await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
         task = CausalLMTask(run, Path(link["run"]) / "data" if seeding else directory.data)
         if self.trainer is not None:
@@ -237,7 +246,7 @@ class Peer:
         else:
             self._evaluate = (task, model)
         await driver.start(
-            [unpack(data) for data in self._backlog(ledger)],
+            [unpack(data) for data in (*history.everything(), *history.current())],
             [(record, keep) for record, _, keep in notary.replay_records()],
         )
         if self.trainer is not None:
@@ -245,17 +254,6 @@ class Peer:
 
     def _on_link(self, account: Account, flags: int, up: bool) -> None:
         self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
-
-    def _backlog(self, ledger: Ledger) -> list[bytes]:
-        """Certificates and receipts of the whole run, oldest first, for whoever links up; then the round under way."""
-        out = []
-        for signed_certificate in ledger.certificates():
-            out += certificate_messages(signed_certificate)
-            for receipt in ledger.receipts(signed_certificate.id):
-                out += receipt_messages(receipt)
-        if self.driver is not None:
-            out += [pack(signed) for signed in self.driver.machine.current_messages()]
-        return out
 
     def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
         """Tells whoever watches what the peer is at; bytes while it fetches."""
@@ -305,6 +303,8 @@ class Peer:
             numbers = self.driver.statistics()
             self.status.update(
                 peers=numbers.linked,
+                present=len(self.network.present()),
+                addresses=list(self.network.addresses()),
                 attempt=numbers.attempt,
                 swarm_units=numbers.swarm_units,
                 faults=numbers.faults,

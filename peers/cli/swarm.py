@@ -62,6 +62,12 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
     default=None,
     help="Listen nowhere: open every stream (behind NAT, in a notebook).",
 )
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    help="Address of a live peer (see its status.json) to try beside those of INVITE, e.g. when its seed is gone.",
+)
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of the training steps (default 1).")
 @click.option("--stop-after-epoch", type=click.IntRange(0), help="Leave when this epoch is certified (default: stay).")
 @click.option("--quiet", is_flag=True, help="No live view; write status.json only.")
@@ -72,6 +78,7 @@ def join(
     port: int | None,
     announce: tuple[str, ...],
     client_mode: bool | None,
+    peers: tuple[str, ...],
     threads: int | None,
     stop_after_epoch: int | None,
     quiet: bool,
@@ -97,6 +104,7 @@ def join(
         port=port,
         announce=announce,
         client_mode=client_mode,
+        peers=peers or None,
         threads=threads,
         stop_after_epoch=stop_after_epoch,
     )

@@ -9,8 +9,9 @@ from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
 
 GET, PUSH = "/sparehive/get/1", "/sparehive/push/1"
 MAX_DIGESTS = 256
-SERVING = 8
-IDLE_SECONDS = 20.0
+SERVING = 8  # answers under way at once; the others wait
+MAX_PARTS = 65_536  # of one push
+IDLE_SECONDS = 20.0  # without a byte
 
 
 class Bulk:
@@ -31,22 +32,33 @@ class Bulk:
         wanted = await stream.receive(IDLE_SECONDS, 32 * MAX_DIGESTS)
         if len(wanted) % 32:
             raise PeerFault("get: not a list of digests")
-        async with self._serving:
-            for at in range(0, len(wanted), 32):
+        for at in range(0, len(wanted), 32):
+            # One turn per block: whoever reads slowly holds a turn for one block, not for all of them.
+            async with self._serving:
                 data = self._lookup(wanted[at : at + 32])
                 self.sent_bytes += len(data or b"")
                 await stream.send(b"\0" if data is None else b"\1" + data, IDLE_SECONDS)
         await _drained(stream)
 
-    async def get(self, peer_id: str, digests: Sequence[bytes], max_bytes: int, timeout: float) -> dict[bytes, bytes]:
-        """Verified bytes by digest; what the peer does not have is left out. `PeerFault`: it sent other bytes, or too many."""
-        found: dict[bytes, bytes] = {}
+    async def get(
+        self,
+        peer_id: str,
+        digests: Sequence[bytes],
+        max_bytes: int,
+        timeout: float,
+        found: dict[bytes, bytes] | None = None,
+    ) -> dict[bytes, bytes]:
+        """Verified bytes by digest; what the peer does not have is left out. `PeerFault`: it sent other bytes, or too many;
+        `RetryError`: it is gone, or sent nothing for half of `timeout`; `TimeoutError`: it took longer in all.
+        Given `found`, what came is in it also after an error."""
+        found = {} if found is None else found
+        idle = timeout / 2
         async with asyncio.timeout(timeout):
-            stream = await self.node.stream(peer_id, GET, timeout)
+            stream = await self.node.stream(peer_id, GET, idle)
             try:
-                await stream.send(b"".join(digests[:MAX_DIGESTS]), timeout)
+                await stream.send(b"".join(digests[:MAX_DIGESTS]), idle)
                 for digest in digests[:MAX_DIGESTS]:
-                    data = await stream.receive(timeout, min(max_bytes + 1, MAX_FRAME_BYTES))
+                    data = await stream.receive(idle, min(max_bytes + 1, MAX_FRAME_BYTES))
                     if data[:1] == b"\1":
                         self.received_bytes += len(data)
                         max_bytes -= len(data) - 1
@@ -59,13 +71,15 @@ class Bulk:
         return found
 
     async def _serve_push(self, stream: Stream) -> None:
-        while True:
+        for _ in range(MAX_PARTS):
             header = await stream.receive(IDLE_SECONDS, 256)
             if not header:
                 return
             payload = await stream.receive(IDLE_SECONDS)
             self.received_bytes += len(payload)
             await stream.send(self._on_part(stream.remote, header, payload).encode()[:200], IDLE_SECONDS)
+            del payload
+            await asyncio.sleep(0)  # many parts in one read must not hold up everything else
 
     async def push(self, peer_id: str, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         """All (header, payload) pairs, each acknowledged. `RetryError` if the peer does not take them in time; `PeerFault` with

@@ -2,56 +2,53 @@
 
 Each pair keeps one stream; a peer in client mode opens all of its own. A message is forwarded once to all other links,
 after the owner said that it is valid, so that two peers in client mode hear each other through any third.
+
+History (certificates, receipts) is pulled: each peer sends a summary of what it has to one link at a time, again every
+`sync_seconds`, and gets what differs, drawn from disk as fast as it reads and behind whatever is new. Until its first answer
+a peer takes in nothing else: without the lineage it could not tell what the round under way is about.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from swarm.averaging.records import Account
-from swarm.errors import PeerFault, RetryError
-from swarm.hashing import canonical_json, keccak256, sha256
+from swarm.errors import InputError, PeerFault, RetryError
+from swarm.hashing import canonical_json, keccak256
+from swarm.transport.addressbook import AddressBook, Source
+from swarm.transport.addresses import MAX_ADDRESSES, addresses_of
+from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
 from swarm.transport.node import Node, Stream
+from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
 log = logging.getLogger(__name__)
-PROTOCOL = "/sparehive/links/1"
+PROTOCOL = "/sparehive/links/2"
 MAX_LINKS = 96
-MAX_MESSAGE_BYTES = 2 << 20
-MAX_SEEN = 200_000
-QUEUE_BYTES = 64 << 20
-PING_SECONDS = 5.0
-DEAD_SECONDS = 15.0
+MAX_STRANGERS_IN = 48  # links opened by peers that no certificate names
+MAX_OPENING = 8
+SPARE_DIALS = 2  # beyond MAX_LINKS: it may be a member, who takes a stranger's seat
+MAX_HELLO_BYTES = 32 * 1024
+MAX_TOLD = 32
 HELLO_SECONDS = 10.0
-RATE_BYTES, BURST_BYTES = 8 << 20, 64 << 20  # per second and link
-_HELLO, _MESSAGE, _PING = 0, 1, 2
-
-
-@dataclass
-class Link:
-    """A live link: who is at its other end and what is still to be sent."""
-
-    account: Account
-    peer_id: str
-    flags: int
-    addresses: tuple[str, ...]
-    stream: Stream
-    opened_here: bool
-    queue: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
-    queued_bytes: int = 0
-    allowance: float = BURST_BYTES
-    counted_at: float = field(default_factory=time.monotonic)
+DEAD_SECONDS = 15.0
+FIRST_SYNC_SECONDS = 20.0
+RELINK_SECONDS = 2.0  # a peer may link up anew this often (10 times at once)
+SYNC_GAP_SECONDS = 2.0
+SAVE_SECONDS = 10.0
+STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
 
 
 class Links:
     """All links of one peer in one run.
 
     `sign_hello(digest) → signature` and `recover_hello(digest, signature) → account` bind the account to the libp2p
-    identity at the other end (which the daemon has authenticated)."""
+    identity at the other end (which the daemon has authenticated: a hello that was overheard is worth nothing to others).
+    `is_member(account)`: named by the lineage, so that strangers cannot take its place."""
 
     def __init__(
         self,
@@ -62,23 +59,36 @@ class Links:
         sign_hello: Callable[[bytes], bytes],
         recover_hello: Callable[[bytes, bytes], Account],
         on_message: Callable[[Account, bytes], bool],
-        backlog: Callable[[], Iterable[bytes]],
+        history: History,
         on_change: Callable[[Account, int, bool], None] = lambda account, flags, up: None,
+        is_member: Callable[[Account], bool] = lambda account: False,
+        sync_seconds: float = 30.0,
+        known_file: Path | None = None,
     ) -> None:
         self.node, self.run_id, self.account, self.flags = node, run_id, account, flags
         self._sign, self._recover = sign_hello, recover_hello
-        self._on_message, self._backlog, self._on_change = on_message, backlog, on_change
+        self._on_message, self._history, self._on_change, self._is_member = on_message, history, on_change, is_member
+        self._sync_seconds, self._known_file = sync_seconds, known_file
         self.links: dict[Account, Link] = {}
-        self.known: dict[str, tuple[str, ...]] = {}  # peer id → addresses, to (re)connect to
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self.book = AddressBook(node.peer_id)
+        self.synced = False
+        self._seen = Seen()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[str] = set()
+        self._relinks: dict[str, tuple[float, float]] = {}  # peer id → (allowance, when)
+        self._syncing: Link | None = None
+        self._sync_begun = self._sync_after = self._started = time.monotonic()
+        self._wake = asyncio.Event()
         self.sent_bytes = self.received_bytes = 0
         self._closed = False
 
     async def start(self) -> None:
+        if self._known_file is not None:
+            self.book.load(self._known_file)
         await self.node.handle(PROTOCOL, self._incoming)
+        self._started = time.monotonic()
         self._spawn(self._connect_loop())
+        self._spawn(self._sync_loop())
 
     async def close(self) -> None:
         self._closed = True
@@ -88,6 +98,11 @@ class Links:
         for link in list(self.links.values()):
             link.stream.close()
         self.links.clear()
+        self._save()
+
+    def _save(self) -> None:
+        if self._known_file is not None:
+            self.book.save(self._known_file)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -96,46 +111,74 @@ class Links:
 
     # -- messages -----------------------------------------------------------------------------------------------------
     def publish(self, data: bytes) -> None:
-        """To all links; a message seen before is not sent again."""
-        if self._remember(data):
-            for link in self.links.values():
-                self._enqueue(link, data)
+        """To all links; a message seen before is not sent again. `InputError` beyond `MAX_MESSAGE_BYTES`, which no peer
+        would take."""
+        if len(data) >= MAX_MESSAGE_BYTES:
+            raise InputError("message", f"{len(data)} bytes", f"at most {MAX_MESSAGE_BYTES - 1}")
+        if self._seen.add(data):
+            self._flood(data, None)
 
-    def _remember(self, data: bytes) -> bool:
-        key = sha256(data)
-        if key in self._seen:
-            return False
-        self._seen[key] = None
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
-        return True
+    def _flood(self, data: bytes, source: Link | None) -> None:
+        for link in list(self.links.values()):
+            if link is not source and not link.put(Kind.MESSAGE, data):
+                log.info("link to %s is too slow: closed; what it missed it will ask for", link.account.hex()[:8])
+                link.stream.close()
 
-    def _enqueue(self, link: Link, data: bytes) -> None:
-        if link.queued_bytes + len(data) > QUEUE_BYTES:
-            log.info("link to %s is too slow: dropped", link.account.hex()[:8])
-            link.stream.close()
+    def _received(self, link: Link, kind: int, data: bytes) -> None:
+        if kind == Kind.PING:
             return
-        link.queued_bytes += len(data)
-        link.queue.put_nowait(bytes((_MESSAGE,)) + data)
-
-    def _received(self, link: Link, data: bytes) -> None:
-        now = time.monotonic()
-        link.allowance = min(BURST_BYTES, link.allowance + (now - link.counted_at) * RATE_BYTES) - len(data)
-        link.counted_at = now
-        if link.allowance < 0:
-            raise PeerFault("rate: more bytes than a link may carry")
-        self.received_bytes += len(data)
-        if data[:1] == bytes((_PING,)):
-            return
-        if data[:1] != bytes((_MESSAGE,)):
+        if kind == Kind.SUMMARY:
+            if len(data) > MAX_SUMMARY_BYTES + 1:
+                raise PeerFault("summary: too long")
+            if link.may_answer():
+                wants_current = data[:1] == b"\1"
+                link.answer(self._history.missing(data[1:]), self._history.current if wants_current else list)
+        elif kind == Kind.DONE:
+            if self._syncing is link:
+                # What came is still being taken in: asking the next link now would bring it all once more.
+                now = time.monotonic()
+                self._sync_after = now + max(SYNC_GAP_SECONDS, 2 * (now - self._sync_begun))
+                self._syncing, self.synced = None, True
+        elif kind == Kind.HISTORY:
+            # Whoever had all before hands on what is news to it; a joiner hands on nothing.
+            # Seen before or not: what was refused then (a full disk) may be taken now.
+            is_news = self._seen.add(data)
+            if self._on_message(link.account, data) and is_news and self.synced:
+                self._flood(data, link)
+        elif kind == Kind.MESSAGE:
+            if self.synced and self._seen.add(data) and self._on_message(link.account, data):
+                self._flood(data, link)
+        else:
             raise PeerFault("link: an unknown frame")
-        message = data[1:]
-        if self._remember(message) and self._on_message(link.account, message):
-            for other in self.links.values():
-                if other is not link:
-                    self._enqueue(other, message)
 
-    # -- links --------------------------------------------------------------------------------------------------------
+    async def _sync_loop(self) -> None:
+        """Ask one link after the other for what is missing here."""
+        while True:
+            self._wake.clear()
+            now = time.monotonic()
+            if self._syncing is not None and (
+                self.links.get(self._syncing.account) is not self._syncing
+                or now - self._syncing.heard_at > DEAD_SECONDS
+                or now - self._sync_begun > 20 * self._sync_seconds
+            ):
+                self._syncing = None
+            if not self.synced and self.links and now - max(self._started, self._first_link()) > FIRST_SYNC_SECONDS:
+                self.synced = True  # nobody answers: then what is heard must do
+            if self._syncing is None and now >= self._sync_after:
+                due = [x for x in self.links.values() if now - x.synced_at >= self._sync_seconds]
+                if due:
+                    link = min(due, key=lambda x: x.synced_at)
+                    is_first = link.synced_at == float("-inf")
+                    link.synced_at = self._sync_begun = now
+                    self._syncing = link
+                    link.put(Kind.SUMMARY, bytes((is_first,)) + self._history.summary())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+
+    def _first_link(self) -> float:
+        return min(link.begun_at for link in self.links.values())
+
+    # -- hello --------------------------------------------------------------------------------------------------------
     def _hello_digest(self, peer_id: str, account: Account, flags: int) -> bytes:
         return keccak256(b"sparehive hello" + self.run_id + account + flags.to_bytes(4, "big") + peer_id.encode())
 
@@ -143,122 +186,165 @@ class Links:
         digest = self._hello_digest(self.node.peer_id, self.account, self.flags)
         value = {
             "account": self.account.hex(),
-            "addresses": list(self.node.addresses()),
+            "addresses": list(self.node.addresses()[:MAX_ADDRESSES]),
             "flags": self.flags,
-            "peers": [[p, list(a)] for p, a in list(self.known.items())[:MAX_LINKS]],
+            "peers": [[p, list(a)] for p, a in self.book.share(MAX_TOLD)],
             "run": self.run_id.hex(),
             "signature": self._sign(digest).hex(),
         }
-        return bytes((_HELLO,)) + canonical_json(value)
+        return canonical_json(value)
 
     def _read_hello(self, stream: Stream, data: bytes, opened_here: bool) -> Link:
-        import json
-
         try:
-            if data[:1] != bytes((_HELLO,)) or len(data) > 64 * 1024:
-                raise ValueError
-            value = json.loads(data[1:])
+            value = json.loads(data)
             account, flags = bytes.fromhex(value["account"]), int(value["flags"])
-            addresses = tuple(str(a)[:200] for a in value["addresses"][:8])
-            signature = bytes.fromhex(value["signature"])
+            signature, peers = bytes.fromhex(value["signature"]), list(value["peers"])[:MAX_TOLD]
+            addresses = addresses_of(stream.remote, value["addresses"])
             if value["run"] != self.run_id.hex():
                 raise PeerFault("hello: of another run")
-            if self._recover(self._hello_digest(stream.remote, account, flags), signature) != account:
+            if (
+                len(account) != 20
+                or self._recover(self._hello_digest(stream.remote, account, flags), signature) != account
+            ):
                 raise PeerFault("hello: the account did not sign this peer id")
             if account == self.account:
                 raise PeerFault("hello: with my own account")
-            for peer_id, known in value["peers"][:MAX_LINKS]:
-                if peer_id != self.node.peer_id and len(self.known) < 4 * MAX_LINKS:
-                    self.known.setdefault(str(peer_id)[:80], tuple(str(a)[:200] for a in known[:8]))
-        except (ValueError, KeyError, TypeError, RecursionError):
+            told = [(peer_id, list(known)) for peer_id, known in peers]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise PeerFault("hello: cannot be read") from None
-        if addresses:
-            self.known[stream.remote] = addresses
+        for peer_id, known in told:
+            self.book.add(peer_id, known, Source.HEARSAY, account.hex())
         return Link(account, stream.remote, flags, addresses, stream, opened_here)
 
     async def _incoming(self, stream: Stream) -> None:
-        link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, 64 * 1024), False)
+        if not self._may_relink(stream.remote):
+            raise PeerFault("link: too often")
+        link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), False)
         await stream.send(self._hello(), HELLO_SECONDS)
         await self._run(link)
 
+    def _may_relink(self, peer_id: str) -> bool:
+        now = time.monotonic()
+        allowance, when = self._relinks.pop(peer_id, (10.0, now))
+        allowance = min(10.0, allowance + (now - when) / RELINK_SECONDS) - 1.0
+        self._relinks[peer_id] = max(allowance, -1.0), now
+        while len(self._relinks) > 1024:
+            del self._relinks[next(iter(self._relinks))]
+        return allowance >= 0
+
     async def _open(self, peer_id: str) -> None:
+        lasted = 0.0
         try:
-            for address in self.known.get(peer_id, ())[:3]:
+            entry = self.book.entries.get(peer_id)
+            for address in entry.addresses if entry is not None else ():
                 with contextlib.suppress(RetryError):
                     await self.node.connect(address, HELLO_SECONDS)
                     break
             stream = await self.node.stream(peer_id, PROTOCOL, HELLO_SECONDS)
             try:
                 await stream.send(self._hello(), HELLO_SECONDS)
-                link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, 64 * 1024), True)
+                link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), True)
                 await self._run(link)
+                lasted = time.monotonic() - link.begun_at
             finally:
                 stream.close()
         except (RetryError, PeerFault) as error:
             log.debug("no link to %s: %s", peer_id[:12], error)
         finally:
             self._opening.discard(peer_id)
+            if lasted < STABLE_SECONDS and peer_id not in {x.peer_id for x in self.links.values()}:
+                self.book.failed(peer_id, time.monotonic())
 
+    # -- links --------------------------------------------------------------------------------------------------------
     def _keep_new(self, old: Link, new: Link) -> bool:
-        """Of two links of one pair both ends keep the one that the smaller account opened."""
+        """Of two links of one pair both ends keep the one that the smaller account opened. Two processes with one account:
+        the first stays while it lives."""
+        if old.peer_id != new.peer_id:
+            return time.monotonic() - old.heard_at > DEAD_SECONDS
         if old.opened_here == new.opened_here:
             return True  # the other end has lost the old one
         return new.opened_here == (self.account < new.account)
 
-    async def _run(self, link: Link) -> None:
+    def _admit(self, link: Link) -> bool:
+        """Take the link's seat, or not: members before strangers, those that we chose before those that chose us."""
         old = self.links.get(link.account)
         if old is not None:
-            if not self._keep_new(old, link):
-                return
-            old.stream.close()
-        elif len(self.links) >= MAX_LINKS:
+            if self._keep_new(old, link):
+                old.stream.close()
+                return True
+            return False
+        if any(other.peer_id == link.peer_id for other in self.links.values()):
+            return False  # one identity, one account
+        strangers = [x for x in self.links.values() if not self._is_member(x.account)]
+        if self._is_member(link.account):
+            if len(self.links) < MAX_LINKS:
+                return True
+            if not strangers:
+                return False
+            loser = max(strangers, key=lambda x: (not x.opened_here, x.begun_at))
+            self._drop(loser)
+            return True
+        if len(self.links) >= MAX_LINKS:
+            return False
+        return link.opened_here or sum(not x.opened_here for x in strangers) < MAX_STRANGERS_IN
+
+    def _drop(self, link: Link) -> None:
+        link.stream.close()
+        if self.links.get(link.account) is link:
+            del self.links[link.account]
+            self._on_change(link.account, link.flags, False)
+
+    async def _run(self, link: Link) -> None:
+        """Until the link ends; returns at once if it is not admitted."""
+        if self._closed or not self._admit(link):
             return
+        replaced = link.account in self.links
         self.links[link.account] = link
-        self._on_change(link.account, link.flags, True)
-        sender = asyncio.create_task(self._send_loop(link))
+        self.book.linked(link.peer_id, link.addresses, link.account, time.time())
+        if not replaced:
+            self._on_change(link.account, link.flags, True)
+        self._wake.set()
+        sender = asyncio.create_task(self._send(link))
         try:
-            for data in self._backlog():
-                self._enqueue(link, data)
             while True:
-                self._received(link, await link.stream.receive(DEAD_SECONDS, MAX_MESSAGE_BYTES))
+                data = await link.receive(DEAD_SECONDS)
+                self.received_bytes += len(data)
+                self._received(link, data[0] if data else -1, data[1:])
+                await link.rest(len(data))
+        except (RetryError, PeerFault) as error:
+            log.debug("link to %s ended: %s", link.account.hex()[:8], error)
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
-            link.stream.close()
-            if self.links.get(link.account) is link:
-                del self.links[link.account]
-                self._on_change(link.account, link.flags, False)
+            self._drop(link)
+            if time.monotonic() - link.begun_at >= STABLE_SECONDS:
+                self.book.proven(link.peer_id)
+            if self._syncing is link:
+                self._syncing = None
 
-    async def _send_loop(self, link: Link) -> None:
-        while True:
-            try:
-                data = await asyncio.wait_for(link.queue.get(), PING_SECONDS)
-                link.queued_bytes -= len(data) - 1
-            except TimeoutError:
-                data = bytes((_PING,))
-            self.sent_bytes += len(data)
-            try:
-                await link.stream.send(data, DEAD_SECONDS)
-            except RetryError:
-                link.stream.close()
-                return
+    async def _send(self, link: Link) -> None:
+        try:
+            while True:
+                self.sent_bytes += await link.send_next(PING_SECONDS, DEAD_SECONDS)
+        except RetryError as error:
+            log.debug("link to %s ended: %s", link.account.hex()[:8], error)
+        except PeerFault as error:  # its summary
+            log.info("link to %s: %s", link.account.hex()[:8], error)
+        finally:
+            link.stream.close()
 
     async def _connect_loop(self) -> None:
         """Keep a link to every known peer; the pause after a failure grows."""
-        retry_at: dict[str, float] = {}
-        pause: dict[str, float] = {}
+        saved = time.monotonic()
         while not self._closed:
             linked = {link.peer_id for link in self.links.values()}
-            for peer_id in list(self.known):
-                if peer_id in linked:
-                    pause[peer_id] = 0.5
-                elif (
-                    peer_id not in self._opening
-                    and peer_id != self.node.peer_id
-                    and time.monotonic() >= retry_at.get(peer_id, 0.0)
-                ):
-                    self._opening.add(peer_id)
-                    pause[peer_id] = min(30.0, 2 * pause.get(peer_id, 0.25))
-                    retry_at[peer_id] = time.monotonic() + pause[peer_id]
-                    self._spawn(self._open(peer_id))
+            dialing = len(self._opening - linked)
+            room = min(MAX_LINKS + SPARE_DIALS - len(self.links), MAX_OPENING) - dialing
+            now = time.monotonic()
+            for peer_id in self.book.due(now, linked | self._opening, room):
+                self._opening.add(peer_id)
+                self._spawn(self._open(peer_id))
+            if now - saved > SAVE_SECONDS:
+                saved = now
+                self._save()
             await asyncio.sleep(0.2)

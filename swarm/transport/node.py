@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -17,9 +19,13 @@ from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonErro
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.errors import InputError, PeerFault, RetryError
+from swarm.transport.addresses import check_announced, listen_address
+from swarm.transport.daemon import Daemon
 
 log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 4 << 20
+MAX_STREAMS, MAX_STREAMS_PER_PEER = 256, 16  # served at once, per protocol
+WATCH_SECONDS, HUNG_SECONDS = 10.0, 60.0
 Handler = Callable[["Stream"], Awaitable[None]]
 
 
@@ -58,10 +64,12 @@ class Stream:
 class Node:
     """A p2p daemon of this peer's own. Use as an async context manager; `close` is idempotent and ends the daemon."""
 
-    def __init__(self, p2p: P2P) -> None:
-        self.p2p = p2p
+    def __init__(self, daemon: Daemon, p2p: P2P) -> None:
+        self.daemon, self.p2p = daemon, p2p
         self._tasks: set[asyncio.Task[None]] = set()
         self._addresses: tuple[str, ...] = ()
+        self._watch_task: asyncio.Task[None] | None = None
+        self._closed = False
 
     @classmethod
     async def open(
@@ -72,44 +80,34 @@ class Node:
         port: int = 0,
         announce: Sequence[str] = (),
         client_mode: bool = False,
-        initial_peers: Sequence[str] = (),
         startup_timeout_seconds: float = 120.0,
     ) -> "Node":
-        """Start the daemon. `InputError`: port taken or a malformed address; `RetryError`: it does not come up, or no
-        bootstrap peer answers."""
-        try:
-            announced = [Multiaddr(a) for a in announce]
-            bootstrap = [Multiaddr(a) for a in initial_peers]
-        except ValueError as error:
-            raise InputError("address", (*announce, *initial_peers), f"is not a multiaddr: {error}") from None
+        """Start the daemon. `InputError`: port taken or a malformed address; `RetryError`: it does not come up."""
+        listen = [] if client_mode else [listen_address(host, port)]
+        announced = [] if client_mode else [check_announced(a) for a in announce]
         if not identity.exists():
             identity.parent.mkdir(parents=True, exist_ok=True)
-            P2P.generate_identity(str(identity))
-            os.chmod(identity, 0o600)
+            part = identity.with_name(identity.name + ".part")
+            part.unlink(missing_ok=True)
+            P2P.generate_identity(str(part))
+            os.chmod(part, 0o600)
+            os.replace(part, identity)
         if port and not client_mode:
             _check_port_free(host, port)
+        daemon = await Daemon.start(identity, listen, announced, startup_timeout_seconds)
         try:
-            p2p = await P2P.create(
-                initial_peers=bootstrap or None,
-                host_maddrs=[] if client_mode else [f"/ip4/{host}/tcp/{port}"],
-                announce_maddrs=announced or None,
-                no_listen=client_mode,
-                identity_path=str(identity),
-                check_if_identity_free=False,  # our directory lock does that, without a second daemon
-                dht_mode="client" if client_mode else "server",
-                auto_nat=False,
-                nat_port_map=False,
-                use_relay=False,
-                startup_timeout=startup_timeout_seconds,
-            )
-        except P2PDaemonError as error:
-            text = " ".join(str(error).split())
-            if "address already in use" in text:
-                raise InputError("--port", port, "is taken; choose another or 0 for any free one") from None
-            raise RetryError(f"the p2p daemon did not start: {text[-200:]}") from None
-        node = cls(p2p)
-        if not client_mode:
-            node._addresses = tuple(str(a) for a in await p2p.get_visible_maddrs())
+            async with asyncio.timeout(startup_timeout_seconds):
+                p2p = await P2P.replicate(Multiaddr(f"/unix{daemon.socket}"))
+                node = cls(daemon, p2p)
+                if not client_mode:
+                    node._addresses = tuple(str(a) for a in await p2p.get_visible_maddrs())
+        except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+            await daemon.close()
+            raise RetryError(f"the p2p daemon does not answer ({type(error).__name__})") from None
+        except BaseException:
+            await daemon.close()
+            raise
+        node._watch_task = asyncio.create_task(node._watch())
         return node
 
     async def __aenter__(self) -> "Node":
@@ -128,12 +126,25 @@ class Node:
 
     @property
     def is_alive(self) -> bool:
-        """False once the daemon has died; the peer's supervisor then starts it anew."""
-        child = self.p2p._child
-        return child is not None and child.returncode is None
+        """False once the daemon has died; the peer then ends and its supervisor starts both anew."""
+        return self.daemon.is_alive
+
+    async def _watch(self) -> None:
+        """A daemon that hangs is as good as dead: kill it, so that `is_alive` says so."""
+        while self.daemon.is_alive:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await asyncio.wait_for(self.p2p._client.identify(), HUNG_SECONDS)
+            except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+                if self.daemon.is_alive:
+                    log.error("the p2p daemon does not answer (%s): killed", type(error).__name__)
+                    self.daemon.kill()
+                return
 
     async def handle(self, protocol: str, handler: Handler) -> None:
-        """Serve streams of `protocol`; a handler's known errors close its stream and nothing else."""
+        """Serve streams of `protocol`; a handler's known errors close its stream and nothing else. Streams beyond
+        `MAX_STREAMS_PER_PEER` of one peer or `MAX_STREAMS` in all are closed at once."""
+        serving: Counter[str] = Counter()
 
         async def on_stream(info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             stream = Stream(info.peer_id.to_base58(), reader, writer)
@@ -141,14 +152,27 @@ class Node:
             if task is not None:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            if serving[stream.remote] >= MAX_STREAMS_PER_PEER or serving.total() >= MAX_STREAMS:
+                stream.close()
+                return
+            serving[stream.remote] += 1
             try:
                 await handler(stream)
             except (PeerFault, RetryError) as error:
                 log.debug("stream %s of %s: %s", protocol, stream.remote[:12], error)
+            except asyncio.CancelledError:
+                if not self._closed:  # else asyncio, which made this task, would report it as an error
+                    raise
             finally:
                 stream.close()
+                serving[stream.remote] -= 1
+                if not serving[stream.remote]:
+                    del serving[stream.remote]
 
-        await self.p2p.add_binary_stream_handler(protocol, on_stream)
+        try:
+            await self.p2p.add_binary_stream_handler(protocol, on_stream)
+        except (P2PDaemonError, OSError, asyncio.IncompleteReadError) as error:
+            raise RetryError(f"the p2p daemon does not take {protocol} ({type(error).__name__})") from None
 
     async def connect(self, address: str, timeout: float) -> None:
         """Tell the daemon where a peer is, and connect. `RetryError` if that fails."""
@@ -157,7 +181,15 @@ class Node:
             peer = PeerID.from_base58(whole["p2p"])
             bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
             await asyncio.wait_for(self.p2p._client.connect(peer, [bare]), timeout)
-        except (ControlFailure, P2PDaemonError, OSError, ValueError, KeyError, TimeoutError) as error:
+        except (
+            ControlFailure,
+            P2PDaemonError,
+            OSError,
+            ValueError,
+            LookupError,
+            asyncio.IncompleteReadError,
+            TimeoutError,
+        ) as error:
             raise RetryError(f"cannot reach {address} ({type(error).__name__})") from None
 
     async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
@@ -166,29 +198,35 @@ class Node:
             _, reader, writer = await asyncio.wait_for(
                 self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol), timeout
             )
-        except (ControlFailure, P2PDaemonError, P2PHandlerError, OSError, ValueError, TimeoutError) as error:
+        except (
+            ControlFailure,
+            P2PDaemonError,
+            P2PHandlerError,
+            OSError,
+            ValueError,
+            asyncio.IncompleteReadError,
+            TimeoutError,
+        ) as error:
             raise RetryError(f"cannot open a stream to {peer_id[:12]} ({type(error).__name__})") from None
         return Stream(peer_id, reader, writer)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
+        self._closed = True
+        tasks = [t for t in (*self._tasks, self._watch_task) if t is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        child = self.p2p._child
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.p2p.shutdown(), 5.0)
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.wait()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        with contextlib.suppress(P2PDaemonError, OSError, TimeoutError):
+            await asyncio.wait_for(self.p2p.shutdown(), 2.0)
+        await self.daemon.close()
 
 
 def _check_port_free(host: str, port: int) -> None:
-    import socket
-
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((host.strip("[]"), port))
         except OSError as error:
             raise InputError(
                 "--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0"

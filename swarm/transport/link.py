@@ -1,0 +1,124 @@
+"""One live link: its queue towards the other end, and how fast it may talk to us."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from swarm.averaging.records import Account
+from swarm.errors import PeerFault
+from swarm.transport.node import Stream
+
+MAX_MESSAGE_BYTES = 2 << 20
+QUEUE_BYTES = 16 << 20  # unsent news of one link; history waits on disk instead
+PING_SECONDS = 5.0
+RATE_BYTES, BURST_BYTES = 8 << 20, 64 << 20  # per second; whoever sends more is read more slowly
+ANSWER_SECONDS, ANSWER_BYTES_PER_SECOND = 2.0, 256 << 10  # how soon one link may ask for history again
+MESSAGE_COST_BYTES = 2048  # at least: a message is a signature to check
+
+
+class Kind(IntEnum):
+    """First byte of a frame on a link."""
+
+    MESSAGE = 1
+    PING = 2
+    SUMMARY = 3  # what the sender has; the answer is HISTORY…, DONE, and the round under way as MESSAGEs
+    HISTORY = 4
+    DONE = 5
+
+
+@dataclass
+class Link:
+    """A live link: who is at its other end and what is still to be sent."""
+
+    account: Account
+    peer_id: str
+    flags: int
+    addresses: tuple[str, ...]
+    stream: Stream
+    opened_here: bool
+    begun_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
+    synced_at: float = float("-inf")
+    answer_after: float = float("-inf")
+    queued_bytes: int = 0
+    _queue: deque[tuple[Kind, bytes]] = field(default_factory=deque)
+    _answer_bytes: int = 0
+    _answer: Iterator[tuple[Kind, bytes]] | None = None
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _allowance: float = BURST_BYTES
+    _counted_at: float = field(default_factory=time.monotonic)
+
+    def put(self, kind: Kind, data: bytes) -> bool:
+        """Queue a frame; False where the other end takes too little and the link should be closed."""
+        if self.queued_bytes + len(data) > QUEUE_BYTES:
+            return False
+        self.queued_bytes += len(data)
+        self._queue.append((kind, data))
+        self._wake.set()
+        return True
+
+    def may_answer(self) -> bool:
+        """No second answer beside one under way, nor soon after it; the longer it was, the later."""
+        return self._answer is None and time.monotonic() >= self.answer_after
+
+    def answer(self, missing: Iterable[bytes], current: Callable[[], Iterable[bytes]]) -> None:
+        """Send history whenever nothing newer waits, then what is under way."""
+
+        def frames() -> Iterator[tuple[Kind, bytes]]:
+            for data in missing:
+                yield Kind.HISTORY, data
+            yield Kind.DONE, b""
+            for data in current():
+                yield Kind.MESSAGE, data
+
+        self._answer = frames()
+        self._wake.set()
+
+    def _next(self) -> tuple[Kind, bytes] | None:
+        if self._queue:
+            kind, data = self._queue.popleft()
+            self.queued_bytes -= len(data)
+            return kind, data
+        if self._answer is not None:
+            frame = next(self._answer, None)
+            if frame is None:
+                pause = max(ANSWER_SECONDS, self._answer_bytes / ANSWER_BYTES_PER_SECOND)
+                self._answer, self._answer_bytes, self.answer_after = None, 0, time.monotonic() + pause
+            else:
+                self._answer_bytes += len(frame[1])
+            return frame
+        return None
+
+    async def send_next(self, ping_seconds: float, timeout: float) -> int:
+        """Send one frame, a ping if there is nothing to say; its bytes."""
+        frame = self._next()
+        if frame is None and self._answer is None and not self._queue:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), ping_seconds)
+            except TimeoutError:
+                frame = Kind.PING, b""
+        if frame is None:
+            return 0
+        kind, data = frame
+        await self.stream.send(bytes((kind,)) + data, timeout)
+        await asyncio.sleep(0)  # a fast link must not starve the others
+        return len(data) + 1
+
+    async def receive(self, timeout: float) -> bytes:
+        data = await self.stream.receive(timeout, MAX_MESSAGE_BYTES)
+        if not data:
+            raise PeerFault("link: an empty frame")
+        self.heard_at = time.monotonic()
+        return data
+
+    async def rest(self, num_bytes: int) -> None:
+        """Read on only as fast as a link may talk: the other end feels it as a slow line, and the other links get their turn."""
+        now = time.monotonic()
+        self._allowance = min(BURST_BYTES, self._allowance + (now - self._counted_at) * RATE_BYTES)
+        self._counted_at = now
+        self._allowance -= max(num_bytes, MESSAGE_COST_BYTES)
+        await asyncio.sleep(max(0.0, -self._allowance / RATE_BYTES))

@@ -1,0 +1,109 @@
+"""What two ledgers tell each other: only the windows of epochs that differ."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_lineage import DOMAIN, PEERS, ROUND, ROUND_BODY, ROUND_RECORD, RUN, receipt, signatures, values
+
+from incentives.ledger import Ledger
+from peers.history import WINDOW_EPOCHS, LedgerHistory
+from swarm.averaging.commitments import body_bytes
+from swarm.averaging.wire import unpack
+from swarm.errors import PeerFault
+from swarm.transport.sync import MAX_SUMMARY_BYTES
+
+
+def rounds(ledger: Ledger, epochs: range, signers: tuple[bytes, ...] = PEERS[:1]) -> None:
+    for epoch in epochs:
+        record = replace(ROUND_RECORD, epoch=epoch)
+        ledger.add_certificate(values(record), body_bytes(ROUND_BODY), signatures(record, signers))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Ledger, Ledger]]:
+    with (
+        Ledger(tmp_path / "a", run_id=RUN, domain=DOMAIN) as a,
+        Ledger(tmp_path / "b", run_id=RUN, domain=DOMAIN) as b,
+    ):
+        yield a, b
+
+
+def history(ledger: Ledger) -> LedgerHistory:
+    return LedgerHistory(ledger, list)
+
+
+def missing_epochs(ours: Ledger, theirs: Ledger) -> list[int]:
+    return [unpack(m).record.epoch for m in history(ours).missing(history(theirs).summary())]
+
+
+def test_equal_ledgers_have_nothing_to_tell(pair: tuple[Ledger, Ledger]) -> None:
+    for ledger in pair:
+        rounds(ledger, range(1, 70))
+    assert missing_epochs(*pair) == []
+    assert missing_epochs(pair[0], pair[0]) == []
+
+
+def test_a_joiner_gets_all_and_who_lags_gets_the_end(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    rounds(ours, range(1, 70))
+    assert missing_epochs(ours, theirs) == list(range(1, 70))
+    assert [unpack(m).record.epoch for m in history(ours).everything()] == list(range(1, 70))
+    rounds(theirs, range(1, 65))
+    assert missing_epochs(ours, theirs) == list(range(64, 70))
+    assert missing_epochs(theirs, ours) == [64]
+
+
+def test_one_lost_signature_or_receipt_brings_its_window_alone(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    for ledger in pair:
+        rounds(ledger, range(1, 70))
+    rounds(ours, range(20, 21), PEERS[1:2])
+    assert set(missing_epochs(ours, theirs)) == set(range(16, 32))
+    rounds(theirs, range(20, 21), PEERS[1:2])
+    assert missing_epochs(ours, theirs) == []
+    record = receipt(0)
+    ours.add_certificate(values(ROUND_RECORD), body_bytes(ROUND_BODY), ())
+    theirs.add_certificate(values(ROUND_RECORD), body_bytes(ROUND_BODY), ())
+    ours.add_receipt(values(record), signatures(record, PEERS[:1]))
+    found = [unpack(m).record for m in history(ours).missing(history(theirs).summary())]
+    assert record in found and {r.epoch for r in found} <= set(range(WINDOW_EPOCHS))
+
+
+def test_a_receipt_without_its_certificate_is_not_asked_for_for_ever(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    record = replace(receipt(0), certificate=b"\1" * 32)
+    ours.add_receipt(values(record), signatures(record, PEERS[:1]))
+    assert history(ours).summary() == history(theirs).summary()
+
+
+def test_a_late_receipt_of_long_ago_is_found_by_a_history_that_has_scanned(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    for ledger in pair:
+        rounds(ledger, range(1, 200))
+    told, heard = history(ours), history(theirs)
+    assert list(told.missing(heard.summary())) == []
+    rounds(ours, range(5, 6), PEERS[1:2])
+    assert list(told.missing(heard.summary())) == []  # the newest windows only, until
+    told._complete_at = float("-inf")  # the next scan of all
+    assert {unpack(m).record.epoch for m in told.missing(heard.summary())} == set(range(1, 16))
+
+
+def test_a_long_run_has_longer_windows_in_a_summary_of_bounded_size(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    for ledger in pair:
+        rounds(ledger, range(1, 4))
+        rounds(ledger, range(1_000_000, 1_000_003))
+    assert len(history(ours).summary()) <= MAX_SUMMARY_BYTES
+    assert missing_epochs(ours, theirs) == []
+    rounds(ours, range(1_000_003, 1_000_004))
+    assert missing_epochs(ours, theirs) == [1_000_000, 1_000_001, 1_000_002, 1_000_003]
+
+
+@pytest.mark.parametrize("summary", [b"", b"1234567", struct.pack(">Q", 0), struct.pack(">Q", 17), bytes(8 * 5000)])
+def test_a_malformed_summary_is_a_fault(pair: tuple[Ledger, Ledger], summary: bytes) -> None:
+    with pytest.raises(PeerFault, match="summary"):
+        history(pair[0]).missing(summary)
+    assert ROUND.epoch == ROUND_RECORD.epoch
