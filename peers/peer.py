@@ -7,6 +7,7 @@ It builds the parts, joins them and ends cleanly on SIGTERM within seconds. Exit
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -79,7 +80,6 @@ class Peer:
             self.accounting.on_event(event)
         if isinstance(event, events.UnitDone):
             self.status["train_loss"] = event.loss
-            self.status["inner_steps"] = event.inner_steps
         elif isinstance(event, events.Certified):
             self.status["epoch"] = event.certificate.epoch
             self.status["root"] = "0x" + event.certificate.next_root.hex()
@@ -166,6 +166,7 @@ class Peer:
                 directory.snapshot,
                 self.emit,
                 snapshot_seconds=config.snapshot_seconds,
+                step_pause_seconds=config.step_pause_seconds,
             )
         self.driver = driver = Driver(
             run, notary, machine, network, content, parts, self.trainer, self.emit, self.accounting.on_receipt, flags
@@ -248,6 +249,8 @@ class Peer:
             )
 
     def _write_status(self) -> None:
+        if self.trainer is not None:
+            self.status.update(dataclasses.asdict(self.trainer.statistics()))
         if self.driver is not None:
             numbers = self.driver.statistics()
             self.status.update(
@@ -255,6 +258,7 @@ class Peer:
                 attempt=numbers.attempt,
                 swarm_units=numbers.swarm_units,
                 faults=numbers.faults,
+                sent_bytes=self.network.sent_bytes(),
                 time=time.time(),
             )
             if self.driver.anchor is not None and not self.directory.ready.exists():

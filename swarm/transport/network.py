@@ -71,6 +71,10 @@ class SwarmNetwork:
             self.links.known[peer_id] = (*self.links.known.get(peer_id, ()), address)
         await self.links.start()
 
+    def sent_bytes(self) -> int:
+        """Payload that this process has handed to its daemon: parts, blocks and messages, without headers and encryption."""
+        return sum(part.sent_bytes for part in (self.bulk, self.links) if part is not None)
+
     def addresses(self) -> tuple[str, ...]:
         return self.node.addresses()
 
