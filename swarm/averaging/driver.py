@@ -107,6 +107,7 @@ class Driver:
         self._held: dict[Hash, set[int]] = {}  # contribution → part indices that passed, here
         self._early: dict[Hash, list[tuple[int, bytes]]] = {}  # parts that came before their contribution
         self._received: set[Hash] = set()
+        self._fetching: set[Hash] = set()  # averages that are on their way
         self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
         self._faults = 0
@@ -536,19 +537,24 @@ class Driver:
                 return None
             by_holder: dict[Account, list[Hash]] = {}
             for digest, holder in zip(digests, holders or [ZERO_ACCOUNT] * len(digests), strict=True):
-                if digest in missing:
+                if digest in missing and digest not in self._fetching:  # the round and the follower want the same bytes
                     by_holder.setdefault(holder, []).append(digest)
-            results = await asyncio.gather(
-                *(self.network.fetch([h], wanted, 64 * 2**20, 10.0) for h, wanted in by_holder.items()),
-                return_exceptions=True,
-            )
+            asked = {digest for wanted in by_holder.values() for digest in wanted}
+            self._fetching |= asked
+            try:
+                results = await asyncio.gather(
+                    *(self.network.fetch([h], wanted, 64 * 2**20, 10.0) for h, wanted in by_holder.items()),
+                    return_exceptions=True,
+                )
+            finally:
+                self._fetching -= asked
             for result in results:
                 if isinstance(result, dict):
                     for digest, payload in result.items():
                         self.parts.put(payload)
                         have[digest] = payload
             if any(d not in have for d in digests):
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.3 if asked else 0.05)
 
 
 __all__ = ["AnchorSource", "Boundary", "Driver", "DriverStatistics", "Member", "Network"]
