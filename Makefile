@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo bench test check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ $(STAMP): pyproject.toml requirements.lock $(CONTRACTS)/package-lock.json
 
 demo: setup ## Train, settle and claim on this machine, in five minutes (DATA=path for your own text)
 	$(VENV)/bin/sparehive demo $(if $(DATA),--data '$(DATA)')
+
+bench: setup ## Measure beside hivemind.Optimizer, in ten minutes (ARGS=... for python -m benchmarks)
+	$(PY) -m benchmarks $(ARGS)
 
 test: setup ## Run all tests
 	$(PY) -m pytest

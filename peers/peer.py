@@ -7,6 +7,7 @@ It builds the parts, joins them and ends cleanly on SIGTERM within seconds. Exit
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -67,7 +68,6 @@ class Peer:
         self.identity: Identity = open_identity(directory)
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
-        self._leaving = threading.Event()
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
@@ -91,7 +91,6 @@ class Peer:
             self.accounting.on_event(event)
         if isinstance(event, events.UnitDone):
             self.status["train_loss"] = event.loss
-            self.status["inner_steps"] = event.inner_steps
             self.status["units"] = event.unit + 1
         elif isinstance(event, events.Certified):
             self.status["epoch"] = event.certificate.epoch
@@ -196,8 +195,8 @@ class Peer:
                 None,
                 directory.snapshot,
                 self.emit,
-                may_run=self._may_run,
                 snapshot_seconds=config.snapshot_seconds,
+                step_pause_seconds=config.step_pause_seconds,
             )
         self.driver = driver = Driver(
             run,
@@ -299,6 +298,8 @@ class Peer:
             )
 
     def _write_status(self) -> None:
+        if self.trainer is not None:
+            self.status.update(dataclasses.asdict(self.trainer.statistics()))
         if self.driver is not None:
             numbers = self.driver.statistics()
             self.status.update(
@@ -308,6 +309,7 @@ class Peer:
                 attempt=numbers.attempt,
                 swarm_units=numbers.swarm_units,
                 faults=numbers.faults,
+                sent_bytes=self.network.sent_bytes(),
                 time=time.time(),
             )
             if self.trainer is not None:
@@ -319,16 +321,9 @@ class Peer:
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
 
-    def _may_run(self) -> bool:
-        """Asked by the trainer's thread before each inner step."""
-        if self.config.step_pause_seconds:
-            self._leaving.wait(self.config.step_pause_seconds)
-        return True
-
     async def _leave(self) -> float:
         """Stop training and write the snapshot; how many seconds are left for closing streams."""
         begun = time.monotonic()
-        self._leaving.set()
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))

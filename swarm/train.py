@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,6 +30,16 @@ from swarm.tasks import Task
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainerStatistics:
+    """Of this process. Seconds of wall clock: in inner steps, at rest after them, and since the first step could be taken."""
+
+    inner_steps: int
+    inner_seconds: float
+    rest_seconds: float
+    training_seconds: float
+
+
 class Trainer:
     """Trains one peer; implements `swarm.averaging.driver.Member`. `run()` is the thread's body; all else may be called
     from the event loop's thread."""
@@ -43,6 +54,7 @@ class Trainer:
         emit: Callable[[events.Event], None],
         may_run: Callable[[], bool] = lambda: True,
         snapshot_seconds: float = 30.0,
+        step_pause_seconds: float = 0.0,
     ) -> None:
         self.config, self.account, self.model, self.task, self.emit, self.may_run = (
             config,
@@ -53,6 +65,7 @@ class Trainer:
             may_run,
         )
         self.snapshot, self.snapshot_seconds = snapshot, snapshot_seconds
+        self.step_pause_seconds = step_pause_seconds
         self.inner = InnerOptimizer(config.inner, model.flat)
         self.first_unit = 0  # numbers below are used up (journal)
         self.member: MemberState | None = None
@@ -62,7 +75,8 @@ class Trainer:
         self._stop = threading.Event()
         self._units = 0
         self.inner_steps = 0
-        self.compute_seconds = 0.0
+        self.compute_seconds = self.rest_seconds = 0.0
+        self._begun = 0.0
         self.failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,6 +101,11 @@ class Trainer:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(seconds)
+
+    def statistics(self) -> TrainerStatistics:
+        """What is neither inner steps nor rest is waiting and the work around rounds."""
+        elapsed = time.monotonic() - self._begun if self._begun else 0.0
+        return TrainerStatistics(self.inner_steps, self.compute_seconds, self.rest_seconds, elapsed)
 
     def units_done(self) -> int:
         return self._units
@@ -149,6 +168,7 @@ class Trainer:
                 self._wake.wait(0.1)
                 self._wake.clear()
                 continue
+            self._begun = self._begun or time.monotonic()
             if member.unit_step == 0:
                 self._units = member.units
                 while self._at_unit_end:
@@ -170,6 +190,10 @@ class Trainer:
                         member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun
                     )
                 )
+            if self.step_pause_seconds:
+                rested = time.monotonic()
+                self._stop.wait(self.step_pause_seconds)
+                self.rest_seconds += time.monotonic() - rested
         self._save()
 
     def _step(self, member: MemberState) -> torch.Tensor:

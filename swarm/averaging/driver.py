@@ -107,6 +107,7 @@ class Driver:
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
         self._received: set[Hash] = set()
+        self._coming: set[Hash] = set()  # averages that are on their way
         self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
         self._moved_at = time.monotonic()
@@ -538,19 +539,24 @@ class Driver:
                 return None
             by_holder: dict[Account, list[Hash]] = {}
             for digest, holder in zip(digests, holders or [ZERO_ACCOUNT] * len(digests), strict=True):
-                if digest in missing:
+                if digest in missing and digest not in self._coming:  # the round and the follower want the same bytes
                     by_holder.setdefault(holder, []).append(digest)
-            results = await asyncio.gather(
-                *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
-                return_exceptions=True,
-            )
+            asked = {digest for wanted in by_holder.values() for digest in wanted}
+            self._coming |= asked
+            try:
+                results = await asyncio.gather(
+                    *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
+                    return_exceptions=True,
+                )
+            finally:
+                self._coming -= asked
             for result in results:
                 if isinstance(result, dict):
                     for digest, payload in result.items():
                         self.parts.put(payload)
                         have[digest] = payload
             if any(d not in have for d in digests):
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
 
 
 __all__ = ["AnchorSource", "Boundary", "Driver", "DriverStatistics", "Member", "Network"]

@@ -125,6 +125,10 @@ class SwarmNetwork:
         now = time.time()
         return [p for p in (self.board.present.values() if self.board else ()) if p.expires_at > now]
 
+    def sent_bytes(self) -> int:
+        """Payload that this process has handed to its daemon: parts, blocks and messages, without headers and encryption."""
+        return sum(part.sent_bytes for part in (self.bulk, self.links) if part is not None)
+
     def addresses(self) -> tuple[str, ...]:
         return self.node.addresses()
 

@@ -1,0 +1,87 @@
+"""The round and the follower may want the same averages at the same time: their bytes cross the line once."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from swarm.averaging.driver import Driver
+from swarm.averaging.machine import RoundMachine
+from swarm.averaging.parts import PartStore
+from swarm.averaging.records import Account, Hash
+from swarm.checkpoint.anchor import Anchor
+from swarm.config import RunConfig
+from swarm.errors import RetryError
+from swarm.hashing import sha256
+from tests.machine.world import CheapNotary, account, rules
+
+AVERAGES = [b"first", b"second"]
+DIGESTS = [sha256(average) for average in AVERAGES]
+HOLDER = account(1)
+
+
+class SlowNetwork:
+    """A holder that answers after a while, and counts; the first `failures` questions get no answer."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.asked: list[Hash] = []
+        self.failures = failures
+
+    def publish(self, data: bytes) -> None: ...
+
+    def linked(self) -> dict[Account, int]:
+        return {HOLDER: 0}
+
+    async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None: ...
+
+    async def fetch(
+        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+    ) -> dict[Hash, bytes]:
+        self.asked += digests
+        await asyncio.sleep(0.1)
+        if self.failures:
+            self.failures -= 1
+            raise RetryError("no answer")
+        return {digest: average for digest, average in zip(DIGESTS, AVERAGES, strict=True) if digest in digests}
+
+
+class NoAnchors:
+    async def load(self, root: Hash, is_obsolete: object) -> Anchor:
+        raise RetryError("none")
+
+    async def save(self, anchor: Anchor) -> None: ...
+
+
+def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | None]:
+    config = RunConfig.parse(
+        {
+            "name": "averages",
+            "initial_root": "0" * 64,
+            "data": {"root": "0" * 64, "files": [{"name": "text", "size": 1, "sha256": "0" * 64}]},
+        }
+    )
+    notary = CheapNotary(account(0))
+    machine = RoundMachine(notary, rules((HOLDER,), 2), reduces=False, votes=False)
+
+    async def both() -> list[list[bytes] | None]:
+        driver = Driver(
+            config, notary, machine, network, NoAnchors(), PartStore(tmp_path), None, lambda _: None, lambda _: True, 0
+        )
+        try:
+            wanted = (driver._gather(DIGESTS, [HOLDER, HOLDER]) for _ in range(2))
+            return list(await asyncio.wait_for(asyncio.gather(*wanted), 20))
+        finally:
+            await driver.close()
+
+    return asyncio.run(both())
+
+
+def test_two_that_want_the_same_averages_fetch_them_once(tmp_path: Path) -> None:
+    network = SlowNetwork()
+    assert gather_twice(tmp_path, network) == [AVERAGES, AVERAGES]
+    assert sorted(network.asked) == sorted(DIGESTS)
+
+
+def test_an_answer_that_did_not_come_is_asked_for_again(tmp_path: Path) -> None:
+    network = SlowNetwork(failures=1)
+    assert gather_twice(tmp_path, network) == [AVERAGES, AVERAGES]
+    assert sorted(network.asked) == sorted(2 * DIGESTS)
