@@ -78,9 +78,8 @@ class Bench:
     def alone_steps_per_second(self) -> float:
         return float(self.alone["inner_steps"] / self.alone["training_seconds"])
 
-    def run(self, arguments: argparse.Namespace, why_not: str, ends_at: float) -> list[Measured]:
+    def run(self, arguments: argparse.Namespace, why_not: str, begun: float, ends_at: float) -> list[Measured]:
         """All waves; each may use its share of the time that is left."""
-        begun = time.monotonic()
         waves = plan("" if why_not else str(self.rate), arguments.peers, arguments.quick)
         if arguments.systems:
             chosen = [Wave(w.peers, w.line, tuple(s for s in w.systems if s in arguments.systems)) for w in waves]
@@ -283,7 +282,7 @@ def main() -> None:
         if why_not:
             console.print(f"[yellow]no emulated line: {why_not}; loopback only[/]")
         bench.prepare()
-        results = bench.run(arguments, why_not, begun + 60 * arguments.minutes - REPORT_SECONDS)
+        results = bench.run(arguments, why_not, begun, begun + 60 * arguments.minutes - REPORT_SECONDS)
         found = rows(results)
         if why_not:
             found += [not_measured(n, str(bench.rate), why_not) for n in arguments.peers]
