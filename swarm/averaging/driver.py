@@ -38,7 +38,7 @@ from swarm.averaging.records import (
 from swarm.averaging.states import States, reduce_part, weights
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import Equivocation, PeerFault, SwarmError
+from swarm.errors import PeerFault, SwarmError
 from swarm.notary import Notary
 from swarm.optim.codec import part_slices
 
@@ -89,6 +89,9 @@ class Member(Protocol):
 
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution has been signed with this hash."""
+
+    def refused(self) -> None:
+        """The boundary's contribution could not be kept or signed: it will never be known to anybody."""
 
     def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None: ...
 
@@ -353,8 +356,13 @@ class Driver:
             if self.machine.tip != prev or time.monotonic() > deadline:
                 return
             made = await self.member.boundary(prev)
-        for part in made.parts:
-            self.parts.keep(part)
+        try:
+            for part in made.parts:
+                await asyncio.to_thread(self.parts.keep, part)
+        except SwarmError as error:
+            self._blame(self.notary.account, str(error))
+            self.member.refused()
+            return
         record = Contribution(
             self.run_id,
             call.record.epoch,
@@ -374,8 +382,9 @@ class Driver:
         content = ContributionContent(made.leaves, made.merges)
         try:
             signed = Signed(record, self.notary.account, self.notary.sign(record, wire.pack_content(content)), content)
-        except Equivocation as error:
+        except SwarmError as error:
             self._blame(self.notary.account, str(error))
+            self.member.refused()
             return
         key = self.notary.hash(record)
         self.member.signed(key)

@@ -1,8 +1,10 @@
 """Wire bytes of parts and averages, by the sha-256 that commits them. Whoever holds one can hand it on; nobody can change it."""
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 
 from swarm.averaging.records import Hash
@@ -11,12 +13,13 @@ from swarm.hashing import sha256
 
 
 class PartStore:
-    """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts).
+    """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts)
+    until `prune`.
 
     Thread-safe. `keep` raises `RetryError` where the disk is full; nothing half-written is left."""
 
-    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20, keep_files: int = 4096) -> None:
-        self._directory, self._limit, self._keep_files = directory, memory_bytes, keep_files
+    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20) -> None:
+        self._directory, self._limit = directory, memory_bytes
         self._lock = threading.Lock()
         self._parts: OrderedDict[Hash, bytes] = OrderedDict()
         self._size = 0
@@ -51,10 +54,15 @@ class PartStore:
                 raise RetryError(
                     f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
                 ) from None
-            files = sorted(self._directory.iterdir(), key=lambda p: p.stat().st_mtime)
-            for old in files[: max(0, len(files) - self._keep_files)]:
-                old.unlink(missing_ok=True)
         return digest
+
+    def prune(self, wanted: Collection[Hash], older_than: float) -> None:
+        """Delete what `keep` wrote before `older_than` (unix seconds), but for the `wanted` digests."""
+        names = {digest.hex() for digest in wanted}
+        for path in self._directory.iterdir():
+            with contextlib.suppress(OSError):
+                if path.name not in names and path.stat().st_mtime < older_than:
+                    path.unlink()
 
     def get(self, digest: Hash) -> bytes | None:
         with self._lock:
