@@ -28,7 +28,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     epoch = 0 if certificate is None else certificate.epoch
     root = bytes.fromhex(run.initial_root) if certificate is None else certificate.values["next_root"]
     assert isinstance(root, bytes)
-    store = BlockStore(directory.blocks, 1 << 62)
+    store = BlockStore(directory.blocks, 1 << 62, owned=False)
 
     def get(digest: bytes) -> bytes:
         data = store.get(digest)

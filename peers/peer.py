@@ -32,6 +32,7 @@ from peers.invite import Invite
 from peers.runs import RunDirectory, bind_run
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
+from swarm.averaging.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
@@ -66,6 +67,7 @@ class Peer:
         }
         self.loop: asyncio.AbstractEventLoop | None = None
         self.accounting: Accounting | None = None
+        self.archive: Archive | None = None
         self.driver: Driver | None = None
         self.trainer: Trainer | None = None
         self._evaluate: tuple[CausalLMTask, FlatModel] | None = None
@@ -75,6 +77,8 @@ class Peer:
     def emit(self, event: events.Event) -> None:
         """Called from any thread."""
         self.eventlog.write(event)
+        if self.archive is not None:
+            self.archive.on_event(event)
         if self.accounting is not None:
             self.accounting.on_event(event)
         if isinstance(event, events.UnitDone):
@@ -145,8 +149,18 @@ class Peer:
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
         self.accounting = Accounting(notary, ledger, run.witnesses, self._publish)
         model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
-        content = Content(store, model.layout, network.ask, network.donors, config.join_timeout_seconds)
-        parts = PartStore(directory.root / "contributions")
+        parts = PartStore(directory.contributions)
+        self.archive = archive = Archive(directory.archive, run, parts, notary.hash)
+        stack.callback(archive.close)
+        initial = frozenset([bytes.fromhex(run.initial_root)])
+        content = Content(
+            store,
+            model.layout,
+            network.ask,
+            network.donors,
+            config.join_timeout_seconds,
+            lambda: initial | archive.pinned_roots(),
+        )
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
         machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
@@ -159,6 +173,7 @@ class Peer:
                 directory.snapshot,
                 self.emit,
                 snapshot_seconds=config.snapshot_seconds,
+                archive=archive,
             )
         self.driver = driver = Driver(
             run, notary, machine, network, content, parts, self.trainer, self.emit, self.accounting.on_receipt, flags

@@ -140,7 +140,10 @@ class AuditConfig(_Part):
     """A contribution can be redone (`sparehive run replay`); who is drawn to do so comes later."""
 
     rate: float = Field(
-        0.05, ge=0, le=1, description="share of contributions drawn to be redone; reserved: takes effect when audits come"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of contributions drawn to be redone; reserved: takes effect when audits come",
     )
     hold_seconds: int = Field(
         3600,
@@ -151,7 +154,10 @@ class AuditConfig(_Part):
         8, ge=1, le=1024, description="every so many epochs an anchor is kept, so that those between can be rebuilt"
     )
     tolerance: float = Field(
-        0.2, gt=0, le=10, description="largest distance of an honest contribution when it is redone, times its inner steps"
+        0.2,
+        gt=0,
+        le=10,
+        description="largest distance of an honest contribution when it is redone, times its inner steps",
     )
 
 

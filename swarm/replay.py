@@ -81,7 +81,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Replay:
-    """distance: t of PROTOCOL §7. moments_distance: the same idea for the moments, ‖committed − redone‖ / ‖redone‖.
+    """distance: t of PROTOCOL §7 (without inner steps there is no progress: relative to e then).
+
+    moments_distance: the same for the moments, ‖committed − redone‖ / ‖redone‖.
     Both are to be at most `tolerance`; `fault` names a rule that the remainder breaks ("": none)."""
 
     distance: float
@@ -140,7 +142,7 @@ def replay_contribution(
     redone = {name: value.clone() for name, value in inner.moments().items()}
     inner.load_state_tensors(after.tensors, after.num_steps)
     return Replay(
-        _ratio(difference, _norm(done)),
+        _ratio(difference, _norm(done if steps else wanted)),
         max((_ratio(_norm(v - redone[n]), _norm(redone[n])) for n, v in inner.moments().items()), default=0.0),
         config.audit.tolerance / max(1, steps),
         steps,
@@ -160,7 +162,9 @@ def _decoded(config: RunConfig, work: SignedWork, num_values: int) -> torch.Tens
     if len(slices) != len(content.parts):
         raise PeerFault(f"parts: {len(content.parts)} committed, the model has {len(slices)}")
     if len(work.wires) != len(slices):
-        raise InputError("wire bytes", f"{len(work.wires)} parts", f"the contribution has {len(slices)}; fetch them all")
+        raise InputError(
+            "wire bytes", f"{len(work.wires)} parts", f"the contribution has {len(slices)}; fetch them all"
+        )
     return torch.cat(
         [
             check_part(leaf, wire, where.stop - where.start, config.codec.contribution)
@@ -231,9 +235,7 @@ def _check_residual(name: str, state: CommittedState, like: torch.Tensor) -> Non
         raise PeerFault(f"{name}: the residual is not of this run's model")
 
 
-def _merge(
-    member: MemberState, merge: Merge, certified: Callable[[Hash], CertifiedState], live: torch.Tensor
-) -> None:
+def _merge(member: MemberState, merge: Merge, certified: Callable[[Hash], CertifiedState], live: torch.Tensor) -> None:
     """Apply one entry of the list; `PeerFault` where it does not follow from the lineage."""
     if merge.inner_step != member.inner_step or merge.kind not in ("certificate", "void"):
         raise PeerFault(f"merges: {merge.kind} at inner step {merge.inner_step} is out of order")

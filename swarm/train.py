@@ -37,9 +37,7 @@ def inner_step(
     """One inner step of `account` where `member` stands; the loss (scalar). Whoever redoes a contribution calls the same."""
     loss = task.step(model, account, member.beacon, member.next_unit, member.unit_step)
     settings = config.inner
-    inner.step(
-        model.grad_flat, learning_rate(member.clock(), settings.lr, settings.warmup_units, settings.total_units)
-    )
+    inner.step(model.grad_flat, learning_rate(member.clock(), settings.lr, settings.warmup_units, settings.total_units))
     member.inner_step_done(settings.steps_per_unit)
     return loss
 
@@ -92,9 +90,7 @@ class Trainer:
         units would be contributed twice. The peer begins anew then (PROTOCOL §4, state lost)."""
         self.first_unit = first_unit
         member = MemberState.load(self.snapshot, self.model.flat, self.inner)
-        if member is not None and (
-            member.unsigned or member.next_unit - member.units < first_unit
-        ):
+        if member is not None and (member.unsigned or member.next_unit - member.units < first_unit):
             log.warning("%s is older than the last contribution: beginning anew", self.snapshot)
             member = None
         self.member = member

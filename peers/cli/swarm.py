@@ -1,4 +1,4 @@
-"""Commands that train: run new, run check, run baseline, seed, join, export, demo."""
+"""Commands that train: run new, run check, run baseline, run replay, seed, join, export, demo."""
 
 import json
 import os
@@ -243,6 +243,40 @@ def run_baseline(run_directory: Path, units: int, threads: int, as_json: bool) -
     )
 
 
+@click.command("replay")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("sparehive-peer"),
+    show_default=True,
+    help="A peer's directory.",
+)
+@click.option("--epoch", type=click.IntRange(1), help="Whose contribution to redo (default: the newest that is kept).")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) -> None:
+    """Redo a contribution that a peer has kept, as an auditor would, and print how far it is from the signed one.
+
+    Exit status 1 where the distance is beyond the run's tolerance."""
+    import torch
+
+    from peers.replaying import replay_peer
+
+    torch.set_num_threads(threads)
+    result = replay_peer(PeerDirectory(directory), epoch)
+    word = "within" if result["passed"] else "NOT within"
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"epoch {result['epoch']}: {result['inner_steps']} inner steps redone in {result['seconds']} s; distance "
+        f"{result['distance']:.2e}, {word} the tolerance of {result['tolerance']:.2e}"
+        + (f"; {result['fault']}" if result["fault"] else "")
+    )
+    if not result["passed"]:
+        sys.exit(1)
+
+
 @click.command("demo")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
 @click.option(
@@ -258,4 +292,4 @@ def demo(directory: Path, data: Path | None, epochs: int) -> None:
 
 
 commands: list[click.Command] = [join, seed, export, demo]
-run_commands: list[click.Command] = [run_new, run_check, run_baseline]
+run_commands: list[click.Command] = [run_new, run_check, run_baseline, run_replay]

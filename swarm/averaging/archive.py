@@ -49,8 +49,6 @@ class Archive:
         self._directory, self._config, self._parts, self._hash = directory, config, parts, hash_record
         for name in ("states", "contributions", "averages", "anchors"):
             (directory / name).mkdir(parents=True, exist_ok=True)
-            for left in (directory / name).glob("*.part"):
-                left.unlink(missing_ok=True)
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
         self._pinned = {path.name: path.read_bytes() for path in self._listed("anchors")}
@@ -129,14 +127,15 @@ class Archive:
         for path in gone:
             path.unlink(missing_ok=True)
         kept = contributions[len(gone) :]
-        digests, states = set(), set()
+        digests: set[Hash] = set()
+        states: set[str] = set()
         for path in kept:
             with contextlib.suppress(OSError, PeerFault):
                 record, content = self._unpack(path.read_bytes())
                 digests.update(leaf.digest for leaf in content.parts)
                 states.update((record.state_after.hex(), record.state_before.hex()))
         self._parts.prune(digests, older_than)
-        for path in self._listed("states"):
+        for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
             if path.stem not in states and path.stat().st_mtime < older_than:
                 path.unlink(missing_ok=True)
         needed = [_epoch_of(p.name) - 1 for p in kept[:1]]
@@ -182,7 +181,9 @@ class Archive:
             raise PeerFault("contribution: another record was kept")
         return signed.record, signed.content
 
-    def averages(self, certificate_id: Hash, epoch: int, digests: tuple[Hash, ...], num_values: int) -> list[bytes] | None:
+    def averages(
+        self, certificate_id: Hash, epoch: int, digests: tuple[Hash, ...], num_values: int
+    ) -> list[bytes] | None:
         """A round's averages by part, each with the digest in the certificate's body; None if they are not here."""
         try:
             data = (self._directory / "averages" / _name(epoch, certificate_id)).read_bytes()
@@ -227,7 +228,9 @@ def rebuild_anchor(
             continue
         wires = averages(identity, certificate, body)
         if wires is None:
-            raise InputError("averages", f"epoch {certificate.epoch}", "are not here any more; ask another peer for them")
+            raise InputError(
+                "averages", f"epoch {certificate.epoch}", "are not here any more; ask another peer for them"
+            )
         anchor = next_anchor(config, anchor, wires, certificate.units)
         if anchor_root(anchor) != certificate.next_root:
             raise PeerFault(f"epoch {certificate.epoch}: the averages do not lead to the certified root")

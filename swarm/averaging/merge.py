@@ -267,5 +267,5 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(name.encode() + b"\0")
-        digest.update(memoryview(value.view(torch.uint8).numpy()))
+        digest.update(value.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Anchors and data of a run as content: from the own store, else from peers, checked block by block."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import Link, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
 from swarm.errors import PeerFault, RetryError
 
@@ -26,9 +27,13 @@ class Content:
         ask: Ask,
         donors: Callable[[], Sequence[Account]],
         timeout_seconds: float,
+        pinned: Callable[[], frozenset[Hash]] = frozenset,
     ) -> None:
+        """`pinned()`: roots whose blocks must stay (the initial anchor, what audits need); asked whenever one is to go."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
-        self._saved: list[set[Hash]] = []
+        self._pinned = pinned
+        self._index = store.directory.with_name("anchors.json")
+        self._saved: list[Hash] = self._read_index()
 
     def _get(self, digest: Hash) -> bytes:
         data = self.store.get(digest)
@@ -45,25 +50,54 @@ class Content:
         return await asyncio.to_thread(read_anchor, root, self._get, self.layout)
 
     async def save(self, anchor: Anchor) -> None:
-        """For joiners; the oldest beyond `KEEP_ANCHORS` goes."""
+        """For joiners; the oldest beyond `KEEP_ANCHORS` goes unless it is pinned."""
+        await asyncio.to_thread(self._save, anchor)
 
-        def work() -> set[Hash]:
-            return {self.store.put(block.data) for block in anchor_blocks(anchor)}
-
-        self._saved.append(await asyncio.to_thread(work))
-        while len(self._saved) > KEEP_ANCHORS:
-            old = self._saved.pop(0)
-            for digest in old - set().union(*self._saved):
+    def _save(self, anchor: Anchor) -> None:
+        root = b""
+        for block in anchor_blocks(anchor):
+            root = self.store.put(block.data)
+        if root in self._saved:
+            self._saved.remove(root)
+        self._saved.append(root)
+        pinned = self._pinned()
+        for old in [r for r in self._saved[:-KEEP_ANCHORS] if r not in pinned]:
+            self._saved.remove(old)
+            kept = [*self._saved, *pinned]
+            for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
                 self.store.delete(digest)
+        part = self._index.with_suffix(".part")
+        part.write_text(json.dumps([r.hex() for r in self._saved]))
+        part.replace(self._index)
+
+    def _read_index(self) -> list[Hash]:
+        """Anchors of an earlier process: they would never go otherwise."""
+        try:
+            return [bytes.fromhex(root) for root in json.loads(self._index.read_text())]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _graph(self, root: Hash) -> set[Hash]:
+        """Digests of all blocks below a root that are here."""
+        found, todo = set(), [(root, DAG_PB)]
+        while todo:
+            digest, codec = todo.pop()
+            if digest not in found and self.store.has(digest):
+                found.add(digest)
+                data = self.store.get(digest) if codec == DAG_PB else None
+                if data is not None:
+                    todo += [(link.digest, link.codec) for link in decode_node(data).links]
+        return found
 
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
         """Write the run's files into `directory` unless they are there; each was checked against the run's data root."""
-        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in data.files):
+        files = data.content()
+        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in files):
             return
         root = bytes.fromhex(data.root)
-        await self._bring(root, 2 * sum(f.size for f in data.files) + (1 << 20))
+        await self._bring(root, 2 * sum(f.size for f in files) + (1 << 20))
         links = {link.name: link for link in decode_node(self._get(root)).links}
-        for file in data.files:
+        for file in files:
             if file.name not in links:
                 raise PeerFault(f"data: {file.name} is not in the run's data directory")
             path = directory / file.name

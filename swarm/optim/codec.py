@@ -1,7 +1,8 @@
 """Wire codecs: blocks of 256 values, one fp16 scale per block, symmetric integer codes (PROTOCOL §3.5, notes on learning §4).
 
-Wire bytes of a part of n values: ⌈n/256⌉ scales (fp16, little-endian, rounded up: no value lies beyond the largest code,
-so what the codec leaves over is at most half a step), then the codes, `bits` each, low bits first, padded to whole blocks. int2 has the codes −1, 0, 1. Every operation is elementwise, so all peers decode the same bits.
+Wire bytes of a part of n values: ⌈n/256⌉ scales (fp16, little-endian), then the codes, `bits` each, low bits first, padded
+to whole blocks. int2 has the codes −1, 0, 1. Scales are rounded up: no value lies beyond the largest code, so what the codec
+leaves over is at most half a step. Every operation is elementwise, so all peers decode the same bits.
 float32 is the values themselves, little-endian: for exact comparisons, and where the line does not matter.
 """
 

@@ -45,9 +45,7 @@ class InnerOptimizer:
         options: dict[str, Any] = {"lr": 0.0, "weight_decay": c.weight_decay}
         self.num_steps = 0
         if c.optimizer == "adamw":
-            self._optimizer = torch.optim.AdamW(
-                [self._parameter], fused=True, betas=tuple(c.betas), eps=EPSILON, **options
-            )
+            self._optimizer = torch.optim.AdamW([self._parameter], fused=True, betas=c.betas, eps=EPSILON, **options)
             zeros = torch.zeros_like(self._parameter.detach())
             self._optimizer.state[self._parameter] = {
                 "step": torch.tensor(0.0),
@@ -156,5 +154,5 @@ class CommittedState:
         for name, value in [*sorted(self.tensors.items()), ("residual", self.residual)]:
             raw = value.detach().contiguous().view(torch.uint8).numpy()
             digest.update(name.encode() + b"\0" + raw.nbytes.to_bytes(8, "big"))
-            digest.update(memoryview(raw))
+            digest.update(raw.data)
         return digest.digest()
