@@ -188,6 +188,13 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     help="Reward of a unit, in the token's base unit.",
 )
 @click.option(
+    "--tokenizer",
+    default="bytes",
+    show_default=True,
+    metavar="bytes|bpe:N",
+    help="A byte is a token, or train a byte-level BPE of N tokens on the data.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -201,13 +208,14 @@ def run_new(
     data: Path | None,
     preset: str,
     unit_price: int,
+    tokenizer: str,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
     from peers.runs import create_run
 
-    result = create_run(run_directory, name, data, preset, unit_price, settings)
+    result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer)
     click.echo(
         json.dumps(result)
         if as_json
@@ -217,12 +225,19 @@ def run_new(
 
 @click.command("check")
 @click.argument("run_toml", type=click.Path(path_type=Path))
+@click.option(
+    "--epoch-seconds",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="How long an epoch takes: decides the disk that audits need.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run_check(run_toml: Path, as_json: bool) -> None:
-    """Check RUN_TOML and print what it asks of a peer."""
+def run_check(run_toml: Path, epoch_seconds: float, as_json: bool) -> None:
+    """Check RUN_TOML and print what it asks of a peer: memory, bytes per round, disk for audits."""
     from peers.runs import check_run
 
-    result = check_run(run_toml)
+    result = check_run(run_toml, epoch_seconds)
     click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 
