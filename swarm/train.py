@@ -218,6 +218,8 @@ class Trainer:
                         member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun
                     )
                 )
+        while self._queue:  # a signature or a certificate that came while stopping must be in the snapshot
+            self._queue.popleft()()
         self._save()
 
     def _step(self, member: MemberState) -> torch.Tensor:

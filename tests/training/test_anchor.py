@@ -34,8 +34,7 @@ def stored(value: Anchor) -> dict[bytes, bytes]:
 
 def test_two_processes_give_the_same_state_the_same_root() -> None:
     program = (
-        "import torch; from tests.training.test_anchor import anchor, anchor_root\n"
-        "print(anchor_root(anchor()).hex())"
+        "import torch; from tests.training.test_anchor import anchor, anchor_root\nprint(anchor_root(anchor()).hex())"
     )
     roots = {
         subprocess.run(

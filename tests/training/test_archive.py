@@ -111,7 +111,7 @@ class Keeper:
         return Evidence(work(key), after, previous, self.archive.state(record.state_before), certified)
 
 
-@pytest.fixture()
+@pytest.fixture
 def keeper(tmp_path: Path) -> Keeper:
     config = make_config(tmp_path / "data", audit={"anchor_every_epochs": EVERY})
     _, (learner, _) = make_learners(config, tmp_path / "data")

@@ -96,7 +96,9 @@ ACTIONS: dict[str, Callable[[Follower], None]] = {
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from([*ACTIONS, "step", "step", "boundary"]), max_size=40), st.sampled_from(["int8", "int2"]))
+@given(
+    st.lists(st.sampled_from([*ACTIONS, "step", "step", "boundary"]), max_size=40), st.sampled_from(["int8", "int2"])
+)
 def test_nothing_is_lost_or_applied_twice_in_any_order(actions: list[str], codec: str) -> None:
     follower = Follower(codec)
     for action in actions:
