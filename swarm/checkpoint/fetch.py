@@ -28,8 +28,8 @@ async def fetch_graph(
     """Until every block below `root` lies in `store`.
 
     `ask(donor, digests)` gives blocks by digest, or raises; `donors()` names who may have them now. A donor that fails is
-    asked last from then on, one that sends other bytes than asked for not at all. Resumable: blocks in the store are not asked for. `RetryError` after `seconds` or
-    without donors, `PeerFault` where the graph is not one of ours."""
+    asked last from then on, one that sends other bytes than asked for not at all. Resumable: blocks in the store are not
+    asked for. `RetryError` after `seconds` or without donors, `PeerFault` where the graph is not one of ours."""
     deadline = time.monotonic() + seconds
     failures: dict[bytes, int] = {}
     liars: set[bytes] = set()

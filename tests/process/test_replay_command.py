@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def wait_for(what: str, holds: Any, seconds: float = 240.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of five epochs in directories a and b."""
     cwd = tmp_path_factory.mktemp("swarm")
     (cwd / "text.txt").write_text(TEXT)
@@ -66,7 +65,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 process.send_signal(signal.SIGTERM)
         for process in started:
             process.wait(60)
-    yield cwd
+    return cwd
 
 
 @pytest.mark.timeout(900)

@@ -1,5 +1,6 @@
 """Wire codecs: error bounds, error feedback, and bytes that no honest encoder makes."""
 
+import contextlib
 import struct
 from dataclasses import replace
 
@@ -136,10 +137,8 @@ def test_exact_values_that_are_not_finite_are_refused(bad: float) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=600), st.integers(1, 700), st.sampled_from(sorted(BITS)))
 def test_any_bytes_are_decoded_or_refused(wire: bytes, n: int, codec: str) -> None:
-    try:
+    with contextlib.suppress(PeerFault):
         assert decode(wire, n, codec).shape == (n,)
-    except PeerFault:
-        pass
 
 
 def test_an_unknown_codec_and_odd_parts_are_named() -> None:

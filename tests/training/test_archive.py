@@ -94,7 +94,7 @@ class Keeper:
 
     def evidence(self, key: Hash) -> Evidence:
         kept = self.archive.contributions()
-        record, content = kept[key]
+        record, _ = kept[key]
 
         def work(key: Hash) -> SignedWork:
             record, content = kept[key]
@@ -113,7 +113,7 @@ class Keeper:
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> Keeper:
-    config = make_config(tmp_path / "data", audit={"anchor_every_epochs": EVERY})
+    config = make_config(tmp_path / "data", audit={"anchor_every_epochs": EVERY}, codec={"average": "int4"})
     _, (learner, _) = make_learners(config, tmp_path / "data")
     return Keeper(tmp_path, learner)
 

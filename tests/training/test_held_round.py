@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
+from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import anchor_blocks
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
@@ -132,8 +134,6 @@ def replays(config: RunConfig, path: Path, peer: Peer) -> list[float]:
     """Distances of all contributions that the peer has kept, redone from its archive."""
     states = {ZERO_HASH: CertifiedState.initial(initial_anchor())}
     anchor = initial_anchor()
-    from swarm.averaging.states import next_anchor
-
     for event in peer.events:
         if isinstance(event, events.Certified):
             wires = [peer.parts.get(digest) for digest in event.body.averages]
@@ -177,7 +177,7 @@ def test_inner_steps_go_on_while_a_round_is_held_for_three_seconds(tmp_path: Pat
         for number in (1, 2, 3):
             (tmp_path / str(number)).mkdir()
             peers.append(Peer(hub, tmp_path / str(number), config, number, account_of(1), trains=number > 1))
-        seed, a, b = peers
+        _, a, b = peers
         assert a.trainer is not None and b.trainer is not None
         trainers = (a.trainer, b.trainer)
         released, held_since = asyncio.Event(), [0.0]
@@ -203,7 +203,7 @@ def test_inner_steps_go_on_while_a_round_is_held_for_three_seconds(tmp_path: Pat
                 await asyncio.sleep(HOLD_SECONDS / 6)
             # in every sixth of the hold, both trainers made steps; none certified anything
             assert len(counted) >= 4
-            assert all(x[i] < y[i] for x, y in zip(counted, counted[1:], strict=False) for i in (0, 1))
+            assert all(x[i] < y[i] for x, y in pairwise(counted) for i in (0, 1))
             assert len(a.certified()) <= rounds + 1
             hub.hold = None
             released.set()

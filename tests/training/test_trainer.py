@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,16 @@ from tests.training.swarmlet import hash_record, initial_anchor, make_config, ne
 START = b"\1" * 32
 
 
+STARTED: list[Trainer] = []
+
+
+@pytest.fixture(autouse=True)
+def stopped() -> Iterator[None]:
+    yield
+    while STARTED:
+        STARTED.pop().stop(30.0)
+
+
 class Bench:
     def __init__(self, path: Path, archive: bool = False) -> None:
         self.config = make_config(path / "data", rounds={"max_units_per_contribution": 65535})
@@ -35,6 +45,7 @@ class Bench:
         self.trainer.resume(first_unit)
         self.trainer.reset(START, 0, initial_anchor())
         self.trainer.start()
+        STARTED.append(self.trainer)
         return self.trainer
 
     def until(self, what: str, holds: Callable[[], bool]) -> None:
