@@ -55,6 +55,16 @@ class PeerDirectory:
         return self.root / "state.snapshot"
 
     @property
+    def contributions(self) -> Path:
+        """Wire bytes of own contributions, by digest."""
+        return self.root / "contributions"
+
+    @property
+    def archive(self) -> Path:
+        """What is kept so that own contributions can be redone."""
+        return self.root / "audit"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 

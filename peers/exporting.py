@@ -1,6 +1,7 @@
 """`sparehive export`: the newest certified model as a folder that transformers opens."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,28 @@ from peers.errors import ConfigError, StartError
 from peers.invite import Invite
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import decode_node, read_file
+from swarm.config import BpeTokenizer, RunConfig
+from swarm.data.tokenizer import open_tokenizer, parse_tokenizer
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
+
+
+def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[bytes], bytes], out: Path) -> None:
+    """What AutoTokenizer opens: of a run on bytes too (token n is byte n)."""
+    from transformers import PreTrainedTokenizerFast
+
+    agreed = run.data.tokenizer
+    if isinstance(agreed, BpeTokenizer) and not (directory.data / agreed.file.name).is_file():
+        links = {link.name: link for link in decode_node(get(bytes.fromhex(run.data.root))).links}
+        if agreed.file.name not in links:
+            raise StartError(f"{agreed.file.name} is not in the run's data; ask the organiser for a new run")
+        tokenizer = parse_tokenizer(read_file(links[agreed.file.name], get, agreed.file.size))
+    else:
+        tokenizer = open_tokenizer(run.data, directory.data)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=run.data.context, clean_up_tokenization_spaces=False
+    ).save_pretrained(out)
 
 
 def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
@@ -28,7 +49,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     epoch = 0 if certificate is None else certificate.epoch
     root = bytes.fromhex(run.initial_root) if certificate is None else certificate.values["next_root"]
     assert isinstance(root, bytes)
-    store = BlockStore(directory.blocks, 1 << 62)
+    store = BlockStore(directory.blocks, 1 << 62, owned=False)
 
     def get(digest: bytes) -> bytes:
         data = store.get(digest)
@@ -47,6 +68,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     shutil.rmtree(part, ignore_errors=True)
     try:
         model.module.save_pretrained(part)  # type: ignore[operator]
+        _save_tokenizer(run, directory, get, part)
         if out.exists():
             out.rmdir()
         part.rename(out)

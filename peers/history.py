@@ -23,10 +23,10 @@ def _fp64(bits: bytes) -> float:
     return value
 
 
-def certificate_messages(certificate: SignedCertificate) -> list[bytes]:
-    """One message per signature that the ledger holds."""
-    body = parse_body(certificate.body)
-    content = RoundBody(
+def round_body(data: bytes) -> RoundBody:
+    """A body as the ledger keeps it."""
+    body = parse_body(data)
+    return RoundBody(
         tuple(ContributorLeaf(x.peer, x.contribution, x.units, x.flags) for x in body.contributors),
         tuple(body.reducers),
         tuple(body.averages),
@@ -34,6 +34,11 @@ def certificate_messages(certificate: SignedCertificate) -> list[bytes]:
         _fp64(body.median_norm),
         tuple(body.electorate),
     )
+
+
+def certificate_messages(certificate: SignedCertificate) -> list[bytes]:
+    """One message per signature that the ledger holds."""
+    content = round_body(certificate.body)
     return [
         pack(Signed(RoundCertificate(**{**certificate.values, "attempt": attempt}), signer, signature, content))  # type: ignore[arg-type]
         for attempt, signatures in sorted(certificate.signatures.items())

@@ -34,11 +34,12 @@ from peers.invite import Invite
 from peers.runs import RunDirectory, bind_run
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
+from swarm.averaging.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Hash, Signed
+from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
 from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
@@ -78,6 +79,7 @@ class Peer:
         }
         self.loop: asyncio.AbstractEventLoop | None = None
         self.accounting: Accounting | None = None
+        self.archive: Archive | None = None
         self.driver: Driver | None = None
         self.trainer: Trainer | None = None
         self._evaluate: tuple[CausalLMTask, FlatModel] | None = None
@@ -87,6 +89,8 @@ class Peer:
     def emit(self, event: events.Event) -> None:
         """Called from any thread."""
         self.eventlog.write(event)
+        if self.archive is not None:
+            self.archive.on_event(event)
         if self.accounting is not None:
             self.accounting.on_event(event)
         if isinstance(event, events.UnitDone):
@@ -160,19 +164,23 @@ class Peer:
         invite = Invite.decode(directory.invite.read_text())
         run, domain = invite.config, invite.binding.domain()
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
-        pinned = await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store) if seeding else set()
+        if seeding:
+            await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store)
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = self.identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
         model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
+        parts = PartStore(directory.contributions)
+        self.archive = archive = Archive(directory.archive, run, parts, notary.hash)
+        stack.callback(archive.close)
+        initial = frozenset([bytes.fromhex(run.initial_root)])
         content = Content(
             store,
             model.layout,
             network.ask,
             network.donors,
             config.join_timeout_seconds,
-            directory.root / "anchors.json",
-            pinned,
+            lambda: initial | archive.pinned_roots(),
         )
         data_root, data_bytes = bytes.fromhex(run.data.root), sum(file.size for file in run.data.files)
         anchor_bytes = 8 * model.layout.num_values()
@@ -181,7 +189,6 @@ class Peer:
             if root == data_root
             else self._on_fetch("the anchor", received, anchor_bytes)
         )
-        parts = PartStore(directory.root / "contributions")
         reception = Reception(run, model.layout.num_values(), parts, notary.hash)
         flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
@@ -197,6 +204,7 @@ class Peer:
                 self.emit,
                 snapshot_seconds=config.snapshot_seconds,
                 step_pause_seconds=config.step_pause_seconds,
+                archive=archive,
             )
         self.driver = driver = Driver(
             run,
@@ -329,9 +337,10 @@ class Peer:
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
 
 
-def _copy_blocks(run: RunDirectory, store: BlockStore) -> set[Hash]:
+def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:
     """Data and initial anchor of the run; a seed hands them out for as long as it lives."""
-    return {store.put(path.read_bytes()) for path in run.blocks.iterdir()}
+    for path in run.blocks.iterdir():
+        store.put(path.read_bytes())
 
 
 def _say_why(error: BaseException, has_been_ready: bool) -> int:

@@ -1,5 +1,6 @@
 """A run's directory on the organiser's machine: run.toml, data, the initial anchor's blocks, the organiser's key."""
 
+import copy
 import hashlib
 import tomllib
 from collections.abc import Sequence
@@ -97,6 +98,33 @@ def _read_data(data: Path | None) -> list[tuple[str, bytes]]:
     return files
 
 
+def _train_tokenizer(wanted: str, files: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
+    """The config's `data.tokenizer` with the file's bytes under "data"; None for bytes."""
+    from swarm.data.tokenizer import TOKENIZER_FILE, encode_text, parse_tokenizer, tokens_sha256, train_bpe
+
+    kind, _, size = wanted.partition(":")
+    if wanted == "bytes":
+        return None
+    if kind != "bpe" or not size.isdigit() or not 257 <= int(size) <= 65536:
+        raise ConfigError("--tokenizer", wanted, "give bytes, or bpe:N with N tokens from 257 to 65536")
+    if any(name == TOKENIZER_FILE for name, _ in files):
+        raise ConfigError("--data", TOKENIZER_FILE, "is the tokenizer's own name; rename the file")
+    data = train_bpe([text for _, text in files], int(size))
+    tokenizer = parse_tokenizer(data)
+    vocabulary = tokenizer.get_vocab_size()
+    if vocabulary < 257:
+        raise ConfigError("--tokenizer", wanted, "the text is too short to train one; add text or take bytes")
+    tokens = encode_text(tokenizer, b"".join(text for _, text in files))
+    file = {"name": TOKENIZER_FILE, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {
+        "kind": "bpe",
+        "vocabulary": vocabulary,
+        "file": file,
+        "tokens_sha256": tokens_sha256(tokens),
+        "data": data,
+    }
+
+
 def _apply(values: dict[str, Any], settings: Sequence[str]) -> None:
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -114,9 +142,15 @@ def _apply(values: dict[str, Any], settings: Sequence[str]) -> None:
 
 
 def create_run(
-    root: Path, name: str, data: Path | None, preset: str, unit_price: int, settings: Sequence[str]
+    root: Path,
+    name: str,
+    data: Path | None,
+    preset: str,
+    unit_price: int,
+    settings: Sequence[str],
+    tokenizer: str = "bytes",
 ) -> dict[str, Any]:
-    """Make the directory; refuses one that holds a run already."""
+    """Make the directory; refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens."""
     import torch
 
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
@@ -128,15 +162,20 @@ def create_run(
     if run.toml.exists():
         raise ConfigError("RUN_DIRECTORY", str(root), "holds a run already; choose another directory")
     files = _read_data(data)
+    trained = _train_tokenizer(tokenizer, files)
     run.data.mkdir(parents=True, exist_ok=True)
     store = BlockStore(run.blocks, 1 << 40)
-    data_root = put_data(store, files)
-    for file_name, text in files:
-        (run.data / file_name).write_bytes(text)
+    everything = files + ([] if trained is None else [(trained["file"]["name"], trained.pop("data"))])
+    data_root = put_data(store, everything)
+    for file_name, content in everything:
+        (run.data / file_name).write_bytes(content)
     listed = [{"name": n, "size": len(t), "sha256": hashlib.sha256(t).hexdigest()} for n, t in files]
-    values: dict[str, Any] = {key: dict(value) for key, value in PRESETS[preset].items()}
+    values: dict[str, Any] = copy.deepcopy(PRESETS[preset])
     values["name"], values["unit_price_amount"], values["initial_root"] = name, str(unit_price), "0" * 64
     values["data"] = {**values.get("data", {}), "root": data_root.hex(), "files": listed}
+    if trained is not None:
+        values["data"]["tokenizer"] = trained
+        values["model"]["fields"]["vocab_size"] = trained["vocabulary"]
     _apply(values, settings)
     draft = RunConfig.parse(values)
     model = FlatModel(build_model(draft.model, draft.data.context, seed=int.from_bytes(data_root[:4], "big")))
@@ -158,14 +197,18 @@ def create_run(
     }
 
 
-def check_run(path: Path) -> dict[str, Any]:
-    """What a run asks of a peer."""
+def check_run(path: Path, epoch_seconds: float = 60.0) -> dict[str, Any]:
+    """What a run asks of a peer; disk for audits with epochs of `epoch_seconds`."""
     from swarm.models import FlatModel, build_model
     from swarm.optim.codec import wire_bytes
 
     config = load_run(path)
     values = FlatModel(build_model(config.model, config.data.context)).layout.num_values()
     sent, got = wire_bytes(values, config.codec.contribution), wire_bytes(values, config.codec.average)
+    moments = {"adamw": 4 * values, "adamw8bit": 2 * values + values // 32, "sgd": 0}[config.inner.optimizer]
+    anchors = 8 * values / config.audit.anchor_every_epochs
+    per_epoch = int(sent + got + moments + 2 * values + anchors)
+    epochs = config.audit.hold_seconds / epoch_seconds + config.audit.anchor_every_epochs
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": values,
@@ -175,6 +218,9 @@ def check_run(path: Path) -> dict[str, Any]:
         "seconds_to_send_at_20_mbit": round(sent * 8 / 20e6, 2),
         "inner_steps_per_unit": config.inner.steps_per_unit,
         "units_per_epoch": config.rounds.units_per_epoch,
+        "audit_bytes_per_epoch": per_epoch,
+        "audit_hold_gigabytes": round(per_epoch * epochs / 1e9, 3),
+        "audit_hold_assumes_epoch_seconds": epoch_seconds,
     }
 
 

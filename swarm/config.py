@@ -5,10 +5,10 @@ Changing any value makes another run. Canonical JSON (RFC 8785) of all fields �
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
@@ -35,6 +35,32 @@ class DataFile(_Part):
     size: int = Field(ge=1, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        if any(set(piece) == {"."} for piece in name.split("/")):
+            raise ValueError("a file's name must not lead out of the data directory")
+        return name
+
+
+class ByteTokenizer(_Part):
+    """A token is a byte."""
+
+    kind: Literal["bytes"] = "bytes"
+    vocabulary: Literal[256] = 256
+
+
+class BpeTokenizer(_Part):
+    """Byte-level BPE, trained by whoever made the run; its file lies in the data directory beside the text."""
+
+    kind: Literal["bpe"]
+    vocabulary: int = Field(ge=257, le=65536, description="number of tokens")
+    file: DataFile
+    tokens_sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="of the whole text's tokens as little-endian uint16: all peers must cut the text alike",
+    )
+
 
 class DataConfig(_Part):
     root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
@@ -45,10 +71,22 @@ class DataConfig(_Part):
     held_out_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on"
     )
+    tokenizer: Annotated[Union[ByteTokenizer, BpeTokenizer], Field(discriminator="kind")] = ByteTokenizer()
+
+    def content(self) -> tuple[DataFile, ...]:
+        """All files of the data directory: the text, and the tokenizer where it was trained."""
+        return (*self.files, self.tokenizer.file) if isinstance(self.tokenizer, BpeTokenizer) else self.files
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "DataConfig":
+        names = [file.name for file in self.content()]
+        if len(set(names)) != len(names):
+            raise ValueError("a file's name appears twice")
+        return self
 
 
 class InnerConfig(_Part):
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "sgd"] = "adamw"
     lr: float = Field(3e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.1, ge=0)
@@ -68,9 +106,15 @@ class OuterConfig(_Part):
 
 
 class CodecConfig(_Part):
-    contribution: Literal["int8", "int4", "int2"] = "int4"
-    average: Literal["int8", "int4"] = "int8"
-    part_values: int = Field(262_144, ge=256, multiple_of=256, description="parameters per part")
+    contribution: Literal["int8", "int4", "int2", "float32"] = "int4"
+    average: Literal["int8", "int4", "float32"] = "int8"
+    part_values: int = Field(262_144, ge=256, le=1 << 20, multiple_of=256, description="parameters per part")
+
+    @model_validator(mode="after")
+    def _fits_a_frame(self) -> "CodecConfig":
+        if "float32" in (self.contribution, self.average) and self.part_values > 1 << 19:
+            raise ValueError("codec.part_values must be at most 524288 with float32: a part travels in one frame")
+        return self
 
 
 class RoundsConfig(_Part):
@@ -84,6 +128,37 @@ class RoundsConfig(_Part):
     max_attempts: int = Field(4, ge=2, le=64, description="then the epoch is void")
     max_reducers: int = Field(16, ge=1, le=64)
     min_seated: int = Field(2, ge=1, le=64, description="ready peers that the founders wait for")
+    recheck_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="of the parts, redone by a second drawn reducer; reserved: takes effect when rechecks come",
+    )
+
+
+class AuditConfig(_Part):
+    """A contribution can be redone (`sparehive run replay`); who is drawn to do so comes later."""
+
+    rate: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of contributions drawn to be redone; reserved: takes effect when audits come",
+    )
+    hold_seconds: int = Field(
+        3600,
+        ge=600,
+        description="how long a peer keeps what an auditor needs: own wire bytes, moments and residuals, averages, anchors",
+    )
+    anchor_every_epochs: int = Field(
+        8, ge=1, le=1024, description="every so many epochs an anchor is kept, so that those between can be rebuilt"
+    )
+    tolerance: float = Field(
+        0.2,
+        gt=0,
+        le=10,
+        description="largest distance of an honest contribution when it is redone, times its inner steps",
+    )
 
 
 class RunConfig(_Part):
@@ -93,13 +168,13 @@ class RunConfig(_Part):
     name: str = Field(min_length=1, max_length=64)
     task: Literal["causal_lm"] = "causal_lm"
     model: ModelConfig = ModelConfig()
-    tokenizer: Literal["bytes"] = "bytes"
     data: DataConfig
     initial_root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the initial anchor")
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     codec: CodecConfig = CodecConfig()
     rounds: RoundsConfig = RoundsConfig()
+    audit: AuditConfig = AuditConfig()
     witnesses: int = Field(1, ge=1, le=16, description="k: co-signers of a receipt")
     unit_price_amount: str = Field(
         "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"
@@ -112,8 +187,14 @@ class RunConfig(_Part):
             raise ValueError(
                 "inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005; take more steps or a smaller beta"
             )
-        if self.inner.lr * self.outer.lr <= 0 or self.inner.warmup_units >= self.inner.total_units:
+        if self.inner.warmup_units >= self.inner.total_units:
             raise ValueError("inner.warmup_units must be below inner.total_units")
+        vocabulary = self.model.fields.get("vocab_size", ByteTokenizer().vocabulary)
+        if not isinstance(vocabulary, int) or vocabulary < self.data.tokenizer.vocabulary:
+            raise ValueError(
+                f"model.fields.vocab_size must be a whole number of at least {self.data.tokenizer.vocabulary}, "
+                "the size of data.tokenizer"
+            )
         return self
 
     @property

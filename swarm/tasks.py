@@ -1,4 +1,4 @@
-"""What is trained: the Task protocol and causal language modelling on bytes."""
+"""What is trained: the Task protocol and causal language modelling."""
 
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +8,7 @@ import torch
 from swarm.averaging.records import Account, Hash
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
+from swarm.data.tokenizer import open_tokenizer
 from swarm.models.flat import FlatModel
 
 
@@ -22,10 +23,10 @@ class Task(Protocol):
 
 
 class CausalLMTask:
-    """Next-byte prediction."""
+    """Next-token prediction on the run's text."""
 
     def __init__(self, config: RunConfig, directory: Path) -> None:
-        self.config = config
+        self.config, self.directory = config, directory
         self.data = TextData(config.data, directory)
         self._unit: tuple[Account, Hash, int] | None = None
         self._offsets = sample_offsets(bytes(32), 1, 1)
@@ -58,13 +59,14 @@ class CausalLMTask:
                 total += float(self._loss(model, part, targets[start : start + 32])) * len(part)
         return total / num_samples
 
-    def generate(self, model: FlatModel, prompt: str, num_bytes: int, seed: int = 0) -> str:
+    def generate(self, model: FlatModel, prompt: str, num_tokens: int, seed: int = 0) -> str:
         """Text sampled at temperature 0.8."""
+        tokenizer = open_tokenizer(self.config.data, self.directory)
         generator = torch.Generator().manual_seed(seed)
-        tokens = list(prompt.encode())
+        tokens = list(tokenizer.encode(prompt).ids)
         with torch.no_grad():
-            for _ in range(num_bytes):
+            for _ in range(num_tokens):
                 window = torch.tensor([tokens[-self.data.context :]])
                 logits = model.module(input_ids=window).logits[0, -1].float() / 0.8
                 tokens.append(int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)))
-        return bytes(tokens).decode(errors="replace")
+        return str(tokenizer.decode(tokens))

@@ -10,18 +10,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from swarm import events
+from swarm.averaging.archive import Archive
 from swarm.averaging.member import Boundary
-from swarm.averaging.merge import MemberState
+from swarm.averaging.merge import MadeContribution, MemberState, Snapshot
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import RetryError, SwarmError
+from swarm.errors import RetryError, RoundError, SwarmError
 from swarm.models import FlatModel
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
@@ -40,6 +42,17 @@ class TrainerStatistics:
     training_seconds: float
 
 
+def inner_step(
+    config: RunConfig, task: Task, model: FlatModel, inner: InnerOptimizer, member: MemberState, account: Account
+) -> torch.Tensor:
+    """One inner step of `account` where `member` stands; the loss (scalar). Whoever redoes a contribution calls the same."""
+    loss = task.step(model, account, member.beacon, member.next_unit, member.unit_step)
+    settings = config.inner
+    inner.step(model.grad_flat, learning_rate(member.clock(), settings.lr, settings.warmup_units, settings.total_units))
+    member.inner_step_done(settings.steps_per_unit)
+    return loss
+
+
 class Trainer:
     """Trains one peer; implements `swarm.averaging.driver.Member`. `run()` is the thread's body; all else may be called
     from the event loop's thread."""
@@ -55,6 +68,7 @@ class Trainer:
         may_run: Callable[[], bool] = lambda: True,
         snapshot_seconds: float = 30.0,
         step_pause_seconds: float = 0.0,
+        archive: Archive | None = None,
     ) -> None:
         self.config, self.account, self.model, self.task, self.emit, self.may_run = (
             config,
@@ -64,7 +78,7 @@ class Trainer:
             emit,
             may_run,
         )
-        self.snapshot, self.snapshot_seconds = snapshot, snapshot_seconds
+        self.snapshot, self.snapshot_seconds, self.archive = snapshot, snapshot_seconds, archive
         self.step_pause_seconds = step_pause_seconds
         self.inner = InnerOptimizer(config.inner, model.flat)
         self.first_unit = 0  # numbers below are used up (journal)
@@ -79,28 +93,36 @@ class Trainer:
         self._begun = 0.0
         self.failure: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._writer = ThreadPoolExecutor(1, "snapshots")
+        self._writing: Future[None] | None = None
 
     # -- called from outside ------------------------------------------------------------------------------------------
     def resume(self, first_unit: int) -> None:
-        """Before `start`: take up the snapshot if there is one; units below `first_unit` are used up either way."""
+        """Before `start`: take up the snapshot if there is one; units below `first_unit` are used up either way (journal).
+
+        A snapshot from before the last signed contribution, or from between a boundary and its signature, is of no use: its
+        units would be contributed twice. The peer begins anew then (PROTOCOL §4, state lost)."""
         self.first_unit = first_unit
-        self.member = MemberState.load(self.snapshot, self.model.flat, self.inner)
-        member = self.member
-        if member is not None and member.pending and member.own == bytes(32):
-            self.member = None  # stopped between a boundary and its signature: begin anew
-        elif member is not None and member.next_unit - member.units < first_unit:
-            self.member = None  # killed between a signature and the snapshot: its units would be contributed twice
+        member = MemberState.load(self.snapshot, self.model.flat, self.inner)
+        if member is not None and (member.unsigned or member.next_unit - member.units < first_unit):
+            log.warning("%s is older than the last contribution: beginning anew", self.snapshot)
+            member = None
+        self.member = member
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self.run, name="training", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """End after the inner step under way and write the snapshot; idempotent."""
+        """End after the inner step under way and write the snapshot, waiting at most `seconds`; idempotent."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
+            deadline = time.monotonic() + seconds
             self._thread.join(seconds)
+            if self._writing is not None and not self._thread.is_alive():
+                wait([self._writing], max(0.0, deadline - time.monotonic()))
+        self._writer.shutdown(wait=False)
 
     def statistics(self) -> TrainerStatistics:
         """What is neither inner steps nor rest is waiting and the work around rounds."""
@@ -112,7 +134,7 @@ class Trainer:
 
     async def boundary(self, prev_certificate: Hash) -> Boundary | None:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Boundary | None] = loop.create_future()
+        future: asyncio.Future[MadeContribution | None] = loop.create_future()
 
         def work() -> None:
             made = self._boundary(prev_certificate)
@@ -120,12 +142,38 @@ class Trainer:
 
         self._at_unit_end.append(work)
         self._wake.set()
-        return await future
+        made = await future
+        if made is None:
+            return None
+        if self.archive is not None:  # before anything is signed: what is not kept cannot be audited
+            try:
+                await asyncio.to_thread(self.archive.keep_state, made.state)
+            except RetryError:
+                self.refused()
+                raise
+        return Boundary(
+            made.previous,
+            made.first_unit,
+            made.units,
+            made.merges,
+            made.state_before,
+            made.state_after,
+            made.encoded.parts,
+            made.encoded.leaves,
+        )
 
     def signed(self, contribution: Hash) -> None:
         def work() -> None:
             self._member().signed(contribution)
             self._save()
+
+        self._submit(work)
+
+    def refused(self) -> None:
+        def work() -> None:
+            member = self._member()
+            if member.unsigned:
+                self._begin(member.anchor_id, member.epoch, member.anchor, member.cumulative_units)
 
         self._submit(work)
 
@@ -194,44 +242,37 @@ class Trainer:
                 rested = time.monotonic()
                 self._stop.wait(self.step_pause_seconds)
                 self.rest_seconds += time.monotonic() - rested
+        while self._queue:  # a signature or a certificate that came while stopping must be in the snapshot
+            self._queue.popleft()()
         self._save()
 
     def _step(self, member: MemberState) -> torch.Tensor:
         begun = time.monotonic()
         assert self.task is not None
-        loss = self.task.step(self.model, self.account, member.beacon, member.next_unit, member.unit_step)
-        inner = self.config.inner
-        rate = learning_rate(member.clock(), inner.lr, inner.warmup_units, inner.total_units)
-        self.inner.step(self.model.grad_flat, rate)
-        member.inner_step_done(inner.steps_per_unit)
+        loss = inner_step(self.config, self.task, self.model, self.inner, member, self.account)
         self.inner_steps += 1
         self.compute_seconds += time.monotonic() - begun
         return loss
 
-    def _boundary(self, prev_certificate: Hash) -> Boundary | None:
+    def _boundary(self, prev_certificate: Hash) -> MadeContribution | None:
         member = self.member
         if member is None or not member.may_contribute(prev_certificate):
             return None
         codec = self.config.codec
-        made = member.boundary(self.model.flat, self.inner, codec.contribution, codec.part_values)
-        encoded = made.encoded
-        return Boundary(
-            made.previous,
-            made.first_unit,
-            made.units,
-            made.merges,
-            made.state_before,
-            made.state_after,
-            encoded.parts,
-            encoded.leaves,
-        )
+        try:
+            return member.boundary(self.model.flat, self.inner, codec.contribution, codec.part_values)
+        except RoundError as error:
+            self.emit(events.Fault(self.account, f"{error}: this peer begins anew"))
+            self._begin(member.anchor_id, member.epoch, member.anchor, member.cumulative_units)
+            return None
 
     def _reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
+        self._begin(certificate_id, epoch, anchor.parameters, anchor.cumulative_units)
+
+    def _begin(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
         next_unit = self.first_unit if self.member is None else max(self.first_unit, self.member.next_unit)
-        self.member = MemberState.fresh(
-            certificate_id, epoch, anchor.parameters, anchor.cumulative_units, self.inner, next_unit
-        )
-        self.model.flat.copy_(anchor.parameters)
+        self.member = MemberState.fresh(certificate_id, epoch, parameters, cumulative_units, self.inner, next_unit)
+        self.model.flat.copy_(parameters)
 
     def _member(self) -> MemberState:
         if self.member is None:
@@ -243,9 +284,15 @@ class Trainer:
         self._wake.set()
 
     def _save(self) -> None:
+        """Copy now, write in the background; a copy that is still waiting to be written is replaced by this one."""
         if self.member is None:
             return
+        if self._writing is not None:
+            self._writing.cancel()
+        self._writing = self._writer.submit(self._write, self.member.capture(self.model.flat, self.inner))
+
+    def _write(self, snapshot: Snapshot) -> None:
         try:
-            self.member.save(self.snapshot, self.model.flat, self.inner)
+            snapshot.write(self.snapshot)
         except RetryError as error:
             log.warning("snapshot not written: %s", error)

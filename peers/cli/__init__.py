@@ -18,7 +18,15 @@ _COMMANDS = {
     "verify": _CHAIN,
     "wallet": _CHAIN,
 }
-_RUN_COMMANDS = {"new": _SWARM, "check": _SWARM, "baseline": _SWARM, "deploy": _CHAIN, "fund": _CHAIN, "status": _CHAIN}
+_RUN_COMMANDS = {
+    "new": _SWARM,
+    "check": _SWARM,
+    "baseline": _SWARM,
+    "replay": _SWARM,
+    "deploy": _CHAIN,
+    "fund": _CHAIN,
+    "status": _CHAIN,
+}
 _SHORT = {
     "join": "Join a training run with an invite.",
     "seed": "Start a bootstrap peer (a founder) and print the invite.",
@@ -33,6 +41,7 @@ _SHORT = {
     "run": "Define, deploy, fund and follow a run.",
     "new": "Make a run.toml from a text and a model size.",
     "baseline": "Train alone on the run's data, to compare.",
+    "replay": "Redo a contribution that a peer has kept, as an auditor would.",
     "check": "Check a run.toml and print what it asks of a peer.",
     "deploy": "Deploy the run's contracts.",
     "fund": "Put tokens into the run's pool.",

@@ -1,4 +1,4 @@
-"""Commands that train: run new, run check, run baseline, seed, join, export, demo."""
+"""Commands that train: run new, run check, run baseline, run replay, seed, join, export, demo."""
 
 import json
 import os
@@ -199,6 +199,13 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     help="Reward of a unit, in the token's base unit.",
 )
 @click.option(
+    "--tokenizer",
+    default="bytes",
+    show_default=True,
+    metavar="bytes|bpe:N",
+    help="A byte is a token, or train a byte-level BPE of N tokens on the data.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -212,13 +219,14 @@ def run_new(
     data: Path | None,
     preset: str,
     unit_price: int,
+    tokenizer: str,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
     from peers.runs import create_run
 
-    result = create_run(run_directory, name, data, preset, unit_price, settings)
+    result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer)
     click.echo(
         json.dumps(result)
         if as_json
@@ -228,12 +236,20 @@ def run_new(
 
 @click.command("check")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--epoch-seconds",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="How long an epoch takes: decides the disk that audits need.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run_check(run: Path, as_json: bool) -> None:
-    """Check RUN (a run.toml or the directory that holds one) and print what it asks of a peer."""
+def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
+    """Check RUN (a run.toml or the directory that holds one) and print what it asks of a peer: memory, bytes per round, disk
+    for audits."""
     from peers.runs import check_run
 
-    result = check_run(run / "run.toml" if run.is_dir() else run)
+    result = check_run(run / "run.toml" if run.is_dir() else run, epoch_seconds)
     click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 
@@ -254,6 +270,40 @@ def run_baseline(run_directory: Path, units: int, threads: int, as_json: bool) -
     )
 
 
+@click.command("replay")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path("sparehive-peer"),
+    show_default=True,
+    help="A peer's directory.",
+)
+@click.option("--epoch", type=click.IntRange(1), help="Whose contribution to redo (default: the newest that is kept).")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) -> None:
+    """Redo a contribution that a peer has kept, as an auditor would, and print how far it is from the signed one.
+
+    Exit status 1 where the distance is beyond the run's tolerance."""
+    import torch
+
+    from peers.replaying import replay_peer
+
+    torch.set_num_threads(threads)
+    result = replay_peer(PeerDirectory(directory), epoch)
+    word = "within" if result["passed"] else "NOT within"
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"epoch {result['epoch']}: {result['inner_steps']} inner steps redone in {result['seconds']} s; distance "
+        f"{result['distance']:.2e}, {word} the tolerance of {result['tolerance']:.2e}"
+        + (f"; {result['fault']}" if result["fault"] else "")
+    )
+    if not result["passed"]:
+        sys.exit(1)
+
+
 @click.command("demo")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
 @click.option(
@@ -269,4 +319,4 @@ def demo(directory: Path, data: Path | None, epochs: int) -> None:
 
 
 commands: list[click.Command] = [join, seed, export, demo]
-run_commands: list[click.Command] = [run_new, run_check, run_baseline]
+run_commands: list[click.Command] = [run_new, run_check, run_baseline, run_replay]

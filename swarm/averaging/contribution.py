@@ -27,7 +27,10 @@ def encode_parts(values: torch.Tensor, codec: str, part_values: int) -> EncodedC
     parts, leaves, decoded = [], [], torch.empty_like(values)
     for index, where in enumerate(part_slices(values.numel(), part_values)):
         wire = encode(values[where], codec)
-        back = decode(wire, where.stop - where.start, codec)
+        try:
+            back = decode(wire, where.stop - where.start, codec)
+        except PeerFault as error:
+            raise RoundError(f"the own pseudo-gradient left the codec's range ({error})") from None
         decoded[where] = back
         parts.append(wire)
         leaves.append(PartLeaf(index, len(wire), sha256(wire), squared_norm(back)))

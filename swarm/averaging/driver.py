@@ -38,7 +38,7 @@ from swarm.averaging.records import (
 from swarm.averaging.states import States, reduce_part, weights
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import DiskError, Equivocation, PeerFault, RetryError, SwarmError
+from swarm.errors import DiskError, PeerFault, RetryError, SwarmError
 from swarm.notary import Notary
 from swarm.optim.codec import wire_bytes
 
@@ -319,7 +319,11 @@ class Driver:
             if self.machine.tip != prev or time.monotonic() > deadline:
                 return
             made = await self.member.boundary(prev)
-        await asyncio.to_thread(self.parts.keep_all, made.parts)
+        try:
+            await asyncio.to_thread(self.parts.keep_all, made.parts)
+        except DiskError:
+            self.member.refused()
+            raise
         record = Contribution(
             self.run_id,
             call.record.epoch,
@@ -339,7 +343,10 @@ class Driver:
         content = ContributionContent(made.leaves, made.merges)
         try:
             signed = Signed(record, self.notary.account, self.notary.sign(record, wire.pack_content(content)), content)
-        except Equivocation as error:
+        except SwarmError as error:
+            self.member.refused()
+            if isinstance(error, DiskError):
+                raise
             self._blame(self.notary.account, str(error))
             return
         key = self.notary.hash(record)

@@ -31,6 +31,9 @@ class Member(Protocol):
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution has been signed with this hash."""
 
+    def refused(self) -> None:
+        """The boundary's contribution could not be kept or signed: it will never be known to anybody."""
+
     def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None: ...
 
     def voided(self, certificate_id: Hash, epoch: int) -> None: ...

@@ -4,6 +4,7 @@ Always w = A − U + p, where A is the anchor, U the own contribution that w lac
 steps did since the boundary. The residual r holds what the codec left over and what came back unspent.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ from safetensors.torch import save_file
 
 from swarm.averaging.contribution import EncodedContribution, encode_parts
 from swarm.averaging.records import ZERO_HASH, Hash, Merge
-from swarm.errors import RetryError, RoundError
-from swarm.optim.inner import InnerOptimizer, state_hash
+from swarm.errors import PeerFault, RetryError, RoundError
+from swarm.optim.inner import CommittedState, InnerOptimizer
 
 
 @dataclass(frozen=True)
 class MadeContribution:
-    """A boundary's outcome: the fields of the record that only this peer knows, and the encoded pseudo-gradient."""
+    """A boundary's outcome: the fields of the record that only this peer knows, the encoded pseudo-gradient, and the state
+    whose hash is stateAfter: it is kept for whoever redoes this contribution or the next one."""
 
     previous: Hash
     first_unit: int
@@ -31,6 +33,27 @@ class MadeContribution:
     state_before: Hash
     state_after: Hash
     encoded: EncodedContribution
+    state: CommittedState
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a restart needs, copied: it may be written while training goes on."""
+
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Atomically. `RetryError` where the disk is full; the old snapshot stays."""
+        part = path.with_name(path.name + ".part")
+        try:
+            save_file(self.tensors, part, {"state": json.dumps(self.state), "sha256": _checksum(self.tensors)})
+            with open(part, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
 
 
 @dataclass
@@ -48,6 +71,7 @@ class MemberState:
     beacon: Hash
     state_before: Hash
     pending: bool = False
+    unsigned: bool = False  # a boundary's contribution waits for its signature
     own: Hash = ZERO_HASH  # hash of the contribution U belongs to, once signed
     previous: Hash = ZERO_HASH
     units: int = 0  # done since the boundary
@@ -69,7 +93,7 @@ class MemberState:
         copies the anchor into the live weights."""
         inner.reset()
         zeros = torch.zeros_like(anchor)
-        before = state_hash(inner.state_tensors(), zeros, 0)
+        before = CommittedState(inner.state_tensors(), zeros.half(), 0).hash()
         start = [Merge("start", anchor_id, 0)]
         return cls(
             anchor_id, epoch, anchor, cumulative_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start
@@ -90,20 +114,22 @@ class MemberState:
     # -- boundary -----------------------------------------------------------------------------------------------------
     def may_contribute(self, prev_certificate: Hash) -> bool:
         """Only while nothing is pending, on the call's anchor, between two units; otherwise units accumulate."""
-        return not self.pending and self.anchor_id == prev_certificate and self.unit_step == 0
+        between = not self.pending and not self.unsigned
+        return between and self.anchor_id == prev_certificate and self.unit_step == 0
 
     def boundary(self, live: torch.Tensor, inner: InnerOptimizer, codec: str, part_values: int) -> MadeContribution:
-        """Take the contribution out of the live weights (changed in place). `RoundError` if it is not finite: nothing changed."""
-        progress = (live - self.anchor) + self.unspent
-        wanted = self.residual - progress
+        """Take the contribution out of the live weights (changed in place). `RoundError` where it is not finite or beyond the
+        codec's range: training has diverged here, nothing was changed."""
+        wanted = self.residual - self.progress(live)
         encoded = encode_parts(wanted, codec, part_values)
-        self.residual = (wanted - encoded.decoded).half().float()
-        if not bool(torch.isfinite(self.residual).all()):
-            raise RoundError("the residual left fp16's range: this peer starts anew")
-        self.unspent = encoded.decoded.clone()
+        left = wanted.sub_(encoded.decoded).half()
+        if not bool(torch.isfinite(left).all()):
+            raise RoundError("the residual left fp16's range")
+        self.residual = left.float()
+        self.unspent = encoded.decoded
         torch.sub(self.anchor, encoded.decoded, out=live)
-        inner.round_state()
-        after = state_hash(inner.state_tensors(), self.residual, inner.num_steps)
+        state = CommittedState(inner.round_state(), left, inner.num_steps)
+        after = state.hash()
         made = MadeContribution(
             self.previous,
             self.next_unit - self.units,
@@ -112,16 +138,22 @@ class MemberState:
             self.state_before,
             after,
             encoded,
+            state,
         )
-        self.pending, self.own = True, ZERO_HASH
+        self.pending, self.unsigned, self.own = True, True, ZERO_HASH
         self.state_before, self.beacon = after, self.anchor_id
         self.units = self.inner_step = 0
         self.merges = []
         return made
 
+    def progress(self, live: torch.Tensor) -> torch.Tensor:
+        """p: what the inner steps did since the last boundary; a new tensor."""
+        return torch.sub(live, self.anchor).add_(self.unspent)
+
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution got this hash; the next one names it as `previous`."""
         self.own = self.previous = contribution
+        self.unsigned = False
 
     # -- what comes back ----------------------------------------------------------------------------------------------
     def certificate(
@@ -163,12 +195,11 @@ class MemberState:
         )
 
     # -- disk ---------------------------------------------------------------------------------------------------------
-    def save(self, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> None:
-        """Everything a restart needs, atomically. `RetryError` where the disk is full; the old snapshot stays."""
-        tensors = {"live": live, "anchor": self.anchor, "unspent": self.unspent, "residual": self.residual}
-        exact = inner.exact_tensors()
-        tensors.update({f"inner.{name}": value for name, value in exact.items()})
-        state: dict[str, Any] = {
+    def capture(self, live: torch.Tensor, inner: InnerOptimizer) -> Snapshot:
+        """Copies what training changes in place; anchor, U and r are only ever replaced."""
+        tensors = {"live": live.clone(), "anchor": self.anchor, "unspent": self.unspent, "residual": self.residual}
+        tensors.update({f"inner.{name}": value for name, value in inner.exact_tensors().items()})
+        state = {
             "anchor_id": self.anchor_id.hex(),
             "epoch": self.epoch,
             "cumulative_units": self.cumulative_units,
@@ -176,6 +207,7 @@ class MemberState:
             "beacon": self.beacon.hex(),
             "state_before": self.state_before.hex(),
             "pending": self.pending,
+            "unsigned": self.unsigned,
             "own": self.own.hex(),
             "previous": self.previous.hex(),
             "units": self.units,
@@ -184,15 +216,11 @@ class MemberState:
             "num_steps": inner.num_steps,
             "merges": [[m.kind, m.hash.hex(), m.inner_step] for m in self.merges],
         }
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, {"state": json.dumps(state)})
-            with open(part, "rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
+        return Snapshot({name: value.contiguous() for name, value in tensors.items()}, state)
+
+    def save(self, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> None:
+        """`capture` and write."""
+        self.capture(live, inner).write(path)
 
     @classmethod
     def load(cls, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> "MemberState | None":
@@ -201,14 +229,14 @@ class MemberState:
         try:
             with safe_open(path, "pt") as handle:
                 state = json.loads(handle.metadata()["state"])
+                checksum = handle.metadata()["sha256"]
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            if tensors["live"].shape != live.shape:
-                return None
-            inner.load_exact_tensors(
+            if _checksum(tensors) != checksum or tensors["live"].shape != live.shape:
+                return None  # rotten, or of another model
+            inner.load_state_tensors(
                 {name[6:]: value for name, value in tensors.items() if name.startswith("inner.")}, state["num_steps"]
             )
-            live.copy_(tensors["live"])
-            return cls(
+            member = cls(
                 bytes.fromhex(state["anchor_id"]),
                 state["epoch"],
                 tensors["anchor"],
@@ -219,6 +247,7 @@ class MemberState:
                 bytes.fromhex(state["beacon"]),
                 bytes.fromhex(state["state_before"]),
                 state["pending"],
+                state["unsigned"],
                 bytes.fromhex(state["own"]),
                 bytes.fromhex(state["previous"]),
                 state["units"],
@@ -226,5 +255,17 @@ class MemberState:
                 state["inner_step"],
                 [Merge(kind, bytes.fromhex(h), step) for kind, h, step in state["merges"]],
             )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            live.copy_(tensors["live"])
+            return member
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, PeerFault):
+            inner.reset()
             return None
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """safetensors has none of its own, and a peer that trains on from rotten moments would fail an audit."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(value.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,9 +1,10 @@
 """Wire bytes of parts and averages, by the sha-256 that commits them. Whoever holds one can hand it on; nobody can change it."""
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swarm.averaging.records import Hash
@@ -12,12 +13,13 @@ from swarm.hashing import sha256
 
 
 class PartStore:
-    """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts).
+    """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts)
+    until `prune`.
 
     Thread-safe. `keep` raises `DiskError` where the disk is full; nothing half-written is left."""
 
-    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20, keep_files: int = 4096) -> None:
-        self._directory, self._limit, self._keep_files = directory, memory_bytes, keep_files
+    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20) -> None:
+        self._directory, self._limit = directory, memory_bytes
         self._lock = threading.Lock()
         self._disk = threading.Lock()  # apart, so that nobody waits for an fsync to read from memory
         self._parts: OrderedDict[Hash, bytes] = OrderedDict()
@@ -25,7 +27,7 @@ class PartStore:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob("*.part"):
             left.unlink(missing_ok=True)
-        self._files = OrderedDict.fromkeys(p.name for p in sorted(directory.iterdir(), key=lambda p: p.stat().st_mtime))
+        self._files = {path.name for path in directory.iterdir()}
 
     def put(self, wire: bytes) -> Hash:
         """Remember `wire`, forgetting the oldest beyond the limit; its digest."""
@@ -45,7 +47,7 @@ class PartStore:
             self.keep(wire)
 
     def keep(self, wire: bytes) -> Hash:
-        """`put`, and write it to disk for `get` after a restart; the oldest beyond `keep_files` goes."""
+        """`put`, and write it to disk for `get` after a restart."""
         digest = self.put(wire)
         path = self._directory / digest.hex()
         with self._disk:
@@ -63,11 +65,18 @@ class PartStore:
                 raise DiskError(
                     f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
                 ) from None
-            self._files[path.name] = None
-            while len(self._files) > self._keep_files:
-                old, _ = self._files.popitem(last=False)
-                (self._directory / old).unlink(missing_ok=True)
+            self._files.add(path.name)
         return digest
+
+    def prune(self, wanted: Collection[Hash], older_than: float) -> None:
+        """Delete what `keep` wrote before `older_than` (unix seconds), but for the `wanted` digests."""
+        names = {digest.hex() for digest in wanted}
+        with self._disk:
+            for path in self._directory.iterdir():
+                with contextlib.suppress(OSError):
+                    if path.name not in names and path.stat().st_mtime < older_than:
+                        path.unlink()
+                        self._files.discard(path.name)
 
     def get(self, digest: Hash) -> bytes | None:
         with self._lock:

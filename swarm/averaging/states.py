@@ -10,6 +10,7 @@ from swarm.averaging.records import ContributionContent, ContributorLeaf, Hash
 from swarm.averaging.reduce import average_part
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
+from swarm.errors import PeerFault
 from swarm.optim.clip import clip_factors
 from swarm.optim.codec import decode, encode, part_slices
 from swarm.optim.outer import outer_step
@@ -71,17 +72,24 @@ class States:
 
     def next_state(self, anchor: Anchor, averages: Sequence[bytes], units: int) -> tuple[Anchor, Hash]:
         """The anchor after a round with `averages` (wire bytes by part) and its root. No averages (empty set): unchanged."""
-        if not averages:
-            return anchor, anchor_root(anchor)
-        slices = part_slices(anchor.parameters.numel(), self.config.codec.part_values)
-        average = torch.cat(
-            [decode(w, s.stop - s.start, self.config.codec.average) for w, s in zip(averages, slices, strict=True)]
-        )
-        outer = self.config.outer
-        momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
-        parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)
-        new = Anchor(parameters, velocity, anchor.layout, anchor.cumulative_units + units, anchor.num_rounds + 1)
+        new = next_anchor(self.config, anchor, averages, units)
         return new, anchor_root(new)
 
 
-__all__ = ["States", "Weights", "reduce_part", "weights"]
+def next_anchor(config: RunConfig, anchor: Anchor, averages: Sequence[bytes], units: int) -> Anchor:
+    """The outer step on `anchor`, bit-identical everywhere. `PeerFault` where an average is not of this run's codec."""
+    if not averages:
+        return anchor
+    slices = part_slices(anchor.parameters.numel(), config.codec.part_values)
+    if len(averages) != len(slices):
+        raise PeerFault(f"averages: {len(averages)} given, the model has {len(slices)} parts")
+    average = torch.cat(
+        [decode(w, s.stop - s.start, config.codec.average) for w, s in zip(averages, slices, strict=True)]
+    )
+    outer = config.outer
+    momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
+    parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)
+    return Anchor(parameters, velocity, anchor.layout, anchor.cumulative_units + units, anchor.num_rounds + 1)
+
+
+__all__ = ["States", "Weights", "next_anchor", "reduce_part", "weights"]

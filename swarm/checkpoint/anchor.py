@@ -68,13 +68,17 @@ class Anchor:
     num_rounds: int
 
     def manifest(self) -> bytes:
-        value = {
-            "cumulative_units": self.cumulative_units,
-            "format": 1,
-            "num_parameters": self.parameters.numel(),
-            "num_rounds": self.num_rounds,
-        }
-        return canonical_json(value)
+        return _manifest(self.parameters.numel(), self.cumulative_units, self.num_rounds)
+
+
+def _manifest(num_parameters: int, cumulative_units: int, num_rounds: int) -> bytes:
+    value = {
+        "cumulative_units": cumulative_units,
+        "format": 1,
+        "num_parameters": num_parameters,
+        "num_rounds": num_rounds,
+    }
+    return canonical_json(value)
 
 
 def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
@@ -107,11 +111,15 @@ def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> A
     files = {link.name: link for link in node.links}
     if not node.is_directory or set(files) != {"parameters.safetensors", "momentum.safetensors", "manifest.json"}:
         raise PeerFault("anchor: the directory has other files than an anchor")
+    text = read_file(files["manifest.json"], get, MAX_MANIFEST_BYTES)
     try:
-        manifest = json.loads(read_file(files["manifest.json"], get, MAX_MANIFEST_BYTES))
-        units, rounds = int(manifest["cumulative_units"]), int(manifest["num_rounds"])
-    except (ValueError, KeyError, TypeError):
+        manifest = json.loads(text)
+        units, rounds = manifest["cumulative_units"], manifest["num_rounds"]
+        canonical = _manifest(layout.num_values(), units, rounds) == text and min(units, rounds) >= 0
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise PeerFault("anchor: the manifest cannot be read") from None
+    if not canonical:
+        raise PeerFault("anchor: the manifest is not that of an anchor of this run's model")
     tensors = []
     for name in ("parameters.safetensors", "momentum.safetensors"):
         header, size = layout.header(), layout.num_values()

@@ -1,18 +1,17 @@
 """Anchors and data of a run as content: from the own store, else from peers, checked block by block."""
 
 import asyncio
-import contextlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import Link, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
 from swarm.errors import PeerFault, RetryError
 
@@ -31,17 +30,14 @@ class Content:
         ask: Ask,
         donors: Callable[[], Sequence[Account]],
         timeout_seconds: float,
-        kept_index: Path,
-        pinned: Collection[Hash] = (),
+        pinned: Callable[[], frozenset[Hash]] = frozenset,
     ) -> None:
-        """`kept_index`: file that names the blocks of the kept anchors, so that a restart can drop them in turn; `pinned`: blocks
-        that are never dropped."""
+        """`pinned()`: roots whose blocks must stay (the initial anchor, what audits need); asked whenever one is to go."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
-        self._index, self._pinned = kept_index, frozenset(pinned)
+        self._pinned = pinned
         self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
-        self._saved: list[tuple[float, set[Hash]]] = []
-        with contextlib.suppress(OSError, ValueError):  # lost or torn: its blocks stay until somebody cleans up
-            self._saved = [(at, {bytes.fromhex(d) for d in kept}) for at, kept in json.loads(kept_index.read_text())]
+        self._index = store.directory.with_name("anchors.json")
+        self._saved: list[tuple[float, Hash]] = self._read_index()
 
     def _get(self, digest: Hash) -> bytes:
         data = self.store.get(digest)
@@ -67,33 +63,60 @@ class Content:
         return await asyncio.to_thread(read_anchor, root, self._get, self.layout)
 
     async def save(self, anchor: Anchor) -> None:
-        """For joiners; the oldest beyond `KEEP_ANCHORS` goes when it is `KEEP_SECONDS` old. `RetryError`: quota or disk full."""
+        """For joiners; the oldest beyond `KEEP_ANCHORS` goes when it is `KEEP_SECONDS` old, unless it is pinned. `RetryError`:
+        quota or disk full."""
+        await asyncio.to_thread(self._save, anchor)
 
-        def work() -> None:
-            self._saved.append((time.time(), {self.store.put(block.data) for block in anchor_blocks(anchor)}))
-            while len(self._saved) > KEEP_ANCHORS and (
-                self._saved[0][0] < time.time() - KEEP_SECONDS or len(self._saved) > MAX_KEPT_ANCHORS
-            ):
-                _, old = self._saved.pop(0)
-                for digest in old.difference(self._pinned, *(kept for _, kept in self._saved)):
-                    self.store.delete(digest)
-            part = self._index.with_name(self._index.name + ".part")
-            try:
-                part.write_text(json.dumps([[at, sorted(d.hex() for d in kept)] for at, kept in self._saved]))
-                os.replace(part, self._index)
-            except OSError as error:
-                raise RetryError(f"{self._index}: cannot be written ({error.strerror}); free some disk") from None
+    def _save(self, anchor: Anchor) -> None:
+        root, now = b"", time.time()
+        for block in anchor_blocks(anchor):
+            root = self.store.put(block.data)
+        self._saved = [(at, r) for at, r in self._saved if r != root] + [(now, root)]
+        pinned = self._pinned()
+        free = [(at, r) for at, r in self._saved[:-KEEP_ANCHORS] if r not in pinned]
+        surplus = len(free) + KEEP_ANCHORS - MAX_KEPT_ANCHORS
+        for position, (at, old) in enumerate(free):
+            if at >= now - KEEP_SECONDS and position >= surplus:
+                continue
+            self._saved.remove((at, old))
+            kept = {*pinned, *(r for _, r in self._saved)}
+            for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
+                self.store.delete(digest)
+        part = self._index.with_suffix(".part")
+        try:
+            part.write_text(json.dumps([[at, r.hex()] for at, r in self._saved]))
+            os.replace(part, self._index)
+        except OSError as error:
+            raise RetryError(f"{self._index}: cannot be written ({error.strerror}); free some disk") from None
 
-        await asyncio.to_thread(work)
+    def _read_index(self) -> list[tuple[float, Hash]]:
+        """Anchors of an earlier process: they would never go otherwise."""
+        try:
+            return [(float(at), bytes.fromhex(root)) for at, root in json.loads(self._index.read_text())]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _graph(self, root: Hash) -> set[Hash]:
+        """Digests of all blocks below a root that are here."""
+        found, todo = set(), [(root, DAG_PB)]
+        while todo:
+            digest, codec = todo.pop()
+            if digest not in found and self.store.has(digest):
+                found.add(digest)
+                data = self.store.get(digest) if codec == DAG_PB else None
+                if data is not None:
+                    todo += [(link.digest, link.codec) for link in decode_node(data).links]
+        return found
 
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
         """Write the run's files into `directory` unless they are there; each was checked against the run's data root."""
-        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in data.files):
+        files = data.content()
+        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in files):
             return
         root = bytes.fromhex(data.root)
-        await self._bring(root, 2 * sum(f.size for f in data.files) + (1 << 20))
+        await self._bring(root, 2 * sum(f.size for f in files) + (1 << 20))
         links = {link.name: link for link in decode_node(self._get(root)).links}
-        for file in data.files:
+        for file in files:
             if file.name not in links:
                 raise PeerFault(f"data: {file.name} is not in the run's data directory")
             path = directory / file.name

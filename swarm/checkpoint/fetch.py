@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, MAX_DEPTH, decode_node
 from swarm.errors import PeerFault, RetryError
+from swarm.hashing import sha256
 
 BATCH = 16
 REQUEST_SECONDS = 30.0
@@ -29,11 +30,12 @@ async def fetch_graph(
 
     `is_obsolete()`: asked whenever no donor gave anything; `RetryError` if something newer will do.
 
-    `ask(donor, digests)` gives verified blocks by digest, or raises; `donors()` names who may have them now. A donor that
-    fails is asked last from then on. Resumable: blocks in the store are not asked for. `RetryError` after `seconds` or
-    without donors, `PeerFault` where the graph is not one of ours."""
+    `ask(donor, digests)` gives blocks by digest, or raises; `donors()` names who may have them now. A donor that fails is
+    asked last from then on, one that sends other bytes than asked for not at all. Resumable: blocks in the store are not
+    asked for. `RetryError` after `seconds` or without donors, `PeerFault` where the graph is not one of ours."""
     deadline = time.monotonic() + seconds
     failures: dict[bytes, int] = {}
+    liars: set[bytes] = set()
     received = 0
     level: list[tuple[bytes, int]] = [(root, DAG_PB)]
     for _ in range(MAX_DEPTH + 2):
@@ -44,7 +46,7 @@ async def fetch_graph(
                 raise RetryError(
                     f"{len(missing)} blocks below {root.hex()[:12]} did not arrive within {seconds:.0f} s; try again later"
                 )
-            order = sorted(donors(), key=lambda d: failures.get(d, 0))
+            order = sorted((d for d in donors() if d not in liars), key=lambda d: failures.get(d, 0))
             if not order:
                 _give_up_if(is_obsolete, root)
                 await asyncio.sleep(0.2)
@@ -64,12 +66,17 @@ async def fetch_graph(
             for donor, batch, result in zip(chosen, batches, results, strict=True):
                 if isinstance(result, BaseException) or len(result) < len(batch):
                     failures[donor] = failures.get(donor, 0) + 1
+                if isinstance(result, PeerFault):
+                    liars.add(donor)  # the transport saw it
                 if isinstance(result, BaseException):
                     continue
-                for data in result.values():
+                for digest, data in result.items():
                     received += len(data)
                     if received > max_bytes:
                         raise PeerFault(f"content {root.hex()[:12]}: more than {max_bytes} bytes")
+                    if digest not in batch or sha256(data) != digest:
+                        liars.add(donor)
+                        break
                     await asyncio.to_thread(store.put, data)
                     got_any = True
             on_progress(received)

@@ -9,18 +9,21 @@ from swarm.hashing import sha256
 
 
 class BlockStore:
-    """Thread-safe. `put` raises `RetryError` where the quota is full, `DiskError` where the disk is; nothing half-written is ever read."""
+    """Thread-safe. `put` raises `RetryError` where the quota is full, `DiskError` where the disk is; nothing half-written is
+    ever read.
 
-    def __init__(self, directory: Path, quota_bytes: int) -> None:
-        self._directory, self._quota = directory, quota_bytes
+    `owned`: no other process writes here, so what a crash left is removed; a reader beside a running peer passes False."""
+
+    def __init__(self, directory: Path, quota_bytes: int, owned: bool = True) -> None:
+        self.directory, self._quota, self._owned = directory, quota_bytes, owned
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.part"):
+        for left in directory.glob("*.part") if owned else ():
             left.unlink(missing_ok=True)
-        self._size = sum(p.stat().st_size for p in directory.iterdir())
+        self._size = sum(p.stat().st_size for p in directory.iterdir()) if owned else 0
 
     def _path(self, digest: bytes) -> Path:
-        return self._directory / digest.hex()
+        return self.directory / digest.hex()
 
     def put(self, data: bytes) -> bytes:
         """Store and return the sha-256 digest."""
@@ -31,7 +34,7 @@ class BlockStore:
                 return digest
             if self._size + len(data) > self._quota:
                 raise RetryError(
-                    f"blocks_quota_bytes = {self._quota}: {self._directory} is full; raise it or delete old blocks"
+                    f"blocks_quota_bytes = {self._quota}: {self.directory} is full; raise it or delete old blocks"
                 )
             part = path.with_suffix(".part")
             try:
@@ -43,7 +46,7 @@ class BlockStore:
             except OSError as error:
                 part.unlink(missing_ok=True)
                 raise DiskError(
-                    f"{self._directory}: a block cannot be written ({error.strerror}); free some disk"
+                    f"{self.directory}: a block cannot be written ({error.strerror}); free some disk"
                 ) from None
             self._size += len(data)
         return digest
@@ -55,7 +58,8 @@ class BlockStore:
         except OSError:
             return None
         if sha256(data) != digest:
-            self.delete(digest)
+            if self._owned:
+                self.delete(digest)
             return None
         return data
 

@@ -1,4 +1,4 @@
-"""One text of bytes from the files of a manifest; its end is held out. Sample indices follow from public hashes, so nobody
+"""One text of tokens from the files of a manifest; its end is held out. Sample indices follow from public hashes, so nobody
 picks data (PROTOCOL §7)."""
 
 import hashlib
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from swarm.averaging.records import Account, Hash
-from swarm.config import DataConfig
+from swarm.config import BpeTokenizer, DataConfig
+from swarm.data.tokenizer import encode_text, open_tokenizer, read_agreed, tokens_sha256
 from swarm.errors import InputError
 from swarm.hashing import keccak256
 
@@ -28,25 +29,25 @@ class TextData:
     """The run's text, checked against the manifest. InputError names the file that is missing or differs."""
 
     def __init__(self, config: DataConfig, directory: Path) -> None:
-        pieces = []
-        for file in config.files:
-            path = directory / file.name
-            try:
-                data = path.read_bytes()
-            except OSError as error:
+        text = b"".join(read_agreed(directory / file.name, file.sha256) for file in config.files)
+        if isinstance(config.tokenizer, BpeTokenizer):
+            tokens = encode_text(open_tokenizer(config, directory), text)
+            if tokens_sha256(tokens) != config.tokenizer.tokens_sha256:
                 raise InputError(
-                    "data", str(path), f"cannot be read ({error.strerror}); give the run's data again"
-                ) from None
-            if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
-                raise InputError("data", str(path), "is not the file that the run agreed on; fetch it again")
-            pieces.append(np.frombuffer(data, dtype=np.uint8))
-        tokens = np.concatenate(pieces)
+                    "data.tokenizer",
+                    str(directory),
+                    "cuts the text otherwise here; install the tokenizers version of the run",
+                )
+        else:
+            tokens = np.frombuffer(text, dtype=np.uint8)
         self.context = config.context
         held = max(config.context + 1, int(len(tokens) * config.held_out_fraction))
         self.train, self.held = tokens[:-held], tokens[-held:]
         if len(self.train) < config.context + 2:
             raise InputError(
-                "data", f"{len(tokens)} bytes", f"too little text for samples of {config.context + 1} bytes; add files"
+                "data",
+                f"{len(tokens)} tokens",
+                f"too little text for samples of {config.context + 1} tokens; add files",
             )
 
     def batch(self, offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,9 @@
 """Wire codecs: blocks of 256 values, one fp16 scale per block, symmetric integer codes (PROTOCOL §3.5, notes on learning §4).
 
-Wire bytes of a part of n values: ⌈n/256⌉ scales (fp16, little-endian), then the codes, `bits` each, low bits first,
-padded to whole blocks. int2 has the codes −1, 0, 1. Every operation is elementwise, so all peers decode the same bits.
+Wire bytes of a part of n values: ⌈n/256⌉ scales (fp16, little-endian), then the codes, `bits` each, low bits first, padded
+to whole blocks. int2 has the codes −1, 0, 1. Scales are rounded up: no value lies beyond the largest code, so what the codec
+leaves over is at most half a step. Every operation is elementwise, so all peers decode the same bits.
+float32 is the values themselves, little-endian: for exact comparisons, and where the line does not matter.
 """
 
 import torch
@@ -9,8 +11,11 @@ import torch
 from swarm.errors import InputError, PeerFault
 
 BLOCK = 256
-BITS = {"int8": 8, "int4": 4, "int2": 2}
+EXACT = "float32"
+BITS = {"int8": 8, "int4": 4, "int2": 2, EXACT: 32}
 _SMALLEST_SCALE = 6e-8  # about fp16's smallest subnormal: a scale of 0 would divide by 0
+_HALF_ULP = 6e-8  # spacing of fp16's subnormals
+_SLACK = 4e-3  # relative: a remainder in fp16 moves a block's largest value, and so its scale, by little
 
 
 def _bits(codec: str) -> int:
@@ -28,6 +33,8 @@ def part_slices(num_values: int, part_values: int) -> tuple[slice, ...]:
 
 def wire_bytes(num_values: int, codec: str) -> int:
     """Length of the wire form of `num_values` values."""
+    if codec == EXACT:
+        return 4 * num_values
     blocks = -(-num_values // BLOCK)
     return blocks * 2 + blocks * BLOCK * _bits(codec) // 8
 
@@ -35,10 +42,12 @@ def wire_bytes(num_values: int, codec: str) -> int:
 def encode(values: torch.Tensor, codec: str) -> bytes:
     """fp32 [n] → wire bytes. Values must be finite and below 2**15 × the largest code in size (fp16's scale range)."""
     bits = _bits(codec)
+    if codec == EXACT:
+        return values.numpy().astype("<f4", copy=False).tobytes()
     largest = 2 ** (bits - 1) - 1
     n = values.numel()
     padded = torch.nn.functional.pad(values, (0, -n % BLOCK)).view(-1, BLOCK)
-    scales = (padded.abs().amax(1, keepdim=True) / largest).clamp_min(_SMALLEST_SCALE).half()
+    scales = _scales(padded, largest)
     codes = (padded / scales.float()).round().clamp(-largest, largest).to(torch.int8)
     unsigned = codes.view(torch.uint8) if bits == 8 else (codes + largest + 1).view(torch.uint8)
     if bits < 8:
@@ -50,6 +59,14 @@ def encode(values: torch.Tensor, codec: str) -> bytes:
     return bytes(scales.numpy().astype("<f2").tobytes() + unsigned.numpy().tobytes())
 
 
+def _scales(padded: torch.Tensor, largest: int) -> torch.Tensor:
+    """fp16 [blocks, 1]: the smallest with which `largest` codes reach the block's largest value."""
+    top = padded.abs().amax(1, keepdim=True)
+    scales = (top / largest).clamp_min(_SMALLEST_SCALE).half()
+    short = scales.float() * largest < top
+    return (scales.view(torch.int16) + short).view(torch.float16)  # positive halves are ordered as their bits
+
+
 def decode(wire: bytes, num_values: int, codec: str) -> torch.Tensor:
     """Wire bytes → fp32 [num_values]. `PeerFault` where length, scales or codes are not what `encode` could have made."""
     values, _ = decode_with_scales(wire, num_values, codec)
@@ -57,12 +74,17 @@ def decode(wire: bytes, num_values: int, codec: str) -> torch.Tensor:
 
 
 def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `decode`, with each value's scale (fp32 [num_values]): the size of one step of its block."""
+    """As `decode`, with each value's scale (fp32 [num_values]): the size of one step of its block (0: exact)."""
     bits = _bits(codec)
     if len(wire) != wire_bytes(num_values, codec):
         raise PeerFault(
             f"shape: {len(wire)} bytes given, {num_values} values in {codec} take {wire_bytes(num_values, codec)}"
         )
+    if codec == EXACT:
+        exact = torch.frombuffer(bytearray(wire), dtype=torch.float32)
+        if not bool(torch.isfinite(exact).all()):
+            raise PeerFault("finite: a value is not finite")
+        return exact, torch.zeros_like(exact)
     blocks = -(-num_values // BLOCK)
     raw = torch.frombuffer(bytearray(wire), dtype=torch.uint8)
     scales = raw[: blocks * 2].view(torch.float16).float()
@@ -82,6 +104,24 @@ def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.
         raise PeerFault("shape: the padding is not zero")
     steps = scales.repeat_interleave(BLOCK)[:num_values]
     return codes[:num_values].float() * steps, steps
+
+
+def check_remainder(wire: bytes, remainder: torch.Tensor, codec: str) -> None:
+    """Whether `wire` is what `encode` makes of the values it decodes to plus `remainder` (fp16 [n], what was left over).
+
+    `PeerFault` where a remainder is more than half a step of its block, or a scale is not the one that the values ask for:
+    decoded values could be forged then, with the difference hidden in the remainder (PROTOCOL §7)."""
+    left = remainder.float()
+    values, steps = decode_with_scales(wire, left.numel(), codec)
+    excess = left.abs() - (0.5 * steps * (1 + _SLACK) + _HALF_ULP)
+    if not bool(torch.isfinite(left).all()) or bool((excess > 0).any()):
+        raise PeerFault("residual: larger than half a step of its block")
+    if codec == EXACT:
+        return
+    padded = torch.nn.functional.pad(values + left, (0, -left.numel() % BLOCK)).view(-1, BLOCK)
+    needed = _scales(padded, 2 ** (_bits(codec) - 1) - 1).float().view(-1)
+    if bool(((needed - steps[::BLOCK]).abs() > _SLACK * steps[::BLOCK] + 2 * _HALF_ULP).any()):
+        raise PeerFault("scale: not the one that the values ask for")
 
 
 def squared_norm(values: torch.Tensor) -> float:

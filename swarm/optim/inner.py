@@ -1,16 +1,20 @@
-"""Inner optimisers over one flat fp32 parameter vector: AdamW, and bitsandbytes' 8-bit AdamW (which steps on a CPU too).
+"""Inner optimisers over one flat fp32 parameter vector: AdamW, bitsandbytes' 8-bit AdamW (which steps on a CPU too), SGD.
 
 At a boundary the moments are rounded to bf16 and the peer goes on with the rounded values, so that an auditor starts from
 the same bits (PROTOCOL §4; fp16 would flush 17–36 % of AdamW's second moments to zero). The 8-bit optimiser's state is
 committed as it is.
 """
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from swarm.errors import InputError
-from swarm.hashing import sha256
+from swarm.errors import InputError, PeerFault
+
+EPSILON = 1e-8
+EIGHT_BIT_BLOCK = 256
 
 
 class InnerConfig(Protocol):
@@ -38,10 +42,10 @@ class InnerOptimizer:
     def reset(self) -> None:
         """Zero moments, zero steps."""
         c = self.config
-        options: dict[str, Any] = {"lr": 0.0, "betas": tuple(c.betas), "eps": 1e-8, "weight_decay": c.weight_decay}
+        options: dict[str, Any] = {"lr": 0.0, "weight_decay": c.weight_decay}
         self.num_steps = 0
         if c.optimizer == "adamw":
-            self._optimizer = torch.optim.AdamW([self._parameter], fused=True, **options)
+            self._optimizer = torch.optim.AdamW([self._parameter], fused=True, betas=c.betas, eps=EPSILON, **options)
             zeros = torch.zeros_like(self._parameter.detach())
             self._optimizer.state[self._parameter] = {
                 "step": torch.tensor(0.0),
@@ -51,9 +55,13 @@ class InnerOptimizer:
         elif c.optimizer == "adamw8bit":
             from bitsandbytes.optim.adamw import AdamW8bit
 
-            self._optimizer = AdamW8bit([self._parameter], min_8bit_size=4096, **options)
+            self._optimizer = AdamW8bit(
+                [self._parameter], min_8bit_size=4096, betas=tuple(c.betas), eps=EPSILON, **options
+            )
+        elif c.optimizer == "sgd":
+            self._optimizer = torch.optim.SGD([self._parameter], **options)
         else:
-            raise InputError("inner.optimizer", c.optimizer, "must be adamw or adamw8bit")
+            raise InputError("inner.optimizer", c.optimizer, "must be adamw, adamw8bit or sgd")
 
     def step(self, grad: torch.Tensor, lr: float) -> None:
         """Clip `grad` to the run's norm and take one step."""
@@ -65,15 +73,17 @@ class InnerOptimizer:
         self._optimizer.step()
         self.num_steps += 1
 
-    def round_state(self) -> None:
-        """Round the moments to what is committed; training goes on with the rounded values."""
+    def round_state(self) -> dict[str, torch.Tensor]:
+        """Round the moments to what is committed, and give that (as `state_tensors`); training goes on with it."""
+        committed = self.state_tensors()
         if self.config.optimizer == "adamw":
             state = self._optimizer.state[self._parameter]
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name].copy_(state[name].bfloat16().float())
+            for name, value in committed.items():
+                state[name].copy_(value)
+        return committed
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """What is committed and handed to an auditor: bf16 [P] moments, or the 8-bit optimiser's own tensors."""
+        """Copies of what is committed and handed to an auditor: bf16 [P] moments, or the 8-bit optimiser's own tensors."""
         state = self._optimizer.state[self._parameter]
         if self.config.optimizer == "adamw":
             return {name: state[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")}
@@ -84,40 +94,65 @@ class InnerOptimizer:
         }
 
     def exact_tensors(self) -> dict[str, torch.Tensor]:
-        """As `state_tensors`, without rounding: what a snapshot between two boundaries needs."""
+        """Copies without rounding: what a snapshot between two boundaries needs."""
         if self.config.optimizer == "adamw":
             state = self._optimizer.state[self._parameter]
-            return {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+            return {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq")}
         return self.state_tensors()
 
-    def load_exact_tensors(self, tensors: dict[str, torch.Tensor], num_steps: int) -> None:
-        """Back to what `exact_tensors` gave."""
-        self.load_state_tensors(tensors, num_steps)
-
     def load_state_tensors(self, tensors: dict[str, torch.Tensor], num_steps: int) -> None:
-        """Back to what `state_tensors` gave after `num_steps` steps."""
+        """Back to what `state_tensors` or `exact_tensors` gave after `num_steps` steps. `PeerFault` where names, shapes or types
+        are not those of this optimiser."""
         self.reset()
         self.num_steps = num_steps
-        if self.config.optimizer == "adamw":
-            state = self._optimizer.state[self._parameter]
-            state["step"].fill_(float(num_steps))
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name].copy_(tensors[name].float())
-        elif tensors:
+        if self.config.optimizer == "adamw8bit" and tensors:
             # The 8-bit state is laid out by a first step; a zero gradient at lr 0 moves nothing.
             self._parameter.grad = torch.zeros_like(self._parameter)
             self._optimizer.step()
-            state = self._optimizer.state[self._parameter]
-            for name, value in tensors.items():
-                state[name].copy_(value)
+        state = self._optimizer.state[self._parameter]
+        expected = self.state_tensors()
+        if set(tensors) != set(expected):
+            raise PeerFault(f"moments: {sorted(tensors)} given, {sorted(expected)} expected")
+        for name, value in tensors.items():
+            same_type = value.dtype in (expected[name].dtype, state[name].dtype)
+            if value.shape != expected[name].shape or not same_type:
+                raise PeerFault(f"moments: {name} is {value.dtype} {tuple(value.shape)}")
+            state[name].copy_(value)
+        if self.config.optimizer == "adamw":
+            state["step"].fill_(float(num_steps))
+        elif tensors:
             state["step"] = num_steps
 
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The moments as numbers, fp32 [P] each: to measure how far two states are apart."""
+        state = self._optimizer.state[self._parameter]
+        if self.config.optimizer == "adamw":
+            return {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+        found = {}
+        for number in ("1", "2"):
+            codes = state.get(f"state{number}")
+            if codes is not None and codes.dtype == torch.uint8:
+                scales = state[f"absmax{number}"].repeat_interleave(EIGHT_BIT_BLOCK)[: codes.numel()]
+                found[f"state{number}"] = state[f"qmap{number}"][codes.long()] * scales
+            elif codes is not None:
+                found[f"state{number}"] = codes
+        return found
 
-def state_hash(tensors: dict[str, torch.Tensor], residual: torch.Tensor, num_steps: int) -> bytes:
-    """stateBefore / stateAfter of a Contribution: sha-256 over the optimiser's committed tensors in order of their names,
-    the residual in fp16 (little-endian) and the step count."""
-    pieces = [num_steps.to_bytes(8, "big")]
-    for name, value in [*sorted(tensors.items()), ("residual", residual.half())]:
-        raw = value.detach().contiguous().view(torch.uint8).numpy().tobytes()
-        pieces.append(name.encode() + b"\0" + len(raw).to_bytes(8, "big") + raw)
-    return sha256(b"".join(pieces))
+
+@dataclass(frozen=True)
+class CommittedState:
+    """What stateBefore and stateAfter of a Contribution are the hash of. `residual`: fp16 [P]."""
+
+    tensors: dict[str, torch.Tensor]
+    residual: torch.Tensor
+    num_steps: int
+
+    def hash(self) -> bytes:
+        """sha-256 over the step count, the optimiser's committed tensors in order of their names, and the residual
+        (little-endian, each with its name and length)."""
+        digest = hashlib.sha256(self.num_steps.to_bytes(8, "big"))
+        for name, value in [*sorted(self.tensors.items()), ("residual", self.residual)]:
+            raw = value.detach().contiguous().view(torch.uint8).numpy()
+            digest.update(name.encode() + b"\0" + raw.nbytes.to_bytes(8, "big"))
+            digest.update(raw.data)
+        return digest.digest()

@@ -1,0 +1,260 @@
+"""What a peer keeps so that its contributions can be redone (PROTOCOL §7), on disk and bounded by the run's `audit.hold_seconds`.
+
+    states/<hash>.safetensors         moments and residual after a boundary, by stateAfter
+    contributions/<epoch>-<hash>      the signed contribution and its content
+    averages/<epoch>-<certificate>    a round's averages as encoded, one after the other
+    anchors/<epoch>-<certificate>     root of an anchor whose blocks stay in the block store: every few epochs, and wherever
+                                      averages are missing, so that each state between can be rebuilt
+
+The own wire bytes lie in the `PartStore`. Nothing here is trusted when it is read: every file is checked against a hash that
+others signed.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from swarm import events
+from swarm.averaging.parts import PartStore
+from swarm.averaging.records import Contribution, ContributionContent, Hash, Record, RoundBody, RoundCertificate, Signed
+from swarm.averaging.states import next_anchor
+from swarm.averaging.wire import pack, unpack
+from swarm.checkpoint.anchor import Anchor, anchor_root
+from swarm.config import RunConfig
+from swarm.errors import InputError, PeerFault, RetryError, SwarmError
+from swarm.hashing import sha256
+from swarm.optim.codec import part_slices, wire_bytes
+from swarm.optim.inner import CommittedState
+
+log = logging.getLogger(__name__)
+ALWAYS = 2  # newest contributions that are kept however old they are: a restart needs them
+_RESIDUAL, _MOMENT = "residual", "moment."
+
+
+class Archive:
+    """Thread-safe. `on_event` returns at once: files are written in a thread of its own. `close` waits for it.
+    `hash_record` is the notary's."""
+
+    def __init__(
+        self, directory: Path, config: RunConfig, parts: PartStore, hash_record: Callable[[Record], Hash]
+    ) -> None:
+        self._directory, self._config, self._parts, self._hash = directory, config, parts, hash_record
+        for name in ("states", "contributions", "averages", "anchors"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        self._pool = ThreadPoolExecutor(1, "archive")
+        self._lock = threading.Lock()
+        self._pinned = {path.name: path.read_bytes() for path in self._listed("anchors")}
+        self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
+        self._last_epoch = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
+
+    def close(self) -> None:
+        """Idempotent; what is queued is written first."""
+        self._pool.shutdown(wait=True)
+
+    def _listed(self, name: str) -> list[Path]:
+        return sorted(p for p in (self._directory / name).iterdir() if p.suffix != ".part")
+
+    # -- what is kept -------------------------------------------------------------------------------------------------
+    def keep_state(self, state: CommittedState) -> None:
+        """On disk when this returns. `RetryError` where the disk is full."""
+        path = self._directory / "states" / (state.hash().hex() + ".safetensors")
+        part = path.with_suffix(".part")
+        tensors = {_MOMENT + name: value.contiguous() for name, value in state.tensors.items()}
+        try:
+            save_file({**tensors, _RESIDUAL: state.residual}, part, {"num_steps": str(state.num_steps)})
+            _settle(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise RetryError(f"{path.parent}: the training state cannot be kept ({error}); free some disk") from None
+
+    def on_event(self, event: events.Event) -> None:
+        """Keeps what a signed contribution and a certificate add."""
+        if isinstance(event, events.Contributed):
+            self._submit(lambda: self._keep_contribution(event.signed))
+        elif isinstance(event, events.Certified):
+            self._certified(event)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except (OSError, SwarmError) as error:
+                log.warning("not kept for audits: %s", error)
+
+        with contextlib.suppress(RuntimeError):  # closed: a late event
+            self._pool.submit(guarded)
+
+    def _keep_contribution(self, signed: Signed) -> None:
+        _write(self._directory / "contributions" / _name(signed.record.epoch, self._hash(signed.record)), pack(signed))
+
+    def _certified(self, event: events.Certified) -> None:
+        epoch, rounds = event.certificate.epoch, self._config.audit.anchor_every_epochs
+        averages = [self._parts.get(digest) for digest in event.body.averages]
+        complete = None not in averages
+        changes = event.certificate.next_root != event.certificate.prev_root
+        with self._lock:
+            follows = epoch == self._last_epoch + 1 and (complete or not changes)
+            if not follows or epoch - self._last_anchor >= rounds:
+                self._last_anchor = epoch
+                self._pinned[_name(epoch, event.id)] = event.certificate.next_root
+                self._submit(
+                    lambda: _write(self._directory / "anchors" / _name(epoch, event.id), event.certificate.next_root)
+                )
+            self._last_epoch = epoch
+        if complete and averages:
+            data = b"".join(wire for wire in averages if wire is not None)
+            self._submit(lambda: _write(self._directory / "averages" / _name(epoch, event.id), data))
+        self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
+
+    def pinned_roots(self) -> frozenset[Hash]:
+        """Roots of the anchors whose blocks must stay."""
+        with self._lock:
+            return frozenset(self._pinned.values())
+
+    def prune(self, older_than: float) -> None:
+        """Forget what was written before `older_than` (unix seconds) and is not needed to redo what came later."""
+        contributions = self._listed("contributions")
+        old = [p for p in contributions[:-ALWAYS] if p.stat().st_mtime < older_than]
+        gone = old[:-1]  # the last old one is where the first younger one starts from
+        for path in gone:
+            path.unlink(missing_ok=True)
+        kept = contributions[len(gone) :]
+        digests: set[Hash] = set()
+        states: set[str] = set()
+        for path in kept:
+            with contextlib.suppress(OSError, PeerFault):
+                record, content = self._unpack(path.read_bytes())
+                digests.update(leaf.digest for leaf in content.parts)
+                states.update((record.state_after.hex(), record.state_before.hex()))
+        self._parts.prune(digests, older_than)
+        for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
+            if path.stem not in states and path.stat().st_mtime < older_than:
+                path.unlink(missing_ok=True)
+        needed = [_epoch_of(p.name) - 1 for p in kept[:1]]
+        needed += [_epoch_of(p.name) for p in self._listed("averages") if p.stat().st_mtime >= older_than][:1]
+        if not needed:
+            return
+        anchors = [_epoch_of(p.name) for p in self._listed("anchors")]
+        first = max((epoch for epoch in anchors if epoch <= min(needed)), default=-1)
+        for name in ("averages", "anchors"):
+            for path in self._listed(name):
+                if _epoch_of(path.name) < first:
+                    path.unlink(missing_ok=True)
+        with self._lock:
+            self._pinned = {name: root for name, root in self._pinned.items() if _epoch_of(name) >= first}
+
+    # -- what is found ------------------------------------------------------------------------------------------------
+    def state(self, key: Hash) -> CommittedState | None:
+        """The state with this hash, or None; one that has rotted counts as absent."""
+        try:
+            with safe_open(self._directory / "states" / (key.hex() + ".safetensors"), "pt") as handle:
+                found = CommittedState(
+                    {n[len(_MOMENT) :]: handle.get_tensor(n) for n in handle.keys() if n.startswith(_MOMENT)},  # noqa: SIM118
+                    handle.get_tensor(_RESIDUAL),
+                    int(handle.metadata()["num_steps"]),
+                )
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+        return found if found.hash() == key else None
+
+    def contributions(self) -> dict[Hash, tuple[Contribution, ContributionContent]]:
+        """All that are kept, by hash, in order of their epochs; damaged ones are left out."""
+        found = {}
+        for path in self._listed("contributions"):
+            with contextlib.suppress(OSError, PeerFault):
+                record, content = self._unpack(path.read_bytes())
+                if path.name == _name(record.epoch, self._hash(record)):
+                    found[self._hash(record)] = record, content
+        return found
+
+    def _unpack(self, data: bytes) -> tuple[Contribution, ContributionContent]:
+        signed = unpack(data)
+        if not isinstance(signed.record, Contribution) or not isinstance(signed.content, ContributionContent):
+            raise PeerFault("contribution: another record was kept")
+        return signed.record, signed.content
+
+    def averages(
+        self, certificate_id: Hash, epoch: int, digests: tuple[Hash, ...], num_values: int
+    ) -> list[bytes] | None:
+        """A round's averages by part, each with the digest in the certificate's body; None if they are not here."""
+        try:
+            data = (self._directory / "averages" / _name(epoch, certificate_id)).read_bytes()
+        except OSError:
+            return None
+        codec, at, out = self._config.codec, 0, []
+        for where in part_slices(num_values, codec.part_values):
+            size = wire_bytes(where.stop - where.start, codec.average)
+            out.append(data[at : at + size])
+            at += size
+        return out if at == len(data) and tuple(sha256(wire) for wire in out) == digests else None
+
+
+def rebuild_anchor(
+    config: RunConfig,
+    certificate_id: Hash,
+    certificates: Callable[[Hash], tuple[RoundCertificate, RoundBody] | None],
+    stored: Callable[[Hash], Anchor | None],
+    averages: Callable[[Hash, RoundCertificate, RoundBody], list[bytes] | None],
+) -> Anchor:
+    """The anchor of a certificate: from the nearest stored one and the averages since, checked against the certified root.
+
+    `certificates(id)`: with its body; `stored(root)`: an anchor from checked blocks; `averages(id, …)`: as encoded. The id 0
+    stands for the initial anchor. `InputError` says what is missing."""
+    path: list[tuple[Hash, RoundCertificate, RoundBody]] = []
+    at, anchor = certificate_id, None
+    while anchor is None:
+        if at == bytes(32):
+            anchor = stored(bytes.fromhex(config.initial_root))
+            if anchor is None:
+                raise InputError("anchor", config.initial_root, "the initial anchor's blocks are not here; fetch them")
+            break
+        found = certificates(at)
+        if found is None:
+            raise InputError("certificate", at.hex(), "is not here; fetch the lineage from a peer")
+        anchor = stored(found[0].next_root)
+        if anchor is None:
+            path.append((at, *found))
+            at = found[0].prev_certificate
+    for identity, certificate, body in reversed(path):
+        if certificate.next_root == certificate.prev_root:
+            continue
+        wires = averages(identity, certificate, body)
+        if wires is None:
+            raise InputError(
+                "averages", f"epoch {certificate.epoch}", "are not here any more; ask another peer for them"
+            )
+        anchor = next_anchor(config, anchor, wires, certificate.units)
+        if anchor_root(anchor) != certificate.next_root:
+            raise PeerFault(f"epoch {certificate.epoch}: the averages do not lead to the certified root")
+    return anchor
+
+
+def _name(epoch: int, key: Hash) -> str:
+    return f"{epoch:012d}-{key.hex()}"
+
+
+def _epoch_of(name: str) -> int:
+    return int(name.split("-")[0])
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    _settle(part, path)
+
+
+def _settle(part: Path, path: Path) -> None:
+    with open(part, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(part, path)
+
+
+__all__ = ["Archive", "rebuild_anchor"]

@@ -1,0 +1,151 @@
+"""Bringing a graph: every block checked against the certified root, bad donors dropped, bytes and time bounded."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from swarm.checkpoint.fetch import fetch_graph
+from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import Block, Link, encode_directory, encode_file, read_file
+from swarm.errors import PeerFault, RetryError
+from swarm.hashing import sha256
+
+DATA = bytes(i * 7 % 251 for i in range(40_000))
+
+
+def graph(data: bytes = DATA) -> tuple[bytes, Link, dict[bytes, bytes]]:
+    """Root digest of a directory of one file, the file's link, all blocks."""
+    link, blocks = encode_file(data, 512, 8)
+    _, directory = encode_directory([("file", link)])
+    return directory.digest, link, {b.digest: b.data for b in [*blocks, directory]}
+
+
+class Donor:
+    """Answers what it has; `sent` counts bytes."""
+
+    def __init__(self, blocks: dict[bytes, bytes]) -> None:
+        self.blocks, self.asked, self.sent = blocks, 0, 0
+
+    async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.asked += 1
+        found = {d: self.blocks[d] for d in digests if d in self.blocks}
+        self.sent += sum(len(data) for data in found.values())
+        return found
+
+
+class Silent(Donor):
+    async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.asked += 1
+        raise RetryError("not reachable")
+
+
+class Liar(Donor):
+    """Sends other bytes under the digest that was asked for."""
+
+    async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {d: data[:-1] + b"!" for d, data in (await super().answer(digests)).items()}
+
+
+def fetch(
+    store: BlockStore, donors: dict[bytes, Donor], root: bytes, max_bytes: int = 1 << 20, seconds: float = 20.0
+) -> None:
+    async def ask(donor: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return await donors[donor].answer(digests)
+
+    asyncio.run(fetch_graph(root, store, ask, lambda: list(donors), max_bytes=max_bytes, seconds=seconds))
+
+
+def test_a_graph_comes_whole_and_its_bytes_are_the_file(tmp_path: Path) -> None:
+    root, link, blocks = graph()
+    store = BlockStore(tmp_path, 1 << 20)
+    donor = Donor(blocks)
+    fetch(store, {b"a": donor}, root)
+    assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
+    assert donor.sent == sum(len(data) for data in blocks.values())
+
+
+def test_blocks_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+    store = BlockStore(tmp_path, 1 << 20)
+    there = sorted(blocks)[: len(blocks) // 2]
+    for digest in there:
+        store.put(blocks[digest])
+    donor = Donor(blocks)
+    fetch(store, {b"a": donor}, root)
+    assert donor.sent == sum(len(data) for digest, data in blocks.items() if digest not in there)
+
+
+def test_donors_share_the_work_and_what_one_lacks_another_gives(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+    halves = sorted(blocks)
+    one, two = Donor({d: blocks[d] for d in halves[::2]}), Donor({d: blocks[d] for d in halves[1::2]})
+    fetch(BlockStore(tmp_path, 1 << 20), {b"a": one, b"b": two}, root)
+    assert one.sent > 0
+    assert two.sent > 0
+
+
+def test_a_silent_donor_is_asked_last(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+    silent, good = Silent(blocks), Donor(blocks)
+    fetch(BlockStore(tmp_path, 1 << 20), {b"a": silent, b"b": good}, root)
+    assert good.sent == sum(len(data) for data in blocks.values())
+    assert silent.asked <= 3
+
+
+def test_a_tampered_block_is_never_stored_and_its_donor_is_dropped(tmp_path: Path) -> None:
+    root, link, blocks = graph()
+    store = BlockStore(tmp_path, 1 << 20)
+    liar, good = Liar(blocks), Donor(blocks)
+    fetch(store, {b"a": liar, b"b": good}, root)
+    assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
+    assert {p.name for p in tmp_path.iterdir()} == {d.hex() for d in blocks}
+    assert liar.asked <= 2  # both requests may be under way when the first lie is seen
+
+
+def test_with_liars_alone_nothing_is_stored(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+    with pytest.raises(RetryError, match="did not arrive"):
+        fetch(BlockStore(tmp_path, 1 << 20), {b"a": Liar(blocks)}, root, seconds=1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_that_nobody_asked_for_are_not_stored(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+
+    class Pusher(Donor):
+        async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+            extra = b"unasked" * 100
+            return {**await super().answer(digests), sha256(extra): extra}
+
+    fetch(BlockStore(tmp_path, 1 << 20), {b"a": Pusher(blocks), b"b": Donor(blocks)}, root)
+    assert {p.name for p in tmp_path.iterdir()} == {d.hex() for d in blocks}
+
+
+def test_more_bytes_than_agreed_are_not_taken(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+    with pytest.raises(PeerFault, match="more than 10000 bytes"):
+        fetch(BlockStore(tmp_path, 1 << 20), {b"a": Donor(blocks)}, root, max_bytes=10_000)
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= 10_000
+
+
+def test_a_root_that_is_no_node_and_one_that_is_too_deep_are_refused(tmp_path: Path) -> None:
+    junk = b"\xff" * 40
+    with pytest.raises(PeerFault, match="block"):
+        fetch(BlockStore(tmp_path / "a", 1 << 20), {b"a": Donor({sha256(junk): junk})}, sha256(junk))
+    blocks: dict[bytes, bytes] = {}
+    link = Link("", sha256(b"leaf"), 0x55, 4)
+    blocks[link.digest] = b"leaf"
+    block: Block | None = None
+    for _ in range(12):
+        link, block = encode_directory([("down", link)])
+        blocks[block.digest] = block.data
+    assert block is not None
+    with pytest.raises(PeerFault, match="deeper"):
+        fetch(BlockStore(tmp_path / "b", 1 << 20), {b"a": Donor(blocks)}, block.digest)
+
+
+def test_without_donors_it_ends_in_time(tmp_path: Path) -> None:
+    with pytest.raises(RetryError, match="did not arrive within 1 s"):
+        fetch(BlockStore(tmp_path, 1 << 20), {}, sha256(b"x"), seconds=1.0)

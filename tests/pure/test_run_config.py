@@ -1,0 +1,97 @@
+"""run.toml: parsed once, hashed canonically, wrong values named."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peers.runs import PRESETS
+from swarm.config import RunConfig, dump_run, load_run
+from swarm.errors import InputError
+from swarm.hashing import canonical_json, keccak256
+
+FILE = {"name": "text.txt", "size": 5, "sha256": "ab" * 32}
+BPE = {"kind": "bpe", "vocabulary": 300, "file": {**FILE, "name": "tokenizer.json"}, "tokens_sha256": "cd" * 32}
+
+
+def values(**sections: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "name": "run",
+        "initial_root": "00" * 32,
+        "data": {"root": "11" * 32, "files": [copy.deepcopy(FILE)]},
+    }
+    for name, section in sections.items():
+        base[name] = {**base[name], **section} if isinstance(base.get(name), dict) else section
+    return base
+
+
+@pytest.mark.parametrize("bpe", [False, True])
+def test_the_file_gives_the_same_run_back(tmp_path: Path, bpe: bool) -> None:
+    more = {"data": {"tokenizer": BPE}, "model": {"fields": {"vocab_size": 300}}} if bpe else {}
+    config = RunConfig.parse(values(**more))
+    dump_run(config, tmp_path / "run.toml")
+    again = load_run(tmp_path / "run.toml")
+    assert again == config
+    assert again.run_id == config.run_id == keccak256(canonical_json(config.model_dump(mode="json")))
+    assert len(config.data.content()) == 1 + bpe
+
+
+def test_any_value_makes_another_run() -> None:
+    ids = {
+        RunConfig.parse(values(**more)).run_id
+        for more in (
+            {},
+            {"audit": {"rate": 0.1}},
+            {"audit": {"hold_seconds": 7200}},
+            {"audit": {"tolerance": 0.1}},
+            {"rounds": {"recheck_share": 0.5}},
+            {"witnesses": 2},
+            {"unit_price_amount": "7"},
+            {"inner": {"optimizer": "adamw8bit"}},
+            {"data": {"tokenizer": BPE}, "model": {"fields": {"vocab_size": 300}}},
+        )
+    }
+    assert len(ids) == 9
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_are_valid(preset: str) -> None:
+    RunConfig.parse(values(**copy.deepcopy(PRESETS[preset])))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"unknown": 1}, "unknown = 1: unknown key"),
+        ({"inner": {"learning_rate": 1}}, r"inner\.learning_rate.*unknown key"),
+        ({"inner": {"optimizer": "lion"}}, r"inner\.optimizer = 'lion'"),
+        ({"inner": {"steps_per_unit": 1, "betas": [0.9, 0.999]}}, "at least 0.005"),
+        ({"inner": {"warmup_units": 10, "total_units": 10}}, "below inner.total_units"),
+        ({"codec": {"average": "int2"}}, r"codec\.average = 'int2'"),
+        ({"codec": {"average": "float32", "part_values": 1 << 20}}, "at most 524288"),
+        ({"codec": {"part_values": 1 << 21}}, r"codec\.part_values"),
+        ({"audit": {"hold_seconds": 10}}, r"audit\.hold_seconds = 10"),
+        ({"audit": {"rate": 1.5}}, r"audit\.rate = 1.5"),
+        ({"rounds": {"recheck_share": -1}}, r"rounds\.recheck_share = -1"),
+        ({"data": {"tokenizer": BPE}}, "vocab_size"),
+        ({"data": {"tokenizer": {"kind": "bpe", "vocabulary": 300}}}, r"data\.tokenizer\.bpe\.file"),
+        ({"data": {"tokenizer": {"kind": "words"}}}, r"data\.tokenizer"),
+        ({"data": {"files": [FILE, FILE]}}, "appears twice"),
+        ({"data": {"files": [{**FILE, "name": "../x"}]}}, "lead out"),
+        ({"data": {"files": [{**FILE, "name": ".."}]}}, "lead out"),
+        ({"data": {"files": [{**FILE, "name": "/etc/passwd"}]}}, r"data\.files\.0\.name"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        RunConfig.parse(values(**more))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_toml_or_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_run(tmp_path / "run.toml")
+    (tmp_path / "run.toml").write_text("name = \n")
+    with pytest.raises(InputError, match="is not TOML"):
+        load_run(tmp_path / "run.toml")

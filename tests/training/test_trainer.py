@@ -1,0 +1,157 @@
+"""The training thread at its edges: restarts with a snapshot that is too old, diverged weights, contributions that cannot be kept."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from swarm import events
+from swarm.averaging.archive import Archive
+from swarm.averaging.driver import Boundary
+from swarm.averaging.parts import PartStore
+from swarm.errors import RetryError
+from swarm.tasks import CausalLMTask
+from swarm.train import Trainer
+from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
+
+START = b"\1" * 32
+
+
+STARTED: list[Trainer] = []
+
+
+@pytest.fixture(autouse=True)
+def stopped() -> Iterator[None]:
+    yield
+    while STARTED:
+        STARTED.pop().stop(30.0)
+
+
+class Bench:
+    def __init__(self, path: Path, archive: bool = False) -> None:
+        self.config = make_config(path / "data", rounds={"max_units_per_contribution": 65535})
+        self.events: list[events.Event] = []
+        self.path = path
+        self.archive = Archive(path / "audit", self.config, PartStore(path / "parts"), hash_record) if archive else None
+        self.trainer = Trainer(
+            self.config, b"\1" * 20, new_model(), CausalLMTask(self.config, path / "data"), path / "snapshot",
+            self.events.append, archive=self.archive,
+        )  # fmt: skip
+
+    def start(self, first_unit: int = 0) -> Trainer:
+        self.trainer.resume(first_unit)
+        self.trainer.reset(START, 0, initial_anchor())
+        self.trainer.start()
+        STARTED.append(self.trainer)
+        return self.trainer
+
+    def until(self, what: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert self.trainer.failure is None
+            assert time.monotonic() < deadline, what
+            time.sleep(0.01)
+
+
+def boundary(trainer: Trainer) -> Boundary:
+    made = asyncio.run(trainer.boundary(START))
+    assert made is not None
+    return made
+
+
+def test_stopping_keeps_the_work_and_a_restart_goes_on_with_it(tmp_path: Path) -> None:
+    first = Bench(tmp_path)
+    trainer = first.start()
+    first.until("two units", lambda: trainer.units_done() >= 2)
+    trainer.stop(30.0)
+    trainer.stop(30.0)
+    assert trainer.member is not None
+    second = Bench(tmp_path).trainer
+    second.resume(0)
+    assert second.member is not None
+    assert (second.member.units, second.member.inner_step) == (trainer.member.units, trainer.member.inner_step)
+    assert torch.equal(second.model.flat, trainer.model.flat)
+
+
+def test_a_snapshot_from_before_the_last_contribution_is_not_taken_up(tmp_path: Path) -> None:
+    """Its units are contributed already: the journal says so."""
+    first = Bench(tmp_path)
+    trainer = first.start()
+    first.until("a unit", lambda: trainer.units_done() >= 1)
+    trainer.stop(30.0)
+    assert trainer.member is not None
+    done = trainer.member.next_unit
+    second = Bench(tmp_path).trainer
+    second.resume(done)
+    assert second.member is None
+    second.resume(0)
+    assert second.member is not None
+
+
+def test_a_snapshot_of_a_boundary_that_was_never_signed_is_not_taken_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    boundary(trainer)
+    trainer.stop(30.0)
+    again = Bench(tmp_path).trainer
+    again.resume(0)
+    assert again.member is None
+
+
+def test_a_signed_boundary_survives(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    made = boundary(trainer)
+    trainer.signed(b"\7" * 32)
+    trainer.stop(30.0)
+    again = Bench(tmp_path).trainer
+    again.resume(made.first_unit + made.units)
+    assert again.member is not None
+    assert again.member.pending
+    assert again.member.own == again.member.previous == b"\7" * 32
+
+
+def test_weights_that_diverged_begin_anew_and_the_peer_lives(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    trainer._submit(lambda: trainer.model.flat.fill_(float("nan")))
+    assert asyncio.run(trainer.boundary(START)) is None
+    assert any(isinstance(e, events.Fault) and "begins anew" in e.reason for e in bench.events)
+    bench.until("work after it", lambda: trainer.units_done() >= 1)
+    used = trainer.member.next_unit - trainer.member.units  # type: ignore[union-attr]
+    made = boundary(trainer)
+    trainer.stop(30.0)
+    assert trainer.failure is None
+    assert made.previous == bytes(32)
+    assert made.merges[0].kind == "start"
+    assert made.first_unit == used > 0  # numbers are not used twice
+    assert bool(torch.isfinite(trainer.model.flat).all())
+
+
+def test_a_contribution_that_cannot_be_kept_is_never_known_to_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, archive=True)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swarm.averaging.archive.os.fsync", full)
+        with pytest.raises(RetryError, match="No space left"):
+            boundary(trainer)
+    bench.until("work after it", lambda: trainer.units_done() >= 1 and not trainer.member.unsigned)  # type: ignore[union-attr]
+    made = boundary(trainer)
+    trainer.stop(30.0)
+    assert made.previous == bytes(32)
+    assert made.merges[0].kind == "start"
+    assert bench.archive is not None
+    assert bench.archive.state(made.state_after) is not None
