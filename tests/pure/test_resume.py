@@ -57,7 +57,7 @@ def test_a_snapshot_from_before_the_last_contribution_is_not_taken_up(
 
 def test_a_boundary_without_a_signature_is_not_taken_up(tmp_path: Path, saved: MemberState) -> None:
     first = trainer(tmp_path)
-    saved.pending, saved.own = True, ZERO_HASH
+    saved.pending, saved.unsigned, saved.own = True, True, ZERO_HASH  # as a boundary leaves it
     saved.save(first.snapshot, first.model.flat, first.inner)
     again = trainer(tmp_path)
     again.resume(0)

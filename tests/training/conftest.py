@@ -11,3 +11,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def anchors_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the newest ones, without waiting until joiners on slow lines are through."""
+    monkeypatch.setattr("swarm.checkpoint.content.KEEP_SECONDS", -1.0)

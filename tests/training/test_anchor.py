@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, anchor_root, read_anchor
-from swarm.checkpoint.content import KEEP_ANCHORS, Content
+from swarm.checkpoint.content import KEEP_ANCHORS, MAX_KEPT_ANCHORS, Content
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault, RetryError
@@ -152,6 +152,14 @@ def there(path: Path, value: Anchor) -> bool:
         return False
 
 
+def test_an_anchor_that_is_young_stays_for_slow_joiners(tmp_path: Path) -> None:
+    anchors = [anchor(seed, seed) for seed in range(MAX_KEPT_ANCHORS + 3)]
+    for value in anchors:
+        asyncio.run(content(tmp_path, set()).save(value))
+    assert [there(tmp_path, value) for value in anchors] == [i >= 3 for i in range(len(anchors))]
+
+
+@pytest.mark.usefixtures("anchors_go_at_once")
 def test_the_newest_anchors_and_pinned_ones_stay_also_across_a_restart(tmp_path: Path) -> None:
     anchors = [anchor(seed, seed) for seed in range(KEEP_ANCHORS + 6)]
     pinned = {anchor_root(anchors[0]), anchor_root(anchors[2])}

@@ -146,6 +146,7 @@ def test_every_contribution_and_every_state_comes_back_from_disk_alone(keeper: K
         assert found.distance < 1e-3
 
 
+@pytest.mark.usefixtures("anchors_go_at_once")
 def test_most_states_are_rebuilt_from_averages_and_not_stored(keeper: Keeper) -> None:
     tips = [keeper.round() for _ in range(12)]
     again = keeper.settle()

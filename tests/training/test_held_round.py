@@ -17,6 +17,7 @@ from swarm.averaging.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
 from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import anchor_blocks
@@ -98,8 +99,9 @@ class Peer:
                 config, notary.account, self.model, CausalLMTask(config, path.parent), path / "snapshot", self.emit,
                 archive=self.archive,
             )  # fmt: skip
+        reception = Reception(config, self.model.layout.num_values(), self.parts, notary.hash)
         self.driver = Driver(
-            config, notary, machine, Line(hub, notary.account), content, self.parts, self.trainer, self.emit,
+            config, notary, machine, Line(hub, notary.account), content, reception, self.trainer, self.emit,
             lambda signed: True, flags,
         )  # fmt: skip
         hub.peers[notary.account] = self
