@@ -55,8 +55,8 @@ class FaultyNetwork(SwarmNetwork):
     script: Path
     seen: Path
 
-    def __init__(self, node: Any) -> None:
-        super().__init__(node)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._call: tuple[Account, tuple[Account, ...], int] | None = None
         self._me: Account = b""
         self._flags = 0

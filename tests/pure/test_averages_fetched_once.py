@@ -7,6 +7,7 @@ from pathlib import Path
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine
 from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
@@ -63,8 +64,9 @@ def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | Non
     machine = RoundMachine(notary, rules((HOLDER,), 2), reduces=False, votes=False)
 
     async def both() -> list[list[bytes] | None]:
+        reception = Reception(config, 512, PartStore(tmp_path), notary.hash)
         driver = Driver(
-            config, notary, machine, network, NoAnchors(), PartStore(tmp_path), None, lambda _: None, lambda _: True, 0
+            config, notary, machine, network, NoAnchors(), reception, None, lambda _: None, lambda _: True, 0
         )
         try:
             wanted = (driver._gather(DIGESTS, [HOLDER, HOLDER]) for _ in range(2))
