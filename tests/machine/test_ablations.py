@@ -14,6 +14,7 @@ from tests.machine.schedules import one
         ("patient", 7, "S5 a seating of liars alone was followed"),
         ("seatq", 64, "S3 more than one lineage"),
         ("setq", 519, "S6 electorate captured in one round"),
+        ("key", 1124, "L1 stalled with a quorum alive"),
         ("contested", 180, "S3 more than one lineage"),
     ],
 )
