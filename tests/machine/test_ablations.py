@@ -15,6 +15,7 @@ from tests.machine.schedules import one
         ("seatq", 64, "S3 more than one lineage"),
         ("setq", 519, "S6 electorate captured in one round"),
         ("key", 1124, "L1 stalled with a quorum alive"),
+        ("init", 1228, "L1 stalled with a quorum alive"),
         ("contested", 180, "S3 more than one lineage"),
     ],
 )
