@@ -240,7 +240,17 @@ class Peer:
             ),
         )
         stack.push_async_callback(network.close)  # before driver and ledger: nothing more is heard then
-        await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
+        try:
+            await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
+        except DiskError:
+            raise
+        except RetryError as error:
+            if network.linked():
+                raise
+            raise RetryError(
+                f"no peer of the run answered within join_timeout_seconds = {config.join_timeout_seconds:.0f}: "
+                f"is one of {', '.join(bootstrap) or 'its peers'} up and reachable from here? ({error})"
+            ) from None
         task = CausalLMTask(run, Path(link["run"]) / "data" if seeding else directory.data)
         if self.trainer is not None:
             self.trainer.task = task

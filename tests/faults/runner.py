@@ -41,6 +41,7 @@ from swarm.averaging.records import (
 from swarm.averaging.wire import unpack
 from swarm.hashing import sha256
 from swarm.train import Trainer
+from swarm.transport.link import Kind
 from swarm.transport.network import SwarmNetwork
 
 LATE_SECONDS = 4.0  # after every deadline of tests.faults.swarm.TINY
@@ -139,7 +140,7 @@ class FaultyNetwork(SwarmNetwork):
         links = sorted(self.links.links.values(), key=lambda link: link.account)
         chosen = links[: max(1, len(links) // 2)] if half else links
         for link in chosen:
-            self.links._enqueue(link, data)
+            link.put(Kind.MESSAGE, data)
 
         async def die() -> None:
             deadline = time.monotonic() + 2.0
