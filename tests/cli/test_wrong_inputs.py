@@ -46,7 +46,7 @@ def changed_invite(**changes: Any) -> str:
 # -- no command is left out -------------------------------------------------------------------------------------------
 COMMANDS = {
     (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet"),
-    ("run",): ("new", "check", "baseline", "deploy", "fund", "status"),
+    ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
 }
 
 
@@ -121,6 +121,14 @@ def test_run_baseline(tmp_path: Path) -> None:
     assert "Missing option '--units'" in refused("run", "baseline", tmp_path, code=2)
     dump_run(config(), tmp_path / "run.toml")
     assert "anchor's blocks are gone" in refused("run", "baseline", tmp_path, "--units", 1)
+
+
+def test_run_replay(tmp_path: Path) -> None:
+    assert "is no peer's directory" in refused("run", "replay", "--dir", tmp_path)
+    (tmp_path / "invite.txt").write_text(invite())
+    assert str(tmp_path) in refused("run", "replay", "--dir", tmp_path)
+    assert "is not in the range x>=1" in refused("run", "replay", "--dir", tmp_path, "--epoch", 0, code=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"invite.txt"}, "a reader leaves nothing behind"
 
 
 # -- seed, join, export -----------------------------------------------------------------------------------------------
