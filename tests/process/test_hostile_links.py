@@ -142,7 +142,7 @@ def test_a_peer_that_reads_nothing_costs_bounded_memory_and_its_link(tmp_path: P
     async def work() -> None:
         async with swarm(tmp_path, 2) as members, attacker(tmp_path, members[0]) as deaf:
             await until(lambda: all(len(m.links.links) == 1 and m.links.synced for m in members))
-            await raw_link(deaf, members[0])
+            stream = await raw_link(deaf, members[0])  # held: a stream that nobody refers to is closed
             await until(lambda: deaf.account in members[0].links.links)
             most = 0
             for index in range(60):
@@ -153,6 +153,7 @@ def test_a_peer_that_reads_nothing_costs_bounded_memory_and_its_link(tmp_path: P
             await until(lambda: deaf.account not in members[0].links.links)
             assert most <= QUEUE_BYTES
             assert members[1].account in members[0].links.links
+            stream.close()
 
     run(work())
 
