@@ -88,15 +88,17 @@ def test_two_processes_with_one_account_do_not_throw_each_other_out(tmp_path: Pa
             two.links.account, two.key = one.account, one.key
             first = await raw_link(one, members[0])
             await until(lambda: one.account in members[0].links.links)
-            await raw_link(two, members[0])
+            second = await raw_link(two, members[0])
             await asyncio.sleep(1.0)
             assert members[0].links.links[one.account].peer_id == one.node.peer_id
             await first.send(frame(Kind.PING), 5)
             # One identity cannot hold two seats either.
             three = Member(one.node, FLAG_VOTES)
-            await raw_link(three, members[0])
+            third = await raw_link(three, members[0])
             await asyncio.sleep(0.5)
             assert set(members[0].links.links) == {one.account}
+            for stream in (first, second, third):  # held until here, or they would be closed by this end
+                stream.close()
 
     run(work())
 
