@@ -127,7 +127,8 @@ class Peer:
         last = 0.0
         while not self.stopping.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), STATUS_SECONDS)
+                async with asyncio.timeout(STATUS_SECONDS):
+                    await self.stopping.wait()
             self._check_health()
             await self._evaluate_anchor()
             if time.monotonic() - last > STATUS_SECONDS:

@@ -36,6 +36,7 @@ from swarm.averaging.records import (
     Signed,
 )
 from swarm.averaging.states import States, reduce_part, weights
+from swarm.cancelling import cancel_all
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.errors import DiskError, PeerFault, RetryError, SwarmError
@@ -149,13 +150,7 @@ class Driver:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
-        running = set(self._tasks)
-        while (
-            running
-        ):  # more than once: asyncio.wait_for of Python 3.11 loses a cancellation that comes with its result
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=0.5)
+        await cancel_all(set(self._tasks))
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def statistics(self) -> DriverStatistics:

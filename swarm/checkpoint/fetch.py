@@ -56,10 +56,7 @@ async def fetch_graph(
             turn += 1
             chosen = [best[(i + turn) % len(best)] for i in range(len(batches))]
             results = await asyncio.gather(
-                *(
-                    asyncio.wait_for(ask(donor, batch), REQUEST_SECONDS)
-                    for donor, batch in zip(chosen, batches, strict=True)
-                ),
+                *(_in_time(ask, donor, batch) for donor, batch in zip(chosen, batches, strict=True)),
                 return_exceptions=True,
             )
             got_any = False
@@ -95,6 +92,11 @@ async def fetch_graph(
             return
         level = list(below.items())
     raise PeerFault(f"content {root.hex()[:12]}: deeper than any honest one")
+
+
+async def _in_time(ask: Ask, donor: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+    async with asyncio.timeout(REQUEST_SECONDS):
+        return await ask(donor, digests)
 
 
 def _give_up_if(is_obsolete: Callable[[], bool], root: bytes) -> None:

@@ -18,6 +18,7 @@ from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
 
 from swarm.averaging.records import Account, Hash
+from swarm.cancelling import cancel_all
 from swarm.dht.guard import GuardedP2P, PresenceStorage, PresenceValidator, node_id_of, subkey_bytes, value_bytes
 from swarm.dht.records import Presence, presence_key
 from swarm.errors import PeerFault
@@ -93,11 +94,11 @@ class PresenceBoard:
         """Idempotent."""
         task, dht, self._task, self._dht = self._task, self._dht, None, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_all([task])
         if dht is not None:
             with contextlib.suppress(Exception):  # the daemon may be gone; it is about to be, in any case
-                await asyncio.wait_for(dht.shutdown(), 2.0)
+                async with asyncio.timeout(2.0):
+                    await dht.shutdown()
 
     def statistics(self) -> BoardStatistics:
         table = self._dht.protocol.routing_table.uid_to_peer_id if self._dht is not None else {}
@@ -106,7 +107,8 @@ class PresenceBoard:
     async def _loop(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self.refresh(), 2 * (WAVES + 2) * self.settings.request_seconds)
+                async with asyncio.timeout(2 * (WAVES + 2) * self.settings.request_seconds):
+                    await self.refresh()
             except TimeoutError:
                 log.info("the search for peers took too long; trying again")
             is_alone = not self.present or not self._stored

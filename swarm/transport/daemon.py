@@ -129,7 +129,8 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), TERM_SECONDS)
+                async with asyncio.timeout(TERM_SECONDS):
+                    await self._process.wait()
             except TimeoutError:
                 self.kill()
                 await self._process.wait()

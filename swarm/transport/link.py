@@ -98,7 +98,8 @@ class Link:
         if frame is None and self._answer is None and not self._queue:
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), ping_seconds)
+                async with asyncio.timeout(ping_seconds):
+                    await self._wake.wait()
             except TimeoutError:
                 frame = Kind.PING, b""
         if frame is None:

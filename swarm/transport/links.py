@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.averaging.records import Account
+from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import canonical_json, keccak256
 from swarm.transport.addressbook import AddressBook, Source
@@ -92,9 +93,7 @@ class Links:
 
     async def close(self) -> None:
         self._closed = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(list(self._tasks))
         for link in list(self.links.values()):
             link.stream.close()
         self.links.clear()
@@ -173,7 +172,8 @@ class Links:
                     self._syncing = link
                     link.put(Kind.SUMMARY, bytes((is_first,)) + self._history.summary())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._wake.wait()
 
     def _first_link(self) -> float:
         return min(link.begun_at for link in self.links.values())

@@ -41,7 +41,8 @@ class Stream:
             raise InputError("frame", f"{len(data)} bytes", f"at most {MAX_FRAME_BYTES}")
         try:
             self._writer.write(len(data).to_bytes(4, "big") + data)
-            await asyncio.wait_for(self._writer.drain(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._writer.drain()
         except (OSError, TimeoutError, RuntimeError) as error:
             raise RetryError(f"peer {self.remote[:12]} does not take data ({type(error).__name__})") from None
 
@@ -134,7 +135,8 @@ class Node:
         while self.daemon.is_alive:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                await asyncio.wait_for(self.p2p._client.identify(), HUNG_SECONDS)
+                async with asyncio.timeout(HUNG_SECONDS):
+                    await self.p2p._client.identify()
             except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
                 if self.daemon.is_alive:
                     log.error("the p2p daemon does not answer (%s): killed", type(error).__name__)
@@ -180,7 +182,8 @@ class Node:
             whole = Multiaddr(address)
             peer = PeerID.from_base58(whole["p2p"])
             bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
-            await asyncio.wait_for(self.p2p._client.connect(peer, [bare]), timeout)
+            async with asyncio.timeout(timeout):
+                await self.p2p._client.connect(peer, [bare])
         except (
             ControlFailure,
             P2PDaemonError,
@@ -195,9 +198,8 @@ class Node:
     async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
         """Open a stream. `RetryError` where the peer cannot be reached."""
         try:
-            _, reader, writer = await asyncio.wait_for(
-                self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol), timeout
-            )
+            async with asyncio.timeout(timeout):
+                _, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol)
         except (
             ControlFailure,
             P2PDaemonError,
@@ -218,7 +220,8 @@ class Node:
         if tasks:
             await asyncio.wait(tasks, timeout=2.0)
         with contextlib.suppress(P2PDaemonError, OSError, TimeoutError):
-            await asyncio.wait_for(self.p2p.shutdown(), 2.0)
+            async with asyncio.timeout(2.0):
+                await self.p2p.shutdown()
         await self.daemon.close()
 
 
