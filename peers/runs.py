@@ -141,6 +141,18 @@ def _apply(values: dict[str, Any], settings: Sequence[str]) -> None:
         at[last] = value
 
 
+def _check_parts(config: RunConfig, num_values: int) -> None:
+    """At least two parts, so two reducers: nobody else would hold, and co-sign for, a lone reducer's own contribution."""
+    if config.codec.part_values >= num_values:
+        at_most = max(256, num_values // 2 // 256 * 256)
+        raise ConfigError(
+            "codec.part_values",
+            str(config.codec.part_values),
+            f"leaves a model of {num_values} parameters in a single part, whose reducer would go unpaid: "
+            f"--set codec.part_values={at_most}",
+        )
+
+
 def create_run(
     root: Path,
     name: str,
@@ -179,6 +191,7 @@ def create_run(
     _apply(values, settings)
     draft = RunConfig.parse(values)
     model = FlatModel(build_model(draft.model, draft.data.context, seed=int.from_bytes(data_root[:4], "big")))
+    _check_parts(draft, model.layout.num_values())
     anchor = Anchor(model.flat.clone(), torch.zeros_like(model.flat), model.layout, 0, 0)
     for block in anchor_blocks(anchor):
         store.put(block.data)

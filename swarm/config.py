@@ -126,7 +126,7 @@ class RoundsConfig(_Part):
     vote_seconds: float = Field(5.0, gt=0)
     stall_seconds: float = Field(60.0, gt=0, description="without a certificate: ready peers seat themselves anew")
     max_attempts: int = Field(4, ge=2, le=64, description="then the epoch is void")
-    max_reducers: int = Field(16, ge=1, le=64)
+    max_reducers: int = Field(16, ge=2, le=64, description="a lone reducer's own contribution would have no witness")
     min_seated: int = Field(2, ge=1, le=64, description="ready peers that the founders wait for")
     recheck_share: float = Field(
         0.1,

@@ -22,7 +22,7 @@ from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anc
 from swarm.checkpoint.store import BlockStore
 from swarm.models import FlatModel, build_model
 
-TINY = ("model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16")
+TINY = ("model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16", "codec.part_values=2048")
 KEY = PrivateKey(b"\x05" * 32)
 VOTER = records.account_of(KEY)
 

@@ -71,6 +71,7 @@ def test_presets_are_valid(preset: str) -> None:
         ({"codec": {"average": "int2"}}, r"codec\.average = 'int2'"),
         ({"codec": {"average": "float32", "part_values": 1 << 20}}, "at most 524288"),
         ({"codec": {"part_values": 1 << 21}}, r"codec\.part_values"),
+        ({"rounds": {"max_reducers": 1}}, r"rounds\.max_reducers = 1"),
         ({"audit": {"hold_seconds": 10}}, r"audit\.hold_seconds = 10"),
         ({"audit": {"rate": 1.5}}, r"audit\.rate = 1.5"),
         ({"rounds": {"recheck_share": -1}}, r"rounds\.recheck_share = -1"),

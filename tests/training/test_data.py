@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from peers.errors import ConfigError
 from peers.runs import RunDirectory, check_run, create_run
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
@@ -128,6 +129,16 @@ def bpe_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Run
     create_run(root / "run", "bpe", root / "text.txt", "demo", 1, ["data.context=16"], "bpe:400")
     run = RunDirectory(root / "run")
     return run, run.load()
+
+
+def test_a_model_in_a_single_part_is_refused_with_the_part_size_that_would_do(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    tiny = ["data.context=16", "model.fields={n_embd=16,n_layer=1,n_head=2}"]
+    with pytest.raises(ConfigError, match=r"codec\.part_values = '?65536'?: .*--set codec\.part_values=(\d+)") as error:
+        create_run(tmp_path / "run", "tiny", tmp_path / "text.txt", "demo", 1, tiny)
+    assert not (tmp_path / "run" / "run.toml").exists()
+    told = str(error.value).rpartition("--set ")[2]
+    create_run(tmp_path / "run", "tiny", tmp_path / "text.txt", "demo", 1, [*tiny, told])
 
 
 def test_a_run_with_a_trained_tokenizer_agrees_on_file_tokens_and_vocabulary(
