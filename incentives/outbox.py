@@ -35,6 +35,7 @@ class Signed:
     nonce: int
     hash: str
     raw: str
+    to: str = ""
 
 
 def call_id(to: str, data: str, value: int) -> str:
