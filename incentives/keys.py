@@ -46,7 +46,7 @@ def load_key(path: Path, password: str) -> PrivateKey:
             raise ValueError
         secret = Account.decrypt(value, password)
         key = PrivateKey(bytes(secret))
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError, RecursionError) as error:
         if "MAC mismatch" in str(error):
             raise KeyFileError(f"key file {path}: wrong password") from None
         # Nothing of the error is shown: it could quote what it choked on.
