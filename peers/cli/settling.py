@@ -1,7 +1,9 @@
 """settle: close a period from one peer's ledger, propose it, make it final. Given again, it does what is left to do."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
     from incentives.chain import Chain
 
 MAX_WAIT_SECONDS = 3600.0
-_OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart")  # what was read is not so any more
+# What was read is not so any more: another settler was faster, or somebody has funded a pool that is too short.
+_OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "WrongBudget")
 
 
 @click.command("settle")
@@ -129,8 +132,8 @@ def _settle(chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle) -> t
     except Reverted as error:
         if error.name not in _OVERTAKEN:
             raise
-        _seen(chain, place, is_pending=error.name == "ProposalPending")
-    return _settle_once(chain, key, place, what, transactions)  # another settler was faster: go on from there
+        _seen(chain, place, partial(_is_as_refused, error))
+    return _settle_once(chain, key, place, what, transactions)
 
 
 def _settle_once(
@@ -212,17 +215,28 @@ def _finalise(
     try:
         transactions.append(chain.finalise(key, state.settlement, wait_seconds=wait_seconds).hash)
     except Reverted as error:
-        if error.name != "NoProposal" or _seen(chain, place, is_pending=False).num_periods <= state.num_periods:
+        if error.name != "NoProposal":
+            raise
+        after = _seen(chain, place, lambda seen: seen.pending is None)
+        if after.num_periods <= state.num_periods:
             raise
     return place.state(chain)
 
 
-def _seen(chain: "Chain", place: Place, *, is_pending: bool) -> RunState:
-    """The state in which there is a proposal, or none: what refused ours may stand in a block that is yet to come."""
+def _is_as_refused(error: Reverted, state: RunState) -> bool:
+    if error.name == "ProposalPending":
+        return state.pending is not None
+    if error.name == "WrongBudget":
+        return bool(error.arguments["available"] == str(state.available_amount))
+    return error.name != "NoProposal" or state.pending is None
+
+
+def _seen(chain: "Chain", place: Place, is_there: Callable[[RunState], bool]) -> RunState:
+    """The state once it is so: what refused ours may stand in a block that is yet to come."""
     deadline = time.monotonic() + chain.wait_seconds
     while True:
         state = place.state(chain)
-        if (state.pending is not None) == is_pending or time.monotonic() > deadline:
+        if is_there(state) or time.monotonic() > deadline:
             return state
         time.sleep(0.2)
 

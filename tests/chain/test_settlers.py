@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from commands import ok, own_process_started, refused, sparehive
-from world import UNIT_PRICE, World
+from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
+from incentives.keys import load_key, load_password, parse_address
 
 
 @pytest.fixture
@@ -130,6 +131,40 @@ def test_two_settlers_at_once_finalise_one_period(world: World) -> None:
     assert [len(output["transactions"]) for output in outputs] == [1, 0]
     world.bind("alice")
     assert world.claim("alice")["paid"] == str(2 * UNIT_PRICE)
+
+
+def test_a_deposit_in_between_is_counted_and_no_error(world: World) -> None:
+    """Where the pool is too short, a proposal has to count on all of it: anybody could stop it by funding one unit."""
+    units = BUDGET // UNIT_PRICE
+    world.work(alice=2 * units)
+    keys = world.keys("organiser")
+    key = load_key(Path(keys[1]), load_password(Path(keys[3])))
+    token = parse_address(world.deployed["token"])
+    world.chain.chain()._transact(key, "TestToken", token, "transfer", world.wallets["bob"], 10)
+    fund = ("run", "fund", world.run.root, *world.rpc, *world.keys("bob"), "--amount")
+    ok(*fund, 1)
+    world.chain.chain()._transact(
+        load_key(Path(world.keys("bob")[1]), load_password(Path(world.keys("bob")[3]))),
+        "TestToken", token, "approve", world.deployed["settlement"], 7,
+    )  # fmt: skip
+    world.chain.request("evm_setAutomine", False)
+    try:
+        first = own_process_started(*fund, 7, cwd=world.root)
+        while int(world.chain.request("txpool_status")["pending"], 16) == 0:
+            assert first.poll() is None
+        second = own_process_started("settle", *world.settle_options(), "--json", cwd=world.root)
+        with pytest.raises(Exception, match="timed out"):
+            second.wait(4)
+        world.chain.request("evm_mine")
+        assert first.wait(60) == 0
+        while int(world.chain.request("txpool_status")["pending"], 16) == 0:
+            assert second.poll() is None
+        world.chain.request("evm_mine")
+        out, err = second.communicate(timeout=60)
+    finally:
+        world.chain.request("evm_setAutomine", True)
+    assert (second.returncode, err) == (0, "")
+    assert json.loads(out)["amount"] == str(BUDGET + 8)
 
 
 def test_options_that_exclude_each_other(world: World) -> None:
