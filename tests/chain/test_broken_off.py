@@ -73,6 +73,18 @@ def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
     assert ok(*command)["funded"] == str(BUDGET + 14)  # asked for anew: it is a second deposit
 
 
+def test_a_command_in_between_does_not_make_it_two_deposits(world: World) -> None:
+    """What ends well is another command: nobody has been told of the deposit yet."""
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    kill_at_transaction(world.chain, 2, True, *command)
+    world.work(alice=2)
+    world.settle()
+    again = ok(*command)
+    assert (again["funded"], len(again["resumed"])) == (str(BUDGET + 7), 1)
+    assert ok(*command)["funded"] == str(BUDGET + 14)  # and only once
+    assert not list((world.root / "wallets").glob("*.sending"))
+
+
 def test_another_amount_after_a_broken_off_deposit_is_another_deposit(world: World) -> None:
     command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount")
     kill_at_transaction(world.chain, 2, True, *command, 7)
