@@ -5,16 +5,17 @@ not mined in time. A key is used here and nowhere kept.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from coincurve import PrivateKey
 from eth_account import Account
 from hexbytes import HexBytes
-from requests.exceptions import RequestException
+from requests.exceptions import HTTPError, RequestException
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
@@ -45,6 +46,7 @@ class Sent:
     gas_used: int
     created: bytes | None  # address of the contract it made
     what: str = ""  # the contract's function, or the contract that was deployed
+    to: str = ""  # whom it was sent to, checksummed; "" for a deployment
 
 
 class Chain:
@@ -54,28 +56,25 @@ class Chain:
         self._web3, self.chain_id, self.wait_seconds = web3, chain_id, wait_seconds
         self._outboxes: dict[bytes, Outbox] = {}
         self.resumed: list[Sent] = []
-        parts = urlsplit(url)
-        # Providers put their customers' keys into the path or the user: messages show neither.
-        self.url = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self.url = url
 
     @classmethod
     def connect(
         cls, url: str, chain_id: int | None = None, *, timeout_seconds: float = 20.0, wait_seconds: float = 180.0
     ) -> "Chain":
         """`wait_seconds`: how long a sent transaction may take into a block. ChainError: unreachable, another chain."""
-        if not url.startswith(("http://", "https://")):
-            raise InputError("--rpc", url, "must begin with http:// or https://")
+        shown = _without_secrets(url)
         provider = HTTPProvider(url, request_kwargs={"timeout": timeout_seconds}, exception_retry_configuration=None)
         web3 = Web3(provider)
         web3.middleware_onion.inject(
             ExtraDataToPOAMiddleware, layer=0
         )  # Polygon, BNB and others have longer extra data
-        chain = cls(web3, url, 0, wait_seconds)
+        chain = cls(web3, shown, 0, wait_seconds)
         with chain._errors():
             chain.chain_id = web3.eth.chain_id
         if chain_id is not None and chain.chain_id != chain_id:
             raise ChainError(
-                f"--rpc {url} is on chain {chain.chain_id}, the run on chain {chain_id}: use a node of that"
+                f"--rpc {shown} is on chain {chain.chain_id}, the run on chain {chain_id}: use a node of that"
             )
         return chain
 
@@ -113,13 +112,28 @@ class Chain:
     def check_code(self, state: RunState) -> None:
         """TamperedError where settlement or registry are other contracts than these: they could answer anything."""
         for name, address in (("Settlement", state.settlement), ("PeerRegistry", state.registry)):
-            with self._errors():
-                code = bytes(self._web3.eth.get_code(to_checksum(address), state.block))  # type: ignore[arg-type]
-            if not artifact(name).is_code(code):
+            if not self.is_code(name, address, state.block):
                 raise TamperedError(
                     f"the code at {to_checksum(address)} is not this version's {name}: it may pay anybody; ask the "
                     "organiser which version deployed it, and verify with that"
                 )
+
+    def is_code(self, name: str, address: bytes, block: int | None = None) -> bool:
+        """Whether the contract at `address` is `name` of this version."""
+        with self._errors():
+            at = "latest" if block is None else block
+            return artifact(name).is_code(bytes(self._web3.eth.get_code(to_checksum(address), at)))  # type: ignore[arg-type]
+
+    def accounts_of(self, registry: bytes, wallet: bytes) -> list[bytes] | None:
+        """The hot accounts bound to a wallet; None where the node does not look that far back."""
+        contract = self._contract("PeerRegistry", registry)
+        try:
+            with self._errors():
+                event = contract.events.PeerBound
+                found = event.get_logs(from_block=0, argument_filters={"wallet": to_checksum(wallet)})
+                return sorted(parse_address(log["args"]["peer"]) for log in found)
+        except ChainError:
+            return None
 
     def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
         """The wallet of each hot account; None where it is bound to nobody."""
@@ -140,8 +154,8 @@ class Chain:
         arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline)
         return bytes(self._call("PeerRegistry", registry, "bindingDigest", *arguments))
 
-    def token_balance(self, token: bytes, account: bytes) -> int:
-        return int(self._call("TestToken", token, "balanceOf", to_checksum(account)))
+    def token_balance(self, token: bytes, account: bytes, *, block: int | None = None) -> int:
+        return int(self._call("TestToken", token, "balanceOf", to_checksum(account), block=block))
 
     def gas_balance(self, account: bytes) -> int:
         """Of the chain's own coin, in wei."""
@@ -209,7 +223,10 @@ class Chain:
         if has < amount:
             raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
         sent = []
-        if int(self._call("TestToken", token, "allowance", owner, spender)) < amount:
+        allowed = int(self._call("TestToken", token, "allowance", owner, spender))
+        if allowed < amount:
+            if allowed:  # left by a deposit that was broken off: some tokens change an allowance only from or to zero
+                sent.append(self._transact(key, "TestToken", token, "approve", spender, 0))
             sent.append(self._transact(key, "TestToken", token, "approve", spender, amount))
         sent.append(self._send(key, deposit, "fund"))
         return sent
@@ -352,7 +369,7 @@ class Chain:
                 signed = Account.sign_transaction(values, key.secret)
                 raw, hash_ = "0x" + signed.raw_transaction.hex(), "0x" + signed.hash.hex()
                 if outbox is not None:
-                    outbox.add(Signed(self.chain_id, _call_id(call), what, nonce, hash_, raw))
+                    outbox.add(Signed(self.chain_id, _call_id(call), what, nonce, hash_, raw, str(call.get("to", ""))))
                 try:
                     eth.send_raw_transaction(signed.raw_transaction)
                     break
@@ -360,7 +377,7 @@ class Chain:
                     # Another transaction of the same account came in between: only the number has to change.
                     if "nonce" not in str(error).lower() or attempt == SEND_TRIES - 1:
                         raise
-            return self._wait(hash_, what, {"from": sender, **call})
+            return replace(self._wait(hash_, what, {"from": sender, **call}), to=str(call.get("to", "")))
         raise AssertionError("not reached")
 
     def _resume(self, key: PrivateKey, call: dict[str, Any]) -> Sent | None:
@@ -375,7 +392,7 @@ class Chain:
             found = self._find(signed)
             if found is None and self._is_free(signed):
                 self._web3.eth.send_raw_transaction(HexBytes(signed.raw))
-                found = self._wait(signed.hash, signed.what, None)
+                found = replace(self._wait(signed.hash, signed.what, None), to=signed.to)
                 self.resumed.append(found)
             if found is not None:
                 return found
@@ -388,7 +405,7 @@ class Chain:
         except TransactionNotFound:
             return None
         try:
-            return self._wait(signed.hash, signed.what, None)
+            return replace(self._wait(signed.hash, signed.what, None), to=signed.to)
         except Reverted:
             return None
 
@@ -424,7 +441,9 @@ class Chain:
         base = self._web3.eth.get_block("latest").get("baseFeePerGas")
         if base is None:
             return {"gasPrice": int(self._web3.eth.gas_price)}
-        tip = int(_or(lambda: self._web3.eth.max_priority_fee, Wei(10**9)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the node has no such method is no news for the user
+            tip = int(_or(lambda: self._web3.eth.max_priority_fee, Wei(10**9)))
         return {"maxFeePerGas": 2 * int(base) + tip, "maxPriorityFeePerGas": tip}
 
     def _too_little_gas(self, sender: str, what: str) -> ChainError:
@@ -440,6 +459,12 @@ class Chain:
             data = error.data if isinstance(error.data, str) else ""
             raise explain(_hex(data), str(error.message or error)) from None
         except RequestException as error:
+            if isinstance(error, HTTPError) and error.response is not None:
+                status = error.response.status_code
+                raise ChainError(
+                    f"--rpc {self.url} refused with HTTP status {status}: check the address and your key for it, or "
+                    "try later"
+                ) from None
             reason = "did not answer in time" if "timed out" in str(error).lower() else "cannot be reached"
             raise ChainError(f"--rpc {self.url} {reason}: check the address and that the node runs") from None
         except Web3RPCError as error:
@@ -447,11 +472,28 @@ class Chain:
             if "insufficient funds" in said.lower() and sender:
                 raise self._too_little_gas(sender, "has not enough") from None
             raise ChainError(f"--rpc {self.url} refused: {said[:200]}") from None
-        except (Web3Exception, ValueError) as error:
+        # What web3 makes of an answer that is no answer: it looks for fields in whatever came.
+        except (Web3Exception, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             said = " ".join(str(error).split())
             raise ChainError(
                 f"--rpc {self.url} gave no usable answer ({said[:160]}): is it a node, and the address right?"
             ) from None
+
+
+def _without_secrets(url: str) -> str:
+    """For messages: providers put their customers' keys into the user, the path or the query. InputError: no URL."""
+    try:
+        parts = urlsplit(url)
+        shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+    except ValueError:
+        parts, shown = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
+        raise InputError(
+            "--rpc",
+            url[:8] + "…",
+            "is no URL of a node: it must begin with http:// or https://, and a host must follow",
+        )
+    return shown
 
 
 def _call_id(call: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ Pure: tables and the chain's state come in; `incentives.chain` reads and sends.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incentives.checks import (
@@ -16,13 +15,15 @@ from incentives.checks import (
     check_receipt,
     receipt_signatures,
 )
-from incentives.commitments import parse_body
+from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.errors import ChainError, InputError, TamperedError
+from incentives.ledger import Ledger
 from incentives.onchain import PeriodState, ProvenPayout, RunState
 from incentives.publication import Evidence, find_evidence, find_tables
 from incentives.records import Domain
 from incentives.rewards import check_payouts
-from incentives.settlement import RunRules, proposal_of
+from incentives.settlement import LeftOut, RunRules, payable_after, proposal_of
+from incentives.shelf import Shelf
 from incentives.tables import PayoutRow, Tables, signatures_hash
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def standings(
     return found
 
 
-def final_tables(state: RunState, directory: Path) -> Tables:
+def final_tables(state: RunState, shelf: Shelf) -> Tables:
     """The tables of the newest final period. ChainError where there is none yet, with when there may be."""
     if state.last is None:
         if state.pending is None:
@@ -70,7 +71,7 @@ def final_tables(state: RunState, directory: Path) -> Tables:
         left = state.pending.ready_at - state.block_time
         when = f"in {left} s" if left > 0 else "now: `sparehive settle --finalise` does it"
         raise ChainError(f"no period is final yet: the first one is in its window and may be finalised {when}")
-    return find_tables(directory, state.last.tables_hash, state.last.number)
+    return find_tables(shelf, state.last.tables_hash, state.last.number)
 
 
 def prove(tables: Tables, accounts: Sequence[bytes]) -> list[ProvenPayout]:
@@ -90,33 +91,41 @@ def prove(tables: Tables, accounts: Sequence[bytes]) -> list[ProvenPayout]:
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A period that holds: what was compared. `payouts_checked`: the tables before it were there to settle from again;
-    `signatures_checked`: certificates and receipts whose signatures were verified, 0 without evidence."""
+    `signatures_checked`: certificates and receipts whose signatures were verified, 0 without rules, evidence, or the
+    tables before it; `seatings`: certificates among them, after the run's first, that choose their own electorate."""
 
     period: PeriodState
     is_final: bool
     tables: Tables
     payouts_checked: bool
     signatures_checked: int
+    seatings: int
 
 
-def verify(chain: "Chain", state: RunState, directory: Path, rules: RunRules | None) -> list[Checked]:
+def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: RunRules | None) -> list[Checked]:
     """Rebuilds the trees of every period, final and proposed, from the published files and compares roots, counts and
-    sums with the chain. The newest final period and the proposed one must be there; older ones where they are.
+    sums with the chain. The newest final period and the proposed one must be there; older ones where they are, but
+    signatures count only in an unbroken row from the first period on: each begins on the electorate of the last.
 
     With `rules` and evidence all signatures are verified too. TamperedError or InputError: the first difference."""
+    if rules is not None and rules.run_id != state.run_id:
+        raise InputError(
+            "--invite", f"of run 0x{rules.run_id.hex()}", f"the settlement pays run 0x{state.run_id.hex()}"
+        )
     periods = [chain.period(state.settlement, number, block=state.block) for number in range(state.num_periods)]
     if state.pending is not None:
         periods.append(state.pending)
     checked: list[Checked] = []
     before: Tables | None = None
+    is_linked = True
     for period in periods:
         needed = period.number >= state.num_periods - 1
         try:
-            tables = find_tables(directory, period.tables_hash, period.number)
+            tables = find_tables(shelf, period.tables_hash, period.number)
         except InputError:
             if needed:
                 raise
-            before = None
+            before, is_linked = None, False
             continue
         from_epoch = periods[period.number - 1].to_epoch if period.number else 0
         compare(state, period, tables, from_epoch)
@@ -127,9 +136,15 @@ def verify(chain: "Chain", state: RunState, directory: Path, rules: RunRules | N
                 raise TamperedError(
                     f"period {period.number} releases {period.amount}, its tables pay {payment.paid_amount}"
                 )
-        evidence = find_evidence(directory, period.number, tables)
-        signatures = check_evidence(evidence, tables, rules) if evidence and rules else 0
-        checked.append(Checked(period, period.number < state.num_periods, tables, payouts_checked, signatures))
+        signatures, seatings = 0, 0
+        evidence = find_evidence(shelf, period.number, tables) if rules else None
+        if evidence is not None and rules is not None:
+            signatures = check_evidence(evidence, tables, rules, before) if is_linked else 0
+            inside = [c for c in evidence.certificates if c.epoch > max(1, from_epoch)]
+            seatings = sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
+        is_linked = signatures > 0
+        is_final = period.number < state.num_periods
+        checked.append(Checked(period, is_final, tables, payouts_checked, signatures, seatings))
         before = tables
     _check_sums(state, checked)
     return checked
@@ -163,17 +178,21 @@ def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: in
             )
 
 
-def check_evidence(evidence: Evidence, tables: Tables, rules: RunRules) -> int:
+def check_evidence(evidence: Evidence, tables: Tables, rules: RunRules, before: Tables | None) -> int:
     """Every certificate follows its predecessor with a quorum, every receipt was drawn and signed as its leaf says.
 
-    Returns how many records were checked; TamperedError names the first that fails."""
+    `before`: the tables of the period before, None for the first. Returns how many records were checked; TamperedError
+    names the first that fails."""
     domain = Domain(tables.chain_id, tables.settlement)
     rows = {row.certificate: row for row in tables.certificates}
+    _check_ends(tables, evidence, before)
     by_id = {certificate.id: certificate for certificate in evidence.certificates}
     for certificate in evidence.certificates:
         row, predecessor = rows.get(certificate.id), by_id.get(certificate.prev)
         if row is None:
-            continue  # the one before the period: its own period's evidence is where it is checked
+            continue  # the last one of the period before
+        if row.epoch != certificate.epoch:
+            raise TamperedError(f"certificate of epoch {certificate.epoch}: its leaf says epoch {row.epoch}")
         case = CertificateCase(certificate, predecessor, domain, rules.run_id, rules.founders)
         outcome = check_certificate(case)
         if not outcome:
@@ -193,6 +212,47 @@ def check_evidence(evidence: Evidence, tables: Tables, rules: RunRules) -> int:
         if signatures_hash(receipt_signatures(receipt, parse_body(named.body), rules.witnesses)) != line.signatures:
             raise TamperedError(f"{where}: its signatures are not those of its leaf")
     return len(rows) + len(evidence.receipts)
+
+
+def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> None:
+    """The period begins on the last certificate of the one before and leaves out no epoch. Without this whoever makes
+    the tables could begin on a certificate of his own making, with an electorate of his own keys."""
+    if len(tables.certificates) != tables.to_epoch - tables.from_epoch:  # they ascend within these bounds: one each
+        raise TamperedError(
+            f"the period has {len(tables.certificates)} certificates for the epochs {tables.from_epoch + 1} to "
+            f"{tables.to_epoch}: one each is due"
+        )
+    if before is not None and not before.certificates:
+        raise TamperedError("the period before has no certificates: nothing can follow it")
+    due = before.certificates[-1].certificate if before is not None else bytes(32)
+    first = next(c for c in evidence.certificates if c.id == tables.certificates[0].certificate)
+    if first.prev != due:
+        raise TamperedError(
+            f"certificate of epoch {first.epoch}: it does not follow the last one of the period before, 0x{due.hex()}"
+        )
+    outside = [c for c in evidence.certificates if c.id == due]
+    if any(body_hash(c.body) != c.values["body"] for c in outside):
+        raise TamperedError(f"certificate of epoch {tables.from_epoch}: the body does not have the certified hash")
+
+
+def compare_ledger(ledger: Ledger, rules: RunRules, tables: Tables) -> list[LeftOut]:
+    """What a peer's own ledger says of a period: receipts that it could pay and the tables do not, perhaps because their
+    last signature came after the settlement. TamperedError where the two follow different lineages; StorageError where
+    the ledger lacks certificates."""
+    certificates, payable = payable_after(ledger, rules, tables.from_epoch, tables.to_epoch)
+    ours = {certificate.epoch: certificate.id for certificate in certificates}
+    for row in tables.certificates:
+        if ours.get(row.epoch, row.certificate) != row.certificate:
+            raise TamperedError(
+                f"certificate of epoch {row.epoch}: the tables follow another lineage than the peer in --dir: ask other "
+                "peers which of the two is theirs"
+            )
+    paid = {row.receipt for row in tables.receipts}
+    return [
+        LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)
+        for r in payable
+        if r.hash not in paid
+    ]
 
 
 def _check_sums(state: RunState, checked: Sequence[Checked]) -> None:
@@ -219,6 +279,7 @@ __all__ = [
     "Standing",
     "check_evidence",
     "compare",
+    "compare_ledger",
     "final_tables",
     "prove",
     "standings",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from coincurve import PrivateKey
 from eth_hash.auto import keccak
+from pydantic_core import from_json
 
 from incentives.errors import InputError, KeyFileError
 from incentives.records import account_of
@@ -41,12 +42,12 @@ def load_key(path: Path, password: str) -> PrivateKey:
 
     text = _read_private(path, "key")
     try:
-        value = json.loads(text)
+        value = from_json(text)  # bounds the depth; json.loads can overflow the stack
         if not isinstance(value, dict):
             raise ValueError
         secret = Account.decrypt(value, password)
         key = PrivateKey(bytes(secret))
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError) as error:
         if "MAC mismatch" in str(error):
             raise KeyFileError(f"key file {path}: wrong password") from None
         # Nothing of the error is shown: it could quote what it choked on.
@@ -57,7 +58,7 @@ def load_key(path: Path, password: str) -> PrivateKey:
 def key_account(path: Path) -> bytes | None:
     """The account that the key file says it holds, without its password; None where the file does not say."""
     try:
-        return parse_address("0x" + str(json.loads(_read_private(path, "key"))["address"]).removeprefix("0x"))
+        return parse_address("0x" + str(from_json(_read_private(path, "key"))["address"]).removeprefix("0x"))
     except (ValueError, KeyError, TypeError, InputError):
         return None
 

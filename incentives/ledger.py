@@ -159,7 +159,10 @@ class Ledger:
 
     def certificate(self, certificate_id: bytes) -> SignedCertificate | None:
         """With its signatures by attempt. TamperedError where a row does not have its own hash."""
-        rows = self._query("SELECT words, body FROM certificates WHERE id = ?", certificate_id)
+        # Cast: bytes() of a number that somebody put there would be as many zeros.
+        rows = self._query(
+            "SELECT CAST(words AS BLOB), CAST(body AS BLOB) FROM certificates WHERE id = ?", certificate_id
+        )
         if not rows:
             return None
         words, body = bytes(rows[0][0]), bytes(rows[0][1])
@@ -176,7 +179,7 @@ class Ledger:
 
     def receipt(self, receipt_hash: bytes) -> SignedReceipt | None:
         """With its signatures. TamperedError where the row does not have its own hash."""
-        rows = self._query("SELECT words FROM receipts WHERE hash = ?", receipt_hash)
+        rows = self._query("SELECT CAST(words AS BLOB) FROM receipts WHERE hash = ?", receipt_hash)
         if not rows:
             return None
         values = self._decode("ContributionReceipt", bytes(rows[0][0]), receipt_hash)
@@ -312,7 +315,10 @@ class Ledger:
         if len(rows) != 1 or rows[0][0] != VERSION:
             raise StorageError(f"ledger {self.path} has another format: it was made by another version")
         _, run_id, chain_id, settlement = rows[0]
-        self.run_id, self.domain = bytes(run_id), records.Domain(int(chain_id), bytes(settlement))
+        try:
+            self.run_id, self.domain = bytes(run_id), records.Domain(int(chain_id), bytes(settlement))
+        except (ValueError, TypeError):
+            raise TamperedError(f"ledger {self.path} was changed; restore the file from another peer") from None
 
     def _check_run(self, values: records.Values) -> None:
         if values.get("run_id") != self.run_id:

@@ -131,7 +131,10 @@ class Deployment:
         draft = path.with_name(f".{path.name}.part")  # a full disk must not leave half a description
         try:
             try:
-                draft.write_text(json.dumps(value, indent=1) + "\n")
+                with open(draft, "w") as stream:
+                    stream.write(json.dumps(value, indent=1) + "\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
                 os.link(draft, path)
             finally:
                 draft.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 A process that is killed between sending a transaction and reading its receipt cannot know whether it counts. What it
 had signed stands in a file beside the key file (KEYFILE.sending): the next command of the same key first finds out
 what became of it, and a deployment or a payment that is asked for again is that transaction, not a second one. The file
-holds signed transactions and no secret; it is gone when a command ends well. Its lock keeps two commands with one key
+holds signed transactions and no secret; it is gone when a command ends well, but for deployments and payments of earlier
+commands that no command has told of. Its lock keeps two commands with one key
 apart, and is free again when its holder dies.
 """
 
@@ -23,6 +24,7 @@ from eth_hash.auto import keccak
 from incentives.errors import StorageError
 
 LOCK_SECONDS = 60.0
+HARMLESS = ("approve", "propose", "replace", "cancel", "finalise", "claim", "claimMany", "bind", "bindFor", "setPayTo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,16 @@ class Signed:
     nonce: int
     hash: str
     raw: str
+    to: str = ""
 
 
 def call_id(to: str, data: str, value: int) -> str:
     """The same for two transactions that do the same."""
     return "0x" + bytes(keccak(f"{to.lower()} {data.lower()} {value}".encode())).hex()
+
+
+def _line(signed: Signed) -> bytes:
+    return (json.dumps({name: getattr(signed, name) for name in Signed.__slots__}) + "\n").encode()
 
 
 class Outbox:
@@ -58,10 +65,9 @@ class Outbox:
 
     def add(self, signed: Signed) -> None:
         """On disk when this returns: only then may the transaction leave."""
-        line = json.dumps({name: getattr(signed, name) for name in Signed.__slots__}) + "\n"
         start = self._file.seek(0, os.SEEK_END)
         try:
-            data = line.encode()
+            data = _line(signed)
             while data:  # a disk that fills up takes a part first, and refuses the rest
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -75,11 +81,17 @@ class Outbox:
         self._earlier = [kept for kept in self._earlier if kept != signed]
 
     def close(self, *, done: bool) -> None:
-        """`done`: the command has done all it had to, so nothing of the file is needed again."""
+        """`done`: the command has done all it had to, so nothing of its own is needed again."""
         if self._file.closed:
             return
-        if done:
+        untold = [signed for signed in self._earlier if signed.what not in HARMLESS]
+        if done and not untold:
             self.path.unlink(missing_ok=True)
+        elif done:
+            data = b"".join(map(_line, untold))  # no longer than what it takes the place of: needs no space
+            self._file.seek(0)
+            self._file.write(data)
+            self._file.truncate()
         self._file.close()
 
     def __enter__(self) -> "Outbox":

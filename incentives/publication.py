@@ -17,6 +17,7 @@ from incentives import records
 from incentives.errors import InputError, StorageError, TamperedError
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.keys import to_checksum
+from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, others, read
 from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
 
 FORMAT = "sparehive-evidence-1"
@@ -40,53 +41,67 @@ def evidence_path(directory: Path, number: int) -> Path:
 
 
 def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) -> Path:
-    """Writes both files of period `number`, each whole or not at all. Returns the tables' path."""
+    """Writes both files of period `number`, each whole or not at all, and on disk when this returns. Returns the
+    tables' path.
+
+    Other tables that stand there are kept under a name with their hash: they may be those that the chain holds, for
+    the proposal that is to replace them can still fail."""
     path = tables_path(directory, number)
+    data = tables.to_bytes()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.read_bytes() != data:
+            _keep(directory, number, tables_hash(path.read_bytes()))
         _write(evidence_path(directory, number), evidence_bytes(evidence))
-        _write(path, tables.to_bytes())
+        _write(path, data)
     except OSError as error:
         raise StorageError(f"{directory}: {error.strerror}: choose another --tables directory, or free space") from None
     return path
 
 
-def find_tables(directory: Path, hash_: bytes, number: int) -> Tables:
-    """The tables with that hash, whatever their file is called. InputError where there are none."""
-    candidates = [tables_path(directory, number), *sorted(directory.glob("*.json"))]
-    for path in candidates:
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
+def find_tables(shelf: Shelf, hash_: bytes, number: int) -> Tables:
+    """The tables with that hash, in a folder whatever their file is called. InputError where there are none."""
+    name = tables_path(Path(), number).name
+    named = read(shelf, name, MAX_TABLES_BYTES)
+    for data in _one_by_one(named, others(shelf, "", MAX_TABLES_BYTES)):
         if tables_hash(data) == hash_:
             return parse_tables(data)
-    named = tables_path(directory, number)
-    if named.exists():
+    if named is not None:
         raise TamperedError(
-            f"{named} does not have the hash that is on chain (0x{hash_.hex()}): it was changed or is old; get it again"
+            f"{shelf}/{name} does not have the hash that is on chain (0x{hash_.hex()}): it was changed or is old; "
+            "get it again"
         )
     raise InputError(
         "--tables",
-        str(directory),
+        str(shelf),
         f"holds no tables of period {number} (hash 0x{hash_.hex()}): get them from the organiser",
     )
 
 
-def find_evidence(directory: Path, number: int, tables: Tables) -> Evidence | None:
+def find_evidence(shelf: Shelf, number: int, tables: Tables) -> Evidence | None:
     """The evidence beside the tables, None where there is none. TamperedError where it does not fit the tables."""
-    path = evidence_path(directory, number)
-    if not path.exists():
-        return None
-    evidence = parse_evidence(path.read_bytes())
+    name = evidence_path(Path(), number).name
+    named = read(shelf, name, MAX_EVIDENCE_BYTES)
+    problem: TamperedError | None = None
+    for data in _one_by_one(named, others(shelf, f"evidence-{number}-", MAX_EVIDENCE_BYTES)):
+        try:
+            return _fitting(parse_evidence(data), tables, f"{shelf}/{name}")
+        except TamperedError as error:
+            problem = problem or error
+    if problem is not None and named is not None:
+        raise problem
+    return None
+
+
+def _fitting(evidence: Evidence, tables: Tables, where: str) -> Evidence:
     receipts = [(r.hash, signatures_hash(signature for _, signature in r.signatures)) for r in evidence.receipts]
     if receipts != [(row.receipt, row.signatures) for row in tables.receipts]:
-        raise TamperedError(f"{path}: its receipts or their signatures are not those of the tables; get it again")
+        raise TamperedError(f"{where}: its receipts or their signatures are not those of the tables; get it again")
     identities = [c.id for c in evidence.certificates]
     if len(identities) == len(tables.certificates) + 1 and evidence.certificates[1:]:
         identities = identities[1:] if identities[0] == evidence.certificates[1].prev else []
     if identities != [row.certificate for row in tables.certificates]:
-        raise TamperedError(f"{path}: its certificates are not those of the tables; get it again")
+        raise TamperedError(f"{where}: its certificates are not those of the tables; get it again")
     return evidence
 
 
@@ -165,10 +180,33 @@ def _unpairs(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...
     return tuple((_bytes(signer), _bytes(signature)) for signer, signature in pairs)
 
 
+def _one_by_one(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _keep(directory: Path, number: int, hash_: bytes) -> None:
+    """Both files of the period under names of their own, which `find_tables` and `find_evidence` look at too."""
+    for path in (evidence_path(directory, number), tables_path(directory, number)):
+        kept = path.with_name(f"{path.stem}-{hash_.hex()[:16]}.json")
+        if path.is_file() and not kept.exists():
+            _write(kept, path.read_bytes())
+
+
 def _write(path: Path, data: bytes) -> None:
+    """On disk, name and all, when this returns: the hash on chain must not outlive the file."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
+    with open(part, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(part, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _hex(value: bytes) -> str:

@@ -65,6 +65,8 @@ def close_period(
     `previous`: tables of the last final period, None before the first. InputError: nothing to settle, or another run;
     StorageError: the ledger lacks certificates; TamperedError: what it holds contradicts itself or what is final."""
     _check_run(ledger, rules, state, previous)
+    if to_epoch is not None and to_epoch <= state.settled_epoch:
+        raise NothingToSettle("--to-epoch", to_epoch, f"is settled already (up to {state.settled_epoch})")
     path = _lineage(ledger, state, previous, to_epoch)
     last_epoch = path[-1].epoch
     if last_epoch <= state.settled_epoch:
@@ -119,12 +121,19 @@ def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:
 
 def receipts_after(ledger: Ledger, rules: RunRules, from_epoch: int) -> list[tuple[bytes, int]]:
     """(account, units) of receipts above `from_epoch` on the lineage that would be paid now: what is pending."""
+    return [(receipt.peer, receipt.units) for receipt in payable_after(ledger, rules, from_epoch)[1]]
+
+
+def payable_after(
+    ledger: Ledger, rules: RunRules, from_epoch: int, to_epoch: int | None = None
+) -> tuple[list[SignedCertificate], list[SignedReceipt]]:
+    """The lineage above `from_epoch`, as far as `to_epoch`, and the receipts on it that would be paid now."""
     tip = ledger.tip()
     if tip is None:
-        return []
-    certificates = [c for c in ledger.lineage(tip, from_epoch) if c.epoch > from_epoch]
+        return [], []
+    certificates = ledger.lineage(tip, from_epoch, to_epoch)
     _, signed, _ = _receipts(certificates, ledger, rules)
-    return [(receipt.peer, receipt.units) for receipt in signed]
+    return certificates, signed
 
 
 def _check_run(ledger: Ledger, rules: RunRules, state: RunState, previous: Tables | None) -> None:
@@ -211,4 +220,4 @@ def _receipts(
     return paid, signed, left_out
 
 
-__all__ = ["Closed", "LeftOut", "RunRules", "close_period", "proposal_of", "receipts_after"]
+__all__ = ["Closed", "LeftOut", "RunRules", "close_period", "payable_after", "proposal_of", "receipts_after"]

@@ -299,8 +299,10 @@ class Session:
         for name in PEERS:
             where = ["--run", str(self.run_dir), "--tables", str(tables), *rpc]
             claims[name] = self.demo.command("claim", *where, *self.wallet_options(name), "--json")
-        checked = self.demo.command("verify", "--run", str(self.run_dir), "--tables", str(tables), *rpc, "--json")
-        say(self.console, "claim", f"{len(claims)} wallets claimed; published tables verified against the chain")
+        checked = self.demo.command(
+            "verify", "--run", str(self.run_dir), "--dir", str(self.seed.root), "--tables", str(tables), *rpc, "--json"
+        )
+        say(self.console, "claim", f"{len(claims)} wallets claimed; tables and signatures verified against the chain")
         after = {name: self.chain.balance_of(self.deployed["token"], self.wallets[name]) for name in PEERS}
         return {
             "before": balances,

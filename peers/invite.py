@@ -2,13 +2,13 @@
 
 import base64
 import binascii
-import json
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
+from pydantic_core import from_json
 
 from incentives import records
 from incentives.errors import IncentivesError
@@ -72,10 +72,23 @@ class Invite:
         """From the text itself or the path of a file that holds it. ConfigError says what is wrong."""
         text = text.strip()
         if not text.startswith(PREFIX):
-            path = Path(text)
-            if not path.is_file():
+            if not _is_file(text):
                 raise ConfigError("invite", text[:60], f"is neither an invite ({PREFIX}…) nor a file that holds one")
-            text = path.read_text().strip()
+            return cls.of_file(Path(text))
+        return cls._parse(text)
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Invite":
+        """From the file that holds it. ConfigError says what is wrong."""
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_TEXT + 2)
+        try:
+            return cls._parse(data.decode().strip())
+        except UnicodeDecodeError:
+            raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole") from None
+
+    @classmethod
+    def _parse(cls, text: str) -> "Invite":
         if not text.startswith(PREFIX) or len(text) > MAX_TEXT:
             raise ConfigError(
                 "invite", text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
@@ -83,7 +96,7 @@ class Invite:
         try:
             inflate = zlib.decompressobj()
             raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
-            value: dict[str, Any] = json.loads(raw)
+            value: dict[str, Any] = from_json(raw)  # bounds the depth, which json.loads does not
             part = value["binding"]
             signature = bytes.fromhex(value["signature"])
             config = RunConfig.model_validate(value["config"])
@@ -100,3 +113,10 @@ class Invite:
         except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
             raise ConfigError("invite", text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
         return cls(config, binding, organiser, signature)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a name can be
+        return False

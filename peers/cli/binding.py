@@ -3,9 +3,10 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import click
+from pydantic import BaseModel, ConfigDict, Field
 
 from incentives.errors import ChainError, InputError, StorageError
 from incentives.keys import (
@@ -26,6 +27,7 @@ from peers.cli.wallets import (
     json_option,
     key_options,
     open_key,
+    resumed_by,
     rpc_option,
     run_option,
     sending,
@@ -36,10 +38,8 @@ from peers.cli.wallets import (
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 
-if TYPE_CHECKING:
-    pass
-
 CONSENT_SECONDS = 7 * 24 * 3600
+MAX_CONSENT_BYTES = 1 << 16
 
 
 @click.command("wallet")
@@ -94,14 +94,22 @@ def bind(
 
     Binding after working is as good as before: rewards wait."""
     place = find_place(run, settlement, directory)
-    chain = place.connect(rpc)
-    state = place.state(chain)
+    if (directory is None) == (consent is None):
+        raise click.UsageError("give either --dir or --consent")
+    if write_consent is not None and (pay_to is not None or consent is not None):
+        raise click.UsageError("--write-consent needs --dir, and only writes: give --pay-to where the wallet is")
     key = None if write_consent else open_key(keystore, password_file)
     owner = account_of(key) if key else wallet_address(wallet_text, keystore)
     if owner is None:
         raise click.UsageError("--wallet is needed with --write-consent")
-    if (directory is None) == (consent is None):
-        raise click.UsageError("give either --dir or --consent")
+    paid_to = None if pay_to is None else parse_address(pay_to)
+    payer = key
+    if key is not None and (gas_keystore is not None or gas_password_file is not None):
+        payer = open_key(gas_keystore, gas_password_file, "--gas-")
+    chain = place.connect(rpc)
+    state = place.state(chain)
+    if paid_to is not None and paid_to in (state.settlement, state.token, state.registry):
+        raise InputError("--pay-to", pay_to, "is a contract of this run, which gives nothing back: give a wallet")
     if directory is not None:
         given = _make_consent(PeerDirectory(directory), state, owner)
     else:
@@ -111,14 +119,13 @@ def bind(
         _write_consent(write_consent, given)
         show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}")
         return
-    assert key is not None
+    assert key is not None and payer is not None
     peer, net_id = parse_address(given["peer"]), bytes.fromhex(given["net_id"][2:])
     deadline, signature = int(given["deadline"]), bytes.fromhex(given["signature"][2:])
-    payer = open_key(gas_keystore, gas_password_file) if gas_keystore is not None else key
     paying_keystore = gas_keystore or keystore
     assert paying_keystore is not None
     with sending(chain, payer, paying_keystore):
-        transactions = [sent.hash for sent in chain.resumed if sent.what in ("bind", "bindFor")]
+        transactions = resumed_by(chain, state.registry, "bind", "bindFor")
         bound_to = chain.wallets_of(state.registry, [peer])[0]
         if bound_to != owner:
             if bound_to is not None:
@@ -129,8 +136,8 @@ def bind(
             else:
                 sent = chain.bind(key, state.registry, peer, net_id, deadline, signature)
             transactions.append(sent.hash)
-        if pay_to is not None:
-            transactions.append(chain.set_pay_to(key, state.registry, parse_address(pay_to)).hash)
+        if paid_to is not None:
+            transactions.append(chain.set_pay_to(key, state.registry, paid_to).hash)
     result = {
         "peer": given["peer"],
         "wallet": to_checksum(owner),
@@ -164,20 +171,31 @@ def _make_consent(directory: PeerDirectory, state: RunState, owner: bytes) -> di
     }
 
 
+class _Consent(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    chain_id: Annotated[int, Field(gt=0)]
+    registry: str
+    wallet: str
+    peer: str
+    net_id: Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
+    deadline: Annotated[int, Field(ge=0, lt=1 << 64)]
+    signature: Annotated[str, Field(pattern="^0x[0-9a-f]{130}$")]
+
+
 def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
     try:
-        given = json.loads(path.read_text())
-        parse_address(given["peer"])
-        fields = (given["chain_id"], given["registry"], given["wallet"])
-        bytes.fromhex(given["net_id"][2:] + given["signature"][2:])
-        int(given["deadline"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with open(path, "rb") as stream:
+            given = _Consent.model_validate_json(stream.read(MAX_CONSENT_BYTES))
+        named = tuple(parse_address(text) for text in (given.registry, given.wallet, given.peer))
+    except (OSError, ValueError, InputError):
         raise InputError(
             "--consent", str(path), "is no consent; make one with `sparehive bind --write-consent`"
         ) from None
-    if fields != (state.chain_id, to_checksum(state.registry), to_checksum(owner)):
-        raise InputError("--consent", str(path), f"is for chain {fields[0]}, registry {fields[1]}, wallet {fields[2]}")
-    return dict(given)
+    if (given.chain_id, *named[:2]) != (state.chain_id, state.registry, owner):
+        where = f"is for chain {given.chain_id}, registry {given.registry}, wallet {given.wallet}"
+        raise InputError("--consent", str(path), f"{where}: make one for this wallet and run")
+    return given.model_dump()
 
 
 def _write_consent(path: Path, given: dict[str, Any]) -> None:

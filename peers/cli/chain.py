@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from incentives.errors import StorageError
+from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
 from incentives.onchain import PeriodState, RunState
 from peers.cli.binding import bind, wallet
@@ -18,7 +18,7 @@ from peers.cli.wallets import (
     json_option,
     key_options,
     latest_option,
-    open_key,
+    organisers_key,
     rpc_option,
     sender_of,
     sending,
@@ -71,12 +71,16 @@ def run_deploy(
     config = run.load()
     if run.chain.exists():
         raise StorageError(f"{run.chain} exists: this run is deployed already; move the file away first")
-    keystore = keystore or run.organiser_key
-    key = open_key(keystore, password_file or run.organiser_password)
+    given_token, given_registry = (parse_address(text) if text else None for text in (token, registry))
+    keystore, key = organisers_key(run.root, keystore, password_file)
     chain = Chain.connect(rpc)
+    if given_registry is not None and not chain.is_code("PeerRegistry", given_registry):
+        raise InputError(
+            "--registry", registry, f"is no PeerRegistry of this version on chain {chain.chain_id}: claims would fail"
+        )
     with sending(chain, key, keystore):
-        paid_in = parse_address(token) if token else chain.deploy_test_token(key, TEST_SUPPLY_AMOUNT)
-        known = parse_address(registry) if registry else chain.deploy_registry(key)
+        paid_in = given_token or chain.deploy_test_token(key, TEST_SUPPLY_AMOUNT)
+        known = given_registry or chain.deploy_registry(key)
         deployment = chain.deploy_settlement(
             key,
             token=paid_in,
@@ -104,13 +108,15 @@ def run_deploy(
 @click.command("fund")
 @click.argument("run", type=PATH)
 @rpc_option
-@key_options("whoever pays")
+@key_options("whoever pays (default with the run's directory: its organiser)", required=False)
 @click.option("--amount", type=click.IntRange(1, 2**128 - 1), required=True, help="In the token's base unit.")
 @json_option
-def run_fund(run: Path, rpc: str, keystore: Path, password_file: Path, amount: int, as_json: bool) -> None:
+def run_fund(
+    run: Path, rpc: str, keystore: Path | None, password_file: Path | None, amount: int, as_json: bool
+) -> None:
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
     place = find_place(run)
-    key = open_key(keystore, password_file)
+    keystore, key = organisers_key(run, keystore, password_file)
     chain = place.connect(rpc)
     with sending(chain, key, keystore):
         state = place.state(chain)
@@ -142,6 +148,9 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
     place = find_place(run, settlement)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
+    # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
+    balance = chain.token_balance(state.token, state.settlement, block=state.block)
+    uncounted = balance - (state.funded_amount - state.claimed_amount)
     result = {
         "chain_id": state.chain_id,
         "block": state.block,
@@ -155,6 +164,7 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
+        "uncounted": str(uncounted),
         "settled_epoch": state.settled_epoch,
         "periods": state.num_periods,
         "last": _period_json(state.last),
@@ -166,6 +176,10 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
         f"claimed {tokens(state.claimed_amount)}",
         f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
     ]
+    if uncounted > 0:
+        lines.append(f"{tokens(uncounted)} were sent to it without `run fund`: they count for nothing and stay there")
+    if uncounted < 0:
+        lines.append(f"{tokens(-uncounted)} are missing: the token has taken them, and the last claims will fail")
     show(as_json, result, *lines)
 
 

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
-from incentives.claim import Standing, final_tables, prove, standings
+from incentives.claim import Checked, Standing, compare_ledger, final_tables, prove, standings
 from incentives.claim import verify as verify_books
-from incentives.errors import ChainError, InputError, TamperedError
-from incentives.keys import (
-    key_account,
-    parse_address,
-    to_checksum,
-)
+from incentives.errors import ChainError, InputError, StorageError, TamperedError
+from incentives.keys import key_account, parse_address, to_checksum
 from incentives.onchain import RunState
-from incentives.publication import co_signers, find_evidence, find_tables
+from incentives.publication import Evidence, co_signers, find_evidence, find_tables
 from incentives.records import account_of
 from incentives.reverts import Reverted
+from incentives.shelf import Shelf
 from incentives.tables import Tables
 from peers.cli.wallets import (
     PATH,
@@ -31,6 +28,7 @@ from peers.cli.wallets import (
     latest_option,
     open_key,
     read_rules,
+    resumed_by,
     rpc_option,
     run_option,
     sending,
@@ -44,6 +42,7 @@ from peers.directory import PeerDirectory
 
 if TYPE_CHECKING:
     from incentives.chain import Chain
+    from incentives.settlement import LeftOut, RunRules
 
 CLAIMS_PER_TRANSACTION = 40
 
@@ -63,7 +62,7 @@ def rewards(
     run: Path | None,
     settlement: str | None,
     rpc: str,
-    tables: Path,
+    tables: Shelf,
     directory: Path | None,
     accounts: tuple[str, ...],
     wallet_text: str | None,
@@ -76,14 +75,10 @@ def rewards(
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     final = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
-    proposed = _proposed(state, tables)
+    proposed, is_known = _proposed(state, tables)
     pending = _pending_units(directory, state)
     chosen = [parse_address(text) for text in accounts]
-    hot = (
-        key_account(PeerDirectory(directory).hot_key)
-        if directory and PeerDirectory(directory).hot_key.exists()
-        else None
-    )
+    hot = _hot_account(directory)
     if hot is not None and hot not in chosen:
         chosen.append(hot)
     everybody = sorted(
@@ -95,9 +90,10 @@ def rewards(
     found = standings(state, final, proposed, everybody, wallets, claimed)
     if chosen or owner is not None:
         found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
-    rows = [_standing_json(s, pending.get(s.account, 0), state) for s in found]
+    rows = [_standing_json(s, pending.get(s.account, 0), state, is_known) for s in found]
     lines = [
-        f"{row['account']}: pending {tokens(int(row['pending']))}, in window {tokens(int(row['in_window']))}, "
+        f"{row['account']}: pending {tokens(int(row['pending']))}, "
+        f"in window {tokens(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
         f"claimable {tokens(int(row['claimable']))}, claimed {tokens(int(row['claimed']))}"
         + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
         for row in rows
@@ -108,6 +104,7 @@ def rewards(
 
 
 @click.command("claim")
+@click.option("--dir", "directory", type=PATH, help="Your peer's directory: which run, and which account, if any.")
 @run_option
 @settlement_option
 @rpc_option
@@ -117,10 +114,11 @@ def rewards(
 @click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="Only these hot accounts.")
 @json_option
 def claim(
+    directory: Path | None,
     run: Path | None,
     settlement: str | None,
     rpc: str,
-    tables: Path,
+    tables: Shelf,
     keystore: Path,
     password_file: Path,
     push: bool,
@@ -128,38 +126,45 @@ def claim(
     as_json: bool,
 ) -> None:
     """Claim your rewards (all accounts bound to your wallet), or push them to others."""
-    place = find_place(run, settlement)
+    place = find_place(run, settlement, directory)
+    chosen = {parse_address(text) for text in accounts}
     key = open_key(keystore, password_file)
     chain = place.connect(rpc)
     with sending(chain, key, keystore):
-        result, line = _claim(chain, key, place, tables, push, accounts)
+        result, line = _claim(chain, key, place, tables, push, chosen, _hot_account(directory))
     show(as_json, result, line)
 
 
 def _claim(
-    chain: "Chain", key: PrivateKey, place: Place, tables: Path, push: bool, accounts: tuple[str, ...]
+    chain: "Chain",
+    key: PrivateKey,
+    place: Place,
+    tables: Shelf,
+    push: bool,
+    chosen: set[bytes],
+    hot: bytes | None,
 ) -> tuple[dict[str, Any], str]:
     state = place.state(chain)
     published = final_tables(state, tables)
     assert state.last is not None
     if published.payout_tree().root != state.last.payouts_root:
         raise TamperedError("the published tables do not have the root that is on chain: do not trust this period")
-    chosen = {parse_address(text) for text in accounts}
+    history = _history(chain, state, tables)
     everybody = [row.account for row in published.payouts if not chosen or row.account in chosen]
-    if not everybody:
-        raise InputError("--account", ", ".join(accounts) or None, "has earned nothing up to the newest final period")
+    if chosen and not everybody:
+        named = ", ".join(to_checksum(account) for account in sorted(chosen))
+        raise InputError("--account", named, f"has earned nothing up to epoch {state.settled_epoch}")
     wallets = chain.wallets_of(state.registry, everybody)
+    owners = dict(zip(everybody, wallets, strict=True))
     mine = [a for a, w in zip(everybody, wallets, strict=True) if w == account_of(key)]
     bound = [a for a, w in zip(everybody, wallets, strict=True) if w is not None]
     targets = bound if push else mine
     if not targets and not push:
-        raise ChainError(
-            f"no account in the tables is bound to wallet {to_checksum(account_of(key))}: run `sparehive bind` first"
-        )
+        raise ChainError(_nothing_earned(chain, state, account_of(key), chosen, hot))
     before = dict(zip(targets, chain.claimed_of(state.settlement, targets), strict=True))
     earned = {row.account: row for row in published.payouts}
     due = [account for account in targets if earned[account].cum_claimable > before[account]]
-    resumed = [sent.hash for sent in chain.resumed if sent.what in ("claim", "claimMany")]
+    resumed = resumed_by(chain, state.settlement, "claim", "claimMany")
     if not due and not push and not resumed:
         raise ChainError(f"nothing is due to wallet {to_checksum(account_of(key))}: all that is final has been claimed")
     sent, refused = _pay(chain, key, state.settlement, published, due)
@@ -167,11 +172,10 @@ def _claim(
     if refused and not transactions:
         raise next(iter(refused.values()))
     after = dict(zip(targets, chain.claimed_of(state.settlement, targets), strict=True))
-    history = _history(chain, state, tables)
     rows = [
         {
             "account": to_checksum(account),
-            "wallet": address(wallets[everybody.index(account)]),
+            "wallet": address(owners[account]),
             "units": earned[account].cum_units,
             "receipts": sum(row.account == account for t, _ in history for row in t.receipts),
             "co_signers": sorted({signer for _, e in history for signer in co_signers(e, account)}),
@@ -185,7 +189,7 @@ def _claim(
     result = {
         "paid": str(paid),
         "accounts": rows,
-        "unbound": [to_checksum(a) for a, w in zip(everybody, wallets, strict=True) if w is None] if push else [],
+        "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
         "transactions": transactions,
     }
@@ -195,6 +199,22 @@ def _claim(
     if refused:
         line += f"; {len(refused)} accounts were refused, --json says why"
     return result, line
+
+
+def _nothing_earned(chain: "Chain", state: RunState, wallet: bytes, chosen: set[bytes], hot: bytes | None) -> str:
+    """Why there is nothing to claim for the wallet: not bound, or bound and without a paid receipt."""
+    asked = sorted(chosen) or ([hot] if hot is not None else [])
+    owners = dict(zip(asked, chain.wallets_of(state.registry, asked), strict=True))
+    bound = [a for a in asked if owners[a] == wallet] if asked else chain.accounts_of(state.registry, wallet)
+    if bound:
+        named = ", ".join(map(to_checksum, bound))
+        return f"nothing was earned up to epoch {state.settled_epoch} by {named}, bound to wallet {to_checksum(wallet)}"
+    for account, owner in owners.items():
+        if owner is not None:
+            return f"{to_checksum(account)} is bound to {to_checksum(owner)}: claim with that wallet's key, or --push"
+    return f"no account that has earned is bound to wallet {to_checksum(wallet)}: run `sparehive bind` first" + (
+        "" if bound is not None else ", if that is not done"
+    )
 
 
 def _pay(
@@ -224,7 +244,9 @@ def _pay(
 @settlement_option
 @rpc_option
 @tables_option
-@click.option("--dir", "directory", type=PATH, help="A peer of the run, to know from its invite who may sign.")
+@click.option(
+    "--dir", "directory", type=PATH, help="A peer of the run: its invite says who may sign, its ledger what is due."
+)
 @invite_option
 @latest_option
 @json_option
@@ -232,7 +254,7 @@ def verify(
     run: Path | None,
     settlement: str | None,
     rpc: str,
-    tables: Path,
+    tables: Shelf,
     directory: Path | None,
     invite: str | None,
     latest: bool,
@@ -241,14 +263,17 @@ def verify(
     """Rebuild the trees from the published tables, settle again, compare with the chain. Fails at the first difference.
 
     The contracts' code is compared too: others could answer anything.
-    With --invite (or --dir) every signature in the evidence is verified too."""
+    With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
+    that this peer follows, and receipts of its ledger that are not paid are listed."""
     place = find_place(run, settlement, directory)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     chain.check_code(state)
-    checked = verify_books(chain, state, tables, read_rules(invite, directory))
+    rules = read_rules(invite, directory)
+    checked = verify_books(chain, state, tables, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
+    unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
     periods = [
         {
             "number": each.period.number,
@@ -262,6 +287,7 @@ def verify(
             "amount": str(each.period.amount),
             "payouts_checked": each.payouts_checked,
             "signatures_checked": each.signatures_checked,
+            "seatings": each.seatings,
         }
         for each in checked
     ]
@@ -271,25 +297,75 @@ def verify(
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
+        "ledger_compared": unpaid is not None,
+        "not_paid": [
+            {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid or ()
+        ],
         "periods": periods,
     }
     records = sum(each.signatures_checked for each in checked)
     lines = [
         f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
         f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
+        *_reservations(checked, with_rules=rules is not None),
     ]
+    if unpaid is not None:
+        lines.append(f"the certificates are those that the peer in {directory} follows")
+    if unpaid:
+        lines.append(
+            f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
+        )
     show(as_json, result, *lines)
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
-def _proposed(state: RunState, tables: Path) -> Tables | None:
-    """The tables of the proposal under way, if they are here."""
+def _proposed(state: RunState, tables: Shelf) -> tuple[Tables | None, bool]:
+    """The tables of the proposal under way, and whether what it adds is known: not where they are not here, or others
+    that it has replaced."""
     if state.pending is None:
-        return None
+        return None, True
     try:
-        return find_tables(tables, state.pending.tables_hash, state.pending.number)
-    except InputError:
+        return find_tables(tables, state.pending.tables_hash, state.pending.number), True
+    except (InputError, TamperedError):
+        return None, False
+
+
+def _hot_account(directory: Path | None) -> bytes | None:
+    """What the peer in --dir signs with; its password is not needed."""
+    if directory is None or not PeerDirectory(directory).hot_key.exists():
         return None
+    return key_account(PeerDirectory(directory).hot_key)
+
+
+def _against_ledger(
+    directory: Path | None, rules: "RunRules | None", periods: Sequence[Tables]
+) -> "list[LeftOut] | None":
+    """Receipts in the peer's ledger that are not paid; None where there is no ledger, or not all of it."""
+    if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
+        return None
+    from incentives.ledger import Ledger
+
+    try:
+        with Ledger.read(PeerDirectory(directory).ledger) as ledger:
+            return [left for tables in periods for left in compare_ledger(ledger, rules, tables)]
+    except StorageError:
+        return None
+
+
+def _reservations(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
+    """What of each period was not checked, or needs a second look."""
+    lines = []
+    for each in checked:
+        number = each.period.number
+        if not each.payouts_checked:
+            lines.append(f"period {number}: not settled again, for the tables before it are not here")
+        if with_rules and not each.signatures_checked:
+            lines.append(
+                f"period {number}: signatures not checked: its evidence, or that of a period before, is not here"
+            )
+        if each.seatings:
+            lines.append(f"period {number}: in {each.seatings} epochs those who signed chose themselves (seatings)")
+    return lines
 
 
 def _pending_units(directory: Path | None, state: RunState) -> dict[bytes, int]:
@@ -310,7 +386,7 @@ def _pending_units(directory: Path | None, state: RunState) -> dict[bytes, int]:
     return units
 
 
-def _standing_json(standing: Standing, pending_units: int, state: RunState) -> dict[str, Any]:
+def _standing_json(standing: Standing, pending_units: int, state: RunState, is_known: bool) -> dict[str, Any]:
     return {
         "account": to_checksum(standing.account),
         "wallet": address(standing.wallet),
@@ -319,22 +395,26 @@ def _standing_json(standing: Standing, pending_units: int, state: RunState) -> d
         # What it will be if the pool suffices: the price is certain, the budget is not.
         "pending": str(pending_units * state.unit_price_amount),
         "pending_units": pending_units,
-        "in_window": str(standing.in_window_amount),
+        "in_window": str(standing.in_window_amount) if is_known else None,
         "claimable": str(standing.claimable_amount),
         "claimed": str(standing.claimed_amount),
     }
 
 
-def _history(chain: Any, state: RunState, directory: Path) -> list[tuple[Tables, Any]]:
-    """(tables, evidence) of the final periods whose files are here."""
+def _history(chain: Any, state: RunState, shelf: Shelf) -> list[tuple[Tables, Evidence | None]]:
+    """(tables, evidence) of the final periods whose files are here. Only told, never paid by: what cannot be read is
+    left out."""
     found = []
     for number in range(state.num_periods):
         period = chain.period(state.settlement, number, block=state.block)
         try:
-            tables = find_tables(directory, period.tables_hash, number)
-            found.append((tables, find_evidence(directory, number, tables)))
-        except (InputError, TamperedError):
+            tables = find_tables(shelf, period.tables_hash, number)
+        except (InputError, TamperedError, StorageError):
             continue
+        try:
+            found.append((tables, find_evidence(shelf, number, tables)))
+        except (TamperedError, StorageError):
+            found.append((tables, None))
     return found
 
 

@@ -1,6 +1,9 @@
 """settle: close a period from one peer's ledger, propose it, make it final. Given again, it does what is left to do."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +12,11 @@ from coincurve import PrivateKey
 
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle
 from incentives.ledger import Ledger
-from incentives.onchain import RunState
+from incentives.onchain import PeriodState, RunState
 from incentives.publication import find_tables, publish
+from incentives.reverts import Reverted
 from incentives.settlement import Closed, close_period
+from incentives.shelf import Shelf
 from peers.cli.wallets import (
     PATH,
     Place,
@@ -20,8 +25,9 @@ from peers.cli.wallets import (
     invite_option,
     json_option,
     key_options,
-    open_key,
+    organisers_key,
     read_rules,
+    resumed_by,
     rpc_option,
     run_option,
     sending,
@@ -29,6 +35,7 @@ from peers.cli.wallets import (
     show,
     tables_option,
     tokens,
+    until,
 )
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
     from incentives.chain import Chain
 
 MAX_WAIT_SECONDS = 3600.0
+# What was read is not so any more: another settler was faster, or somebody has funded a pool that is too short.
+_OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "WrongBudget")
 
 
 @click.command("settle")
@@ -44,7 +53,9 @@ MAX_WAIT_SECONDS = 3600.0
 @run_option
 @settlement_option
 @rpc_option
-@key_options("the organiser (to finalise alone: of anyone)")
+@key_options(
+    "the organiser (to finalise alone: of anyone; default with --run DIRECTORY: the run's own)", required=False
+)
 @tables_option
 @invite_option
 @click.option("--uri", default="", help="Where others will find the tables; written on chain.")
@@ -58,9 +69,9 @@ def settle(
     run: Path | None,
     settlement: str | None,
     rpc: str,
-    keystore: Path,
-    password_file: Path,
-    tables: Path,
+    keystore: Path | None,
+    password_file: Path | None,
+    tables: Shelf,
     invite: str | None,
     uri: str,
     to_epoch: int | None,
@@ -72,9 +83,17 @@ def settle(
     """Close a period: check the ledger, write the tables, propose their roots.
 
     Without --dir it only finalises (--finalise) or cancels (--cancel) what is proposed. An epoch is settled once:
-    receipts that lack a signature now are never paid, so settle when the last ones have arrived."""
+    receipts that lack a signature now are never paid, so settle when the last ones have arrived.
+
+    Fit for a timer: exit status 0 also where all is settled, or proposed as this ledger has it and in its window."""
     place = find_place(run, settlement, directory)
-    key = open_key(keystore, password_file)
+    if cancel and (finalise or replace):
+        raise click.UsageError("--cancel does nothing else: leave --finalise and --replace out")
+    if replace and directory is None:
+        raise click.UsageError("--replace needs --dir, the peer whose ledger is settled")
+    if not isinstance(tables, Path):
+        raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
+    keystore, key = organisers_key(run, keystore, password_file)
     chain = place.connect(rpc)
     with sending(chain, key, keystore):
         if cancel:
@@ -99,7 +118,7 @@ class _ToSettle:
 
 
 def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str, Any], list[str]]:
-    earlier = [sent.hash for sent in chain.resumed if sent.what == "cancel"]
+    earlier = resumed_by(chain, state.settlement, "cancel")
     if state.pending is not None or not earlier:
         earlier = [chain.cancel(key, state.settlement).hash]
     return {"cancelled": True, "transactions": earlier}, ["the proposal is cancelled"]
@@ -107,60 +126,119 @@ def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str,
 
 def _settle(chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle) -> tuple[dict[str, Any], list[str]]:
     """Finalise what is proposed, propose what is new, as far as asked and not done before."""
+    transactions = resumed_by(chain, place.settlement, "propose", "replace", "finalise")
+    try:
+        return _settle_once(chain, key, place, what, transactions)
+    except Reverted as error:
+        if error.name not in _OVERTAKEN:
+            raise
+        _seen(chain, place, partial(_is_as_refused, error))
+    return _settle_once(chain, key, place, what, transactions)
+
+
+def _settle_once(
+    chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle, transactions: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """`transactions` of this command and earlier tries of it; further ones are added."""
     state = place.state(chain)
-    transactions = [sent.hash for sent in chain.resumed if sent.what in ("propose", "replace", "finalise")]
-    already = _closed_already(state, what, resumed=bool(transactions))
-    if already is not None and not what.finalise and already["ready_at"] > state.block_time:
-        where = f"up to epoch {already['to_epoch']} is proposed already and in its window"
-        return {**already, "transactions": transactions}, [f"period {already['number']} {where}"]
-    if state.pending is not None and (not what.replace or already):
-        if what.directory is not None and not what.finalise and state.pending.ready_at > state.block_time:
-            raise ChainError(
-                f"period {state.pending.number} is in its window for another "
-                f"{state.pending.ready_at - state.block_time} s: wait with --finalise, or use --replace or --cancel"
-            )
+    pending, mine = state.pending, None
+    if what.directory is not None and pending is not None and (transactions or not what.replace):
+        mine = _as_proposed(state, what, pending)
+    is_same = isinstance(mine, Closed) and pending is not None and mine.proposal.tables_hash == pending.tables_hash
+    result: dict[str, Any] = {}
+    if pending is not None and (is_same or not what.replace):
+        if what.directory is not None and not what.finalise and pending.ready_at > state.block_time:
+            result, line = _waiting(state, what, pending, mine)
+            return {**result, "transactions": transactions}, [line]
+        if isinstance(mine, Closed) and is_same:
+            path = publish(what.tables, pending.number, mine.tables, mine.evidence)
+            result = _described(mine, path, pending.ready_at)
         # An old proposal first: the next one builds on it.
-        transactions.append(chain.finalise(key, state.settlement, wait_seconds=_patience(state, what.finalise)).hash)
-        state = place.state(chain)
+        state = _finalise(chain, key, place, state, _patience(state, what.finalise), transactions)
     elif what.directory is None and what.finalise and not transactions:
         raise ChainError("nothing is proposed: there is nothing to finalise")
     elif what.directory is None and not transactions:
         raise click.UsageError("--dir is needed to propose a period: none is under way")
-    done = {"number": state.num_periods - 1, "to_epoch": state.settled_epoch, "final": True}
-    result: dict[str, Any] = {**(already or {}), **done}
+    result |= {"number": state.num_periods - 1, "to_epoch": state.settled_epoch, "final": True}
     lines = [f"period {state.num_periods - 1} is final: epochs up to {state.settled_epoch}"]
     if what.directory is not None:
         try:
             closed = _close(state, what.directory, what.tables, what.invite, what.to_epoch)
-        except NothingToSettle:
-            if not transactions:
-                raise
-            return {**result, "transactions": transactions}, lines  # all of it was done, some of it by an earlier try
-        result, lines, sent_hash = _propose(chain, key, state, closed, what)
-        transactions.append(sent_hash)
+        except NothingToSettle:  # all of it was done, here or by an earlier try
+            lines = lines if transactions else [f"nothing to do yet: epochs up to {state.settled_epoch} are settled"]
+            return {**result, "transactions": transactions}, lines
+        result, lines = _propose(chain, key, state, closed, what, transactions)
         if what.finalise:
             state = place.state(chain)
-            transactions.append(chain.finalise(key, state.settlement, wait_seconds=_patience(state, True)).hash)
+            _finalise(chain, key, place, state, _patience(state, True), transactions)
             result["final"] = True
             lines.append("it is final")
     return {**result, "transactions": transactions}, lines
 
 
-def _closed_already(state: RunState, what: _ToSettle, *, resumed: bool) -> dict[str, Any] | None:
-    """The result of this very command, where what it would propose is proposed; None where there is something to do.
-
-    `resumed`: an earlier try has sent something, and epochs that were certified since then are not its business."""
-    if what.directory is None or state.pending is None or (what.replace and not resumed):
-        return None
-    to_epoch = state.pending.to_epoch if resumed and what.to_epoch is None else what.to_epoch
+def _as_proposed(state: RunState, what: _ToSettle, pending: PeriodState) -> Closed | str:
+    """What this ledger gives for the epochs of the proposal under way; text: why it gives nothing."""
+    assert what.directory is not None
     try:
-        closed = _close(state, what.directory, what.tables, what.invite, to_epoch)
-    except (IncentivesError, PeerError):
-        return None  # whatever is wrong is said where it is needed
-    if closed.proposal.tables_hash != state.pending.tables_hash:
-        return None
-    path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
-    return _described(closed, path, state.pending.ready_at)
+        return _close(state, what.directory, what.tables, what.invite, pending.to_epoch)
+    except (IncentivesError, PeerError) as error:
+        return str(error)
+
+
+def _waiting(
+    state: RunState, what: _ToSettle, pending: PeriodState, mine: Closed | str | None
+) -> tuple[dict[str, Any], str]:
+    """Of a proposal in its window: nothing to do before it is over. ChainError where this is not what was asked for:
+    it ends too early, or this ledger would pay otherwise, or cannot tell."""
+    where = f"period {pending.number} up to epoch {pending.to_epoch} is proposed and in its window until "
+    where += until(pending.ready_at)
+    if what.to_epoch is not None and what.to_epoch > pending.to_epoch:
+        raise ChainError(f"{where}: settle up to epoch {what.to_epoch} then, or now with --replace")
+    if not isinstance(mine, Closed):
+        raise ChainError(f"{where}; this ledger cannot say whether it is right: {mine}")
+    if mine.proposal.payouts_root != pending.payouts_root:
+        raise ChainError(
+            f"{where}, and pays otherwise than this ledger would: `sparehive verify` it, then wait, --replace or --cancel"
+        )
+    if mine.proposal.tables_hash == pending.tables_hash:
+        path: Path | None = publish(what.tables, pending.number, mine.tables, mine.evidence)
+    else:
+        path = None  # the same payouts under other signatures of the same voters: its tables are with who proposed it
+    result = {**_described(mine, path, pending.ready_at), "tables_hash": "0x" + pending.tables_hash.hex()}
+    return result, f"{where}: nothing to do before"
+
+
+def _finalise(
+    chain: "Chain", key: PrivateKey, place: Place, state: RunState, wait_seconds: float, transactions: list[str]
+) -> RunState:
+    """The state afterwards. That somebody else has finalised it meanwhile is as good."""
+    try:
+        transactions.append(chain.finalise(key, state.settlement, wait_seconds=wait_seconds).hash)
+    except Reverted as error:
+        if error.name != "NoProposal":
+            raise
+        after = _seen(chain, place, lambda seen: seen.pending is None)
+        if after.num_periods <= state.num_periods:
+            raise
+    return place.state(chain)
+
+
+def _is_as_refused(error: Reverted, state: RunState) -> bool:
+    if error.name == "ProposalPending":
+        return state.pending is not None
+    if error.name == "WrongBudget":
+        return bool(error.arguments["available"] == str(state.available_amount))
+    return error.name != "NoProposal" or state.pending is None
+
+
+def _seen(chain: "Chain", place: Place, is_there: Callable[[RunState], bool]) -> RunState:
+    """The state once it is so: what refused ours may stand in a block that is yet to come."""
+    deadline = time.monotonic() + chain.wait_seconds
+    while True:
+        state = place.state(chain)
+        if is_there(state) or time.monotonic() > deadline:
+            return state
+        time.sleep(0.2)
 
 
 def _close(state: RunState, directory: Path, tables: Path, invite: str | None, to_epoch: int | None) -> Closed:
@@ -173,12 +251,13 @@ def _close(state: RunState, directory: Path, tables: Path, invite: str | None, t
 
 
 def _propose(
-    chain: "Chain", key: PrivateKey, state: RunState, closed: Closed, what: _ToSettle
-) -> tuple[dict[str, Any], list[str], str]:
-    """Publish, then propose; (result, lines for people, transaction)."""
+    chain: "Chain", key: PrivateKey, state: RunState, closed: Closed, what: _ToSettle, transactions: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Publish, then propose; (result, lines for people)."""
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
     swap = what.replace and state.pending is not None
     sent = chain.propose(key, state.settlement, closed.proposal, closed.tables.from_epoch, what.uri, replace=swap)
+    transactions.append(sent.hash)
     pending = chain.run_state(state.settlement).pending
     result = _described(closed, path, pending.ready_at if pending else None)
     lines = [
@@ -188,10 +267,10 @@ def _propose(
     ]
     if closed.left_out:
         lines.append(f"{len(closed.left_out)} contributions are left unpaid; --json says why")
-    return result, lines, sent.hash
+    return result, lines
 
 
-def _described(closed: Closed, path: Path, ready_at: int | None) -> dict[str, Any]:
+def _described(closed: Closed, path: Path | None, ready_at: int | None) -> dict[str, Any]:
     return {
         "number": closed.proposal.number,
         "from_epoch": closed.tables.from_epoch,
@@ -201,7 +280,7 @@ def _described(closed: Closed, path: Path, ready_at: int | None) -> dict[str, An
         "payouts": closed.proposal.payouts_count,
         "units": closed.tables.total_units,
         "amount": str(closed.payment.paid_amount),
-        "tables": str(path),
+        "tables": None if path is None else str(path),
         "tables_hash": "0x" + closed.proposal.tables_hash.hex(),
         "ready_at": ready_at,
         "final": False,
@@ -224,5 +303,7 @@ def _patience(state: RunState, finalise: bool) -> float:
         return 0.0
     left = state.pending.ready_at - state.block_time
     if left > MAX_WAIT_SECONDS:
-        raise ChainError(f"the window is open for another {left} s: come back then with `sparehive settle --finalise`")
+        raise ChainError(
+            f"the window is open until {until(state.pending.ready_at)}: come back then with `sparehive settle --finalise`"
+        )
     return max(left, 0) + 60.0

@@ -1,5 +1,6 @@
 """What the commands that speak to a chain share: options, where the contracts are, whose key signs, printing."""
 
+import datetime
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from incentives.keys import key_account, load_key, load_password, parse_address,
 from incentives.onchain import Deployment, RunState, check_deployment
 from incentives.outbox import Outbox
 from incentives.records import account_of
+from incentives.shelf import open_shelf
 from peers.directory import PeerDirectory
 
 if TYPE_CHECKING:
@@ -40,7 +42,12 @@ settlement_option = click.option(
     "--settlement", metavar="ADDRESS", help="The settlement's address, where there is no chain.json."
 )
 tables_option = click.option(
-    "--tables", type=PATH, default=Path("tables"), show_default=True, help="Directory of the published tables."
+    "--tables",
+    default="tables",
+    show_default=True,
+    metavar="FOLDER|URL",
+    help="Where the published tables are.",
+    callback=lambda context, parameter, value: open_shelf(value),
 )
 invite_option = click.option(
     "--invite", metavar="TEXT|FILE", help="The run's invite: who may sign, so that signatures are verified too."
@@ -61,11 +68,22 @@ def key_options(whose: str, *, required: bool = True) -> Callable[[Command], Com
     return add
 
 
-def open_key(keystore: Path | None, password_file: Path | None) -> PrivateKey:
+def open_key(keystore: Path | None, password_file: Path | None, prefix: str = "--") -> PrivateKey:
     """UsageError where one of the two is missing, KeyFileError where they do not open."""
     if keystore is None or password_file is None:
-        raise click.UsageError("--keystore and --password-file are both needed")
+        raise click.UsageError(f"{prefix}keystore and {prefix}password-file are both needed")
     return load_key(keystore, load_password(password_file))
+
+
+def organisers_key(run: Path | None, keystore: Path | None, password_file: Path | None) -> tuple[Path, PrivateKey]:
+    """(its file, the key): the given one, or the one that `run new` made in the run's directory."""
+    if keystore is None and password_file is None and run is not None and run.is_dir():
+        from peers.runs import RunDirectory
+
+        keystore, password_file = RunDirectory(run).organiser_key, RunDirectory(run).organiser_password
+    key = open_key(keystore, password_file)
+    assert keystore is not None
+    return keystore, key
 
 
 @contextmanager
@@ -76,6 +94,11 @@ def sending(chain: "Chain", key: PrivateKey, keystore: Path) -> Iterator[None]:
     with Outbox(keystore) as outbox:
         chain.use_outbox(key, outbox)
         yield
+
+
+def resumed_by(chain: "Chain", to: bytes, *functions: str) -> list[str]:
+    """Transactions of an earlier command that was broken off: calls of one of `functions` at that contract."""
+    return [sent.hash for sent in chain.resumed if sent.what in functions and sent.to in ("", to_checksum(to))]
 
 
 def wallet_address(wallet: str | None, keystore: Path | None) -> bytes | None:
@@ -112,7 +135,7 @@ class Place:
 
 
 def find_place(run: Path | None, settlement: str | None = None, directory: Path | None = None) -> Place:
-    """From --run, else --settlement, else the invite of the peer in --dir."""
+    """From --run, else --settlement, else the peer in --dir: its invite, or the ledger that it has signed for."""
     if run is not None:
         deployment = Deployment.read(run / "chain.json" if run.is_dir() else run)
         return Place(deployment.settlement, deployment.chain_id, deployment)
@@ -121,24 +144,32 @@ def find_place(run: Path | None, settlement: str | None = None, directory: Path 
     if directory is not None and PeerDirectory(directory).invite.is_file():
         from peers.invite import Invite
 
-        binding = Invite.decode(PeerDirectory(directory).invite.read_text()).binding
-        if binding.chain_id == 0:
-            raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
-        return Place(binding.settlement, binding.chain_id, None)
-    raise click.UsageError("--run or --settlement is needed, to know where the contracts are")
+        domain = Invite.of_file(PeerDirectory(directory).invite).binding.domain()
+    elif directory is not None and PeerDirectory(directory).ledger.is_file():
+        from incentives.ledger import Ledger
+
+        with Ledger.read(PeerDirectory(directory).ledger) as ledger:
+            domain = ledger.domain
+    elif directory is not None:
+        raise InputError("--dir", str(directory), "is no peer's directory: it holds neither an invite nor a ledger")
+    else:
+        raise click.UsageError("--run, --settlement or --dir is needed, to know where the contracts are")
+    if domain.chain_id == 0:
+        raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
+    return Place(domain.verifying_contract, domain.chain_id, None)
 
 
 def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
     """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
     from incentives.settlement import RunRules
-
-    if invite is None and directory is not None and PeerDirectory(directory).invite.is_file():
-        invite = PeerDirectory(directory).invite.read_text()
-    if invite is None:
-        return None
     from peers.invite import Invite
 
-    found = Invite.decode(invite)
+    if invite is not None:
+        found = Invite.decode(invite)
+    elif directory is not None and PeerDirectory(directory).invite.is_file():
+        found = Invite.of_file(PeerDirectory(directory).invite)
+    else:
+        return None
     return RunRules(found.config.run_id, found.config.witnesses, found.binding.founders)
 
 
@@ -153,6 +184,11 @@ def address(account: bytes | None) -> str | None:
 
 def sender_of(key: PrivateKey) -> str:
     return to_checksum(account_of(key))
+
+
+def until(seconds: int) -> str:
+    """A moment of the chain's clock, for people."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def tokens(amount: int) -> str:

@@ -1,8 +1,9 @@
 // Checks published tables against a chain with other people's tools alone: ethers and merkletreejs. None of our code.
-//   mkdir /tmp/outsider && cd /tmp/outsider && npm i --ignore-scripts ethers@6.17.0 merkletreejs@0.6.0
-//   NODE_PATH=/tmp/outsider/node_modules node outsider.mjs RPC SETTLEMENT TABLES_DIRECTORY [ACCOUNT]
-// For every final period: the file's hash, its three roots and counts, its sums. For the newest: each payout leaf with
-// merkletreejs' own proof, asked of the contract. With ACCOUNT: prints the `cast` line that claims for it.
+//   NODE_PATH=incentives/contracts/node_modules node outsider.mjs RPC SETTLEMENT TABLES_DIRECTORY [ACCOUNT]
+// (`make setup` puts both there; elsewhere: npm i --ignore-scripts ethers@6.17.0 merkletreejs@0.6.0)
+// For every final period: the file's hash, its three roots and counts, its sums, what each account is paid for its
+// units, and of every receipt in the evidence its hash and signers. For the newest: each payout leaf with merkletreejs'
+// own proof, asked of the contract. With ACCOUNT: prints the `cast` line that claims for it.
 import fs from "node:fs";
 import path from "node:path";
 import { createRequire } from "node:module";
@@ -15,6 +16,7 @@ const [rpc, settlement, directory, account] = process.argv.slice(2);
 if (!directory) { console.error("usage: outsider.mjs RPC SETTLEMENT TABLES_DIRECTORY [ACCOUNT]"); process.exit(2); }
 
 const payoutLeaf = "(address account,uint64 cumUnits,uint128 cumEarned,uint128 cumForfeited,uint128 cumWithheld,uint128 cumClaimable)";
+const provider = new ethers.JsonRpcProvider(rpc, undefined, { batchMaxCount: 1 });
 const contract = new ethers.Contract(
   settlement,
   [
@@ -29,7 +31,7 @@ const contract = new ethers.Contract(
     `function isPayout(uint256,tuple${payoutLeaf},uint256,bytes32[]) view returns (bool)`,
     `function claim(tuple${payoutLeaf},uint256,bytes32[]) returns (uint256)`,
   ],
-  new ethers.JsonRpcProvider(rpc, undefined, { batchMaxCount: 1 }),
+  provider,
 );
 
 const kinds = {
@@ -55,9 +57,26 @@ function same(what, ours, theirs) {
 }
 
 const files = fs.readdirSync(directory).filter((name) => name.endsWith(".json")).map((name) => fs.readFileSync(path.join(directory, name)));
+// A receipt as the evidence has it: EIP-712's words, and (signer, signature) pairs. Its row has the hashes of both.
+const receiptFields = [["bytes32", "runId"], ["uint64", "epoch"], ["address", "peer"], ["uint32", "units"], ["bytes32", "contribution"], ["bytes32", "certificate"]];
+const receiptTypes = { ContributionReceipt: receiptFields.map(([type, name]) => ({ type, name })) };
+const receiptHash = ethers.id(`ContributionReceipt(${receiptFields.map((field) => field.join(" ")).join(",")})`);
+function checkReceipt([words, pairs], row, domain) {
+  const values = ethers.AbiCoder.defaultAbiCoder().decode(receiptFields.map(([type]) => type), words);
+  const receipt = Object.fromEntries(receiptFields.map(([, name], i) => [name, values[i]]));
+  const where = `receipt of ${row[0]}, epoch ${row[1]}`;
+  same(`${where}: account, epoch, units`, [row[0], row[1], row[2]], [receipt.peer, receipt.epoch, receipt.units]);
+  same(`${where}: hash`, row[5], ethers.keccak256(ethers.concat([receiptHash, words])));
+  same(`${where}: signatures' hash`, row[6], ethers.keccak256(ethers.concat(pairs.map(([, signature]) => signature))));
+  for (const [signer, signature] of pairs) same(`${where}: signer`, signer, ethers.verifyTypedData(domain, receiptTypes, receipt, signature));
+  return pairs.length;
+}
+
 const byHash = new Map(files.map((data) => [ethers.keccak256(data), data]));
 const periods = Number(await contract.numPeriods());
+const domain = { name: "Sparehive", version: "1", chainId: (await provider.getNetwork()).chainId, verifyingContract: settlement };
 let newest, tree, paid = 0n, epoch = 0n;
+const earned = new Map();
 for (let number = 0; number < periods; number++) {
   const period = await contract.periodAt(number);
   const data = byHash.get(period.tablesHash);
@@ -74,9 +93,22 @@ for (let number = 0; number < periods; number++) {
     same(`${name}' count of period ${number}`, tables[name].length, period[`${name}Count`]);
   }
   same("units", tables.receipts.reduce((sum, row) => sum + BigInt(row[2]), 0n), period.totalUnits);
+  const price = BigInt(tables.unit_price_amount) * period.totalUnits;
+  const pool = price < period.budget ? price : period.budget;
+  const units = new Map();
+  for (const row of tables.receipts) units.set(row[0], (units.get(row[0]) ?? 0n) + BigInt(row[2]));
+  for (const [worker, own] of units) earned.set(worker, (earned.get(worker) ?? 0n) + (pool * own) / period.totalUnits);
+  for (const row of tables.payouts) same(`what ${row[0]} has earned`, row[2], earned.get(row[0]));
+  const evidence = path.join(directory, `evidence-${number}.json`);
+  let signatures = 0;
+  if (fs.existsSync(evidence)) {
+    const { receipts } = JSON.parse(fs.readFileSync(evidence));
+    same("receipts in the evidence", receipts.length, tables.receipts.length);
+    receipts.forEach((receipt, i) => { signatures += checkReceipt(receipt, tables.receipts[i], domain); });
+  }
   paid += period.amount;
   [newest, epoch] = [tables, period.toEpoch];
-  console.log(`period ${number}: epochs ${tables.from_epoch} to ${tables.to_epoch}, ${tables.receipts.length} receipts: hash, roots, counts agree`);
+  console.log(`period ${number}: epochs ${tables.from_epoch} to ${tables.to_epoch}, ${tables.receipts.length} receipts: hash, roots, counts, payouts agree, ${signatures} signatures`);
 }
 if (!newest) { console.error("no period is final yet"); process.exit(1); }
 same("sum of all payouts", newest.payouts.reduce((sum, row) => sum + BigInt(row[5]), 0n), await contract.released());

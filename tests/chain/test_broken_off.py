@@ -14,6 +14,7 @@ from world import BUDGET, UNIT_PRICE, World
 from incentives.devchain import DevChain
 from incentives.keys import parse_address
 from incentives.onchain import Deployment
+from swarm.config import RunConfig, dump_run
 
 POINTS = pytest.mark.parametrize("forward", [False, True], ids=["lost", "sent"])
 
@@ -72,6 +73,18 @@ def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
     assert ok(*command)["funded"] == str(BUDGET + 14)  # asked for anew: it is a second deposit
 
 
+def test_a_command_in_between_does_not_make_it_two_deposits(world: World) -> None:
+    """What ends well is another command: nobody has been told of the deposit yet."""
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    kill_at_transaction(world.chain, 2, True, *command)
+    world.work(alice=2)
+    world.settle()
+    again = ok(*command)
+    assert (again["funded"], len(again["resumed"])) == (str(BUDGET + 7), 1)
+    assert ok(*command)["funded"] == str(BUDGET + 14)  # and only once
+    assert not list((world.root / "wallets").glob("*.sending"))
+
+
 def test_another_amount_after_a_broken_off_deposit_is_another_deposit(world: World) -> None:
     command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount")
     kill_at_transaction(world.chain, 2, True, *command, 7)
@@ -115,7 +128,7 @@ def test_finalise_and_propose_go_on_where_they_stopped(world: World, forward: bo
     kill_at_transaction(world.chain, 1, forward, *alone)
     assert ok(*alone)["final"] is True
     assert "nothing is proposed" in refused(*alone)
-    assert "settled already" in refused("settle", *world.settle_options())
+    assert ok("settle", *world.settle_options())["transactions"] == []
 
 
 @POINTS
@@ -158,6 +171,23 @@ def test_a_transaction_that_waits_for_its_block_is_waited_for(world: World) -> N
         world.chain.request("evm_setAutomine", True)
     assert ok("run", "status", world.run.root, *world.rpc, "--latest")["funded"] == str(BUDGET + 8)
     assert transactions_of(world, "organiser") == before + 2
+
+
+def test_what_another_run_left_is_not_this_ones(world: World) -> None:
+    """One organiser, two runs: a command that was broken off for the one says nothing of the other."""
+    second = world.root / "second"
+    second.mkdir()
+    dump_run(RunConfig.parse({**world.config.model_dump(mode="json"), "name": "second"}), second / "run.toml")
+    keys = world.keys("organiser")
+    token = ("--token", world.deployed["token"], "--registry", world.deployed["registry"])
+    ok("run", "deploy", second, *world.rpc, *keys, *token)
+    world.work(alice=2)
+    kill_at_transaction(world.chain, 1, True, "settle", *world.settle_options())
+    other = ("settle", "--run", second, *world.rpc, *keys)
+    assert "nothing is proposed" in refused(*other, "--finalise")
+    assert "there is no proposal under way" in refused(*other, "--cancel")
+    again = ok("settle", *world.settle_options())
+    assert (again["number"], len(again["transactions"])) == (0, 1)
 
 
 def test_two_commands_with_one_key_take_turns(world: World) -> None:

@@ -1,13 +1,14 @@
 """The whole way of the money, by the commands that people type, on a real EVM node."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from commands import ok, refused
+from commands import ok, refused, sparehive
 from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
-from incentives.keys import to_checksum
+from incentives.keys import load_key, load_password, parse_address, to_checksum
 from incentives.publication import find_evidence, find_tables
 
 
@@ -91,13 +92,90 @@ def test_an_unbound_account_waits(world: World) -> None:
     world.work(alice=1, bob=2)
     world.settle()
     world.finalise()
-    assert "sparehive bind" in refused("claim", *world.claim_options("alice"))
+    assert "`sparehive bind` first" in refused("claim", *world.claim_options("alice"))
     pushed = world.claim("organiser", "--push")
     assert pushed["paid"] == "0"
     assert sorted(pushed["unbound"]) == sorted([world.account("alice"), world.account("bob")])
     world.bind("alice")
     assert world.claim("organiser", "--push")["paid"] == str(UNIT_PRICE)
     assert world.balance("alice") == UNIT_PRICE
+
+
+def test_a_bound_wallet_that_earned_nothing_is_told_so(world: World) -> None:
+    world.work(bob=2)
+    world.settle()
+    world.finalise()
+    world.bind("alice")
+    directory = ("--dir", world.peer("alice").root)
+    nothing = f"nothing was earned up to epoch 2 by {world.account('alice')}, bound to wallet {world.wallets['alice']}"
+    assert nothing in refused("claim", *world.claim_options("alice"))
+    assert nothing in refused("claim", *world.claim_options("alice"), *directory)
+    chosen = ("--account", world.account("alice"))
+    assert "has earned nothing up to epoch 2" in refused("claim", *world.claim_options("alice"), *chosen)
+    # and who is not bound, or bound to another
+    assert "`sparehive bind` first" in refused("claim", *world.claim_options("carol"))
+    chosen = ("--account", world.account("bob"))
+    assert "`sparehive bind` first" in refused("claim", *world.claim_options("bob"), *chosen)
+    world.bind("bob")
+    line = refused("claim", *world.claim_options("carol"), *chosen)
+    assert f"{world.account('bob')} is bound to {world.wallets['bob']}: claim with that wallet's key, or --push" in line
+
+
+def test_the_peers_directory_says_where_the_money_is(world: World) -> None:
+    world.work(alice=2)
+    world.settle()
+    world.finalise()
+    world.bind("alice")
+    where = ("--dir", world.peer("alice").root, "--tables", world.tables, *world.rpc)
+    assert ok("rewards", *where)["accounts"][0]["claimable"] == str(2 * UNIT_PRICE)
+    world.peer("alice").invite.unlink()  # its ledger knows too for which settlement it was signed
+    assert ok("rewards", *where)["accounts"][0]["claimable"] == str(2 * UNIT_PRICE)
+    assert ok("claim", *where, *world.keys("alice"))["paid"] == str(2 * UNIT_PRICE)
+    world.peer("alice").ledger.unlink()
+    assert "is no peer's directory: it holds neither an invite nor a ledger" in refused("rewards", *where)
+
+
+def test_the_runs_own_key_is_the_default_of_its_organiser(world: World) -> None:
+    options = ("--run", world.run.root, "--tables", world.tables, "--dir", world.peer("alice").root, *world.rpc)
+    world.work(alice=2)
+    assert "organiser.password does not exist" in refused("settle", *options)
+    world.run.organiser_key.parent.mkdir()
+    for own, given in zip(
+        (world.run.organiser_key, world.run.organiser_password), world.keys("organiser")[1::2], strict=True
+    ):
+        shutil.copy(given, own)
+    assert ok("settle", *options)["units"] == 2
+    assert ok("run", "fund", world.run.root, *world.rpc, "--amount", 5)["funded"] == str(BUDGET + 5)
+    half = ("--keystore", world.keys("bob")[1])
+    assert "are both needed" in refused("settle", *options, *half, code=2)
+    assert "are both needed" in refused("run", "fund", world.run.root, *world.rpc, "--amount", 5, *half, code=2)
+    assert "are both needed" in refused("run", "fund", world.run.chain, *world.rpc, "--amount", 5, code=2)
+
+
+def test_tokens_that_were_sent_past_fund_are_shown(world: World) -> None:
+    status = ("run", "status", world.run.root, *world.rpc, "--latest")
+    assert ok(*status)["uncounted"] == "0"
+    chain, keys = world.chain.chain(), world.keys("organiser")
+    key = load_key(Path(keys[1]), load_password(Path(keys[3])))
+    chain._transact(
+        key, "TestToken", parse_address(world.deployed["token"]), "transfer", world.deployed["settlement"], 7 * 10**18
+    )
+    found = ok(*status)
+    assert (found["uncounted"], found["funded"]) == (str(7 * 10**18), str(BUDGET))
+    code, out, _ = sparehive(*status)
+    assert code == 0 and "7 tokens were sent to it without `run fund`: they count for nothing and stay there" in out
+
+
+def test_an_allowance_that_is_left_is_taken_back_first(world: World) -> None:
+    """Some tokens (USDT) refuse to change an allowance that is not zero."""
+    chain, keys = world.chain.chain(), world.keys("organiser")
+    key = load_key(Path(keys[1]), load_password(Path(keys[3])))
+    chain._transact(
+        key, "TestToken", parse_address(world.deployed["token"]), "approve", world.deployed["settlement"], 3
+    )
+    funded = world.fund(5)
+    assert (funded["funded"], len(funded["transactions"])) == (str(BUDGET + 5), 3)
+    assert len(world.fund(5)["transactions"]) == 2
 
 
 def test_a_cancelled_proposal_pays_nobody(world: World) -> None:
@@ -115,7 +193,7 @@ def test_a_proposal_is_replaced_by_a_better_one(world: World) -> None:
     world.work(alice=1)
     world.settle()
     world.work(alice=1)
-    assert "in its window" in refused("settle", *world.settle_options())
+    assert world.settle()["to_epoch"] == 2
     assert world.settle("--replace")["to_epoch"] == 3
     world.finalise()
     world.bind("alice")

@@ -191,7 +191,6 @@ def test_missing_tables_ledger_and_description(world: World) -> None:
     options = ("--run", world.run.root, "--tables", world.tables, *world.rpc, *world.keys("organiser"))
     assert "does not exist; has this peer run?" in refused("settle", "--dir", empty, *options)
     assert "chain.json" in refused("run", "status", empty / "chain.json", *world.rpc)
-    assert "is settled already" in refused("settle", *world.settle_options())
 
 
 @pytest.mark.parametrize(
@@ -327,6 +326,43 @@ def test_tampered_evidence_is_found_by_verify(world: World) -> None:
     assert "certificate of epoch 1" in refused("verify", *where[:-1], wrong)  # other founders: not this run's seating
 
 
+# -- consents and registries ------------------------------------------------------------------------------------------
+def test_a_consent_that_is_none(world: World) -> None:
+    """Whatever stands in the file: one line, and nothing is sent."""
+    consent, run = world.root / "consent.json", ("--run", world.run.root, *world.rpc)
+    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", world.wallets["alice"])
+    good = json.loads(consent.read_text())
+    bind = ("bind", *run, "--consent", consent, *world.keys("alice"))
+    changes: tuple[dict[str, Any], ...] = (
+        {"peer": 5}, {"peer": "0x12"}, {"deadline": 1 << 64}, {"deadline": -1}, {"deadline": 1e300}, {"surprise": 1},
+        {"net_id": "0x" + "11" * 31}, {"net_id": "0xabc", "signature": "0xd"}, {"signature": "0x"},
+    )  # fmt: skip
+    for text in [json.dumps({**good, **change}) for change in changes] + ["[" * 100_000, "null", "", "\0"]:
+        consent.write_text(text)
+        assert "is no consent; make one with `sparehive bind --write-consent`" in refused(*bind)
+    consent.write_text(json.dumps({**good, "signature": "0x" + "00" * 65}))
+    assert "NoPeerConsent" in refused(*bind)
+    consent.write_text(json.dumps({**good, "deadline": 1}))
+    assert "BindingExpired" in refused(*bind)
+    consent.write_text(json.dumps(good))
+    assert "must be 0x and 40 hexadecimal digits" in refused(*bind, "--pay-to", "0x12")
+    assert "which gives nothing back: give a wallet" in refused(*bind, "--pay-to", world.deployed["settlement"])
+    assert "--gas-keystore and --gas-password-file are both" in refused(*bind, "--gas-keystore", "k", code=2)
+    assert "only writes" in refused(*bind, "--write-consent", world.root / "again", code=2)
+    assert int(world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest"), 16) == 0
+    assert ok(*bind)["wallet"] == world.wallets["alice"]
+
+
+def test_a_registry_that_is_none_is_not_deployed_against(world: World) -> None:
+    """Its claims would fail for ever, and what was funded would stay there."""
+    world.run.chain.unlink()
+    deploy = ("run", "deploy", world.run.root, *world.rpc, *world.keys("organiser"), "--token", world.deployed["token"])
+    for wrong in (world.deployed["token"], world.wallets["alice"]):
+        assert "is no PeerRegistry of this version" in refused(*deploy, "--registry", wrong)
+    assert not world.run.chain.exists()
+    assert ok(*deploy, "--registry", world.deployed["registry"])["registry"] == world.deployed["registry"]
+
+
 # -- the ledger -------------------------------------------------------------------------------------------------------
 def edit(path: Path, statement: str, *arguments: object) -> None:
     """What somebody with an editor can do: the triggers are no lock."""
@@ -345,6 +381,21 @@ def test_an_edited_receipt_is_refused(world: World) -> None:
     edit(path, "UPDATE receipts SET words = ? WHERE peer = ?", words, world.lineage.receipts[0][0].peer)
     line = refused("settle", *world.settle_options())
     assert "was changed; restore the file from another peer" in line
+    assert nothing_proposed(world)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE meta SET chain_id = 'x'",
+        "UPDATE certificates SET words = 10000000000000",
+        "UPDATE receipts SET words = ''",
+    ],
+)
+def test_an_edited_ledger_is_one_line(world: World, statement: str) -> None:
+    world.work(alice=2)
+    edit(world.peer("alice").ledger, statement)
+    assert "was changed; restore the file from another peer" in refused("settle", *world.settle_options())
     assert nothing_proposed(world)
 
 

@@ -150,6 +150,8 @@ def test_join_with_a_bad_invite(tmp_path: Path) -> None:
         (good[:-9], "cannot be read"),
         (PREFIX + "!!!!", "cannot be read"),
         (PREFIX + "A" * 70000, "copy it whole"),
+        ("x" * 5000, "is neither an invite"),
+        (PREFIX + base64.urlsafe_b64encode(zlib.compress(b"[" * 200_000)).decode(), "cannot be read"),
         (altered, "cannot be read"),
         (changed_invite(signature="00" * 65), "cannot be read"),
         (changed_invite(config={"surprise": 1}), "surprise"),
@@ -198,8 +200,10 @@ def test_wallet(tmp_path: Path) -> None:
     (tmp_path / "w.password").chmod(0o600)
     assert "is empty: write the password" in refused("wallet", *keys)
     (tmp_path / "w.password").write_text("secret\n")
-    line = refused("wallet", *keys)
-    assert "is malformed" in line and "secret" not in line
+    for text in ("{}", "[" * 100_000, '{"version": 3, "crypto": {"kdf": "scrypt", "kdfparams": {"r": 0}}}'):
+        (tmp_path / "w.json").write_text(text)
+        line = refused("wallet", *keys)
+        assert "is malformed" in line and "secret" not in line
     blocked = ("--keystore", tmp_path / "w.json" / "under", "--password-file", tmp_path / "w.password")
     assert "cannot be" in refused("wallet", *blocked)
 
@@ -218,17 +222,20 @@ def test_deploy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["settle", "bind", "rewards", "claim", "verify"])
 def test_where_the_contracts_are_has_to_be_said(tmp_path: Path, command: str) -> None:
     keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "claim", "bind") else ()
-    assert "--run or --settlement is needed" in refused(command, *RPC, *keys, code=2)
+    assert "--run, --settlement or --dir is needed" in refused(command, *RPC, *keys, code=2)
     assert "Missing option '--rpc'" in refused(command, *keys, code=2)
     assert "must be 0x and 40 hexadecimal digits" in refused(command, *RPC, *keys, "--settlement", "0x12")
     missing = refused(command, *RPC, *keys, "--run", tmp_path)
     assert f"{tmp_path}/chain.json" in missing and "sparehive run deploy" in missing
 
 
-@pytest.mark.parametrize("command", ["settle", "rewards", "verify", "bind"])
+@pytest.mark.parametrize("command", ["settle", "rewards", "verify", "bind", "claim"])
 def test_a_run_without_a_chain_pays_nothing(tmp_path: Path, command: str) -> None:
+    keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "bind", "claim") else ()
+    assert "is no peer's directory: it holds neither" in refused(command, *RPC, *keys, "--dir", tmp_path)
+    PeerDirectory(tmp_path).invite.write_bytes(b"\xff\xfe")
+    assert "is no text: it must hold an invite" in refused(command, *RPC, *keys, "--dir", tmp_path)
     PeerDirectory(tmp_path).invite.write_text(invite())
-    keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "bind") else ()
     assert "its run has no chain" in refused(command, *RPC, *keys, "--dir", tmp_path)
 
 

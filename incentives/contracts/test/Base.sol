@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {PeerRegistry} from "../src/PeerRegistry.sol";
 import {Settlement} from "../src/Settlement.sol";
 import {TestToken} from "../src/TestToken.sol";
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 /// @dev The few cheatcodes used here; forge-std is not on npm.
@@ -50,6 +51,31 @@ abstract contract Base {
     function signature(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
         (uint8 v, bytes32 r, bytes32 s) = VM.sign(key, digest);
         return abi.encodePacked(r, s, v);
+    }
+}
+
+/// @dev Calls back once while it moves tokens, and passes on what that call reverts with.
+contract CallbackToken is ERC20 {
+    address private _target;
+    bytes private _call;
+
+    constructor() ERC20("Callback", "CB") {
+        _mint(msg.sender, 1e30);
+    }
+
+    function arm(address target, bytes calldata call_) external {
+        (_target, _call) = (target, call_);
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        super._update(from, to, value);
+        if (_target == address(0)) return;
+        (bool ok, bytes memory answer) = _target.call(_call);
+        if (!ok) {
+            assembly ("memory-safe") {
+                revert(add(answer, 32), mload(answer))
+            }
+        }
     }
 }
 

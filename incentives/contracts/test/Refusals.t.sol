@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {SettlementBase} from "./Base.sol";
+import {CallbackToken, SettlementBase} from "./Base.sol";
 import {PeerRegistry} from "../src/PeerRegistry.sol";
 import {Settlement} from "../src/Settlement.sol";
 import {TestToken} from "../src/TestToken.sol";
@@ -35,31 +35,6 @@ contract StubbornToken is ERC20 {
 
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         return !_refusesAll && super.transferFrom(from, to, value);
-    }
-}
-
-/// @dev Calls back once while it moves tokens, and passes on what that call reverts with.
-contract CallbackToken is ERC20 {
-    address private _target;
-    bytes private _call;
-
-    constructor() ERC20("Callback", "CB") {
-        _mint(msg.sender, 1e30);
-    }
-
-    function arm(address target, bytes calldata call_) external {
-        (_target, _call) = (target, call_);
-    }
-
-    function _update(address from, address to, uint256 value) internal override {
-        super._update(from, to, value);
-        if (_target == address(0)) return;
-        (bool ok, bytes memory answer) = _target.call(_call);
-        if (!ok) {
-            assembly ("memory-safe") {
-                revert(add(answer, 32), mload(answer))
-            }
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {SettlementBase, Trees} from "./Base.sol";
+import {CallbackToken, SettlementBase, Trees} from "./Base.sol";
 import {PeerRegistry} from "../src/PeerRegistry.sol";
 import {Settlement} from "../src/Settlement.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
@@ -17,31 +17,6 @@ contract FeeToken is ERC20 {
     function _update(address from, address to, uint256 value) internal override {
         super._update(from, to, value);
         if (from != address(0) && to != address(0)) super._update(to, address(0xFEE), value / 10);
-    }
-}
-
-/// @dev Calls back into the settlement while it moves tokens.
-contract HookToken is ERC20 {
-    address private _target;
-    bytes private _call;
-
-    constructor() ERC20("Hook", "HOOK") {
-        _mint(msg.sender, 1e30);
-    }
-
-    function arm(address target, bytes calldata call_) external {
-        (_target, _call) = (target, call_);
-    }
-
-    function _update(address from, address to, uint256 value) internal override {
-        super._update(from, to, value);
-        if (_target == address(0)) return;
-        (bool ok, bytes memory answer) = _target.call(_call);
-        if (!ok) {
-            assembly ("memory-safe") {
-                revert(add(answer, 32), mload(answer))
-            }
-        }
     }
 }
 
@@ -126,7 +101,7 @@ contract SettlementTest is SettlementBase {
     }
 
     function test_a_deposit_inside_a_deposit_is_refused() public {
-        HookToken hook = new HookToken();
+        CallbackToken hook = new CallbackToken();
         settlement = new Settlement(IERC20(address(hook)), registry, RUN, ORGANISER, PRICE, WINDOW);
         hook.approve(address(settlement), 2000);
         settlement.fund(1000);
@@ -501,7 +476,7 @@ contract SettlementTest is SettlementBase {
     }
 
     function test_a_claim_inside_a_claim_is_refused() public {
-        HookToken hook = new HookToken();
+        CallbackToken hook = new CallbackToken();
         settlement = new Settlement(IERC20(address(hook)), registry, RUN, ORGANISER, PRICE, WINDOW);
         hook.approve(address(settlement), 1000 ether);
         settlement.fund(1000 ether);

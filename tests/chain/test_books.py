@@ -1,0 +1,239 @@
+"""What whoever makes or publishes the tables could try, against `verify`: the only guard that this version has."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import rfc8785
+from coincurve import PrivateKey
+from commands import ok, refused, sparehive
+from world import UNIT_PRICE, Lineage, World
+
+from incentives import records
+from incentives.devchain import DevChain
+from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.keys import load_key, load_password, parse_address
+from incentives.onchain import RunState
+from incentives.publication import Evidence, find_evidence, find_tables, publish
+from incentives.rewards import PaidReceipt, settle
+from incentives.settlement import proposal_of
+from incentives.tables import CertificateRow, Tables, signatures_hash
+from peers.invite import Invite, RunBinding
+from peers.notary import values_of
+from swarm.averaging.commitments import body_bytes
+from swarm.averaging.records import KIND_SEATING, RoundBody
+from swarm.config import RunConfig
+
+
+@pytest.fixture
+def world(node: DevChain, tmp_path: Path) -> World:
+    """Two epochs of alice's are settled and final."""
+    world = World(tmp_path, node)
+    world.work(alice=2)
+    world.settle()
+    world.finalise()
+    return world
+
+
+def where(world: World) -> tuple[object, ...]:
+    return ("--run", world.run.root, "--tables", world.tables, *world.rpc, "--invite", world.invite)
+
+
+def state_of(world: World) -> RunState:
+    state: RunState = world.chain.chain().run_state(parse_address(world.deployed["settlement"]))
+    return state
+
+
+def branch(world: World, keys: list[PrivateKey]) -> Lineage:
+    """The true lineage, to go on from with other people's keys."""
+    made_up = Lineage(world.config.run_id, world.lineage.domain, keys, PrivateKey(b"\x55" * 32))
+    made_up.entries = list(world.lineage.entries)
+    return made_up
+
+
+def tables_of(world: World, lineage: Lineage) -> tuple[Tables, Evidence]:
+    """The period after the settled one as `lineage` has it, with nothing checked, and the certificate before it."""
+    state = state_of(world)
+    rows, certificates, receipts, paid = [], [], [], []
+    for certificate, body, signers in lineage.entries[state.settled_epoch - 1 :]:
+        values = {name: value for name, value in values_of(certificate).items() if name != "attempt"}
+        known = set(signers) & set(lineage._by_account)
+        signed = tuple(sorted(lineage.sign("RoundCertificate", certificate, tuple(known))))
+        identity = records.certificate_id(values_of(certificate))
+        certificates.append(SignedCertificate(identity, values, body_bytes(body), {0: signed}))
+        rows.append(CertificateRow(certificate.epoch, identity, signatures_hash(s for _, s in signed)))
+    for receipt, signers in lineage.receipts:
+        if receipt.epoch > state.settled_epoch:
+            pairs = tuple(lineage.sign("ContributionReceipt", receipt, signers))
+            hash_ = records.hash_struct("ContributionReceipt", values_of(receipt))
+            receipts.append(SignedReceipt(hash_, values_of(receipt), pairs))
+            signatures = signatures_hash(signature for _, signature in pairs)
+            paid.append(PaidReceipt(receipt.peer, receipt.epoch, receipt.units, hash_, signatures))
+    assert state.last is not None
+    before = find_tables(world.tables, state.last.tables_hash, state.last.number)
+    payment = settle(before.payouts, paid, state.available_amount, state.unit_price_amount)
+    ordered = sorted(receipts, key=lambda each: (each.peer, each.epoch))
+    tables = Tables(
+        state.run_id, state.chain_id, state.settlement, state.settled_epoch, rows[-1].epoch, state.available_amount,
+        state.unit_price_amount, tuple(rows[1:]), payment.receipts, payment.payouts,
+    )  # fmt: skip
+    return tables, Evidence(tuple(ordered), tuple(certificates))
+
+
+def propose(world: World, tables: Tables, evidence: Evidence) -> None:
+    """As an organiser who does not use our `settle`."""
+    state = state_of(world)
+    publish(world.tables, state.num_periods, tables, evidence)
+    paid = tables.cum_claimable - state.released_amount
+    keys = world.keys("organiser")
+    key = load_key(Path(keys[1]), load_password(Path(keys[3])))
+    proposal = proposal_of(tables, paid, state.num_periods)
+    world.chain.chain().propose(key, state.settlement, proposal, tables.from_epoch)
+
+
+SYBILS = [PrivateKey(bytes([0x40 + index]) * 32) for index in range(3)]
+
+
+def test_an_honest_second_period_holds(world: World) -> None:
+    """What the lies below are made of is accepted where it is true."""
+    world.work(bob=3)
+    propose(world, *tables_of(world, world.lineage))
+    checked = ok("verify", *where(world), "--dir", world.peer("alice").root)
+    assert [period["signatures_checked"] for period in checked["periods"]] == [3, 2]
+    assert (checked["ledger_compared"], checked["not_paid"]) == (True, [])
+
+
+def test_a_period_begins_on_the_last_certificate_of_the_one_before(world: World) -> None:
+    """Voters of the liar's own making, on a predecessor that nobody has seen: every signature is valid."""
+    made_up = Lineage(world.config.run_id, world.lineage.domain, SYBILS, PrivateKey(b"\x55" * 32))
+    made_up.round({})
+    made_up.round({made_up.accounts[0]: 500})
+    propose(world, *tables_of(world, made_up))
+    line = refused("verify", *where(world))
+    assert "certificate of epoch 3: it does not follow the last one of the period before" in line
+
+
+def test_the_electorate_before_the_period_is_the_certified_one(world: World) -> None:
+    """The true predecessor, and beside it another body: that says who may sign what follows."""
+    made_up = branch(world, SYBILS)
+    made_up.round({made_up.accounts[0]: 500})
+    tables, evidence = tables_of(world, made_up)
+    body = json.loads(evidence.certificates[0].body)
+    body["electorate"] = ["0x" + account.hex() for account in made_up.accounts]
+    forged = replace(evidence.certificates[0], body=rfc8785.dumps(body))
+    propose(world, tables, replace(evidence, certificates=(forged, *evidence.certificates[1:])))
+    assert "certificate of epoch 2: the body does not have the certified hash" in refused("verify", *where(world))
+
+
+def test_no_epoch_of_a_period_is_left_out(world: World) -> None:
+    """Epochs without their certificates would be settled, and never paid."""
+    world.work(bob=3)
+    tables, evidence = tables_of(world, world.lineage)
+    propose(world, replace(tables, to_epoch=9), evidence)
+    assert "the period has 1 certificates for the epochs 3 to 9" in refused("verify", *where(world))
+
+
+def test_a_leaf_has_its_certificates_epoch(world: World) -> None:
+    world.work(bob=3)
+    world.work(bob=1)
+    tables, evidence = tables_of(world, world.lineage)
+    first, second = tables.certificates
+    moved = (replace(first, certificate=second.certificate, signatures=second.signatures), second)
+    outside, _, last = evidence.certificates
+    propose(world, replace(tables, certificates=moved), replace(evidence, certificates=(outside, last, last)))
+    assert "evidence-1.json" in refused("verify", *where(world))  # the first one's predecessor is not there
+    ok("settle", "--run", world.run.root, *world.rpc, *world.keys("organiser"), "--cancel")
+    moved = (first, replace(second, certificate=first.certificate, signatures=first.signatures))
+    propose(
+        world,
+        replace(tables, certificates=moved),
+        replace(evidence, certificates=(outside, evidence.certificates[1], evidence.certificates[1])),
+    )
+    assert "its leaf says epoch 4" in refused("verify", *where(world))
+
+
+def test_voters_who_seat_themselves_are_told_and_a_peer_knows_better(world: World) -> None:
+    """A seating needs no signature of the electorate before it: whoever makes one can certify and pay himself."""
+    made_up = branch(world, SYBILS)
+    body = RoundBody((), (), (), (), 0.0, tuple(made_up.accounts))
+    made_up._append(KIND_SEATING, body, tuple(made_up.accounts))
+    made_up.round({made_up.accounts[0]: 500})
+    propose(world, *tables_of(world, made_up))
+    code, out, _ = sparehive("verify", *where(world))
+    assert code == 0
+    assert "period 1: in 1 epochs those who signed chose themselves (seatings)" in out
+    world.work(bob=3)  # what the others have certified
+    line = refused("verify", *where(world), "--dir", world.peer("alice").root)
+    assert "certificate of epoch 3: the tables follow another lineage than the peer in --dir" in line
+
+
+def test_receipts_that_are_left_out_are_listed(world: World) -> None:
+    world.work(bob=3, carol=1)
+    without = branch(world, SYBILS)
+    without._by_account |= world.lineage._by_account
+    without.receipts = [each for each in world.lineage.receipts if each[0].peer != world.accounts["bob"]]
+    propose(world, *tables_of(world, without))
+    checked = ok("verify", *where(world), "--dir", world.peer("alice").root)
+    assert checked["not_paid"] == [{"account": world.account("bob"), "epoch": 3, "units": 3}]
+
+
+def test_signatures_count_in_an_unbroken_row_only(world: World) -> None:
+    world.work(bob=3)
+    world.settle()
+    first = world.tables / "evidence-0.json"
+    first.rename(world.root / "away.json")
+    code, out, _ = sparehive("verify", *where(world))
+    assert code == 0
+    assert "signatures: not checked" in out
+    for number in (0, 1):
+        assert f"period {number}: signatures not checked: its evidence, or that of a period before, is not here" in out
+    (world.root / "away.json").rename(first)
+    assert [period["signatures_checked"] for period in ok("verify", *where(world))["periods"]] == [3, 2]
+
+
+def test_an_invite_of_another_run_is_named(world: World) -> None:
+    other = RunConfig.parse({**world.config.model_dump(mode="json"), "name": "other"})
+    binding = RunBinding(other.run_id, world.chain.chain_id, world.lineage.domain.verifying_contract, (bytes(20),), ())
+    line = refused("verify", *where(world)[:-1], Invite.make(other, binding, SYBILS[0]).encode())
+    assert "--invite" in line and "the settlement pays run 0x" in line
+
+
+# -- what is on disk --------------------------------------------------------------------------------------------------
+def test_a_replacement_that_fails_takes_no_tables_away(world: World) -> None:
+    """The only copy of what is proposed, and soon final, must not go for tables that the contract then refuses."""
+    world.work(bob=3)
+    proposed = world.settle()
+    world.work(bob=1)
+    strangers = ("--dir", world.peer("alice").root, "--run", world.run.root, "--tables", world.tables, *world.rpc)
+    assert "not the organiser" in refused("settle", *strangers, *world.keys("bob"), "--replace")
+    tables = find_tables(world.tables, bytes.fromhex(proposed["tables_hash"][2:]), 1)
+    assert find_evidence(world.tables, 1, tables) is not None
+    world.finalise()
+    world.bind("bob")
+    claimed = world.claim("bob")
+    assert (claimed["paid"], claimed["accounts"][0]["receipts"]) == (str(3 * UNIT_PRICE), 1)
+    assert [period["signatures_checked"] for period in ok("verify", *where(world))["periods"]] == [3, 2]
+
+
+def test_an_old_copy_of_a_replaced_proposal_does_not_hide_what_is_final(world: World) -> None:
+    world.work(alice=3)
+    elsewhere = world.root / "elsewhere"
+    world.settle()
+    shutil.copytree(world.tables, elsewhere)
+    world.work(alice=1)
+    world.settle("--replace")
+    options = ("--run", world.run.root, "--tables", elsewhere, *world.rpc, "--account", world.account("alice"))
+    row = ok("rewards", *options)["accounts"][0]
+    assert (row["claimable"], row["in_window"]) == (str(2 * UNIT_PRICE), None)
+    code, out, _ = sparehive("rewards", *options)
+    assert code == 0 and "in window unknown (its tables are not here)" in out
+
+
+def test_evidence_that_cannot_be_read_stops_no_claim(world: World) -> None:
+    world.bind("alice")
+    path = world.tables / "evidence-0.json"
+    path.write_text("[" * 100_000)
+    claimed = world.claim("alice")
+    assert (claimed["paid"], claimed["accounts"][0]["co_signers"]) == (str(2 * UNIT_PRICE), [])
