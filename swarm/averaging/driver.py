@@ -104,7 +104,7 @@ class Driver:
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[messages.Timer, asyncio.TimerHandle] = {}
-        self._progress = ProgressBook(time.monotonic, lambda: time.time() * 1000)
+        self._progress = ProgressBook(time.monotonic)
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
         self._received: set[Hash] = set()
