@@ -158,7 +158,7 @@ class Peer:
         torch.set_num_threads(config.threads)
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
-        bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
+        bootstrap = () if seeding else _read_invite(directory).binding.bootstrap
         self._enter("connecting")
         network = await self.network_type.open(
             directory.identity,
@@ -180,7 +180,7 @@ class Peer:
                 network.addresses(),
             )
             directory.invite.write_text(made.encode() + "\n")
-        invite = Invite.decode(directory.invite.read_text())
+        invite = _read_invite(directory)
         run, domain = invite.config, invite.binding.domain()
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
         if seeding:
@@ -374,6 +374,10 @@ class Peer:
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
+
+
+def _read_invite(directory: PeerDirectory) -> Invite:
+    return Invite.decode(directory.invite.read_text(errors="replace"))
 
 
 def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:

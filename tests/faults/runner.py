@@ -181,6 +181,12 @@ class HostileNetwork(FaultyNetwork):
         lookup = arguments["lookup"]
         arguments["lookup"] = lambda digest: None if digest in self.withheld else lookup(digest)
 
+    def publish(self, data: bytes) -> None:
+        record = unpack(data).record
+        if isinstance(record, Average) and self.breaks("withhold"):
+            self.withheld.add(record.digest)  # says that it has averaged, and hands nothing out
+        super().publish(data)
+
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self.breaks("hash"):
             parts = [(header, bytes((payload[0] ^ 1,)) + payload[1:]) for header, payload in parts]

@@ -94,6 +94,12 @@ def test_a_damaged_invite(runner: Runner, tmp_path: Path, text: str, says: str) 
     assert says in line and not (tmp_path / "peer").exists()
 
 
+def test_an_invite_file_that_is_no_text(runner: Runner, swarm: Swarm, tmp_path: Path) -> None:
+    where = directory(swarm, tmp_path, "")
+    (Path(where) / "invite.txt").write_bytes(b"sparehive1:\xff\xfe")
+    assert "invite" in refused(runner, tmp_path, "peer", "join", where)
+
+
 def test_an_invite_with_a_changed_letter(runner: Runner, swarm: Swarm, tmp_path: Path) -> None:
     invite = swarm.seed.directory.invite.read_text().strip()
     changed = invite[:200] + ("A" if invite[200] != "A" else "B") + invite[201:]
