@@ -16,6 +16,8 @@ from typing import Any
 
 from benchmarks.wan import Place
 from benchmarks.workload import CHECKOUT, Workload
+from peers.directory import PeerDirectory
+from peers.follow import read_events
 
 START_SECONDS = 240.0
 STOP_SECONDS = 20.0
@@ -214,14 +216,7 @@ class SparehiveSwarm(Swarm):
 
     def _events(self, name: str) -> list[dict[str, Any]]:
         """Of the seed, which follows every certificate and evaluates the anchors."""
-        path = self.root / "base" / "events.jsonl"
-        found = []
-        for row in path.read_text(errors="replace").splitlines() if path.exists() else ():
-            with contextlib.suppress(json.JSONDecodeError):
-                event = json.loads(row)
-                if event["event"] == name:
-                    found.append(event)
-        return found
+        return [event for event in read_events(PeerDirectory(self.root / "base")) if event.get("event") == name]
 
     def _rounds(self) -> list[dict[str, Any]]:
         return [event for event in self._events("Certified") if event["kind"] == 0 and event["units"] > 0]

@@ -20,7 +20,8 @@ from swarm.notary import Notary
 
 log = logging.getLogger(__name__)
 MAX_RECEIVED = 4096  # contributions whose parts we remember having received
-MAX_WAITING = 1024  # contributions whose receipts came before their certificate or their parts
+MAX_WAITING = 4096  # receipts that came before their certificate or their parts: anybody can sign such
+MAX_WAITING_OF_ONE = 32  # of one contribution; its peer and at most 16 witnesses sign
 
 
 def drawn_witnesses(body: RoundBody, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
@@ -60,6 +61,7 @@ class Accounting:
         self._received: dict[Hash, bytes] = {}  # contribution → peer
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
         self._waiting: dict[Hash, dict[bytes, Signed]] = {}  # contribution → signer → too early
+        self._num_waiting = 0
         self._signed = self._witnessed = self._refused = 0
 
     def statistics(self) -> AccountingStatistics:
@@ -93,17 +95,27 @@ class Accounting:
             self._retry(leaf.contribution)
 
     def _retry(self, contribution: Hash) -> None:
-        for waiting in self._waiting.pop(contribution, {}).values():
+        for waiting in self._no_longer(contribution):
             self.on_receipt(waiting)
 
+    def _no_longer(self, contribution: Hash) -> list[Signed]:
+        """What waits for this contribution; it is forgotten here."""
+        found = list(self._waiting.pop(contribution, {}).values())
+        self._num_waiting -= len(found)
+        return found
+
     def _wait(self, signed: Signed) -> None:
+        """What is pushed out here comes again with the history of who has it (`peers.history`)."""
         receipt = signed.record
         assert isinstance(receipt, ContributionReceipt)
-        while len(self._waiting) > MAX_WAITING:
-            self._waiting.pop(next(iter(self._waiting)))
+        early = self._waiting.get(receipt.contribution, {})
+        if len(early) >= MAX_WAITING_OF_ONE and signed.signer not in early:
+            return
+        while self._num_waiting >= MAX_WAITING:
+            self._no_longer(next(iter(self._waiting)))
         early = self._waiting.setdefault(receipt.contribution, {})
-        if len(early) <= self.witnesses or signed.signer == receipt.peer:
-            early[signed.signer] = signed
+        self._num_waiting += signed.signer not in early
+        early[signed.signer] = signed
 
     def on_receipt(self, signed: Signed) -> bool:
         """A receipt as its peer or a witness signed it (signature checked). False: it breaks a rule and is not passed on."""
@@ -125,12 +137,15 @@ class Accounting:
                 return False
             known = self._leaves.get(receipt.contribution)
             if known is None:
-                self._wait(signed)  # certified, but this peer does not follow that certificate yet
-            elif known[:2] != (receipt.certificate, receipt.epoch):
+                self._wait(
+                    signed
+                )  # certified, but this peer does not follow that certificate yet: its epoch is not known here
+                return True
+            if known[:2] != (receipt.certificate, receipt.epoch):
                 self._refused += 1
                 return False
             self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
-            if known is not None and signed.signer == receipt.peer and self.notary.account in witnesses:
+            if signed.signer == receipt.peer and self.notary.account in witnesses:
                 self._witness(receipt, signed)
             return True
 

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from peers.directory import PeerDirectory, write_json
 from peers.errors import StartError
+from peers.follow import read_events
 
 BUDGET_TOKENS = 10**22
 WINDOW_SECONDS = 3
@@ -106,16 +107,6 @@ class Demo:
                 raise StartError(f"{item.name} {why}: {tail}")
             time.sleep(0.1)
         return json.loads(path.read_text())
-
-
-def read_events(directory: PeerDirectory) -> list[dict[str, Any]]:
-    """The events a peer wrote, oldest first; a last line cut off by a kill is left out."""
-    events: list[dict[str, Any]] = []
-    if directory.events.exists():
-        for line in directory.events.read_text(errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                events.append(json.loads(line))
-    return events
 
 
 @contextlib.contextmanager

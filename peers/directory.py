@@ -100,6 +100,11 @@ class PeerDirectory:
             yield
 
 
+def old_events(path: Path) -> Path:
+    """Where the events before those in `path` (`PeerDirectory.events`) lie, if there were more than one file takes."""
+    return path.with_name("events.old.jsonl")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Atomically: a reader sees the old file or the new one."""
     part = path.with_name(path.name + ".part")

@@ -1,13 +1,22 @@
-"""Events as JSON lines in the peer's directory: what the dashboard, the demo, the notebook and the benchmarks read."""
+"""Events as JSON lines in the peer's directory: what the dashboard, the demo, the notebook and the benchmarks read.
 
+Bounded: a full file is renamed and a new one begun, and the one renamed before goes. Strangers can cause events (each message
+that breaks a rule is one), so without a bound they could fill the disk.
+"""
+
+import contextlib
 import dataclasses
 import json
+import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from peers.directory import old_events
 from swarm import events
+
+MAX_BYTES = 32 << 20  # of each of the two files: about 100,000 epochs
 
 
 def event_fields(event: events.Event) -> dict[str, Any]:
@@ -41,21 +50,43 @@ def event_fields(event: events.Event) -> dict[str, Any]:
 
 
 class EventLog:
-    """Appends one line per event: {"time": unix seconds, "event": name, …}. Thread-safe; a full disk loses lines, not the peer."""
+    """Appends one line per event: {"time": unix seconds, "event": name, …}. Thread-safe; a full disk loses lines, not the peer.
 
-    def __init__(self, path: Path) -> None:
+    At `max_bytes` the file becomes `old_events(path)`, in place of the one before."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._path, self._max_bytes = path, max_bytes
         self._lock = threading.Lock()
-        self._handle = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
+        self._handle = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
+        self._torn = _is_torn(path)
         self.lost = 0
 
     def write(self, event: events.Event) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "event": type(event).__name__, **event_fields(event)})
+        fields = {"time": round(time.time(), 3), "event": type(event).__name__, **event_fields(event)}
+        line = json.dumps(fields).encode() + b"\n"
         with self._lock:
             try:
-                self._handle.write(line + "\n")
+                if self._handle.tell() + len(line) > self._max_bytes:
+                    self._rotate()
+                data = b"\n" + line if self._torn else line
+                self._torn = self._handle.write(data) < len(data)
             except (OSError, ValueError):
                 self.lost += 1
 
+    def _rotate(self) -> None:
+        os.replace(self._path, old_events(self._path))
+        full = self._handle
+        self._handle, self._torn = open(self._path, "ab", buffering=0), False  # noqa: SIM115 (closed by close)
+        full.close()
+
     def close(self) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             self._handle.close()
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a power cut or a full disk left half a line: the next one must not be written onto its end."""
+    with open(path, "rb") as handle:
+        size = handle.seek(0, 2)
+        handle.seek(max(0, size - 1))
+        return handle.read(1) not in (b"", b"\n")

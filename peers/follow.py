@@ -1,7 +1,9 @@
 """Follows a peer from outside: reads status.json, events.jsonl and the ledger in its directory, which the peer goes on
 writing. Whatever is missing, half-written or of another process counts as not there yet. No torch."""
 
+import contextlib
 import json
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from incentives.errors import IncentivesError
-from peers.directory import PeerDirectory
+from peers.directory import PeerDirectory, old_events
 from peers.errors import PeerError
 
 UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is taken
@@ -66,31 +68,57 @@ def read_terms(directory: PeerDirectory) -> Terms | None:
 
 
 class EventTail:
-    """New lines of events.jsonl, each once. `from_start`: those of earlier sessions too."""
+    """New lines of events.jsonl, each once, also where the file is full and a new one is begun. `from_start`: those of earlier
+    sessions too."""
 
     def __init__(self, path: Path, *, from_start: bool = False) -> None:
         self.path = path
         self._rest = b""
         self._offset = 0
-        if not from_start:
-            try:
-                self._offset = path.stat().st_size
-            except OSError:
-                self._offset = 0
+        self._file = 0  # inode of what was read last
+        with contextlib.suppress(OSError):
+            status = (path if not from_start else _first(path)).stat()
+            self._file, self._offset = status.st_ino, 0 if from_start else status.st_size
 
     def read(self) -> list[dict[str, Any]]:
         """Complete lines only; what is no JSON object is left out."""
         try:
-            with open(self.path, "rb") as handle:
-                if handle.seek(0, 2) < self._offset:  # another file took its place
-                    self._offset, self._rest = 0, b""
-                handle.seek(self._offset)
-                new = handle.read(MAX_READ_BYTES)
+            new = self._read(old_events(self.path), only=self._file)
+            if not new:
+                new = self._read(self.path)
         except OSError:
             return []
-        self._offset += len(new)
         *lines, self._rest = (self._rest + new).split(b"\n")
         return [event for event in map(_parse, lines) if event is not None]
+
+    def _read(self, path: Path, only: int | None = None) -> bytes:
+        """On from where it was read last; from its start if it is another file (then, with `only`, not at all)."""
+        try:
+            with open(path, "rb") as handle:
+                file = os.fstat(handle.fileno()).st_ino
+                if only is not None and file != only:
+                    return b""
+                if file != self._file or handle.seek(0, 2) < self._offset:
+                    self._file, self._offset, self._rest = file, 0, b""
+                handle.seek(self._offset)
+                new = handle.read(MAX_READ_BYTES)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(new)
+        return new
+
+
+def read_events(directory: PeerDirectory) -> list[dict[str, Any]]:
+    """All events of a peer that are kept, oldest first; a last line cut off by a kill is left out."""
+    found = []
+    for path in (old_events(directory.events), directory.events):
+        with contextlib.suppress(FileNotFoundError):
+            found += [event for event in map(_parse, path.read_bytes().split(b"\n")) if event is not None]
+    return found
+
+
+def _first(path: Path) -> Path:
+    return old_events(path) if old_events(path).exists() else path
 
 
 @dataclass

@@ -15,6 +15,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Coroutine
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
 from swarm.averaging.wire import pack, unpack
+from swarm.cancelling import cancel_all
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.dht.board import BoardSettings
@@ -52,6 +55,7 @@ from swarm.transport.network import SwarmNetwork
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
+LOG_BYTES = 16 << 20  # of peer.log, and of the one before
 LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
 
 
@@ -84,6 +88,7 @@ class Peer:
         self.trainer: Trainer | None = None
         self._evaluate: tuple[CausalLMTask, FlatModel] | None = None
         self._evaluated = b""
+        self._evaluating: asyncio.Task[None] | None = None
 
     # -- events -------------------------------------------------------------------------------------------------------
     def emit(self, event: events.Event) -> None:
@@ -115,13 +120,26 @@ class Peer:
             self.loop.add_signal_handler(number, self.stopping.set)
         async with contextlib.AsyncExitStack() as stack:
             try:
-                await self._start(stack)
-                await self._work()
+                if await self._unless_stopped(self._start(stack)):
+                    await self._work()
                 _end_within(await self._leave())
             except Exception as error:
                 _end_within(CLOSE_SECONDS, error, self.has_been_ready)
                 raise
         self._write_status()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` was done; given up where the owner stops first. A start may wait for minutes, for a peer that answers."""
+        doing, asked = asyncio.create_task(work), asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait((doing, asked), return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                _end_within(LEAVE_SECONDS)
+                return False
+            await doing
+            return True
+        finally:
+            await cancel_all((doing, asked))
 
     async def _work(self) -> None:
         last = 0.0
@@ -130,7 +148,7 @@ class Peer:
                 async with asyncio.timeout(STATUS_SECONDS):
                     await self.stopping.wait()
             self._check_health()
-            await self._evaluate_anchor()
+            self._evaluate_anchor()
             if time.monotonic() - last > STATUS_SECONDS:
                 last = time.monotonic()
                 self._write_status()
@@ -140,7 +158,7 @@ class Peer:
         torch.set_num_threads(config.threads)
         seeding = self.mode == "seed"
         link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
-        bootstrap = () if seeding else Invite.decode(directory.invite.read_text()).binding.bootstrap
+        bootstrap = () if seeding else _read_invite(directory).binding.bootstrap
         self._enter("connecting")
         network = await self.network_type.open(
             directory.identity,
@@ -162,7 +180,7 @@ class Peer:
                 network.addresses(),
             )
             directory.invite.write_text(made.encode() + "\n")
-        invite = Invite.decode(directory.invite.read_text())
+        invite = _read_invite(directory)
         run, domain = invite.config, invite.binding.domain()
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
         if seeding:
@@ -287,10 +305,16 @@ class Peer:
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.network.publish, pack(signed))
 
-    async def _evaluate_anchor(self) -> None:
-        """A seed has time: held-out loss of each new anchor."""
+    def _evaluate_anchor(self) -> None:
+        """A seed has time: held-out loss of the newest anchor, beside everything else (a large model takes longer than a leaver
+        has)."""
         driver = self.driver
+        if self._evaluating is not None and self._evaluating.done():
+            self._evaluating.result()
+            self._evaluating = None
         if self._evaluate is None or driver is None or driver.anchor is None or driver.tip == self._evaluated:
+            return
+        if self._evaluating is not None:
             return
         task, model = self._evaluate
         self._evaluated, anchor, epoch = driver.tip, driver.anchor, driver.machine.epoch - 1
@@ -299,7 +323,10 @@ class Peer:
             model.flat.copy_(anchor.parameters)
             return task.evaluate(model)
 
-        self.emit(events.Evaluated(epoch, await asyncio.to_thread(work)))
+        async def evaluate() -> None:
+            self.emit(events.Evaluated(epoch, await asyncio.to_thread(work)))
+
+        self._evaluating = asyncio.create_task(evaluate())
 
     def _check_health(self) -> None:
         if self.trainer is not None and self.trainer.failure is not None:
@@ -314,6 +341,7 @@ class Peer:
         if self.driver is not None and self.driver.follower.waiting_seconds() > self.config.join_timeout_seconds:
             raise RetryError(
                 f"no live peer handed out the run's state within join_timeout_seconds = {self.config.join_timeout_seconds:.0f}"
+                + (f" ({self.driver.follower.problem})" if self.driver.follower.problem else "")
             )
 
     def _write_status(self) -> None:
@@ -346,6 +374,10 @@ class Peer:
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
+
+
+def _read_invite(directory: PeerDirectory) -> Invite:
+    return Invite.decode(directory.invite.read_text(errors="replace"))
 
 
 def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:
@@ -391,10 +423,9 @@ def main(peer_type: type[Peer] = Peer) -> None:
     try:
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
+            handler = RotatingFileHandler(directory.root / "peer.log", maxBytes=LOG_BYTES, backupCount=1)
             logging.basicConfig(
-                filename=directory.root / "peer.log",
-                level=logging.INFO,
-                format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+                handlers=[handler], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
             )
             peer = peer_type(arguments.mode, directory, arguments.quiet)
             asyncio.run(peer.run())

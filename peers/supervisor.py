@@ -124,7 +124,12 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
                 )
                 return 1
             watcher.restarting(f"the peer died (status {code}); starting it again, {restarts} of {MAX_RESTARTS}")
-            time.sleep(min(2.0**restarts, 30.0) / 2)
+            until = time.monotonic() + min(2.0**restarts, 30.0) / 2
+            while time.monotonic() < until and not stopping:  # a signal does not end a sleep
+                time.sleep(0.1)
+            if stopping:
+                watcher.leaving()
+                return 0
     finally:
         if child is not None and child.poll() is None:  # the watcher failed: stdout is gone, say
             child.terminate()

@@ -13,6 +13,7 @@ others signed.
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from swarm.optim.inner import CommittedState
 
 log = logging.getLogger(__name__)
 ALWAYS = 2  # newest contributions that are kept however old they are: a restart needs them
+_OURS = re.compile(r"[0-9]{12,20}-[0-9a-f]{64}")
 _RESIDUAL, _MOMENT = "residual", "moment."
 
 
@@ -60,7 +62,8 @@ class Archive:
         self._pool.shutdown(wait=True)
 
     def _listed(self, name: str) -> list[Path]:
-        return sorted(p for p in (self._directory / name).iterdir() if p.suffix != ".part")
+        """By epoch. What is not named as `_name` does is not ours: half-written, or left by a file manager."""
+        return sorted(p for p in (self._directory / name).iterdir() if _OURS.fullmatch(p.name))
 
     # -- what is kept -------------------------------------------------------------------------------------------------
     def keep_state(self, state: CommittedState) -> None:

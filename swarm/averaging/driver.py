@@ -46,9 +46,11 @@ from swarm.optim.codec import wire_bytes
 log = logging.getLogger(__name__)
 ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
 RETRY_SECONDS = 0.3
+ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
 MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
 TICK_SECONDS = 0.25
 PROGRESS_SECONDS = 0.5
+FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can send thousands a second
 
 
 class Network(Protocol):
@@ -104,15 +106,17 @@ class Driver:
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[messages.Timer, asyncio.TimerHandle] = {}
-        self._progress = ProgressBook(time.monotonic, lambda: time.time() * 1000)
+        self._progress = ProgressBook(time.monotonic)
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
+        self._asked: dict[Hash, int] = {}  # how often, in this round
         self._received: set[Hash] = set()
         self._coming: set[Hash] = set()  # averages that are on their way
         self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
         self._moved_at = time.monotonic()
         self._faults = 0
+        self._telling, self._told_at = FAULTS_AT_ONCE, time.monotonic()
         self._closed = False
         self.failure: BaseException | None = (
             None  # of a task that may not end, or of the disk; the peer is to be started again
@@ -190,9 +194,15 @@ class Driver:
             self.failure = error
 
     def _blame(self, account: Account, reason: str) -> None:
+        """All are counted; of a flood some are told, so that it does not push everything else out of the log and the events."""
         self._faults += 1
-        log.info("fault of %s: %s", account.hex()[:8], reason)
-        self.emit(events.Fault(account, reason))
+        now = time.monotonic()
+        self._telling = min(FAULTS_AT_ONCE, self._telling + (now - self._told_at) * FAULTS_PER_SECOND)
+        self._told_at = now
+        if self._telling >= 1.0:
+            self._telling -= 1.0
+            log.info("fault of %s: %s", account.hex()[:8], reason)
+            self.emit(events.Fault(account, reason))
 
     # -- messages -----------------------------------------------------------------------------------------------------
     def on_message(self, sender: Account, data: bytes) -> bool:
@@ -215,6 +225,8 @@ class Driver:
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
         if isinstance(record, Contribution):
+            if isinstance(signed.content, ContributionContent):
+                self.reception.check(signed.content)  # or the machine would keep it
             self._learn(signed)
         faults = self._faults
         self._act(self.machine.receive(signed))
@@ -251,6 +263,7 @@ class Driver:
                 self._moved_at = time.monotonic()
                 self.reception.moved(self.machine.tip, self.machine.voters())
                 self._received = {key for key in self._received if key in self.reception}
+                self._asked.clear()
                 self.follower.adopt(action)
             elif isinstance(action, messages.Blame):
                 self._blame(action.account, action.reason)
@@ -421,17 +434,29 @@ class Driver:
             self._reconsider(key)
         while self._call is call and prev == self.machine.tip:
             await asyncio.sleep(ASK_SECONDS)
-            for key in self.reception.on_tip(prev):
-                if key not in self._fetching and self._missing(call, key):
+            for key in self._worth_asking(prev):
+                if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self._missing(call, key):
                     self._fetching.add(key)
                     self._spawn(self._ask(call, key))
 
+    def _worth_asking(self, prev: Hash) -> list[Hash]:
+        """Contributions of voters and of linked peers, the voters' first, then whose turn was longest ago. Strangers push theirs."""
+        voters, linked = set(self.machine.voters()), self.network.linked()
+        found = []
+        for key in self.reception.on_tip(prev):
+            signed = self.reception.get(key)
+            if signed is not None and (signed.signer in voters or signed.signer in linked):
+                found.append((signed.signer not in voters, self._asked.get(key, 0), key))
+        return [key for _, _, key in sorted(found)]
+
     async def _ask(self, call: Signed, key: Hash) -> None:
+        self._asked[key] = self._asked.get(key, 0) + 1
         try:
             signed, content = self.reception.get(key), self.reception.content(key)
             assert signed is not None
             leaves = [content.parts[i] for i in self._missing(call, key)]
-            size = sum(min(leaf.length, wire_bytes(self.config.codec.part_values, "int8")) for leaf in leaves)
+            largest = wire_bytes(self.config.codec.part_values, self.config.codec.contribution)
+            size = sum(min(leaf.length, largest) for leaf in leaves)
             seconds = self.config.rounds.contribute_seconds
             found = await self.network.fetch([signed.signer], [leaf.digest for leaf in leaves], size, seconds)
             for leaf in leaves:
@@ -526,7 +551,8 @@ class Driver:
         """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time."""
         rounds = self.config.rounds
         deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
-        largest = wire_bytes(self.config.codec.part_values, "int8")
+        codec = self.config.codec
+        largest = max(wire_bytes(codec.part_values, name) for name in (codec.contribution, codec.average))
         have: dict[Hash, bytes] = {}
         while True:
             for digest in digests:

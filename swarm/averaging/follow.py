@@ -2,8 +2,8 @@
 
 A peer that took part in a round has the next state already; one that did not computes it from the averages, and one that
 is new or far behind fetches the newest anchor's blocks. The lineage goes on meanwhile: an anchor that nobody hands out
-any more is given up for a newer one. Failure semantics: nothing here raises; what cannot be had is tried again, and
-`waiting_seconds` says for how long a peer without any anchor has waited.
+any more is given up for a newer one. Failure semantics: what cannot be had is tried again, and `waiting_seconds` says for how
+long a peer without any anchor has waited, `problem` why. Only `DiskError` is raised, by `run`: the peer has to stop.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Account, Hash
 from swarm.averaging.states import States
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import SwarmError
+from swarm.errors import DiskError, SwarmError
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
@@ -46,6 +46,7 @@ class Follower:
         self.anchor: Anchor | None = None
         self.tip: Hash = ZERO_HASH
         self.moved_at = time.monotonic()
+        self.problem = ""  # why there is no anchor yet, in the words of the last try
         self._queue: asyncio.Queue[messages.Adopt] = asyncio.Queue()
         self._restart = False  # the state on hand is not of this lineage, or too old
         self._skipped: set[Hash] = set()  # contributions of certificates passed over without their state
@@ -90,9 +91,12 @@ class Follower:
         while True:
             try:
                 return await self.anchors.load(root, self._superseded)
+            except DiskError:
+                raise  # nobody else can mend that; waiting for peers would hide it
             except SwarmError as error:
                 if self._superseded():
                     return None
+                self.problem = str(error)
                 log.warning("the anchor cannot be had yet: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 

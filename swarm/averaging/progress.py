@@ -8,7 +8,7 @@ from swarm.averaging.records import Account, Hash, Progress
 
 MAX_PEERS = 1024
 RECORDS_PER_SECOND, BURST_RECORDS = 8.0, 24.0
-READY_SECONDS = 15.0  # a record older than this says nothing
+READY_SECONDS = 15.0  # what was heard longer ago says nothing
 
 
 def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
@@ -31,22 +31,24 @@ class _Word:
 
 
 class ProgressBook:
-    """The newest progress record of each peer. `clock` in seconds, of any origin; `now_ms` is unix time in milliseconds."""
+    """The newest progress record of each peer. `clock` in seconds, of any origin. A record's own time (`sequence`) only orders
+    the words of its signer: nobody's clock has to agree with ours."""
 
-    def __init__(self, clock: Callable[[], float], now_ms: Callable[[], float]) -> None:
-        self._clock, self._now_ms = clock, now_ms
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._words: dict[Account, _Word] = {}
 
     def take(self, signer: Account, record: Progress, members: Callable[[], Collection[Account]]) -> bool:
         """Remember it; False (do not pass it on): old, too many of one signer, or of a stranger where the book is full.
-        `members`: voters and linked peers, who always find room."""
+        `members`: voters and linked peers, who always find room. After a silence an older one will do: a machine whose clock
+        was ahead has been set right."""
         now, old = self._clock(), self._words.get(signer)
         if old is None:
             if len(self._words) >= MAX_PEERS and not self._make_room(signer, members()):
                 return False
             self._words[signer] = _Word(record, BURST_RECORDS, now)
             return True
-        if old.record.sequence >= record.sequence:
+        if old.record.sequence >= record.sequence and (old.record == record or now - old.heard_at <= READY_SECONDS):
             return False
         old.allowance = min(BURST_RECORDS, old.allowance + (now - old.heard_at) * RECORDS_PER_SECOND)
         old.heard_at = now
@@ -77,12 +79,12 @@ class ProgressBook:
 
         Who named another one after `since` (of `clock`: when the swarm moved on, and a moment for the news to get round) is
         behind, or on another lineage: it could not take part."""
-        oldest = self._now_ms() - READY_SECONDS * 1000
+        oldest = self._clock() - READY_SECONDS
         return {
             account: word.record.flags
             for account, word in self._words.items()
             if account in linked
-            and word.record.sequence >= oldest
+            and word.heard_at >= oldest
             and (word.heard_at <= since or word.record.prev_certificate == tip)
         }
 

@@ -6,6 +6,7 @@ others; of parts whose contribution has not come yet a few megabytes for a short
 """
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +17,12 @@ from swarm.averaging.records import ZERO_HASH, Account, Contribution, Contributi
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
-from swarm.optim.codec import part_slices
+from swarm.optim.codec import part_slices, wire_bytes
 
 MAX_CONTRIBUTIONS = 1024
 MAX_PER_SIGNER = 4
 EARLY_BYTES, EARLY_SENDER_BYTES, EARLY_SECONDS = 64 << 20, 8 << 20, 20.0
+EARLY_COST_BYTES = 1024  # at least, for each: parts without bytes must not be free
 LATER = "later: its contribution has not come yet"
 
 
@@ -40,6 +42,10 @@ class _Early:
     payload: bytes
     until: float
 
+    @property
+    def cost(self) -> int:
+        return max(len(self.payload), EARLY_COST_BYTES)
+
 
 class Reception:
     """Not thread-safe: used in the event loop only. `num_values` of the model, `hash` of a record, `clock` in seconds."""
@@ -55,7 +61,9 @@ class Reception:
         self.config, self.parts, self._hash, self._clock = config, parts, hash, clock
         self.slices = part_slices(num_values, config.codec.part_values)
         self._known: dict[Hash, _Known] = {}
-        self._early: list[_Early] = []
+        self._early: dict[Hash, list[_Early]] = {}
+        self._early_order: deque[tuple[float, Hash]] = deque()  # until when, by age; of those taken meanwhile too
+        self._early_bytes: Counter[Account] = Counter()
         self._tip: Hash = ZERO_HASH
         self._voters: frozenset[Account] = frozenset()
 
@@ -79,11 +87,21 @@ class Reception:
         """The round under way is another one: its contributions are now kept before all others."""
         self._tip, self._voters = tip, frozenset(voters)
 
+    def check(self, content: ContributionContent) -> None:
+        """`PeerFault` where this cannot be a contribution to the run. To be asked before anything is kept or hashed: a message has
+        room for a thousand times more leaves than the run's model has parts."""
+        if len(content.parts) != len(self.slices):
+            raise PeerFault(
+                f"contribution: of another model: {len(content.parts)} parts, this run's has {len(self.slices)}"
+            )
+
     def learn(self, signed: Signed) -> bool:
-        """Remember a signed contribution whose content is what it commits; whether it is new. Early parts of it count now."""
+        """Remember a signed contribution whose content is what it commits; whether it is new. Early parts of it count now.
+        `PeerFault` as `check`."""
         record, content = signed.record, signed.content
         if not isinstance(record, Contribution) or not isinstance(content, ContributionContent):
             return False
+        self.check(content)
         if record.peer != signed.signer or parts_root(content.parts) != record.parts_root:
             return False  # the machine says so too
         key = self._hash(record)
@@ -126,20 +144,40 @@ class Reception:
 
     def early(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
         """A part of an unknown contribution: kept for a moment within bounds, else `LATER`, and the sender tries again."""
+        if index >= len(self.slices) or len(payload) > wire_bytes(
+            self.config.codec.part_values, self.config.codec.contribution
+        ):
+            return "part: longer than any of this run, or one that its model does not have"
         now = self._clock()
-        self._early = [e for e in self._early if e.until > now]
-        total = sum(len(e.payload) for e in self._early)
-        of_sender = sum(len(e.payload) for e in self._early if e.sender == sender)
-        if total + len(payload) > EARLY_BYTES or of_sender + len(payload) > EARLY_SENDER_BYTES:
+        while self._early_order and self._early_order[0][0] <= now:
+            _, old = self._early_order.popleft()
+            waiting = self._early.get(old, [])
+            while waiting and waiting[0].until <= now:
+                self._forget(waiting.pop(0))
+            if not waiting:
+                self._early.pop(old, None)
+        new = _Early(sender, key, index, payload, now + EARLY_SECONDS)
+        if (
+            self._early_bytes.total() + new.cost > EARLY_BYTES
+            or self._early_bytes[sender] + new.cost > EARLY_SENDER_BYTES
+        ):
             return LATER
-        self._early.append(_Early(sender, key, index, payload, now + EARLY_SECONDS))
+        self._early.setdefault(key, []).append(new)
+        self._early_order.append((new.until, key))
+        self._early_bytes[sender] += new.cost
         return ""
 
     def take_early(self, key: Hash) -> list[tuple[Account, int, bytes]]:
         """Parts that came before the contribution `key`, with who sent them; they are forgotten here."""
-        found = [(e.sender, e.index, e.payload) for e in self._early if e.key == key]
-        self._early = [e for e in self._early if e.key != key]
-        return found
+        found = self._early.pop(key, [])
+        for e in found:
+            self._forget(e)
+        return [(e.sender, e.index, e.payload) for e in found]
+
+    def _forget(self, early: _Early) -> None:
+        self._early_bytes[early.sender] -= early.cost
+        if not self._early_bytes[early.sender]:
+            del self._early_bytes[early.sender]
 
     def take(self, key: Hash, index: int, payload: bytes) -> bool:
         """Check a part of a known contribution and keep it; whether it is new. `PeerFault` names the rule that it breaks.

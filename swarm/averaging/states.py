@@ -1,5 +1,6 @@
 """The anchors a peer holds, by certificate id, and how the next one follows (PROTOCOL §3.5–6, §9). Runs in a worker thread."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def weights(
         total = 0.0
         for part in content.parts:
             total += part.squared_norm
-        norms.append(total**0.5)
+        norms.append(math.sqrt(total))  # not `** 0.5`: that is pow, which every libm rounds as it likes
     factors, median = clip_factors(norms, [min(leaf.units, max_units) for leaf in leaves], previous_median)
     return Weights(tuple(factors), median)
 

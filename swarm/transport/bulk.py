@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
@@ -9,7 +10,7 @@ from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
 
 GET, PUSH = "/sparehive/get/1", "/sparehive/push/1"
 MAX_DIGESTS = 256
-SERVING = 8  # answers under way at once; the others wait
+SERVING, SERVING_ONE = 64, 4  # blocks on their way at once, in all and to one peer; the others wait
 MAX_PARTS = 65_536  # of one push
 IDLE_SECONDS = 20.0  # without a byte
 
@@ -22,6 +23,7 @@ class Bulk:
     ) -> None:
         self.node, self._lookup, self._on_part = node, lookup, on_part
         self._serving = asyncio.Semaphore(SERVING)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self.sent_bytes = self.received_bytes = 0
 
     async def start(self) -> None:
@@ -32,9 +34,10 @@ class Bulk:
         wanted = await stream.receive(IDLE_SECONDS, 32 * MAX_DIGESTS)
         if len(wanted) % 32:
             raise PeerFault("get: not a list of digests")
+        own_turns = self._turns.setdefault(stream.remote, asyncio.Semaphore(SERVING_ONE))
         for at in range(0, len(wanted), 32):
-            # One turn per block: whoever reads slowly holds a turn for one block, not for all of them.
-            async with self._serving:
+            # One turn per block: whoever reads slowly holds a turn for one block, not for all of them, and never all turns.
+            async with own_turns, self._serving:
                 data = self._lookup(wanted[at : at + 32])
                 self.sent_bytes += len(data or b"")
                 await stream.send(b"\0" if data is None else b"\1" + data, IDLE_SECONDS)

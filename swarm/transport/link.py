@@ -42,6 +42,7 @@ class Link:
     begun_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
     synced_at: float = float("-inf")
+    is_asked: bool = False  # for history, and has not said that this was all
     answer_after: float = float("-inf")
     queued_bytes: int = 0
     _queue: deque[tuple[Kind, bytes]] = field(default_factory=deque)

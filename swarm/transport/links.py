@@ -40,6 +40,7 @@ DEAD_SECONDS = 15.0
 FIRST_SYNC_SECONDS = 20.0
 RELINK_SECONDS = 2.0  # a peer may link up anew this often (10 times at once)
 SYNC_GAP_SECONDS = 2.0
+SYNC_IDLE_SECONDS = 5.0  # without a record that was missing here; then another link is asked
 SAVE_SECONDS = 10.0
 STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
 
@@ -78,7 +79,7 @@ class Links:
         self._opening: set[str] = set()
         self._relinks: dict[str, tuple[float, float]] = {}  # peer id → (allowance, when)
         self._syncing: Link | None = None
-        self._sync_begun = self._sync_after = self._started = time.monotonic()
+        self._sync_begun = self._sync_after = self._started = self._useful_at = time.monotonic()
         self._wake = asyncio.Event()
         self.sent_bytes = self.received_bytes = 0
         self._closed = False
@@ -133,16 +134,21 @@ class Links:
                 wants_current = data[:1] == b"\1"
                 link.answer(self._history.missing(data[1:]), self._history.current if wants_current else list)
         elif kind == Kind.DONE:
+            if link.is_asked:
+                link.is_asked, self.synced = False, True
             if self._syncing is link:
                 # What came is still being taken in: asking the next link now would bring it all once more.
                 now = time.monotonic()
                 self._sync_after = now + max(SYNC_GAP_SECONDS, 2 * (now - self._sync_begun))
-                self._syncing, self.synced = None, True
+                self._syncing = None
         elif kind == Kind.HISTORY:
             # Whoever had all before hands on what is news to it; a joiner hands on nothing.
             # Seen before or not: what was refused then (a full disk) may be taken now.
             is_news = self._seen.add(data)
-            if self._on_message(link.account, data) and is_news and self.synced:
+            is_good = self._on_message(link.account, data)
+            if is_good and is_news and link is self._syncing:
+                self._useful_at = time.monotonic()
+            if is_good and is_news and self.synced:
                 self._flood(data, link)
         elif kind == Kind.MESSAGE:
             if self.synced and self._seen.add(data) and self._on_message(link.account, data):
@@ -159,6 +165,7 @@ class Links:
                 self.links.get(self._syncing.account) is not self._syncing
                 or now - self._syncing.heard_at > DEAD_SECONDS
                 or now - self._sync_begun > 20 * self._sync_seconds
+                or (len(self.links) > 1 and self._is_sync_idle(now))
             ):
                 self._syncing = None
             if not self.synced and self.links and now - max(self._started, self._first_link()) > FIRST_SYNC_SECONDS:
@@ -169,11 +176,17 @@ class Links:
                     link = min(due, key=lambda x: x.synced_at)
                     is_first = link.synced_at == float("-inf")
                     link.synced_at = self._sync_begun = now
-                    self._syncing = link
+                    self._syncing, link.is_asked = link, True
                     link.put(Kind.SUMMARY, bytes((is_first,)) + self._history.summary())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._wake.wait()
+
+    def _is_sync_idle(self, now: float) -> bool:
+        """Whether another link should be asked: this one tells nothing new, or has had the word for long. What it still has to
+        say is taken in all the same."""
+        useful_at = max(self._sync_begun, self._useful_at)
+        return now - useful_at > SYNC_IDLE_SECONDS or now - self._sync_begun > 4 * self._sync_seconds
 
     def _first_link(self) -> float:
         return min(link.begun_at for link in self.links.values())

@@ -24,6 +24,7 @@ from peers.cli import main as command_line
 from peers.peer import Peer
 from peers.peer import main as peer_main
 from peers.supervisor import kill_group
+from swarm import events
 from swarm.averaging.member import Boundary
 from swarm.averaging.records import (
     Account,
@@ -40,6 +41,7 @@ from swarm.averaging.records import (
 )
 from swarm.averaging.wire import unpack
 from swarm.hashing import sha256
+from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
 from swarm.transport.link import Kind
 from swarm.transport.network import SwarmNetwork
@@ -179,6 +181,12 @@ class HostileNetwork(FaultyNetwork):
         lookup = arguments["lookup"]
         arguments["lookup"] = lambda digest: None if digest in self.withheld else lookup(digest)
 
+    def publish(self, data: bytes) -> None:
+        record = unpack(data).record
+        if isinstance(record, Average) and self.breaks("withhold"):
+            self.withheld.add(record.digest)  # says that it has averaged, and hands nothing out
+        super().publish(data)
+
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self.breaks("hash"):
             parts = [(header, bytes((payload[0] ^ 1,)) + payload[1:]) for header, payload in parts]
@@ -218,6 +226,23 @@ class HostilePeer(Peer):
     trainer_type = HostileTrainer
 
 
+class ThinkingPeer(FaultyPeer):
+    """A seed to which evaluating an anchor takes a minute."""
+
+    def emit(self, event: events.Event) -> None:
+        super().emit(event)
+        if isinstance(event, events.Ready):
+            CausalLMTask.evaluate = lambda *_: time.sleep(60.0) or 0.0  # type: ignore[method-assign]
+
+
+PEERS: dict[str, type[Peer]] = {
+    "peer": Peer,
+    "faulty": FaultyPeer,
+    "hostile": HostilePeer,
+    "thinking": ThinkingPeer,
+}
+
+
 def _child(order: dict[str, Any]) -> None:
     os.setsid()
     log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
@@ -228,12 +253,12 @@ def _child(order: dict[str, Any]) -> None:
     faulthandler.register(signal.SIGUSR1)  # where is it? for a test that waits in vain
     argv = order["argv"]
     sys.argv = ["sparehive", *argv]
-    if argv[0] in ("peer", "faulty", "hostile"):
+    if argv[0] in PEERS:
         sys.argv = ["peers.peer", *argv[1:]]
         FaultyNetwork.script = Path(order["script"])
         FaultyNetwork.seen = Path(argv[2]) / "seen.txt"
         HostileNetwork.attack = Path(argv[2]) / "attack"
-        peer_main({"peer": Peer, "faulty": FaultyPeer, "hostile": HostilePeer}[argv[0]])
+        peer_main(PEERS[argv[0]])
     else:
         command_line()
 

@@ -7,6 +7,7 @@ is changed (tests/faults/runner.py).
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,26 @@ def test_who_breaks_a_rule_costs_the_others_nothing(swarm: Swarm, mallory: PeerP
     assert sum(len(p.events("Fault")) for p in honest) > faults or rule == "deadline"
     made = sum(e["own"] for e in mallory.certified())
     until(lambda: sum(e["own"] for e in mallory.certified()) > made, SECONDS, "mallory, honest again, is one of them")
+
+
+def test_a_reducer_that_hands_out_no_averages_costs_attempts_and_not_the_run(
+    swarm: Swarm, mallory: PeerProcess
+) -> None:
+    """It says that it has averaged, so that nobody counts it as silent. In the next attempt it has other parts, whose averages
+    are the same bytes as before, and the others have those."""
+    honest = [swarm.peers[name] for name in ("alice", "bob", "carol")]
+    epoch = max(p.epoch() for p in honest) + 1
+    (mallory.directory.root / "attack").write_text("withhold")
+
+    def under_attack() -> list[dict[str, Any]]:
+        return [e for e in honest[0].certified() if e["epoch"] > epoch and e["kind"] == 0]
+
+    until(lambda: sum(e["attempt"] > 0 for e in under_attack()) >= 1, SECONDS, "mallory is drawn")
+    drawn = next(e["epoch"] for e in under_attack() if e["attempt"] > 0)
+    until(lambda: under_attack()[-1]["epoch"] >= drawn + 2, SECONDS, "rounds after it")
+    (mallory.directory.root / "attack").write_text("")
+    costly = next(e for e in under_attack() if e["epoch"] == drawn)
+    assert {p.account for p in honest} <= set(costly["contributors"])  # nobody's work is lost
 
 
 def test_parts_of_a_stranger_are_refused(swarm: Swarm, tmp_path: Path) -> None:

@@ -134,6 +134,30 @@ def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
     check_agreement(swarm)
 
 
+@pytest.mark.parametrize(("point", "is_inside"), [("vote", True), ("mid-scatter", False)])
+def test_of_four_voters_three_certify_the_round_in_which_one_dies(swarm: Swarm, point: str, is_inside: bool) -> None:
+    dave = swarm.peers.get("dave") or swarm.add("dave")
+    dave.wait_ready()
+    four = {swarm.peers[name].account for name in ("alice", "bob", "carol", "dave")}
+    until(lambda: any(set(e["contributors"]) == four for e in dave.certified()[-2:]), SECONDS, "four contribute")
+    victim = swarm.play(f"four-{point}", point, "any")
+    dead = swarm.peer_of(victim["account"])
+    assert swarm.runner.wait(dead.pid, 20.0) == -signal.SIGKILL
+    three = [p for p in swarm.everyone() if p.account in four and p is not dead]
+    until(lambda: all(p.epoch() >= victim["epoch"] + 2 for p in three), SECONDS, "two certificates of three voters")
+    first, second = (next(e for e in three[0].certified() if e["epoch"] == victim["epoch"] + n) for n in (0, 1))
+    assert set(first["contributors"]) == (four if is_inside else four - {dead.account})
+    assert set(second["contributors"]) == four - {dead.account}
+    assert first["kind"] == second["kind"] == 0  # certified by the quorum, not seated anew after a stall
+    assert first["signatures"] == 3
+    own = own_certified(dead)
+    dead.start()
+    is_in_a_new_certificate(dead, own)
+    check_agreement(swarm)
+    if not is_inside:
+        dave.terminate()
+
+
 def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: Swarm) -> None:
     bob = swarm.peers["bob"]
     bob.terminate()

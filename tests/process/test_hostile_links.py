@@ -354,3 +354,52 @@ def test_ipv6_is_listened_on_and_linked_over(tmp_path: Path) -> None:
             await member.links.close()
 
     run(work())
+
+
+def test_who_asks_a_peer_that_tells_nothing_asks_another_soon(tmp_path: Path) -> None:
+    """Its link is alive and says that there is more to come: for minutes nobody else was asked, and a newcomer gave up."""
+
+    async def work() -> None:
+        async with swarm(tmp_path, 1) as members, await Node.open(tmp_path / "newcomer") as node:
+            members[0].history.records = [index.to_bytes(4, "big") for index in range(10)]
+            newcomer = Member(node, FLAG_VOTES)
+            newcomer.links._sync_seconds = 30.0
+            await newcomer.links.start()
+            async with attacker(tmp_path, newcomer) as bad:
+                stream = await raw_link(bad, newcomer)
+                await until(lambda: newcomer.links._syncing is not None)  # the first that came is asked first
+
+                async def ping() -> None:
+                    while True:
+                        await stream.send(frame(Kind.PING), 5)
+                        await stream.send(frame(Kind.HISTORY, b"the same again"), 5)
+                        await asyncio.sleep(0.5)
+
+                pinging = asyncio.create_task(ping())
+                newcomer.links.book.add_invited(members[0].node.addresses())
+                await until(lambda: set(members[0].history.records) <= set(newcomer.heard), 15)
+                assert newcomer.links.synced
+                pinging.cancel()
+                stream.close()
+            await newcomer.links.close()
+
+    run(work())
+
+
+def test_slow_readers_do_not_hold_up_those_who_read(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1) as members, attacker(tmp_path, members[0]) as slow:
+            wanted = b"".join(members[0].put(bytes([index]) * (1 << 20)) for index in range(8)) * 32
+            held = [await slow.node.stream(members[0].node.peer_id, GET, 20) for _ in range(MAX_STREAMS_PER_PEER)]
+            for stream in held:
+                await stream.send(wanted, 20)  # a quarter of a gigabyte each, and reads none of it
+            await asyncio.sleep(2.0)
+            async with attacker(tmp_path, members[0]) as honest:
+                digest = members[0].put(b"a part of the round under way")
+                begun = time.monotonic()
+                assert await honest.bulk.get(members[0].node.peer_id, [digest], 1000, 20)
+                assert time.monotonic() - begun < 5.0
+            for stream in held:
+                stream.close()
+
+    run(work())

@@ -24,6 +24,8 @@ PROGRAM = textwrap.dedent(
     if behaviour == "dies-once" and len(starts.read_text().split()) == 1:
         import os
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "dies":
+        sys.exit(1)
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (root / "up").write_text(str(len(starts.read_text().split())))
@@ -49,13 +51,15 @@ WATCHER = textwrap.dedent(
 )
 
 
-def run(tmp_path: Path, behaviour: str, grace: float = 10.0, watcher: str = "") -> subprocess.Popen[bytes]:
+def run(
+    tmp_path: Path, behaviour: str, grace: float = 10.0, watcher: str = "", settings: str = ""
+) -> subprocess.Popen[bytes]:
     (tmp_path / "program.py").write_text(PROGRAM)
     code = (
         "import pathlib, subprocess, sys, peers.supervisor as s\n"
         f"UP = pathlib.Path({str(tmp_path / 'up')!r})\n"
         f"{WATCHER}"
-        f"s.GRACE_SECONDS = {grace}\n"
+        f"s.GRACE_SECONDS = {grace}\n{settings}\n"
         "real = subprocess.Popen\n"
         f"s.subprocess.Popen = lambda command, **k: real([sys.executable, {str(tmp_path / 'program.py')!r}, *command[3:]], **k)\n"
         f"sys.exit(s.supervise([{str(tmp_path)!r}, {behaviour!r}], Watcher() if sys.argv[1] else None))\n"
@@ -105,6 +109,27 @@ def test_a_user_error_is_not_retried(tmp_path: Path) -> None:
     assert process.wait(15) == 1
     assert len(grandchildren(tmp_path)) == 1
     assert gone(grandchildren(tmp_path)[0])
+
+
+def test_a_peer_that_dies_again_and_again_is_given_up_and_not_started_without_a_pause(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    process = run(tmp_path, "dies", settings="s.MAX_RESTARTS = 2")
+    assert process.wait(30) == 1
+    assert len(grandchildren(tmp_path)) == 3
+    assert time.monotonic() - begun > 3.0  # 1 s, then 2 s; each pause is twice the one before
+
+
+def test_who_stops_in_the_pause_before_a_restart_does_not_wait_for_it(tmp_path: Path) -> None:
+    process = run(tmp_path, "dies", watcher="looks")
+    until(lambda: (tmp_path / "starts").exists() and len(grandchildren(tmp_path)) == 3)  # then 4 s of pause
+    until(lambda: gone(grandchildren(tmp_path)[2]))
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.terminate()
+    out, _ = process.communicate(timeout=15)
+    assert time.monotonic() - begun < 2.0
+    assert process.returncode == 0 and out.decode().splitlines() == ["leaving"]
+    assert len(grandchildren(tmp_path)) == 3
 
 
 def test_a_peer_that_ignores_sigterm_is_killed_after_the_grace_time(tmp_path: Path) -> None:

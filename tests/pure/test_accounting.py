@@ -8,7 +8,7 @@ import pytest
 
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
-from peers.accounting import MAX_WAITING, Accounting
+from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting
 from peers.notary import JournalNotary
 from swarm.averaging.records import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.events import Certified, PartsReceived
@@ -128,4 +128,25 @@ def test_receipts_of_unknown_certificates_stay_off_the_disk_and_within_bounds(bo
         unknown = replace(stranger, contribution=number.to_bytes(32, "big"), certificate=b"\x0a" * 32)
         book.accounting.on_receipt(Signed(unknown, PEERS[0], signature))
     assert book.ledger.statistics().receipts == size
-    assert len(book.accounting._waiting) <= MAX_WAITING + 1
+    assert sum(map(len, book.accounting._waiting.values())) == MAX_WAITING
+
+
+def test_any_number_of_keys_that_sign_receipts_of_one_contribution_stay_within_bounds(book: Book) -> None:
+    """Each says that the contribution is its own."""
+    signature = signatures(receipt(0), (PEERS[0],))[0][1]
+    for number in range(1000):
+        stranger = number.to_bytes(20, "big")
+        book.accounting.on_receipt(Signed(replace(receipt(0), peer=stranger), stranger, signature))
+    assert sum(map(len, book.accounting._waiting.values())) <= MAX_WAITING_OF_ONE
+
+
+def test_a_receipt_of_a_branch_that_is_not_followed_stays_off_the_disk(book: Book) -> None:
+    """Its epoch is not known here; one beyond sqlite's integers ended the peer."""
+    book.certified[ROUND.id] = ROUND_BODY
+    for epoch in (9, (1 << 64) - 1):
+        assert book.accounting.on_receipt(say(replace(receipt(0), epoch=epoch), PEERS[0]))
+    assert book.ledger.statistics().receipts == 0
+    assert book.accounting.on_receipt(say(receipt(0), PEERS[0]))
+    book.certify()
+    assert book.signers(receipt(0)) == {PEERS[0]}
+    assert book.ledger.statistics().receipts == 2  # and the own one

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,9 +34,6 @@ class Clock:
     def __call__(self) -> float:
         return self.seconds
 
-    def milliseconds(self) -> float:
-        return self.seconds * 1000
-
 
 def word(units: int, sequence: int, prev: bytes = TIP, epoch: int = 5) -> Progress:
     return Progress(b"\1" * 32, epoch, prev, units, sequence, 3)
@@ -43,7 +41,7 @@ def word(units: int, sequence: int, prev: bytes = TIP, epoch: int = 5) -> Progre
 
 def book() -> tuple[ProgressBook, Clock]:
     clock = Clock()
-    return ProgressBook(clock, clock.milliseconds), clock
+    return ProgressBook(clock), clock
 
 
 def nobody() -> set[bytes]:
@@ -88,23 +86,41 @@ def test_strangers_fill_the_book_but_push_out_no_member() -> None:
 
 def test_ready_is_who_is_linked_and_spoke_of_late() -> None:
     progress, clock = book()
-    now = int(clock.milliseconds())
-    progress.take(b"a", word(1, now), nobody)
-    progress.take(b"b", word(1, now), nobody)
+    progress.take(b"a", word(1, 10), nobody)
+    progress.take(b"b", word(1, 10), nobody)
     assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
     clock.seconds += READY_SECONDS + 1
     assert progress.ready([b"a"], TIP, 0.0) == {}
 
 
+@pytest.mark.parametrize("sequence", [0, 10, 1 << 63])
+def test_whose_clock_is_wrong_is_ready_all_the_same(sequence: int) -> None:
+    progress, clock = book()
+    progress.take(b"a", word(1, sequence), nobody)
+    clock.seconds += READY_SECONDS - 1
+    assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
+    clock.seconds += 2
+    assert progress.ready([b"a"], TIP, 0.0) == {}  # nor is it for ever, with a clock that is ahead
+
+
+def test_a_clock_that_was_ahead_and_is_set_right_is_believed_after_a_silence() -> None:
+    progress, clock = book()
+    progress.take(b"a", word(1, 10**12), nobody)
+    assert not progress.take(b"a", word(2, 10), nobody)
+    clock.seconds += READY_SECONDS + 1
+    assert not progress.take(b"a", word(1, 10**12), nobody)  # the same said again is no sign of life
+    assert progress.take(b"a", word(2, 10), nobody)
+    assert progress.units([b"a"], TIP) == {b"a": 2}
+
+
 def test_who_names_another_anchor_after_the_move_is_not_ready() -> None:
     progress, clock = book()
     old, unknown = b"\3" * 32, b"\4" * 32
-    now = int(clock.milliseconds())
     for peer in (b"slow", b"silent", b"here", b"elsewhere"):
-        progress.take(peer, word(1, now, old), nobody)
+        progress.take(peer, word(1, 10, old), nobody)
     clock.seconds += 2.0
     moved = clock.seconds - 1.0
-    progress.take(b"slow", word(1, now + 2000, old), nobody)
-    progress.take(b"here", word(1, now + 2000, TIP), nobody)
-    progress.take(b"elsewhere", word(1, now + 2000, unknown), nobody)
+    progress.take(b"slow", word(1, 20, old), nobody)
+    progress.take(b"here", word(1, 20, TIP), nobody)
+    progress.take(b"elsewhere", word(1, 20, unknown), nobody)
     assert set(progress.ready([b"slow", b"silent", b"here", b"elsewhere"], TIP, moved)) == {b"silent", b"here"}

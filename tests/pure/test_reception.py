@@ -12,6 +12,7 @@ from swarm.averaging.contribution import encode_parts
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import (
     EARLY_BYTES,
+    EARLY_COST_BYTES,
     EARLY_SECONDS,
     EARLY_SENDER_BYTES,
     LATER,
@@ -23,6 +24,7 @@ from swarm.averaging.records import ZERO_HASH, Account, Contribution, Contributi
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
+from swarm.optim.codec import wire_bytes
 
 RUN, TIP = b"\1" * 32, b"\2" * 32
 VALUES = 700  # three parts of 256, the last of 188
@@ -35,6 +37,7 @@ CONFIG = RunConfig.parse(
     }
 )
 MADE = encode_parts(torch.linspace(-1.0, 1.0, VALUES), "int8", 256)
+OTHER = encode_parts(torch.linspace(-2.0, 2.0, VALUES), "int8", 256)
 
 
 def digest(record: Contribution) -> Hash:
@@ -90,14 +93,14 @@ def test_a_contribution_is_complete_at_a_reducer_once_its_share_of_the_parts_is_
 
 def test_a_contribution_whose_content_is_another_is_not_taken(reception: Reception) -> None:
     _, signed = contribution(1)
-    assert not reception.learn(replace(signed, content=ContributionContent(MADE.leaves[:2], ())))
+    assert not reception.learn(replace(signed, content=ContributionContent(OTHER.leaves, ())))
     assert not reception.learn(replace(signed, content=None))
     assert not reception.learn(replace(signed, signer=account(2)))
 
 
 def test_of_two_contributions_to_one_round_the_first_counts(reception: Reception) -> None:
     key, signed = contribution(1)
-    other, again = contribution(1, leaves=MADE.leaves[:2])
+    other, again = contribution(1, leaves=OTHER.leaves)
     assert reception.learn(signed) and not reception.learn(again)
     assert key in reception and other not in reception
 
@@ -146,14 +149,24 @@ def test_a_commitment_that_breaks_a_rule_is_out_for_good(reception: Reception) -
         reception.take(key, 1, MADE.parts[1])
 
 
-@pytest.mark.parametrize(("leaves", "index"), [(MADE.leaves[:2], 0), (MADE.leaves, 3)])
-def test_a_part_that_the_model_does_not_have_is_refused(
-    reception: Reception, leaves: tuple[PartLeaf, ...], index: int
-) -> None:
-    key, signed = contribution(1, leaves=leaves)
+def test_a_part_that_the_model_does_not_have_is_refused(reception: Reception) -> None:
+    key, signed = contribution(1)
     reception.learn(signed)
-    with pytest.raises(PeerFault, match="parts"):
-        reception.take(key, index, MADE.parts[0])
+    for index in (3, 1 << 20):
+        with pytest.raises(PeerFault, match="parts"):
+            reception.take(key, index, MADE.parts[0])
+
+
+LONG = tuple(PartLeaf(n, 1, b"\7" * 32, 1.0) for n in range(1 << 14))
+
+
+@pytest.mark.parametrize("leaves", [MADE.leaves[:2], LONG])
+def test_a_contribution_of_another_model_is_not_kept(reception: Reception, leaves: tuple[PartLeaf, ...]) -> None:
+    """A list as long as a message can hold is megabytes of memory, for every key that signs one."""
+    key, signed = contribution(1, leaves=leaves)
+    with pytest.raises(PeerFault, match="of another model"):
+        reception.learn(signed)
+    assert key not in reception
 
 
 def test_early_parts_wait_for_their_contribution_for_a_while(reception: Reception, clock: Clock) -> None:
@@ -161,16 +174,22 @@ def test_early_parts_wait_for_their_contribution_for_a_while(reception: Receptio
     assert reception.early(account(4), key, 0, b"part") == ""
     assert reception.take_early(key) == [(account(4), 0, b"part")]
     assert reception.take_early(key) == []
+    assert "part:" in reception.early(account(4), key, 3, b"part")  # the model has three
+    assert "part:" in reception.early(account(4), key, 0, bytes(wire_bytes(256, "int8") + 1))
     reception.early(account(4), key, 0, b"part")
     clock.now += EARLY_SECONDS + 1.0
     assert reception.early(account(4), b"\7" * 32, 0, b"another") == ""
     assert reception.take_early(key) == []
 
 
-def test_early_parts_are_bounded_by_sender_and_in_all(reception: Reception) -> None:
-    megabytes = bytes(4 << 20)
-    accepted = [reception.early(account(4), bytes([n]) * 32, 0, megabytes) for n in range(10)]
-    assert accepted.count("") == EARLY_SENDER_BYTES // len(megabytes)
-    assert accepted[-1] == LATER
-    accepted = [reception.early(account(5 + n), bytes([n]) * 32, 0, megabytes) for n in range(30)]
-    assert accepted.count("") == (EARLY_BYTES - EARLY_SENDER_BYTES) // len(megabytes)
+def test_early_parts_are_bounded_by_sender_and_in_all(reception: Reception, clock: Clock) -> None:
+    """Those without a byte too: each is remembered."""
+    for size in (0, wire_bytes(256, "int8")):
+        of_one = [reception.early(account(4), n.to_bytes(32, "big"), 0, bytes(size)) for n in range(10_000)]
+        assert of_one.count("") == EARLY_SENDER_BYTES // EARLY_COST_BYTES
+        assert of_one[-1] == LATER
+        of_all = [reception.early(account(5 + n % 20), n.to_bytes(32, "big"), 0, bytes(size)) for n in range(100_000)]
+        assert of_all.count("") == (EARLY_BYTES - EARLY_SENDER_BYTES) // EARLY_COST_BYTES
+        clock.now += EARLY_SECONDS + 1.0
+    assert reception.early(account(4), bytes(32), 0, b"") == ""
+    assert len(reception._early) == len(reception._early_order) == 1  # what waited too long is forgotten

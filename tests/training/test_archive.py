@@ -281,3 +281,16 @@ def test_states_of_the_8_bit_optimiser_come_back(tmp_path: Path) -> None:
     assert set(again.tensors) == {"state1", "state2", "absmax1", "absmax2"}
     assert all(torch.equal(again.tensors[n], v) for n, v in honest.tensors.items())
     assert torch.equal(again.residual, honest.residual)
+
+
+def test_what_a_file_manager_leaves_in_the_directory_does_not_stop_a_peer(tmp_path: Path) -> None:
+    config = make_config(tmp_path / "data")
+    _, (learner, _) = make_learners(config, tmp_path / "data")
+    keeper = Keeper(tmp_path, learner)
+    keeper.round()
+    for name in ("states", "contributions", "averages", "anchors"):
+        (tmp_path / "audit" / name / ".DS_Store").write_bytes(b"\0")
+    again = keeper.settle()
+    again.round()
+    again.archive.prune(time.time())
+    assert len(again.settle().archive.contributions()) == 2

@@ -1,0 +1,78 @@
+"""A peer without an anchor: what is waited for, and what is not."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swarm.averaging.follow import Follower
+from swarm.averaging.records import Hash
+from swarm.averaging.states import States
+from swarm.checkpoint.anchor import Anchor
+from swarm.checkpoint.content import Content
+from swarm.checkpoint.store import BlockStore
+from swarm.config import RunConfig
+from swarm.errors import DiskError, RetryError
+from swarm.hashing import sha256
+from tests.training.swarmlet import initial_anchor
+
+CONFIG = RunConfig.parse(
+    {
+        "name": "following",
+        "initial_root": "0" * 64,
+        "data": {"root": "0" * 64, "files": [{"name": "text", "size": 1, "sha256": "0" * 64}]},
+    }
+)
+
+
+class Refusing:
+    def __init__(self, error: Exception) -> None:
+        self.error, self.tries = error, 0
+
+    async def load(self, root: Hash, is_obsolete: Callable[[], bool]) -> Anchor:
+        self.tries += 1
+        raise self.error
+
+    async def save(self, anchor: Anchor) -> None: ...
+
+
+def follower(anchors: Refusing) -> Follower:
+    async def gather(digests: object, holders: object) -> None: ...
+
+    return Follower(CONFIG, bytes(20), States(CONFIG), anchors, None, lambda event: None, gather)
+
+
+def test_a_full_disk_is_not_waited_for() -> None:
+    """Nobody else can mend it; the peer ends with this line, not with one about peers after minutes."""
+    with pytest.raises(DiskError, match="free some disk"):
+        asyncio.run(follower(Refusing(DiskError("blocks: free some disk"))).run())
+
+
+def test_what_peers_cannot_give_is_tried_again_and_the_reason_is_kept() -> None:
+    made = follower(Refusing(RetryError("blocks_quota_bytes = 7: is full")))
+
+    async def work() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.2):
+                await made.run()
+
+    asyncio.run(work())
+    assert made.anchors.tries >= 2  # type: ignore[attr-defined]
+    assert "blocks_quota_bytes" in made.problem and made.waiting_seconds() > 1.0
+
+
+def test_a_full_disk_under_a_fetched_anchor_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the follower meets it: through the store, the fetch and the content."""
+    block = b"a block"
+
+    async def give(donor: bytes, digests: object) -> dict[bytes, bytes]:
+        return {sha256(block): block}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    content = Content(BlockStore(tmp_path / "blocks", 1 << 30), initial_anchor().layout, give, lambda: [bytes(20)], 5.0)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskError, match="No space left"):
+        asyncio.run(content.load(sha256(block)))
