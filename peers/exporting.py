@@ -1,5 +1,6 @@
 """`sparehive export`: the newest certified model as a folder that transformers opens."""
 
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")  # a name that nobody has: it is removed on errors
     try:
         model.module.save_pretrained(part)  # type: ignore[operator]
         _save_tokenizer(run, directory, get, part)

@@ -20,6 +20,7 @@ from incentives.keys import (
 )
 from incentives.onchain import RunState
 from incentives.records import Domain, account_of, digest, sign
+from incentives.reverts import Reverted
 from peers.cli.wallets import (
     PATH,
     address,
@@ -130,18 +131,22 @@ def bind(
         if bound_to != owner:
             if bound_to is not None:
                 raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
-            if gas_keystore is not None:
-                own = sign(key, _binding_digest(state, owner, peer, net_id, deadline))
-                sent = chain.bind_for(payer, state.registry, owner, peer, net_id, deadline, signature, own)
-            else:
-                sent = chain.bind(key, state.registry, peer, net_id, deadline, signature)
-            transactions.append(sent.hash)
+            try:
+                if gas_keystore is not None:
+                    own = sign(key, _binding_digest(state, owner, peer, net_id, deadline))
+                    sent = chain.bind_for(payer, state.registry, owner, peer, net_id, deadline, signature, own)
+                else:
+                    sent = chain.bind(key, state.registry, peer, net_id, deadline, signature)
+                transactions.append(sent.hash)
+            except Reverted as error:  # somebody has sent the same consent meanwhile: it is as good
+                if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
+                    raise
         if paid_to is not None:
             transactions.append(chain.set_pay_to(key, state.registry, paid_to).hash)
     result = {
         "peer": given["peer"],
         "wallet": to_checksum(owner),
-        "pays_to": address(chain.payout_address(state.registry, peer)),
+        "pays_to": address(chain.payout_address(state.registry, peer) or owner),
         "transactions": transactions,
     }
     show(as_json, result, f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}")

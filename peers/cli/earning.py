@@ -273,7 +273,7 @@ def verify(
     checked = verify_books(chain, state, tables, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
-    unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
+    followed, unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
     periods = [
         {
             "number": each.period.number,
@@ -297,9 +297,9 @@ def verify(
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
-        "ledger_compared": unpaid is not None,
+        "certificates_followed": followed,
         "not_paid": [
-            {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid or ()
+            {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
         ],
         "periods": periods,
     }
@@ -309,8 +309,9 @@ def verify(
         f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
         *_reservations(checked, with_rules=rules is not None),
     ]
-    if unpaid is not None:
-        lines.append(f"the certificates are those that the peer in {directory} follows")
+    if followed is not None:
+        every = sum(each.period.certificates_count for each in checked)
+        lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")
     if unpaid:
         lines.append(
             f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
@@ -339,17 +340,19 @@ def _hot_account(directory: Path | None) -> bytes | None:
 
 def _against_ledger(
     directory: Path | None, rules: "RunRules | None", periods: Sequence[Tables]
-) -> "list[LeftOut] | None":
-    """Receipts in the peer's ledger that are not paid; None where there is no ledger, or not all of it."""
+) -> "tuple[int | None, list[LeftOut]]":
+    """How many certificates the peer's ledger follows (None: there is no ledger, or not all of it), and its receipts
+    that are not paid."""
     if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
-        return None
+        return None, []
     from incentives.ledger import Ledger
 
     try:
         with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-            return [left for tables in periods for left in compare_ledger(ledger, rules, tables)]
+            found = [compare_ledger(ledger, rules, tables) for tables in periods]
     except StorageError:
-        return None
+        return None, []
+    return sum(count for count, _ in found), [each for _, left_out in found for each in left_out]
 
 
 def _reservations(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:

@@ -15,18 +15,18 @@ LIES: tuple[bytes | str, ...] = (*BODIES, *(f"result={r}" for r in RESULTS), *(f
 
 
 class LyingNode:
-    """Passes JSON-RPC on to `rpc` but for `method`, which gets `lie`. `seen`: the methods asked for. A context manager."""
+    """Passes JSON-RPC on to `rpc` but for `method`, which gets `lie`. `seen`: the methods asked for, in order. A context manager."""
 
     def __init__(self, rpc: str) -> None:
         self.method, self.lie, self.status = "", b"", 200
-        self.seen: set[str] = set()
+        self.seen: list[str] = []
         node = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 asked = json.loads(body)
-                node.seen.add(asked["method"])
+                node.seen.append(asked["method"])
                 status = 200
                 if asked["method"] == node.method:
                     answer, status = node.answer(asked["id"]), node.status

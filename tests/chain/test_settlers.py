@@ -2,10 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import ok, own_process_started, refused, sparehive
+from lying_node import LyingNode
 from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
@@ -31,6 +36,22 @@ def elsewhere(world: World, name: str) -> tuple[object, ...]:
 def both(world: World, **units: int) -> None:
     for name in ("alice", "bob"):
         world.work(name, **units) if name == "alice" else world.lineage.write(world.peer(name).ledger)
+
+
+@contextmanager
+def refused_once(world: World, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process, once something in no block yet has stood in its way: it waits for that block. When this
+    is left it has ended."""
+    with LyingNode(world.chain.rpc) as node:
+        replaced = [node.rpc if argument == world.chain.rpc else argument for argument in arguments]
+        process = own_process_started(*replaced, cwd=world.root)
+        deadline = time.monotonic() + 60
+        while "eth_estimateGas" not in node.seen[:-1]:  # it was answered: something else was asked since
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, f"asked only for {node.seen}"
+            time.sleep(0.02)
+        yield process
+        process.wait(60)
 
 
 def test_another_machine_finds_it_proposed_and_until_when(world: World) -> None:
@@ -98,10 +119,8 @@ def test_two_settlers_at_once_propose_one_period(world: World) -> None:
         first = own_process_started("settle", *world.settle_options(), "--json", cwd=world.root)
         while int(world.chain.request("txpool_status")["pending"], 16) == 0:
             assert first.poll() is None
-        second = own_process_started(*elsewhere(world, "bob"), "--json", cwd=world.root)
-        with pytest.raises(Exception, match="timed out"):
-            second.wait(4)  # what stands in its way is in no block yet
-        world.chain.request("evm_mine")
+        with refused_once(world, *elsewhere(world, "bob"), "--json") as second:
+            world.chain.request("evm_mine")
         outputs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
     finally:
         world.chain.request("evm_setAutomine", True)
@@ -120,10 +139,8 @@ def test_two_settlers_at_once_finalise_one_period(world: World) -> None:
         first = own_process_started(*alone, *world.keys("bob"), "--json", cwd=world.root)
         while int(world.chain.request("txpool_status")["pending"], 16) == 0:
             assert first.poll() is None
-        second = own_process_started(*alone, *world.keys("carol"), "--json", cwd=world.root)
-        with pytest.raises(Exception, match="timed out"):
-            second.wait(4)
-        world.chain.request("evm_mine")
+        with refused_once(world, *alone, *world.keys("carol"), "--json") as second:
+            world.chain.request("evm_mine")
         outputs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
     finally:
         world.chain.request("evm_setAutomine", True)
@@ -152,19 +169,37 @@ def test_a_deposit_in_between_is_counted_and_no_error(world: World) -> None:
         first = own_process_started(*fund, 7, cwd=world.root)
         while int(world.chain.request("txpool_status")["pending"], 16) == 0:
             assert first.poll() is None
-        second = own_process_started("settle", *world.settle_options(), "--json", cwd=world.root)
-        with pytest.raises(Exception, match="timed out"):
-            second.wait(4)
-        world.chain.request("evm_mine")
-        assert first.wait(60) == 0
-        while int(world.chain.request("txpool_status")["pending"], 16) == 0:
-            assert second.poll() is None
-        world.chain.request("evm_mine")
+        with refused_once(world, "settle", *world.settle_options(), "--json") as second:
+            world.chain.request("evm_mine")
+            assert first.wait(60) == 0
+            while int(world.chain.request("txpool_status")["pending"], 16) == 0:
+                assert second.poll() is None
+            world.chain.request("evm_mine")
         out, err = second.communicate(timeout=60)
     finally:
         world.chain.request("evm_setAutomine", True)
     assert (second.returncode, err) == (0, "")
     assert json.loads(out)["amount"] == str(BUDGET + 8)
+
+
+def test_somebody_else_who_sends_the_same_consent_first_does_no_harm(world: World) -> None:
+    consent, run = world.root / "consent.json", ("--run", world.run.root, *world.rpc)
+    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", world.wallets["alice"])
+    gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
+    command = ("bind", *run, "--consent", consent, *world.keys("alice"), "--json")
+    world.chain.request("evm_setAutomine", False)
+    try:
+        first = own_process_started(*command, *gas, cwd=world.root)
+        while int(world.chain.request("txpool_status")["pending"], 16) == 0:
+            assert first.poll() is None
+        second = own_process_started(*command, cwd=world.root)
+        out, err = second.communicate(timeout=60)
+        world.chain.request("evm_mine")
+        assert first.wait(60) == 0
+    finally:
+        world.chain.request("evm_setAutomine", True)
+    assert (second.returncode, err) == (0, "")
+    assert (json.loads(out)["wallet"], json.loads(out)["transactions"]) == (world.wallets["alice"], [])
 
 
 def test_options_that_exclude_each_other(world: World) -> None:
