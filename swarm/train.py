@@ -54,7 +54,7 @@ def inner_step(
 
 
 class Trainer:
-    """Trains one peer; implements `swarm.averaging.driver.Member`. `run()` is the thread's body; all else may be called
+    """Trains one peer; implements `swarm.averaging.member.Member`. `run()` is the thread's body; all else may be called
     from the event loop's thread."""
 
     def __init__(

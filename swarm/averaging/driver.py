@@ -1,4 +1,4 @@
-"""The one module of the round with streams and clocks: it feeds `RoundMachine` and carries out what it asks for.
+"""The round's messages, clocks and tasks: it feeds `RoundMachine` and carries out what it asks for; `delivery` brings the bytes.
 
 Nothing here decides; nothing here waits for training, and training never waits for anything here. Every wait has a
 deadline. All methods run in one asyncio loop; tensors are handled in a worker thread.
@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from swarm import events
 from swarm.averaging import messages, wire
 from swarm.averaging.commitments import merges_hash, parts_root
+from swarm.averaging.delivery import Delivery, Network
 from swarm.averaging.follow import Follower
 from swarm.averaging.machine import RoundMachine
-from swarm.averaging.member import AnchorSource, Boundary, Member
+from swarm.averaging.member import AnchorSource, Member
 from swarm.averaging.progress import ProgressBook, swarm_units
-from swarm.averaging.reception import LATER, Reception
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import (
     ZERO_ACCOUNT,
     ZERO_HASH,
@@ -39,36 +40,14 @@ from swarm.averaging.states import States, reduce_part, weights
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import DiskError, PeerFault, RetryError, SwarmError
+from swarm.errors import DiskError, PeerFault, SwarmError
 from swarm.notary import Notary
-from swarm.optim.codec import wire_bytes
 
 log = logging.getLogger(__name__)
-ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
-RETRY_SECONDS = 0.3
-ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
 MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
 TICK_SECONDS = 0.25
 PROGRESS_SECONDS = 0.5
 FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can send thousands a second
-
-
-class Network(Protocol):
-    """What the driver needs of the transport."""
-
-    def publish(self, data: bytes) -> None:
-        """Flood to everyone."""
-
-    def linked(self) -> dict[Account, int]:
-        """Accounts with a live link → their flags."""
-
-    async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
-        """(header, payload) pairs to one peer; RetryError if it does not take them in time."""
-
-    async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
-    ) -> dict[Hash, bytes]:
-        """Verified bytes by digest, from whichever of the accounts (or anyone linked) has them; may be incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +81,14 @@ class Driver:
         self.reception, self.parts = reception, reception.parts
         self.flags = flags
         self.states = States(config)
+        self.delivery = Delivery(config, machine, network, reception, self)
         self.run_id = config.run_id
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[messages.Timer, asyncio.TimerHandle] = {}
         self._progress = ProgressBook(time.monotonic)
         self._own: dict[tuple[Hash, int], Hash] = {}
-        self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
-        self._asked: dict[Hash, int] = {}  # how often, in this round
         self._received: set[Hash] = set()
-        self._coming: set[Hash] = set()  # averages that are on their way
-        self._call: Signed | None = None
         self._sequence = int(time.time() * 1000)
         self._moved_at = time.monotonic()
         self._faults = 0
@@ -121,7 +97,7 @@ class Driver:
         self.failure: BaseException | None = (
             None  # of a task that may not end, or of the disk; the peer is to be started again
         )
-        self.follower = Follower(config, notary.account, self.states, anchors, member, emit, self._gather)
+        self.follower = Follower(config, notary.account, self.states, anchors, member, emit, self.delivery.gather)
 
     @property
     def anchor(self) -> Anchor | None:
@@ -144,8 +120,8 @@ class Driver:
                 self._learn(Signed(record, self.notary.account, self.notary.sign(record, keep), content))
                 self._own[record.prev_certificate, record.epoch] = self.notary.hash(record)
         self._act(self.machine.restore(list(backlog), kept))
-        self._spawn(self.follower.run())
-        self._spawn(self._tick_loop())
+        self.spawn(self.follower.run())
+        self.spawn(self._tick_loop())
 
     async def close(self) -> None:
         """Idempotent. Ends all tasks and timers; what is not certified stays pending in the trainer's snapshot."""
@@ -167,7 +143,7 @@ class Driver:
             self._faults,
         )
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._closed:
             work.close()
             return
@@ -181,19 +157,19 @@ class Driver:
         except asyncio.CancelledError:
             raise
         except DiskError as error:
-            self._fail(error)
+            self.fail(error)
         except SwarmError as error:
-            self._blame(ZERO_ACCOUNT, str(error))
+            self.blame(ZERO_ACCOUNT, str(error))
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """What was refused to be written may not be signed or shown to others: this peer has to stop."""
         if self.failure is None:
             log.error("this peer cannot go on", exc_info=error)
             self.failure = error
 
-    def _blame(self, account: Account, reason: str) -> None:
+    def blame(self, account: Account, reason: str) -> None:
         """All are counted; of a flood some are told, so that it does not push everything else out of the log and the events."""
         self._faults += 1
         now = time.monotonic()
@@ -210,9 +186,9 @@ class Driver:
         try:
             return self._take(data)
         except PeerFault as error:
-            self._blame(sender, str(error))
+            self.blame(sender, str(error))
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         return False
 
     def _take(self, data: bytes) -> bool:
@@ -225,9 +201,13 @@ class Driver:
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
         if isinstance(record, Contribution):
-            if isinstance(signed.content, ContributionContent):
-                self.reception.check(signed.content)  # or the machine would keep it
-            self._learn(signed)
+            try:
+                self._learn(signed)
+            except (
+                PeerFault
+            ) as error:  # before the machine keeps it; its signer's fault, not that of whoever passed it on
+                self.blame(signed.signer, str(error))
+                return False
         faults = self._faults
         self._act(self.machine.receive(signed))
         return self._faults == faults
@@ -239,7 +219,7 @@ class Driver:
         if self.reception.learn(signed):
             key = self.notary.hash(signed.record)
             for sender, index, payload in self.reception.take_early(key):
-                self._take_part(sender, key, index, payload)
+                self.delivery.take(sender, key, index, payload)
 
     def _act(self, actions: Sequence[messages.Action]) -> None:
         for action in actions:
@@ -248,25 +228,27 @@ class Driver:
             elif isinstance(action, messages.SetTimer):
                 self._set_timer(action)
             elif isinstance(action, messages.MakeContribution):
-                self._call = action.call
-                self._spawn(self._contribute(action.call))
+                self.delivery.call = action.call
+                self.spawn(self._contribute(action.call))
             elif isinstance(action, messages.Scatter):
-                self._spawn(self._scatter(action.call))
+                key = self._own.get((action.call.record.prev_certificate, action.call.record.epoch))  # type: ignore[union-attr]
+                if key is not None:
+                    self.spawn(self.delivery.scatter(action.call, key))
             elif isinstance(action, messages.Collect):
-                self._call = action.call
-                self._spawn(self._collect(action.call))
+                self.delivery.call = action.call
+                self.spawn(self.delivery.collect(action.call))
             elif isinstance(action, messages.ReduceSet):
-                self._spawn(self._reduce(action.proposal))
+                self.spawn(self._reduce(action.proposal))
             elif isinstance(action, messages.FetchAverages):
-                self._spawn(self._prepare(action.proposal, action.averages))
+                self.spawn(self._prepare(action.proposal, action.averages))
             elif isinstance(action, messages.Adopt):
                 self._moved_at = time.monotonic()
                 self.reception.moved(self.machine.tip, self.machine.voters())
                 self._received = {key for key in self._received if key in self.reception}
-                self._asked.clear()
+                self.delivery.moved()
                 self.follower.adopt(action)
             elif isinstance(action, messages.Blame):
-                self._blame(action.account, action.reason)
+                self.blame(action.account, action.reason)
 
     def _set_timer(self, action: messages.SetTimer) -> None:
         timer = action.timer
@@ -280,7 +262,7 @@ class Driver:
                 try:
                     self._act(self.machine.timeout(timer))
                 except Exception as error:
-                    self._fail(error)
+                    self.fail(error)
 
         self._timers[timer] = asyncio.get_running_loop().call_later(action.seconds, fire)
 
@@ -355,7 +337,7 @@ class Driver:
             self.member.refused()
             if isinstance(error, DiskError):
                 raise
-            self._blame(self.notary.account, str(error))
+            self.blame(self.notary.account, str(error))
             return
         key = self.notary.hash(record)
         self.member.signed(key)
@@ -367,110 +349,14 @@ class Driver:
         self.emit(events.Contributed(signed))
         self._act(self.machine.contributed(signed))
 
-    # -- scatter and collect ------------------------------------------------------------------------------------------
-    async def _scatter(self, call: Signed) -> None:
-        key = self._own.get((call.record.prev_certificate, call.record.epoch))  # type: ignore[union-attr]
-        if key is None or key not in self.reception:
-            return
-        assert isinstance(call.content, CallContent)
-        reducers = call.content.reducers
-        for position, reducer in enumerate(reducers):
-            if reducer == self.notary.account:
-                continue
-            payload = []
-            for leaf in self.reception.content(key).parts:
-                if leaf.index % len(reducers) == position:
-                    data = self.parts.get(leaf.digest)
-                    if data is not None:
-                        payload.append((key + leaf.index.to_bytes(4, "big"), data))
-            if payload:
-                self._spawn(self._push(call, reducer, payload))
-        self._reconsider(key)
-
-    async def _push(self, call: Signed, reducer: Account, payload: Sequence[tuple[bytes, bytes]]) -> None:
-        """Again while the reducer has no link or does not know the contribution yet; not beyond the round."""
-        seconds = self.config.rounds.contribute_seconds
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                await self.network.push_parts(reducer, payload, seconds)
-                return
-            except (RetryError, PeerFault) as error:
-                if isinstance(error, PeerFault) and LATER not in str(error):
-                    raise
-                if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:  # type: ignore[union-attr]
-                    raise
-            await asyncio.sleep(RETRY_SECONDS)
-
+    # -- parts --------------------------------------------------------------------------------------------------------
     def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        """A pushed part; "" or why it was refused. The sender may be any member, who need not be the contributor: the digest
-        decides. Raises nothing."""
-        if sender not in self.network.linked():
-            return "member: no link with the sender; link up first"
-        if len(header) != 36:
-            return "header: 36 bytes expected"
-        key, index = header[:32], int.from_bytes(header[32:], "big")
-        if key not in self.reception:
-            return self.reception.early(sender, key, index, payload)
-        return self._take_part(sender, key, index, payload)
+        """A pushed part; "" or why it was refused. Raises nothing."""
+        return self.delivery.on_part(sender, header, payload)
 
-    def _take_part(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
-        try:
-            if self.reception.take(key, index, payload):
-                self._reconsider(key)
-        except PeerFault as error:
-            self._blame(sender, str(error))
-            return str(error)
-        except Exception as error:
-            self._fail(error)
-            return "later: this peer has to stop"
-        return ""
-
-    async def _collect(self, call: Signed) -> None:
-        """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's
-        in a task of its own, so that one who answers slowly or never keeps nobody else waiting."""
-        prev: Hash = call.record.prev_certificate  # type: ignore[union-attr]
-        for key in self.reception.on_tip(prev):
-            self._reconsider(key)
-        while self._call is call and prev == self.machine.tip:
-            await asyncio.sleep(ASK_SECONDS)
-            for key in self._worth_asking(prev):
-                if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self._missing(call, key):
-                    self._fetching.add(key)
-                    self._spawn(self._ask(call, key))
-
-    def _worth_asking(self, prev: Hash) -> list[Hash]:
-        """Contributions of voters and of linked peers, the voters' first, then whose turn was longest ago. Strangers push theirs."""
-        voters, linked = set(self.machine.voters()), self.network.linked()
-        found = []
-        for key in self.reception.on_tip(prev):
-            signed = self.reception.get(key)
-            if signed is not None and (signed.signer in voters or signed.signer in linked):
-                found.append((signed.signer not in voters, self._asked.get(key, 0), key))
-        return [key for _, _, key in sorted(found)]
-
-    async def _ask(self, call: Signed, key: Hash) -> None:
-        self._asked[key] = self._asked.get(key, 0) + 1
-        try:
-            signed, content = self.reception.get(key), self.reception.content(key)
-            assert signed is not None
-            leaves = [content.parts[i] for i in self._missing(call, key)]
-            largest = wire_bytes(self.config.codec.part_values, self.config.codec.contribution)
-            size = sum(min(leaf.length, largest) for leaf in leaves)
-            seconds = self.config.rounds.contribute_seconds
-            found = await self.network.fetch([signed.signer], [leaf.digest for leaf in leaves], size, seconds)
-            for leaf in leaves:
-                if leaf.digest in found and key in self.reception:
-                    self._take_part(signed.signer, key, leaf.index, found[leaf.digest])
-        finally:
-            self._fetching.discard(key)
-
-    def _missing(self, call: Signed, key: Hash) -> list[int]:
-        assert isinstance(call.content, CallContent)
-        return self.reception.missing(key, call.content.reducers, self.notary.account)
-
-    def _reconsider(self, key: Hash) -> None:
-        call = self._call
+    def arrived(self, key: Hash) -> None:
+        """As reducer: tell the machine what is complete here."""
+        call = self.delivery.call
         if (
             call is None
             or not isinstance(call.content, CallContent)
@@ -478,12 +364,12 @@ class Driver:
         ):
             return
         signed, prev = self.reception.get(key), call.record.prev_certificate  # type: ignore[union-attr]
-        if signed is None or signed.record.prev_certificate != prev or self._missing(call, key):  # type: ignore[union-attr]
+        if signed is None or signed.record.prev_certificate != prev or self.delivery.missing(call, key):  # type: ignore[union-attr]
             return
         if key not in self._received and signed.signer != self.notary.account:
             self._received.add(key)
             self.emit(events.PartsReceived(key, signed.signer))
-        complete = frozenset(k for k in self.reception.on_tip(prev) if not self._missing(call, k))
+        complete = frozenset(k for k in self.reception.on_tip(prev) if not self.delivery.missing(call, k))
         self._act(self.machine.report(complete))
 
     # -- averages -----------------------------------------------------------------------------------------------------
@@ -514,7 +400,7 @@ class Driver:
                 continue
             digests = [c.parts[index].digest for c in contents]
             holders = [leaf.peer for leaf in content.contributors]
-            wires = await self._gather(digests, holders)  # all here, unless memory was short
+            wires = await self.delivery.gather(digests, holders)  # all here, unless memory was short
             if wires is None:
                 return
             size = where.stop - where.start
@@ -534,7 +420,7 @@ class Driver:
             return
         digests = [digest for digest, _ in averages]
         holders = [holder for _, holder in averages]
-        data = await self._gather(digests, holders)
+        data = await self.delivery.gather(digests, holders)
         if data is None:
             return
         max_units = self.config.rounds.max_units_per_contribution
@@ -547,44 +433,5 @@ class Driver:
         self.states.put(identity, new)
         self._act(actions)
 
-    async def _gather(self, digests: Sequence[Hash], holders: Sequence[Account]) -> list[bytes] | None:
-        """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time."""
-        rounds = self.config.rounds
-        deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
-        codec = self.config.codec
-        largest = max(wire_bytes(codec.part_values, name) for name in (codec.contribution, codec.average))
-        have: dict[Hash, bytes] = {}
-        while True:
-            for digest in digests:
-                local = None if digest in have else self.parts.get(digest)
-                if local is not None:
-                    have[digest] = local
-            missing = [d for d in digests if d not in have]
-            if not missing:
-                return [have[d] for d in digests]
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            by_holder: dict[Account, list[Hash]] = {}
-            for digest, holder in zip(digests, holders or [ZERO_ACCOUNT] * len(digests), strict=True):
-                if digest in missing and digest not in self._coming:  # the round and the follower want the same bytes
-                    by_holder.setdefault(holder, []).append(digest)
-            asked = {digest for wanted in by_holder.values() for digest in wanted}
-            self._coming |= asked
-            try:
-                results = await asyncio.gather(
-                    *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
-                    return_exceptions=True,
-                )
-            finally:
-                self._coming -= asked
-            for result in results:
-                if isinstance(result, dict):
-                    for digest, payload in result.items():
-                        self.parts.put(payload)
-                        have[digest] = payload
-            if any(d not in have for d in digests):
-                await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
 
-
-__all__ = ["AnchorSource", "Boundary", "Driver", "DriverStatistics", "Member", "Network"]
+__all__ = ["Driver", "DriverStatistics"]

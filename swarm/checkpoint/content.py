@@ -21,7 +21,7 @@ Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]
 
 
 class Content:
-    """Implements `swarm.averaging.driver.AnchorSource` for one model layout, and brings the run's data."""
+    """Implements `swarm.averaging.member.AnchorSource` for one model layout, and brings the run's data."""
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from peers.peer import main as peer_main
 from peers.supervisor import kill_group
 from swarm import events
 from swarm.averaging.member import Boundary
+from swarm.averaging.reception import Reception
 from swarm.averaging.records import (
     Account,
     Average,
@@ -224,6 +225,11 @@ class HostileTrainer(Trainer):
 class HostilePeer(Peer):
     network_type = HostileNetwork
     trainer_type = HostileTrainer
+
+    def __init__(self, *arguments: Any) -> None:
+        honest = Reception.check  # of its own contribution it would find what is wrong, too
+        Reception.check = lambda *r: None if HostileNetwork.breaks("parts") else honest(*r)  # type: ignore[method-assign]
+        super().__init__(*arguments)
 
 
 class ThinkingPeer(FaultyPeer):

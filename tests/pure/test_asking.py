@@ -9,7 +9,8 @@ import torch
 
 from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import encode_parts
-from swarm.averaging.driver import ASK_SECONDS, ASKED_AT_ONCE, Driver
+from swarm.averaging.delivery import ASK_SECONDS, ASKED_AT_ONCE
+from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
@@ -105,15 +106,15 @@ def test_parts_that_strangers_announce_are_not_asked_for_and_voters_come_first(t
     network = Silent()
 
     async def work(driver: Driver) -> None:
-        driver._call = CALL
+        driver.delivery.call = CALL
         for stranger in range(STRANGER, STRANGER + 300):
             driver._learn(contribution(account(stranger), "int8"))
         for who in (LINKED, VOTER):
             driver._learn(contribution(who, "int8"))
-        asking = asyncio.create_task(driver._collect(CALL))
+        asking = asyncio.create_task(driver.delivery.collect(CALL))
         await asyncio.sleep(ASK_SECONDS + 0.1)
         assert network.asked == [VOTER, LINKED]
-        driver.network.linked = lambda: {account(n): 3 for n in range(STRANGER, STRANGER + 300)}  # type: ignore[method-assign]
+        network.linked = lambda: {account(n): 3 for n in range(STRANGER, STRANGER + 300)}  # type: ignore[method-assign]
         await asyncio.sleep(3 * ASK_SECONDS)
         assert network.most == ASKED_AT_ONCE
         asked = [who for who in network.asked if who not in (VOTER, LINKED)]
@@ -130,13 +131,13 @@ def test_parts_and_averages_of_every_codec_fit_what_is_asked_for(tmp_path: Path,
     network = Silent(parts)
 
     async def work(driver: Driver) -> None:
-        driver._call = CALL
+        driver.delivery.call = CALL
         signed = contribution(VOTER, codec)
         driver._learn(signed)
         key = driver.notary.hash(signed.record)
-        await driver._ask(CALL, key)
+        await driver.delivery.ask(CALL, key)
         assert driver.reception.missing(key, [ME], ME) == []
         driver.parts._parts.clear()
-        assert await driver._gather([sha256(part) for part in parts], [VOTER] * 3) == list(parts)
+        assert await driver.delivery.gather([sha256(part) for part in parts], [VOTER] * 3) == list(parts)
 
     run(tmp_path, codec, network, work)

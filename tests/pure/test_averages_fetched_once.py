@@ -69,7 +69,7 @@ def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | Non
             config, notary, machine, network, NoAnchors(), reception, None, lambda _: None, lambda _: True, 0
         )
         try:
-            wanted = (driver._gather(DIGESTS, [HOLDER, HOLDER]) for _ in range(2))
+            wanted = (driver.delivery.gather(DIGESTS, [HOLDER, HOLDER]) for _ in range(2))
             return list(await asyncio.wait_for(asyncio.gather(*wanted), 20))
         finally:
             await driver.close()

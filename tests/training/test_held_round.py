@@ -42,7 +42,7 @@ class Hub:
 
 
 class Line:
-    """One peer's end of the hub: implements `swarm.averaging.driver.Network`."""
+    """One peer's end of the hub: implements `swarm.averaging.delivery.Network`."""
 
     def __init__(self, hub: Hub, account: Account) -> None:
         self.hub, self.account = hub, account

@@ -10,7 +10,7 @@ import torch
 
 from swarm import events
 from swarm.averaging.archive import Archive
-from swarm.averaging.driver import Boundary
+from swarm.averaging.member import Boundary
 from swarm.averaging.parts import PartStore
 from swarm.errors import RetryError
 from swarm.tasks import CausalLMTask

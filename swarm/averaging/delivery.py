@@ -1,0 +1,223 @@
+"""The bytes of a round on their way: parts to reducers, averages to everyone. It sends, asks for and takes in what the driver
+says that the round needs; which contributions count, and when, is not decided here.
+
+Failure semantics: who does not take or give something in time costs nobody else a wait; a part that breaks a rule is refused
+with a word to its sender and a fault.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from swarm.averaging.machine import RoundMachine
+from swarm.averaging.reception import LATER, Reception
+from swarm.averaging.records import (
+    ZERO_ACCOUNT,
+    Account,
+    CallContent,
+    Hash,
+    Signed,
+)
+from swarm.config import RunConfig
+from swarm.errors import PeerFault, RetryError
+from swarm.optim.codec import wire_bytes
+
+ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
+RETRY_SECONDS = 0.3
+ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
+
+
+class Network(Protocol):
+    """What the round needs of the transport."""
+
+    def publish(self, data: bytes) -> None:
+        """Flood to everyone."""
+
+    def linked(self) -> dict[Account, int]:
+        """Accounts with a live link → their flags."""
+
+    async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
+        """(header, payload) pairs to one peer; RetryError if it does not take them in time."""
+
+    async def fetch(
+        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+    ) -> dict[Hash, bytes]:
+        """Verified bytes by digest, from whichever of the accounts (or anyone linked) has them; may be incomplete."""
+
+
+class Owner(Protocol):
+    """The driver, as far as the bytes need it."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+    def blame(self, account: Account, reason: str) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+    def arrived(self, key: Hash) -> None:
+        """Something of this contribution is here that was not, or may have been all along."""
+
+
+class Delivery:
+    """Of one peer; everything runs in the driver's loop."""
+
+    def __init__(
+        self, config: RunConfig, machine: RoundMachine, network: Network, reception: Reception, owner: Owner
+    ) -> None:
+        self.config, self.machine, self.network, self.reception = config, machine, network, reception
+        self.call: Signed | None = None  # the newest one that was acted on
+        self._owner = owner
+        self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
+        self._asked: dict[Hash, int] = {}  # how often, in this round
+        self._coming: set[Hash] = set()  # averages that are on their way
+
+    def moved(self) -> None:
+        """The round under way is another one."""
+        self._asked.clear()
+
+    async def scatter(self, call: Signed, key: Hash) -> None:
+        """The own contribution's parts, each to the reducer that is to have it."""
+        if key not in self.reception:
+            return
+        assert isinstance(call.content, CallContent)
+        reducers = call.content.reducers
+        for position, reducer in enumerate(reducers):
+            if reducer == self.machine.account:
+                continue
+            payload = []
+            for leaf in self.reception.content(key).parts:
+                if leaf.index % len(reducers) == position:
+                    data = self.reception.parts.get(leaf.digest)
+                    if data is not None:
+                        payload.append((key + leaf.index.to_bytes(4, "big"), data))
+            if payload:
+                self._owner.spawn(self._push(call, reducer, payload))
+        self._owner.arrived(key)
+
+    async def _push(self, call: Signed, reducer: Account, payload: Sequence[tuple[bytes, bytes]]) -> None:
+        """Again while the reducer has no link or does not know the contribution yet; not beyond the round."""
+        seconds = self.config.rounds.contribute_seconds
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                await self.network.push_parts(reducer, payload, seconds)
+                return
+            except (RetryError, PeerFault) as error:
+                if isinstance(error, PeerFault) and LATER not in str(error):
+                    raise
+                if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:  # type: ignore[union-attr]
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
+        """A pushed part; "" or why it was refused. The sender may be any member, who need not be the contributor: the digest
+        decides. Raises nothing."""
+        if sender not in self.network.linked():
+            return "member: no link with the sender; link up first"
+        if len(header) != 36:
+            return "header: 36 bytes expected"
+        key, index = header[:32], int.from_bytes(header[32:], "big")
+        if key not in self.reception:
+            return self.reception.early(sender, key, index, payload)
+        return self.take(sender, key, index, payload)
+
+    def take(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
+        """A part of a known contribution, from whoever had it; "" or why it was refused."""
+        try:
+            if self.reception.take(key, index, payload):
+                self._owner.arrived(key)
+        except PeerFault as error:
+            self._owner.blame(sender, str(error))
+            return str(error)
+        except Exception as error:
+            self._owner.fail(error)
+            return "later: this peer has to stop"
+        return ""
+
+    async def collect(self, call: Signed) -> None:
+        """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's
+        in a task of its own, so that one who answers slowly or never keeps nobody else waiting."""
+        prev: Hash = call.record.prev_certificate  # type: ignore[union-attr]
+        for key in self.reception.on_tip(prev):
+            self._owner.arrived(key)
+        while self.call is call and prev == self.machine.tip:
+            await asyncio.sleep(ASK_SECONDS)
+            for key in self._worth_asking(prev):
+                if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self.missing(call, key):
+                    self._fetching.add(key)
+                    self._owner.spawn(self.ask(call, key))
+
+    def _worth_asking(self, prev: Hash) -> list[Hash]:
+        """Contributions of voters and of linked peers, the voters' first, then whose turn was longest ago. Strangers push theirs."""
+        voters, linked = set(self.machine.voters()), self.network.linked()
+        found = []
+        for key in self.reception.on_tip(prev):
+            signed = self.reception.get(key)
+            if signed is not None and (signed.signer in voters or signed.signer in linked):
+                found.append((signed.signer not in voters, self._asked.get(key, 0), key))
+        return [key for _, _, key in sorted(found)]
+
+    async def ask(self, call: Signed, key: Hash) -> None:
+        """Once for what is missing of one contribution: its owner first, then anyone."""
+        self._asked[key] = self._asked.get(key, 0) + 1
+        try:
+            signed, content = self.reception.get(key), self.reception.content(key)
+            assert signed is not None
+            leaves = [content.parts[i] for i in self.missing(call, key)]
+            largest = wire_bytes(self.config.codec.part_values, self.config.codec.contribution)
+            size = sum(min(leaf.length, largest) for leaf in leaves)
+            seconds = self.config.rounds.contribute_seconds
+            found = await self.network.fetch([signed.signer], [leaf.digest for leaf in leaves], size, seconds)
+            for leaf in leaves:
+                if leaf.digest in found and key in self.reception:
+                    self.take(signed.signer, key, leaf.index, found[leaf.digest])
+        finally:
+            self._fetching.discard(key)
+
+    def missing(self, call: Signed, key: Hash) -> list[int]:
+        """Parts that this peer as one of the call's reducers was to get and has not."""
+        assert isinstance(call.content, CallContent)
+        return self.reception.missing(key, call.content.reducers, self.machine.account)
+
+    async def gather(self, digests: Sequence[Hash], holders: Sequence[Account]) -> list[bytes] | None:
+        """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time."""
+        rounds = self.config.rounds
+        deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
+        codec = self.config.codec
+        largest = max(wire_bytes(codec.part_values, name) for name in (codec.contribution, codec.average))
+        have: dict[Hash, bytes] = {}
+        while True:
+            for digest in digests:
+                local = None if digest in have else self.reception.parts.get(digest)
+                if local is not None:
+                    have[digest] = local
+            missing = [d for d in digests if d not in have]
+            if not missing:
+                return [have[d] for d in digests]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            by_holder: dict[Account, list[Hash]] = {}
+            for digest, holder in zip(digests, holders or [ZERO_ACCOUNT] * len(digests), strict=True):
+                if digest in missing and digest not in self._coming:  # the round and the follower want the same bytes
+                    by_holder.setdefault(holder, []).append(digest)
+            asked = {digest for wanted in by_holder.values() for digest in wanted}
+            self._coming |= asked
+            try:
+                results = await asyncio.gather(
+                    *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
+                    return_exceptions=True,
+                )
+            finally:
+                self._coming -= asked
+            for result in results:
+                if isinstance(result, dict):
+                    for digest, payload in result.items():
+                        self.reception.parts.put(payload)
+                        have[digest] = payload
+            if any(d not in have for d in digests):
+                await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
+
+
+__all__ = ["Delivery", "Network", "Owner"]
