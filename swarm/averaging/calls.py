@@ -15,6 +15,7 @@ from swarm.averaging.messages import (
 from swarm.averaging.records import (
     FLAG_REDUCES,
     FLAG_VOTES,
+    Account,
     CallContent,
     ReducerReport,
     ReportContent,
@@ -23,6 +24,8 @@ from swarm.averaging.records import (
 )
 from swarm.averaging.standing import Standing
 from swarm.averaging.votes import Votes
+
+MIN_REDUCERS = 2
 
 
 class Calls(Votes):
@@ -38,23 +41,29 @@ class Calls(Votes):
             return
         if r.attempt >= self.rules.max_attempts or self._newest_polka() is not None:
             return  # no new contributions: an empty set, or the certificate of the newest quorum of votes
-        silent = self._silent.get(self.tip, set())
-        able = {a for a, flags in self._ready.items() if flags & FLAG_REDUCES and a not in silent}
-        able |= {self.account} if self.reduces else set()
-        # who contributed already and can reduce is alive too
-        able |= {
-            a
-            for a, s in heard.first().items()
-            if s.record.flags & FLAG_REDUCES and a not in silent  # type: ignore[union-attr]
-        }
-        able -= heard.lying | self._gone
-        reducers = tuple(draw_order(self.tip, r.epoch, r.attempt, able))[
-            : min(self.rules.max_reducers, self.rules.num_parts)
-        ]
+        reducers = self._draw_reducers(r)
         if not reducers:
             return
         record = RoundCall(self.rules.run_id, r.epoch, r.attempt, self.tip, reducers_hash(reducers), 0, 0, 0, 0)
         self._say(record, CallContent(reducers))
+
+    def _draw_reducers(self, r: Standing) -> tuple[Account, ...]:
+        """Voters before all others: a key costs nothing, a vote a contribution that was certified. Where fewer than two of them
+        will do, so many others that two can witness for each other."""
+        heard = self.heard.round(self.tip)
+        voters = set(self.voters())
+        able = {a for a, flags in self._ready.items() if flags & FLAG_REDUCES}
+        # a voter that contributed already and can reduce is alive too
+        able |= {a for a, s in heard.first().items() if s.record.flags & FLAG_REDUCES and a in voters}  # type: ignore[union-attr]
+        able |= {self.account} if self.reduces else set()
+        able -= heard.lying | self._gone | self._silent.get(self.tip, set())
+        late = {a for a in able if self._passed_over.get(a, 0) >= r.epoch}
+        drawn: list[Account] = sorted(able & voters - late)
+        for others in (able & voters & late, able - voters - late, able - voters & late):
+            room = max(0, MIN_REDUCERS - len(drawn))
+            drawn += draw_order(self.tip, r.epoch, r.attempt, others)[:room]
+        ranked = draw_order(self.tip, r.epoch, r.attempt, drawn)
+        return tuple(ranked[: min(self.rules.max_reducers, self.rules.num_parts)])
 
     def _act_on_call(self, r: Standing, call: Signed) -> None:
         attempt = call.record.attempt  # type: ignore[union-attr]
@@ -83,13 +92,19 @@ class Calls(Votes):
             return
         heard = self.heard.round(self.tip)
         known = heard.first()
+        voters = {*self.voters(), self.account}
+        # a joiner that did not keep its word is not waited for again, nor is a key that nobody has a link with
+        joiners = {a for a in self._ready if a not in voters and self._passed_over.get(a, 0) < r.epoch}
         # who is alive and trains on this anchor will contribute; a dead voter is not waited for (the set needs a quorum anyway)
-        expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES}
+        expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES and a in voters | joiners}
         if self.votes:
             expected.add(self.account)
-        awaited = {self.notary.hash(s.record) for a, s in known.items() if a not in self._gone | heard.lying}
-        if not at_deadline and not (expected <= known.keys() and awaited <= r.complete):
+        near = (voters | joiners) - self._gone - heard.lying
+        awaited = {a: self.notary.hash(s.record) for a, s in known.items() if a in near}
+        missing = expected - known.keys() | {a for a, key in awaited.items() if key not in r.complete}
+        if missing and not at_deadline:
             return
+        self._defer(missing & joiners)
         if not r.complete:
             return
         complete = tuple(sorted(r.complete))

@@ -7,7 +7,7 @@ with a word to its sender and a fault.
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from swarm.averaging.machine import RoundMachine
@@ -180,8 +180,14 @@ class Delivery:
         assert isinstance(call.content, CallContent)
         return self.reception.missing(key, call.content.reducers, self.machine.account)
 
-    async def gather(self, digests: Sequence[Hash], holders: Sequence[Account]) -> list[bytes] | None:
-        """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time."""
+    async def gather(
+        self,
+        digests: Sequence[Hash],
+        holders: Sequence[Account],
+        withheld: Callable[[Account], None] = lambda account: None,
+    ) -> list[bytes] | None:
+        """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time.
+        `withheld` is told of a holder that gave nothing when it was asked, as did all others."""
         rounds = self.config.rounds
         deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
         codec = self.config.codec
@@ -211,11 +217,13 @@ class Delivery:
                 )
             finally:
                 self._coming -= asked
-            for result in results:
+            for holder, result in zip(by_holder, results, strict=True):
                 if isinstance(result, dict):
                     for digest, payload in result.items():
                         self.reception.parts.put(payload)
                         have[digest] = payload
+                if not isinstance(result, dict) or not result:
+                    withheld(holder)
             if any(d not in have for d in digests):
                 await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
 

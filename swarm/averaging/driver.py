@@ -420,7 +420,7 @@ class Driver:
             return
         digests = [digest for digest, _ in averages]
         holders = [holder for _, holder in averages]
-        data = await self.delivery.gather(digests, holders)
+        data = await self.delivery.gather(digests, holders, lambda who: self._act(self.machine.withheld(proposal, who)))
         if data is None:
             return
         max_units = self.config.rounds.max_units_per_contribution

@@ -141,6 +141,16 @@ class RoundMachine(Seating):
         self._progress()
         return self._done()
 
+    def withheld(self, proposal: Signed, reducer: Account) -> list[Action]:
+        """A reducer of a set hands out nothing of what it says that it has averaged, and nobody else has it."""
+        record = proposal.record
+        assert isinstance(record, RoundSet)
+        if record.prev_certificate == self.tip and reducer != self.account:
+            self._round().withheld.add((record.attempt, reducer))
+            self._pass_over([reducer])
+            self._progress()
+        return self._done()
+
     def prepared(
         self,
         proposal: Signed,

@@ -4,7 +4,7 @@ Signing journals before it returns (`swarm.notary`), so whatever leaves here is 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from swarm.averaging.commitments import (
     quorum,
@@ -91,6 +91,7 @@ class Standing:
     fetch_done: int = -1
     hurried: int = -1
     complete: frozenset[Hash] = frozenset()
+    withheld: set[tuple[int, Account]] = field(default_factory=set)  # at which attempt, who hands out no averages
 
 
 class MachineState:
@@ -110,6 +111,7 @@ class MachineState:
         self._ready: dict[Account, int] = {}
         self._gone: set[Account] = set()  # were ready, and are no more
         self._silent: dict[Hash, set[Account]] = {}
+        self._passed_over: dict[Account, int] = {}  # who was silent of late → epoch up to which it is not relied on
         self._rounds: dict[Hash, Standing] = {}
         self._signed: dict[Hash, list[RoundVote | RoundVoid | RoundCertificate]] = {}  # before a restart
         self._kept: dict[Hash, list[Signed]] = {}  # the same and all else, while its predecessor is unknown

@@ -1,5 +1,6 @@
 """Votes, locks, certificates, voids and the next attempt (PROTOCOL §3.6–7)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from swarm.averaging.commitments import (
@@ -21,6 +22,7 @@ from swarm.averaging.records import (
 )
 from swarm.averaging.standing import MachineState, Standing
 
+PASSED_OVER_EPOCHS, MAX_PASSED_OVER = 16, 1024
 GONE_SECONDS = 1.0  # a peer that was seen and is no more gets that long to come back before an attempt is given up
 
 
@@ -116,9 +118,22 @@ class Votes(MachineState):
         spoke = set(heard.reports.get(r.attempt, {}))
         if proposal is not None and proposal.record.proposal == ZERO_HASH:  # type: ignore[union-attr]
             spoke &= {who for _, who in heard.averages.get(r.attempt, {})}
-        self._silent.setdefault(self.tip, set()).update(a for a in call.content.reducers if a not in spoke)
+        self._pass_over(a for a in call.content.reducers if a not in spoke)
+
+    def _pass_over(self, reducers: Iterable[Account]) -> None:
+        """Not drawn again in this round, and after others for some more: one that keeps silent in each would cost each an attempt."""
+        chosen = set(reducers)
+        self._silent.setdefault(self.tip, set()).update(chosen)
+        self._defer(chosen)
         while len(self._silent) > 64:
             del self._silent[next(iter(self._silent))]
+
+    def _defer(self, accounts: Iterable[Account]) -> None:
+        for account in accounts:
+            self._passed_over.pop(account, None)
+            self._passed_over[account] = self.epoch + PASSED_OVER_EPOCHS
+        while len(self._passed_over) > MAX_PASSED_OVER:
+            del self._passed_over[next(iter(self._passed_over))]
 
     def _hurry(self, r: Standing) -> None:
         """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""
@@ -133,7 +148,8 @@ class Votes(MachineState):
             self._next_attempt(r, r.attempt + 1)
 
     def _is_hopeless(self, r: Standing) -> bool:
-        """The initiator is gone before its set, a reducer before its report or its averages, or voters before their votes."""
+        """The initiator is gone before its set, a reducer before its report or its averages, or keeps those to itself; or
+        voters are gone before their votes."""
         if r.step:
             return r.step == 1 and self._cannot_win(r, self._gone)
         heard = self.heard.round(self.tip)
@@ -143,7 +159,8 @@ class Votes(MachineState):
             if self._is_prepared(r.attempt) or proposal.content.certificate is not None:
                 return False
             averaged = {who for _, who in heard.averages.get(r.attempt, {})}
-            return bool(self._gone.intersection(proposal.content.reducers) - averaged)
+            withheld = {who for attempt, who in r.withheld if attempt == r.attempt}
+            return bool(((self._gone - averaged) | withheld).intersection(proposal.content.reducers))
         if self.leader(r.attempt) in self._gone:
             return True
         if call is None:

@@ -153,6 +153,35 @@ def test_a_voter_that_says_too_much_forgets_only_itself() -> None:
     assert peer.machine.heard.sizes()["said"] < 700
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_keys_without_a_vote_are_not_drawn_and_hold_up_each_reducer_once(linked: bool) -> None:
+    world = seated()
+    strangers = [Peer(world, 5000 + i, FLAG_VOTES | FLAG_REDUCES) for i in range(40)]
+    flags = {p.notary.account: p.flags for p in strangers} if linked else {}
+    world.without_parts = {p.notary.account for p in strangers}
+    held = 0
+    for number in range(8):
+        (tip,) = {p.machine.tip for p in world.everyone()}
+        made = [_contribution(world, stranger, number) for stranger in strangers]
+        for peer in world.everyone():
+            others = {p.notary.account: p.flags for p in world.everyone() if p is not peer}
+            peer.act(peer.machine.ready({**others, **flags}))
+            for signed in made:
+                peer.act(peer.machine.receive(signed))
+        for peer in world.everyone():
+            peer.act(peer.machine.due())
+        world.settle()
+        if {p.machine.tip for p in world.everyone()} == {tip}:
+            held += 1
+            world.time_out("report")
+        (after,) = {p.machine.tip for p in world.everyone()}
+        body = world.peers[0].machine.lineage[after].body
+        assert after != tip
+        assert set(body.reducers) <= {p.notary.account for p in world.peers}
+        assert {leaf.peer for leaf in body.contributors} == {p.notary.account for p in world.peers}
+    assert (1 <= held <= len(world.peers)) if linked else held == 0
+
+
 def test_strangers_cannot_fill_a_round() -> None:
     world = seated()
     peer = world.peers[0]

@@ -81,6 +81,20 @@ def test_a_reducer_that_dies_before_its_average_costs_about_a_second(size: int) 
     assert world.run(30.0, done) <= 2.5
 
 
+@pytest.mark.parametrize("size", [3, 4, 7])
+def test_a_reducer_that_hands_out_nothing_costs_about_a_second_and_is_then_passed_over(size: int) -> None:
+    world = demo(size)
+    liar = next(p for p in world.peers if p is not initiator(world)).notary.account
+    world.withholding = {liar}
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(12):
+        leads = initiator(world).notary.account == liar  # then it draws whom it likes
+        times[leads].append(world.run(30.0, begin(world)))
+    slow = [seconds for seconds in times[False] if seconds > 0.5]
+    assert len(slow) <= 1
+    assert 0.5 < max(times[False] + times[True]) <= 2.5
+
+
 def test_a_silent_initiator_whose_link_is_up_costs_its_deadlines() -> None:
     """The negative: nobody is given up before its time as long as it seems to live."""
     world = demo(3)

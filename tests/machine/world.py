@@ -142,7 +142,7 @@ class Peer:
 
     def report(self) -> None:
         known = self.machine.heard.round(self.machine.tip).first()
-        complete = frozenset(self.notary.hash(s.record) for s in known.values())
+        complete = frozenset(self.notary.hash(s.record) for a, s in known.items() if a not in self.world.without_parts)
         if complete and complete != self.machine._round().complete:
             self.act(self.machine.report(complete))
 
@@ -156,6 +156,11 @@ class Peer:
     def prepare(self, action: messages.FetchAverages) -> None:
         content = action.proposal.content
         assert isinstance(content, SetContent)
+        withheld = {who for _, who in action.averages} & self.world.withholding - {self.notary.account}
+        if withheld:
+            for who in withheld:
+                self.act(self.machine.withheld(action.proposal, who))
+            return
         prev = self.machine.lineage[action.proposal.record.prev_certificate]  # type: ignore[union-attr]
         leaves = content.contributors
         root = digest(prev.certificate.next_root, leaves)
@@ -179,6 +184,8 @@ class World:
         self.now = 0.0
         self.queue: deque[tuple[Peer, Peer, Signed]] = deque()
         self.lose: Callable[[Peer, Peer, Signed], bool] = lambda sender, receiver, signed: False
+        self.without_parts: set[Account] = set()  # whose contributions no reducer ever gets
+        self.withholding: set[Account] = set()  # who hands out no averages
         self.seeds = [Peer(self, 1000 + i, 0) for i in range(founders)]
         self.peers = [Peer(self, i, FLAG_VOTES | (0 if i >= peers - clients else FLAG_REDUCES)) for i in range(peers)]
 
