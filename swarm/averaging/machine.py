@@ -83,9 +83,6 @@ class RoundMachine(Seating):
                 self._kept.setdefault(prev, []).append(signed)
         self._follow()
         self._set_stall_timer()
-        r = self._round()
-        if r.due:
-            self._step_timer(r)
         return self._done()
 
     def ready(self, peers: Mapping[Account, int]) -> list[Action]:

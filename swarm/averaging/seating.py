@@ -131,6 +131,9 @@ class Seating(Sets):
         self._reduced.clear()
         self._forget(old_path[-1])
         self._set_stall_timer()
+        r = self._round()
+        if r.due:  # before a restart, or before another branch was followed: its time-outs passed unheard
+            self._step_timer(r)
         self._progress()
 
     def _entry(self, identity: Hash) -> CertifiedEntry:

@@ -13,6 +13,7 @@ from swarm.averaging.records import (
     Hash,
     RoundBody,
     RoundCertificate,
+    RoundVoid,
     RoundVote,
     Signed,
 )
@@ -49,6 +50,22 @@ def stall(peer: Peer, seen: list[Peer]) -> None:
 def hand_over(giver: Peer, taker: Peer) -> None:
     for signed in giver.machine.current_messages():
         taker.act(taker.machine.receive(signed))
+
+
+def test_a_vote_known_from_the_journal_alone_times_out_once_its_round_is_learnt_of() -> None:
+    world = World(3)
+    world.seat()
+    tip = world.peers[0].machine.tip
+    world.lose = lambda sender, receiver, signed: True
+    world.round()
+    world.time_out()
+    peer = restarted(world, world.peers[0])
+    assert peer.machine.tip == ZERO_HASH
+    hand_over(world.seeds[0], peer)
+    assert peer.machine.tip == tip
+    assert Timer("step", tip, 0) in peer.timers
+    peer.act(peer.machine.timeout(Timer("step", tip, 0)))
+    assert any(isinstance(record, RoundVoid) for record, _ in peer.notary.kept)
 
 
 def test_a_burst_before_its_certificate_is_known_is_no_fault_and_its_newest_count() -> None:
