@@ -56,8 +56,8 @@ FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can s
 class Network(Protocol):
     """What the driver needs of the transport."""
 
-    def publish(self, data: bytes) -> None:
-        """Flood to everyone."""
+    def publish(self, data: bytes, again: bool = False) -> None:
+        """Flood to everyone; `again`: also what was sent or heard before."""
 
     def linked(self) -> dict[Account, int]:
         """Accounts with a live link → their flags."""
@@ -244,7 +244,7 @@ class Driver:
     def _act(self, actions: Sequence[messages.Action]) -> None:
         for action in actions:
             if isinstance(action, messages.Send):
-                self.network.publish(wire.pack(action.signed))
+                self.network.publish(wire.pack(action.signed), action.again)
             elif isinstance(action, messages.SetTimer):
                 self._set_timer(action)
             elif isinstance(action, messages.MakeContribution):

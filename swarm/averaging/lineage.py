@@ -1,10 +1,19 @@
 """Certificates, their signatures and which branch to follow (PROTOCOL §2, §3.6, §5). Pure."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from swarm.averaging.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
-from swarm.averaging.records import KIND_ROUND, KIND_SEATING, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate
+from swarm.averaging.records import (
+    KIND_ROUND,
+    KIND_SEATING,
+    ZERO_HASH,
+    Account,
+    Hash,
+    RoundBody,
+    RoundCertificate,
+    Signed,
+)
 from swarm.errors import PeerFault
 
 RECENT_CERTIFICATES = 16
@@ -27,6 +36,12 @@ class Entry:
 
     def signers(self) -> set[Account]:
         return {account for signed in self.signatures.values() for account in signed}
+
+    def messages(self) -> Iterator[Signed]:
+        """One for each signature."""
+        for attempt, signed in self.signatures.items():
+            for who, signature in signed.items():
+                yield Signed(replace(self.certificate, attempt=attempt), who, signature, self.body)
 
 
 def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
@@ -251,32 +266,56 @@ class Lineage:
                 break
         return out
 
-    def branch_signers(self, identity: Hash) -> set[Account]:
-        """All who signed anything from `identity` on."""
-        out: set[Account] = set()
-        stack = [identity]
-        while stack:
-            at = stack.pop()
-            out |= self.entries[at].signers()
-            stack += self.children.get(at, [])
-        return out
+    def branch_signers(self, identity: Hash, forks: Sequence[Hash]) -> set[Account]:
+        """All who signed anything from `identity` on, as far as it is supported (see there)."""
+        order = [identity]
+        for at in order:
+            order += self.children.get(at, [])
+        signed: dict[Hash, set[Account]] = {}
+        for at in reversed(order):
+            signed[at] = self.entries[at].signers()
+            for child in self.children.get(at, []):
+                signers = signed.pop(child)
+                if self._is_supported(child, signers, forks):
+                    signed[at] |= signers
+        return signed[identity]
 
-    def choose(self, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
+    def is_supported(self, identity: Hash, forks: Sequence[Hash]) -> bool:
+        """Whether a branch that begins with a seating is signed by more than a third of the voters before it or at one of
+        `forks`, where those parted who come to it: one of that many is honest."""
+        return self._is_supported(identity, self.branch_signers(identity, forks), forks)
+
+    def _is_supported(self, identity: Hash, signers: set[Account], forks: Sequence[Hash]) -> bool:
+        certificate = self.entries[identity].certificate
+        if certificate.kind != KIND_SEATING:
+            return True
+        voters = [set(self.electorate(at)) for at in (certificate.prev_certificate, *forks)]
+        return any(len(signers & old) > len(old) // 3 for old in voters)
+
+    def choose(self, tip: Hash, may_follow: Callable[[Entry, Sequence[Hash]], bool]) -> Hash:
         """Fork choice: from the oldest fork on, the child whose whole branch has more distinct signers among the recent
-        contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off the own path."""
+        contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off the own path,
+        told the forks since. What is not supported gives no weight: who chose for its sake would stop before it."""
         on_path = set(self.ancestors(tip))
+        forks: list[Hash] = []
         at = ZERO_HASH
         while self.children.get(at):
-            children = [c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c])]
+            if at in on_path:
+                forks = [at]
+            elif len(self.children[at]) > 1:
+                forks = [*forks, at]
+            children = [
+                c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c], forks)
+            ]
             if not children:
                 break
             if len(children) == 1:
                 at = children[0]
                 continue
-            weight = self.recent(at)
+            fork, weight = (at,), self.recent(at)
 
-            def key(child: Hash, weight: set[Account] = weight) -> tuple[int, int, Hash]:
-                return (-len(self.branch_signers(child) & weight), self.entries[child].certificate.kind, child)
+            def key(child: Hash, fork: Sequence[Hash] = fork, weight: set[Account] = weight) -> tuple[int, int, Hash]:
+                return (-len(self.branch_signers(child, fork) & weight), self.entries[child].certificate.kind, child)
 
             at = min(children, key=key)
         return at

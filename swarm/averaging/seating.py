@@ -1,5 +1,6 @@
 """Seatings and the change of lineage (PROTOCOL §5); the choice itself is `Lineage.choose`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.averaging.commitments import (
@@ -102,17 +103,17 @@ class Seating(Sets):
         )
         self._say(certificate, body)
 
-    def _may_follow(self, entry: Entry) -> bool:
-        """Whether a seating off the own path may be followed: only by who has stalled, with a third of the voters in it."""
+    def _may_follow(self, entry: Entry, forks: Sequence[Hash]) -> bool:
+        """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
+        who has stalled."""
         certificate = entry.certificate
         prev = certificate.prev_certificate
         if certificate.kind != KIND_SEATING or prev == ZERO_HASH or self._restoring:
             return True
         if prev == self.tip and self.stalled > STALLS_BEFORE_FEWER:
             return True
-        old = set(self.lineage.electorate(prev))
-        enough = len(self.lineage.branch_signers(entry.id) & old) > len(old) // 3
-        return (self.stalled > 0 or prev != self.tip) and enough
+        patient = prev != self.tip or self.stalled > 0
+        return patient and self.lineage.is_supported(entry.id, forks)
 
     def _follow(self) -> None:
         new = self.lineage.choose(self.tip, self._may_follow)

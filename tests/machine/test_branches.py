@@ -68,6 +68,89 @@ def test_a_vote_known_from_the_journal_alone_times_out_once_its_round_is_learnt_
     assert any(isinstance(record, RoundVoid) for record, _ in peer.notary.kept)
 
 
+def test_a_seating_that_comes_to_hold_late_is_told_with_all_its_signatures() -> None:
+    world = World(2)
+    world.seat()
+    first, second = world.peers
+    second.alive = False
+    stall(first, [second])  # signed long ago, and never heard by the second
+    world.settle()
+    for _ in range(3):
+        stall(first, [])
+    world.settle()
+    second.alive = True
+    assert len(first.machine.lineage.path(first.machine.tip)) > 3
+    world.lose = lambda sender, receiver, signed: sender is first
+    stall(second, [first])
+    assert second.machine.tip != first.machine.tip
+    world.lose = lambda sender, receiver, signed: False
+    world.settle()
+    assert second.machine.tip == first.machine.tip
+    assert len(first.machine.voters()) == 2
+
+
+def lineage_of_five() -> tuple[Lineage, Hash, list[Account]]:
+    """Four honest voters and a liar, seated by a founder."""
+    founder, honest = account(100), [account(n) for n in range(4)]
+    lineage = Lineage(RUN, digest("initial"), (founder,))
+    certificate, body = seating(lineage, ZERO_HASH, (*honest, LIAR))
+    lineage.add(b"\0" * 31 + b"f", certificate, body, founder, b"")
+    return lineage, b"\0" * 31 + b"f", honest
+
+
+def grow(lineage: Lineage, identity: Hash, prev: Hash, seats: tuple[Account, ...], signers: list[Account]) -> Hash:
+    certificate, body = seating(lineage, prev, seats)
+    for signer in signers:
+        lineage.add(identity, certificate, body, signer, b"")
+    assert lineage.valid(identity)
+    return identity
+
+
+def allowed(lineage: Lineage) -> object:
+    return lambda entry, forks: lineage.is_supported(entry.id, forks)
+
+
+def test_what_stands_on_a_seating_of_liars_and_may_not_be_followed_has_no_weight() -> None:
+    lineage, fork, honest = lineage_of_five()
+    ours = grow(lineage, b"\2" * 32, fork, (honest[2], honest[3], JOINER), [honest[2], honest[3]])
+    liars = grow(lineage, b"\1" * 32, fork, (LIAR,), [LIAR])  # the smaller id: it wins a tie
+    grow(lineage, b"\3" * 32, liars, (honest[0],), [honest[0]])  # one who was cut off for long
+    for tip in (fork, ours):
+        assert lineage.choose(tip, allowed(lineage)) == ours  # type: ignore[arg-type]
+
+
+def test_what_more_than_a_third_built_on_a_seating_of_liars_is_followed_to_its_end() -> None:
+    lineage, fork, honest = lineage_of_five()
+    ours = grow(lineage, b"\2" * 32, fork, (honest[3],), [honest[3]])
+    liars = grow(lineage, b"\1" * 32, fork, (LIAR,), [LIAR])
+    end = grow(lineage, b"\3" * 32, liars, tuple(honest[:3]), honest[:3])
+    assert lineage.choose(ours, allowed(lineage)) == end  # type: ignore[arg-type]
+
+
+def seated_without(world: World) -> tuple[Peer, Hash]:
+    """Two of four stalled and seated themselves; one of the others, and the seating."""
+    peer, _, *pair = world.peers
+    tip = peer.machine.tip
+    world.lose = lambda sender, receiver, signed: not (sender in pair and receiver in pair)
+    for one in pair:
+        stall(one, [p for p in pair if p is not one])
+    world.settle()
+    assert pair[0].machine.tip != tip and pair[0].machine.tip == pair[1].machine.tip
+    return pair[0], pair[0].machine.tip
+
+
+def test_who_has_seen_its_tip_alive_follows_a_seating_only_after_a_stall() -> None:
+    world = World(4)
+    world.seat()
+    world.round()
+    peer, tip = world.peers[0], world.peers[0].machine.tip
+    giver, new = seated_without(world)
+    hand_over(giver, peer)
+    assert peer.machine.tip == tip
+    stall(peer, [])
+    assert peer.machine.tip == new
+
+
 def test_a_burst_before_its_certificate_is_known_is_no_fault_and_its_newest_count() -> None:
     world = World(2)
     world.seat()
