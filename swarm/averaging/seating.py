@@ -105,14 +105,14 @@ class Seating(Sets):
 
     def _may_follow(self, entry: Entry, forks: Sequence[Hash]) -> bool:
         """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
-        who has stalled."""
+        who has stalled, or has not seen this tip alive since its start and may have slept through the stall."""
         certificate = entry.certificate
         prev = certificate.prev_certificate
         if certificate.kind != KIND_SEATING or prev == ZERO_HASH or self._restoring:
             return True
         if prev == self.tip and self.stalled > STALLS_BEFORE_FEWER:
             return True
-        patient = prev != self.tip or self.stalled > 0
+        patient = prev != self.tip or self.stalled > 0 or not self._saw_quorum
         return patient and self.lineage.is_supported(entry.id, forks)
 
     def _follow(self) -> None:

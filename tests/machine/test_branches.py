@@ -127,6 +127,20 @@ def test_what_more_than_a_third_built_on_a_seating_of_liars_is_followed_to_its_e
     assert lineage.choose(ours, allowed(lineage)) == end  # type: ignore[arg-type]
 
 
+def test_one_more_signer_of_a_branch_is_weighed_at_once() -> None:
+    world = World(2)
+    world.seat()
+    first, second = world.peers
+    tip, strangers = first.machine.tip, (JOINER, account(78))
+    certificate, body = seating(first.machine.lineage, tip, (*strangers, second.notary.account))
+    for signer in strangers:
+        first.act(first.machine.receive(Signed(certificate, signer, b"", body)))
+    (entry,) = [e for e in first.machine.lineage.entries.values() if e.body == body]
+    assert first.machine.lineage.valid(entry.id) and first.machine.tip == tip  # no voter is in it
+    first.act(first.machine.receive(Signed(certificate, second.notary.account, b"", body)))
+    assert first.machine.tip == entry.id
+
+
 def seated_without(world: World) -> tuple[Peer, Hash]:
     """Two of four stalled and seated themselves; one of the others, and the seating."""
     peer, _, *pair = world.peers
@@ -137,6 +151,17 @@ def seated_without(world: World) -> tuple[Peer, Hash]:
     world.settle()
     assert pair[0].machine.tip != tip and pair[0].machine.tip == pair[1].machine.tip
     return pair[0], pair[0].machine.tip
+
+
+def test_who_was_down_follows_what_others_seated_without_a_stall_of_its_own() -> None:
+    world = World(4)
+    world.seat()
+    world.round()
+    peer = restarted(world, world.peers[0])
+    hand_over(world.peers[1], peer)
+    giver, new = seated_without(world)
+    hand_over(giver, peer)
+    assert peer.machine.tip == new
 
 
 def test_who_has_seen_its_tip_alive_follows_a_seating_only_after_a_stall() -> None:
