@@ -293,9 +293,9 @@ class Lineage:
         return any(len(signers & old) > len(old) // 3 for old in voters)
 
     def choose(self, tip: Hash, may_follow: Callable[[Entry, Sequence[Hash]], bool]) -> Hash:
-        """Fork choice: from the oldest fork on, the child whose whole branch has more distinct signers among the recent
-        contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off the own path,
-        told the forks since. What is not supported gives no weight: who chose for its sake would stop before it."""
+        """Fork choice: from the oldest fork on, the child that is supported and whose whole branch has more distinct signers
+        among the recent contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off
+        the own path, told the forks since. What is not supported gives no weight: who chose for its sake would stop before it."""
         on_path = set(self.ancestors(tip))
         forks: list[Hash] = []
         at = ZERO_HASH
@@ -314,8 +314,11 @@ class Lineage:
                 continue
             fork, weight = (at,), self.recent(at)
 
-            def key(child: Hash, fork: Sequence[Hash] = fork, weight: set[Account] = weight) -> tuple[int, int, Hash]:
-                return (-len(self.branch_signers(child, fork) & weight), self.entries[child].certificate.kind, child)
+            def key(
+                child: Hash, fork: Sequence[Hash] = fork, weight: set[Account] = weight
+            ) -> tuple[bool, int, int, Hash]:
+                signers, kind = self.branch_signers(child, fork), self.entries[child].certificate.kind
+                return (not self._is_supported(child, signers, fork), -len(signers & weight), kind, child)
 
             at = min(children, key=key)
         return at

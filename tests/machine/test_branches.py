@@ -89,11 +89,11 @@ def test_a_seating_that_comes_to_hold_late_is_told_with_all_its_signatures() -> 
     assert len(first.machine.voters()) == 2
 
 
-def lineage_of_five() -> tuple[Lineage, Hash, list[Account]]:
-    """Four honest voters and a liar, seated by a founder."""
+def lineage_of_five(*more: Account) -> tuple[Lineage, Hash, list[Account]]:
+    """Four honest voters and a liar, and perhaps others, seated by a founder."""
     founder, honest = account(100), [account(n) for n in range(4)]
     lineage = Lineage(RUN, digest("initial"), (founder,))
-    certificate, body = seating(lineage, ZERO_HASH, (*honest, LIAR))
+    certificate, body = seating(lineage, ZERO_HASH, (*honest, LIAR, *more))
     lineage.add(b"\0" * 31 + b"f", certificate, body, founder, b"")
     return lineage, b"\0" * 31 + b"f", honest
 
@@ -117,6 +117,15 @@ def test_what_stands_on_a_seating_of_liars_and_may_not_be_followed_has_no_weight
     grow(lineage, b"\3" * 32, liars, (honest[0],), [honest[0]])  # one who was cut off for long
     for tip in (fork, ours):
         assert lineage.choose(tip, allowed(lineage)) == ours  # type: ignore[arg-type]
+
+
+def test_a_seating_of_liars_alone_does_not_win_a_tie_over_a_supported_one() -> None:
+    other = account(67)  # another liar, who had a seat once
+    lineage, first, honest = lineage_of_five(other)
+    fork = grow(lineage, b"\4" * 32, first, (*honest, LIAR), [*honest, LIAR])
+    ours = grow(lineage, b"\2" * 32, fork, (honest[3], LIAR), [honest[3], LIAR])
+    grow(lineage, b"\1" * 32, fork, (LIAR, other), [LIAR, other])
+    assert lineage.choose(ours, allowed(lineage)) == ours  # type: ignore[arg-type]
 
 
 def test_what_more_than_a_third_built_on_a_seating_of_liars_is_followed_to_its_end() -> None:
