@@ -1,6 +1,5 @@
 """Seatings and the change of lineage (PROTOCOL §5); the choice itself is `Lineage.choose`."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.averaging.commitments import (
@@ -9,7 +8,7 @@ from swarm.averaging.commitments import (
     draw_order,
     electorate_hash,
 )
-from swarm.averaging.lineage import MAX_ELECTORATE, Entry
+from swarm.averaging.lineage import MAX_ELECTORATE, Entry, Trust
 from swarm.averaging.messages import (
     Adopt,
     CertifiedEntry,
@@ -103,7 +102,7 @@ class Seating(Sets):
         )
         self._say(certificate, body)
 
-    def _may_follow(self, entry: Entry, forks: Sequence[Hash]) -> bool:
+    def _may_follow(self, entry: Entry, trust: Trust) -> bool:
         """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
         who has stalled, or has not seen this tip alive since its start and may have slept through the stall."""
         certificate = entry.certificate
@@ -113,7 +112,8 @@ class Seating(Sets):
         if prev == self.tip and self.stalled > STALLS_BEFORE_FEWER:
             return True
         patient = prev != self.tip or self.stalled > 0 or not self._saw_quorum
-        return patient and self.lineage.is_supported(entry.id, forks)
+        signers = self.lineage.branch_signers(entry.id, trust) if patient else set[Account]()
+        return patient and self.lineage.is_supported(entry.id, signers, trust)
 
     def _follow(self) -> None:
         new = self.lineage.choose(self.tip, self._may_follow)

@@ -1,12 +1,15 @@
 """Directed cases of seatings, branches and restarts: each was a storm that broke the round."""
 
+import pytest
+
 from swarm.averaging.commitments import body_hash, contributors_root, electorate_hash
 from swarm.averaging.heard import MAX_EARLY_OF_ONE
-from swarm.averaging.lineage import Lineage
+from swarm.averaging.lineage import RECENT_CERTIFICATES, Lineage
 from swarm.averaging.messages import Blame, Timer
 from swarm.averaging.records import (
     FLAG_REDUCES,
     FLAG_VOTES,
+    KIND_ROUND,
     KIND_SEATING,
     ZERO_HASH,
     Account,
@@ -23,11 +26,14 @@ BOTH = FLAG_VOTES | FLAG_REDUCES
 LIAR, JOINER = account(66), account(77)
 
 
-def seating(lineage: Lineage, prev: Hash, seats: tuple[Account, ...]) -> tuple[RoundCertificate, RoundBody]:
+def seating(
+    lineage: Lineage, prev: Hash, seats: tuple[Account, ...], kind: int = KIND_SEATING
+) -> tuple[RoundCertificate, RoundBody]:
+    """Or a round of nobody."""
     before = lineage[prev].certificate
     body = RoundBody((), (), (), (), 0.0, tuple(sorted(seats)))
     certificate = RoundCertificate(
-        RUN, before.epoch + 1, 1, KIND_SEATING, prev, before.next_root, before.next_root, contributors_root(()), 0, 0,
+        RUN, before.epoch + 1, 1, kind, prev, before.next_root, before.next_root, contributors_root(()), 0, 0,
         before.cumulative_units, electorate_hash(body.electorate), body_hash(body),
     )  # fmt: skip
     return certificate, body
@@ -98,8 +104,15 @@ def lineage_of_five(*more: Account) -> tuple[Lineage, Hash, list[Account]]:
     return lineage, b"\0" * 31 + b"f", honest
 
 
-def grow(lineage: Lineage, identity: Hash, prev: Hash, seats: tuple[Account, ...], signers: list[Account]) -> Hash:
-    certificate, body = seating(lineage, prev, seats)
+def grow(
+    lineage: Lineage,
+    identity: Hash,
+    prev: Hash,
+    seats: tuple[Account, ...],
+    signers: list[Account],
+    kind: int = KIND_SEATING,
+) -> Hash:
+    certificate, body = seating(lineage, prev, seats, kind)
     for signer in signers:
         lineage.add(identity, certificate, body, signer, b"")
     assert lineage.valid(identity)
@@ -107,7 +120,7 @@ def grow(lineage: Lineage, identity: Hash, prev: Hash, seats: tuple[Account, ...
 
 
 def allowed(lineage: Lineage) -> object:
-    return lambda entry, forks: lineage.is_supported(entry.id, forks)
+    return lambda entry, trust: lineage.is_supported(entry.id, lineage.branch_signers(entry.id, trust), trust)
 
 
 def test_what_stands_on_a_seating_of_liars_and_may_not_be_followed_has_no_weight() -> None:
@@ -126,6 +139,29 @@ def test_a_seating_of_liars_alone_does_not_win_a_tie_over_a_supported_one() -> N
     ours = grow(lineage, b"\2" * 32, fork, (honest[3], LIAR), [honest[3], LIAR])
     grow(lineage, b"\1" * 32, fork, (LIAR, other), [LIAR, other])
     assert lineage.choose(ours, allowed(lineage)) == ours  # type: ignore[arg-type]
+
+
+def test_voters_whom_a_liar_seated_do_not_support_what_it_seats_next() -> None:
+    lineage, fork, honest = lineage_of_five()
+    grow(lineage, b"\2" * 32, fork, (honest[2], honest[3]), [honest[2], honest[3]])
+    liars = grow(lineage, b"\1" * 32, fork, (LIAR,), [LIAR])
+    grow(lineage, b"\3" * 32, liars, (LIAR, JOINER), [LIAR, JOINER])
+    built = grow(lineage, b"\5" * 32, liars, (honest[0], honest[1]), honest[:2])
+    assert lineage.choose(built, allowed(lineage)) == built  # type: ignore[arg-type]
+    assert lineage.choose(fork, allowed(lineage)) == built  # type: ignore[arg-type]
+    assert lineage.choose(liars, allowed(lineage)) == built  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rounds", "end"), [(RECENT_CERTIFICATES - 2, 0), (RECENT_CERTIFICATES - 1, 1)])
+def test_voters_whom_too_few_seated_are_trusted_once_many_rounds_followed(rounds: int, end: int) -> None:
+    lineage, tip, honest = lineage_of_five()
+    last = [honest[0]]  # the others died
+    tip = grow(lineage, b"\7" * 32, tip, tuple(last), last)
+    for number in range(rounds):
+        tip = grow(lineage, bytes(30) + b"r" + bytes((number,)), tip, tuple(last), last, KIND_ROUND)
+    tip = grow(lineage, b"\6" * 32, tip, tuple(last), last, KIND_ROUND)
+    after = grow(lineage, b"\5" * 32, tip, (honest[0], JOINER), [honest[0], JOINER])
+    assert lineage.choose(tip, allowed(lineage)) == (tip, after)[end]  # type: ignore[arg-type]
 
 
 def test_what_more_than_a_third_built_on_a_seating_of_liars_is_followed_to_its_end() -> None:
