@@ -14,7 +14,6 @@ from tests.machine.schedules import one
         ("patient", 1, 7, "S5 a seating of liars alone was followed"),
         ("seatq", 1, 64, "S3 more than one lineage"),
         ("setq", 1, 519, "S6 electorate captured in one round"),
-        ("key", 1, 2676, "L1 stalled with a quorum alive"),
         ("contested", 1, 2676, "S3 more than one lineage"),
         ("support", 7, 16108, "S5 a lineage of liars was followed"),
     ],
