@@ -31,8 +31,8 @@ ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybo
 class Network(Protocol):
     """What the round needs of the transport."""
 
-    def publish(self, data: bytes) -> None:
-        """Flood to everyone."""
+    def publish(self, data: bytes, again: bool = False) -> None:
+        """Flood to everyone; `again`: also what was sent or heard before."""
 
     def linked(self) -> dict[Account, int]:
         """Accounts with a live link → their flags."""

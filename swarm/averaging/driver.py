@@ -224,7 +224,7 @@ class Driver:
     def _act(self, actions: Sequence[messages.Action]) -> None:
         for action in actions:
             if isinstance(action, messages.Send):
-                self.network.publish(wire.pack(action.signed))
+                self.network.publish(wire.pack(action.signed), action.again)
             elif isinstance(action, messages.SetTimer):
                 self._set_timer(action)
             elif isinstance(action, messages.MakeContribution):

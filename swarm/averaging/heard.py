@@ -121,10 +121,24 @@ class Heard:
         """What waited for this certificate; it is given once."""
         waited = self._early.pop(prev, [])
         for signed in waited:
-            self._early_of[signed.signer] -= 1
-            if not self._early_of[signed.signer]:
-                del self._early_of[signed.signer]
+            self._count_early(signed.signer, -1)
         return waited
+
+    def _count_early(self, signer: Account, more: int) -> None:
+        count = self._early_of.pop(signer, 0) + more
+        if count:
+            self._early_of[signer] = count
+
+    def _drop_early(self, signer: Account) -> None:
+        """The oldest that waits of one signer."""
+        for prev, early in self._early.items():
+            oldest = next((i for i, signed in enumerate(early) if signed.signer == signer), None)
+            if oldest is not None:
+                del early[oldest]
+                if not early:
+                    del self._early[prev]
+                self._count_early(signer, -1)
+                return
 
     def sizes(self) -> dict[str, int]:
         """How much is kept, for tests of the bounds."""
@@ -154,9 +168,8 @@ class Heard:
             self._in_attempt(record, signed)
 
     def _wait(self, prev: Hash, signed: Signed) -> None:
-        count = self._early_of.get(signed.signer, 0)
-        if count >= MAX_EARLY_OF_ONE:
-            raise PeerFault("too many records of rounds after an unknown certificate")
+        if self._early_of.get(signed.signer, 0) >= MAX_EARLY_OF_ONE:
+            self._drop_early(signed.signer)  # no fault: who catches up hears much before its predecessor
         if isinstance(signed.record, Contribution):
             waiting = sum(isinstance(s.record, Contribution) for early in self._early.values() for s in early)
             if waiting >= MAX_EARLY_CONTRIBUTIONS:
@@ -164,7 +177,7 @@ class Heard:
         while len(self._early_of) and sum(map(len, self._early.values())) >= MAX_EARLY:
             self.early(next(iter(self._early)))
         self._early.setdefault(prev, []).append(signed)
-        self._early_of[signed.signer] = self._early_of.get(signed.signer, 0) + 1
+        self._count_early(signed.signer, 1)
 
     def _contribution(self, record: Contribution, signed: Signed) -> None:
         content = signed.content

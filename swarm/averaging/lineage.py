@@ -1,10 +1,20 @@
 """Certificates, their signatures and which branch to follow (PROTOCOL §2, §3.6, §5). Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from swarm.averaging.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
-from swarm.averaging.records import KIND_ROUND, KIND_SEATING, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate
+from swarm.averaging.records import (
+    KIND_ROUND,
+    KIND_SEATING,
+    ZERO_HASH,
+    Account,
+    Hash,
+    RoundBody,
+    RoundCertificate,
+    Signed,
+)
 from swarm.errors import PeerFault
 
 RECENT_CERTIFICATES = 16
@@ -27,6 +37,20 @@ class Entry:
 
     def signers(self) -> set[Account]:
         return {account for signed in self.signatures.values() for account in signed}
+
+    def messages(self) -> Iterator[Signed]:
+        """One for each signature."""
+        for attempt, signed in self.signatures.items():
+            for who, signature in signed.items():
+                yield Signed(replace(self.certificate, attempt=attempt), who, signature, self.body)
+
+
+class Trust(NamedTuple):
+    """Whose word counts for a seating: the voters of the predecessor, unless those came in by a seating that too few had signed. Then
+    it is the voters before them, until as many certificates followed as are recent: who goes on there has accepted it."""
+
+    voters: tuple[Account, ...]
+    age: int  # certificates since they had the vote
 
 
 def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
@@ -251,32 +275,54 @@ class Lineage:
                 break
         return out
 
-    def branch_signers(self, identity: Hash) -> set[Account]:
-        """All who signed anything from `identity` on."""
-        out: set[Account] = set()
-        stack = [identity]
-        while stack:
-            at = stack.pop()
-            out |= self.entries[at].signers()
-            stack += self.children.get(at, [])
-        return out
+    def _trust_after(self, trust: Trust, identity: Hash) -> Trust:
+        entry = self.entries[identity]
+        if entry.certificate.kind == KIND_SEATING:
+            is_trusted = self.is_supported(identity, entry.signers(), trust)
+        else:
+            is_trusted = not 0 < trust.age < RECENT_CERTIFICATES
+        return Trust(entry.body.electorate, 0) if is_trusted else Trust(trust.voters, trust.age + 1)
 
-    def choose(self, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
-        """Fork choice: from the oldest fork on, the child whose whole branch has more distinct signers among the recent
-        contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off the own path."""
+    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
+        """All who signed anything from `identity` on, as far as it is supported. `trust` of its predecessor."""
+        order = [(identity, trust)]
+        for at, before in order:
+            after = self._trust_after(before, at)
+            order += [(child, after) for child in self.children.get(at, [])]
+        signed: dict[Hash, set[Account]] = {}
+        trusts = dict(order)
+        for at, _ in reversed(order):
+            signed[at] = self.entries[at].signers()
+            for child in self.children.get(at, []):
+                signers = signed.pop(child)
+                if self.is_supported(child, signers, trusts[child]):
+                    signed[at] |= signers
+        return signed[identity]
+
+    def is_supported(self, identity: Hash, signers: set[Account], trust: Trust) -> bool:
+        """Whether a branch with these signers, if a seating begins it, has more than a third of the voters that are trusted:
+        one of that many is honest."""
+        is_seating = self.entries[identity].certificate.kind == KIND_SEATING
+        return not is_seating or len(signers.intersection(trust.voters)) > len(trust.voters) // 3
+
+    def choose(self, tip: Hash, may_follow: Callable[[Entry, Trust], bool]) -> Hash:
+        """Fork choice: from the oldest fork on, the child that is supported and whose whole branch has more distinct signers
+        among the recent contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off
+        the own path. What is not supported gives no weight: who chose for its sake would stop before it."""
         on_path = set(self.ancestors(tip))
-        at = ZERO_HASH
+        at, trust = ZERO_HASH, Trust(self.electorate(ZERO_HASH), 0)
         while self.children.get(at):
-            children = [c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c])]
+            children = [
+                c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c], trust)
+            ]
             if not children:
                 break
-            if len(children) == 1:
-                at = children[0]
-                continue
-            weight = self.recent(at)
+            weight = self.recent(at) if len(children) > 1 else set()
 
-            def key(child: Hash, weight: set[Account] = weight) -> tuple[int, int, Hash]:
-                return (-len(self.branch_signers(child) & weight), self.entries[child].certificate.kind, child)
+            def key(child: Hash, weight: set[Account] = weight, trust: Trust = trust) -> tuple[bool, int, int, Hash]:
+                signers, kind = self.branch_signers(child, trust), self.entries[child].certificate.kind
+                return (not self.is_supported(child, signers, trust), -len(signers & weight), kind, child)
 
-            at = min(children, key=key)
+            at = min(children, key=key) if len(children) > 1 else children[0]
+            trust = self._trust_after(trust, at)
         return at

@@ -5,7 +5,6 @@ leaves here is bound. An attempt has three steps: 0 nothing voted, 1 voted, 2 ce
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from swarm.averaging.heard import ROUND_MESSAGES
 from swarm.averaging.messages import (
@@ -53,12 +52,8 @@ class RoundMachine(Seating):
     def current_messages(self) -> list[Signed]:
         """What was heard and said of the round under way, for a peer that links up in the middle of it, and all signatures
         that weigh in the choice between branches."""
-        return list(self.heard.round(self.tip).messages()) + [
-            Signed(replace(entry.certificate, attempt=attempt), who, signature, entry.body)
-            for entry in self.lineage.contested(self.tip)
-            for attempt, signed in entry.signatures.items()
-            for who, signature in signed.items()
-        ]
+        signatures = [signed for entry in self.lineage.contested(self.tip) for signed in entry.messages()]
+        return list(self.heard.round(self.tip).messages()) + signatures
 
     def restore(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]] = ()) -> list[Action]:
         """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
@@ -83,9 +78,6 @@ class RoundMachine(Seating):
                 self._kept.setdefault(prev, []).append(signed)
         self._follow()
         self._set_stall_timer()
-        r = self._round()
-        if r.due:
-            self._step_timer(r)
         return self._done()
 
     def ready(self, peers: Mapping[Account, int]) -> list[Action]:
@@ -226,10 +218,22 @@ class RoundMachine(Seating):
         for held in new:
             for waited in self._kept.pop(held, []) + self.heard.early(held):
                 self._receive(waited)
-        if new:
+        if new and self.lineage.is_before(prev, self.tip) and not self._restoring:
+            self._say_fork(new, signed)
+        is_branch = self.lineage.valid(identity) and not self._is_own(identity)
+        if new or is_branch:  # one more signer adds weight to it
             self._follow()
         elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self.stalled):
             self._join_seating(self.lineage[identity])
+
+    def _say_fork(self, new: Sequence[Hash], last: Signed) -> None:
+        """A branch off the own path came to hold by `last`. What was signed in it before was not handed to those who linked up
+        since (`Lineage.contested`); they have to weigh it too."""
+        entries = [e for held in new for e in (self.lineage[held], *self.lineage.unsettled_after(held))]
+        self._out += [Send(said, again=True) for entry in entries for said in entry.messages() if said != last]
+
+    def _is_own(self, identity: Hash) -> bool:
+        return identity == self.tip or self.lineage.is_before(identity, self.tip)
 
     def _progress(self) -> None:
         """Do whatever the messages heard so far allow."""

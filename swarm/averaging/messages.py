@@ -25,9 +25,10 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """To everyone."""
+    """To everyone; `again`: also where it was sent or heard before, to those who came later."""
 
     signed: Signed
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from swarm.averaging.commitments import (
     draw_order,
     electorate_hash,
 )
-from swarm.averaging.lineage import MAX_ELECTORATE, Entry
+from swarm.averaging.lineage import MAX_ELECTORATE, Entry, Trust
 from swarm.averaging.messages import (
     Adopt,
     CertifiedEntry,
@@ -102,17 +102,18 @@ class Seating(Sets):
         )
         self._say(certificate, body)
 
-    def _may_follow(self, entry: Entry) -> bool:
-        """Whether a seating off the own path may be followed: only by who has stalled, with a third of the voters in it."""
+    def _may_follow(self, entry: Entry, trust: Trust) -> bool:
+        """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
+        who has stalled, or has not seen this tip alive since its start and may have slept through the stall."""
         certificate = entry.certificate
         prev = certificate.prev_certificate
         if certificate.kind != KIND_SEATING or prev == ZERO_HASH or self._restoring:
             return True
         if prev == self.tip and self.stalled > STALLS_BEFORE_FEWER:
             return True
-        old = set(self.lineage.electorate(prev))
-        enough = len(self.lineage.branch_signers(entry.id) & old) > len(old) // 3
-        return (self.stalled > 0 or prev != self.tip) and enough
+        patient = prev != self.tip or self.stalled > 0 or not self._saw_quorum
+        signers = self.lineage.branch_signers(entry.id, trust) if patient else set[Account]()
+        return patient and self.lineage.is_supported(entry.id, signers, trust)
 
     def _follow(self) -> None:
         new = self.lineage.choose(self.tip, self._may_follow)
@@ -131,6 +132,9 @@ class Seating(Sets):
         self._reduced.clear()
         self._forget(old_path[-1])
         self._set_stall_timer()
+        r = self._round()
+        if r.due:  # before a restart, or before another branch was followed: its time-outs passed unheard
+            self._step_timer(r)
         self._progress()
 
     def _entry(self, identity: Hash) -> CertifiedEntry:

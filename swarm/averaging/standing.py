@@ -107,6 +107,7 @@ class MachineState:
         self.stalled = 0
         self.proposals: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
         self._restoring = False
+        self._saw_quorum = False  # agree on a round, since the start
         self._first_seating = 0
         self._ready: dict[Account, int] = {}
         self._gone: set[Account] = set()  # were ready, and are no more

@@ -71,6 +71,7 @@ class Votes(MachineState):
         for identity, who in list(self.heard.round(self.tip).votes.get(r.attempt, {}).items()):
             if identity == ZERO_HASH or identity not in self.proposals or not self._has_quorum(who):
                 continue
+            self._saw_quorum = True
             r.step, r.lock, r.lock_attempt = 2, identity, r.attempt
             certificate, body = self.proposals[identity]
             self._step_timer(r)

@@ -110,12 +110,12 @@ class Links:
         task.add_done_callback(self._tasks.discard)
 
     # -- messages -----------------------------------------------------------------------------------------------------
-    def publish(self, data: bytes) -> None:
-        """To all links; a message seen before is not sent again. `InputError` beyond `MAX_MESSAGE_BYTES`, which no peer
+    def publish(self, data: bytes, again: bool = False) -> None:
+        """To all links; a message seen before only `again`. `InputError` beyond `MAX_MESSAGE_BYTES`, which no peer
         would take."""
         if len(data) >= MAX_MESSAGE_BYTES:
             raise InputError("message", f"{len(data)} bytes", f"at most {MAX_MESSAGE_BYTES - 1}")
-        if self._seen.add(data):
+        if self._seen.add(data) or again:
             self._flood(data, None)
 
     def _flood(self, data: bytes, source: Link | None) -> None:

@@ -132,10 +132,10 @@ class SwarmNetwork:
     def addresses(self) -> tuple[str, ...]:
         return self.node.addresses()
 
-    def publish(self, data: bytes) -> None:
+    def publish(self, data: bytes, again: bool = False) -> None:
         if self.links is not None:
             try:
-                self.links.publish(data)
+                self.links.publish(data, again)
             except InputError as error:
                 log.error("not sent: %s", error)
 

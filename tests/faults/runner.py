@@ -122,7 +122,7 @@ class FaultyNetwork(SwarmNetwork):
         if self._is_due(point, epoch):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def publish(self, data: bytes) -> None:
+    def publish(self, data: bytes, again: bool = False) -> None:
         record = self._note(data)
         if self._dying:
             return
@@ -135,7 +135,7 @@ class FaultyNetwork(SwarmNetwork):
         elif isinstance(record, RoundSet) and self._is_due("set", record.epoch):
             self._send_then_die(data, half=False)
         else:
-            super().publish(data)
+            super().publish(data, again)
 
     def _send_then_die(self, data: bytes, half: bool) -> None:
         assert self.links is not None
@@ -182,11 +182,11 @@ class HostileNetwork(FaultyNetwork):
         lookup = arguments["lookup"]
         arguments["lookup"] = lambda digest: None if digest in self.withheld else lookup(digest)
 
-    def publish(self, data: bytes) -> None:
+    def publish(self, data: bytes, again: bool = False) -> None:
         record = unpack(data).record
         if isinstance(record, Average) and self.breaks("withhold"):
             self.withheld.add(record.digest)  # says that it has averaged, and hands nothing out
-        super().publish(data)
+        super().publish(data, again)
 
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         if self.breaks("hash"):

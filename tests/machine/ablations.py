@@ -7,10 +7,10 @@ from typing import Any
 
 from incentives.journal import Subject
 from peers.notary import JournalNotary
-from swarm.averaging.lineage import Entry, Lineage
+from swarm.averaging.lineage import Entry, Lineage, Trust
 from swarm.averaging.machine import STALLS_BEFORE_FEWER, RoundMachine
 from swarm.averaging.messages import Action, Adopt
-from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Hash, Record
+from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Account, Hash, Record
 
 __all__ = ["RULES", "STALLS_BEFORE_FEWER", "without"]
 
@@ -35,13 +35,20 @@ def _one_signature_seats(self: Lineage, entry: Entry) -> int:
     return 1 if seating else _needed(self, entry)
 
 
-def _follow_only_children(self: Lineage, tip: Hash, may_follow: Callable[[Entry], bool]) -> Hash:
+def _follow_only_children(self: Lineage, tip: Hash, may_follow: Callable[[Entry, Trust], bool]) -> Hash:
     """No choice between branches: on from the own tip, whatever the others do."""
     while True:
-        children = [c for c in self.children.get(tip, []) if may_follow(self.entries[c])]
+        children = [
+            c for c in self.children.get(tip, []) if may_follow(self.entries[c], Trust(self.electorate(tip), 0))
+        ]
         if not children:
             return tip
         tip = min(children)
+
+
+def _whole_branch(self: Lineage, identity: Hash, trust: Trust) -> set[Account]:
+    children = self.children.get(identity, ())
+    return self.entries[identity].signers().union(*(_whole_branch(self, child, trust) for child in children))
 
 
 RULES: dict[str, tuple[Patch, ...]] = {
@@ -51,13 +58,13 @@ RULES: dict[str, tuple[Patch, ...]] = {
     "init": ((Lineage, "may_initiate", lambda self, identity, attempt, who: who in self.electorate(identity)),),
     # fork choice from the oldest fork on, counting whole branches
     "ghost": ((Lineage, "choose", _follow_only_children),),
-    "branch": ((Lineage, "branch_signers", lambda self, identity: self.entries[identity].signers()),),
+    "branch": ((Lineage, "branch_signers", lambda self, identity, trust: self.entries[identity].signers()),),
     # the journal's subjects name the predecessor
     "key": ((JournalNotary, "_subject", _subject_without_predecessor),),
     # who changes lineage starts as after lost state
     "linear": ((RoundMachine, "_done", _done_without_undone),),
     # a seating is followed only by who has stalled, with more than a third of the voters in it
-    "patient": ((RoundMachine, "_may_follow", lambda self, entry: True),),
+    "patient": ((RoundMachine, "_may_follow", lambda self, entry, trust: True),),
     # a seating holds with a quorum of those it seats
     "seatq": ((Lineage, "needed", _one_signature_seats),),
     # a set holds contributions of a quorum of the electorate
@@ -66,6 +73,10 @@ RULES: dict[str, tuple[Patch, ...]] = {
     "resume": ((RoundMachine, "_resume", lambda self, r, record: None),),
     "redo": ((RoundMachine, "_is_acceptable", lambda self, r, record, content: True),),
     "contested": ((Lineage, "contested", lambda self, tip: self.unsettled_after(tip)),),
+    # who sees a branch come to hold says its older signatures again
+    "again": ((RoundMachine, "_say_fork", lambda self, new, last: None),),
+    # what stands on a seating that too few support gives no weight
+    "support": ((Lineage, "branch_signers", _whole_branch),),
 }
 
 

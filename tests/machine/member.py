@@ -192,6 +192,10 @@ class Member:
         """For a peer that links up: as `peers.peer` does it."""
         return list(self.disk.certificates) + self.machine.current_messages()
 
+    def has_followed(self, identity: Hash) -> bool:
+        """Whether its disk says so."""
+        return any(self.notary.certificate_id(s.record) == identity for s in self.disk.certificates)  # type: ignore[arg-type]
+
     # -- what its machine asks for ------------------------------------------------------------------------------------
     def act(self, actions: list[messages.Action]) -> None:
         for action in actions:

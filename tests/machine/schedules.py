@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from swarm.averaging.commitments import quorum
+from swarm.averaging.lineage import Lineage
 from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.messages import Adopt, Blame, Timer
 from swarm.averaging.records import (
@@ -243,7 +244,7 @@ class World:
             since: set[Account] = set()
             for entry in action.path:
                 since |= machine.lineage[entry.id].signers()
-            left_behind = machine.lineage.branch_signers(action.undone[-1]) & set(old)
+            left_behind = whole_branch(machine.lineage, action.undone[-1]) & set(old)
             if len(old) >= 4 and since <= self.byzantine and self.healthy(old) and len(left_behind) > len(old) // 3:
                 raise Violation("S5 a lineage of liars was followed")
         elif (
@@ -251,7 +252,8 @@ class World:
             and prev != ZERO_HASH
             and self.healthy(old)
             and member.stalls <= ablations.STALLS_BEFORE_FEWER
-            and not machine.lineage.branch_signers(first.id) - self.byzantine
+            and not (member.restoring and member.has_followed(first.id))  # judged then
+            and not whole_branch(machine.lineage, first.id) - self.byzantine
         ):
             raise Violation("S5 a seating of liars alone was followed")
         member.stalls = 0
@@ -519,6 +521,11 @@ class World:
                     raise Violation("S4 a unit applied twice")
                 if times == 0 and unit >= trainer.lost and member.live:
                     raise Violation("S4 a unit lost silently")
+
+
+def whole_branch(lineage: Lineage, identity: Hash) -> set[Account]:
+    """All who signed anything from `identity` on."""
+    return lineage[identity].signers().union(*(whole_branch(lineage, c) for c in lineage.children.get(identity, ())))
 
 
 def short(signed: Signed, world: World) -> str:

@@ -158,11 +158,10 @@ def test_who_survives_alone_follows_its_own_seating_at_once_after_a_restart() ->
         world.everyone_sees_everyone()
         world.time_out("stall")
     lineage = alone.machine.lineage
-    for entry in lineage.entries.values():
-        for attempt, signed in entry.signatures.items():
-            mine += [Signed(replace(entry.certificate, attempt=attempt), w, s, entry.body) for w, s in signed.items()]
+    for identity in lineage.path(alone.machine.tip)[1:]:
+        mine += lineage[identity].messages()
     again = Peer(world, 0, alone.flags, CheapNotary(alone.notary.account))
-    actions = again.machine.restore(sorted(mine, key=lambda s: s.record.epoch))
+    actions = again.machine.restore(mine)
     assert again.machine.tip == alone.machine.tip
     assert [e.id for a in actions if isinstance(a, Adopt) for e in a.path] == lineage.path(alone.machine.tip)[1:]
 

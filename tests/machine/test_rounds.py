@@ -1,5 +1,7 @@
 """Directed cases of the state machine: what happens when all is well, and when one thing goes wrong."""
 
+from dataclasses import replace
+
 import pytest
 
 from swarm.averaging.commitments import quorum
@@ -130,11 +132,26 @@ def test_a_set_that_leaves_a_quorum_out_is_not_voted_for() -> None:
     world.round()
     proposal = leader.machine.heard.round(before).sets[0]
     assert voter.machine._set_fits(proposal.content, 0)  # type: ignore[arg-type]
-    from dataclasses import replace
-
     short = replace(proposal.content, contributors=proposal.content.contributors[:2])  # type: ignore[arg-type,union-attr]
     assert not voter.machine._set_fits(short, 0)  # type: ignore[arg-type]
     assert tips(world) == {before}
+
+
+def test_only_the_initiator_of_an_attempt_proposes_its_set() -> None:
+    world = World(4)
+    world.seat()
+    (before,) = tips(world)
+    leader = next(p for p in world.peers if p.notary.account == p.machine.leader(0))
+    other, voter = [p for p in world.peers if p is not leader][:2]
+    world.lose = lambda sender, receiver, signed: isinstance(signed.record, RoundSet)
+    world.round()
+    proposal = leader.machine.heard.round(before).sets[0]
+    forged = replace(proposal, signer=other.notary.account, signature=other.notary.sign(proposal.record))
+    voter.act(voter.machine.receive(forged))
+    assert voter.blamed == ["call or set: not by the attempt's initiator"]
+    assert not voter.machine.heard.round(before).sets
+    voter.act(voter.machine.receive(proposal))
+    assert voter.machine.heard.round(before).sets == {0: proposal}
 
 
 def test_after_max_attempts_the_epoch_is_void_and_training_goes_on() -> None:

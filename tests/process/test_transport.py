@@ -143,6 +143,24 @@ def test_a_message_reaches_all_also_from_one_client_to_another(tmp_path: Path) -
     run(work())
 
 
+def test_a_message_said_again_reaches_who_came_later_and_nobody_twice(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 2) as members:
+            await until(lambda: all(m.links.links and m.links.synced for m in members))
+            members[0].links.publish(b"signature")
+            await until(lambda: members[1].heard == [b"signature"])
+            async with joined(tmp_path, members) as joiner:
+                await until(lambda: len(members[0].links.links) == 2 and joiner.links.synced)
+                members[0].links.publish(b"signature")
+                members[0].links.publish(b"next")
+                await until(lambda: joiner.heard == [b"next"])
+                members[0].links.publish(b"signature", again=True)
+                await until(lambda: joiner.heard == [b"next", b"signature"])
+                assert members[1].heard == [b"signature", b"next"]
+
+    run(work())
+
+
 def test_what_a_peer_calls_invalid_it_does_not_pass_on(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm(tmp_path, 1, 2) as members:

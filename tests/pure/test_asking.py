@@ -41,7 +41,7 @@ class Silent:
         self.under_way = self.most = 0
         self.held = {sha256(data): data for data in held}
 
-    def publish(self, data: bytes) -> None: ...
+    def publish(self, data: bytes, again: bool = False) -> None: ...
 
     def linked(self) -> dict[Account, int]:
         return {LINKED: 3}

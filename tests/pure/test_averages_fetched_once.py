@@ -27,7 +27,7 @@ class SlowNetwork:
         self.asked: list[Hash] = []
         self.failures = failures
 
-    def publish(self, data: bytes) -> None: ...
+    def publish(self, data: bytes, again: bool = False) -> None: ...
 
     def linked(self) -> dict[Account, int]:
         return {HOLDER: 0}

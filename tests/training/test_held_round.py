@@ -47,7 +47,7 @@ class Line:
     def __init__(self, hub: Hub, account: Account) -> None:
         self.hub, self.account = hub, account
 
-    def publish(self, data: bytes) -> None:
+    def publish(self, data: bytes, again: bool = False) -> None:
         for account, peer in self.hub.peers.items():
             if account != self.account:
                 asyncio.get_running_loop().call_soon(peer.driver.on_message, self.account, data)
