@@ -111,8 +111,7 @@ class Heard:
 
     def keep_rounds(self, tip: Hash, before: Hash) -> None:
         """Forget rounds that are certified, and the oldest where branches are too many."""
-        past = set(self._lineage.ancestors(tip)) - {tip, before}
-        for prev in [p for p in self._rounds if p in past]:
+        for prev in [p for p in self._rounds if p != before and self._lineage.is_before(p, tip)]:
             del self._rounds[prev]
         for prev in [p for p in self._rounds if p not in (tip, before)][: max(0, len(self._rounds) - MAX_ROUNDS)]:
             del self._rounds[prev]

@@ -98,6 +98,7 @@ class Lineage:
         )
         self.entries: dict[Hash, Entry] = {ZERO_HASH: Entry(ZERO_HASH, certificate, body, attempt=0)}
         self.children: dict[Hash, list[Hash]] = {}
+        self._forks: dict[Hash, None] = {}  # certificates that more than one follows
         self._waiting: dict[Hash, dict[Hash, None]] = {}  # unknown or not yet valid predecessor → ids
         self._unsettled: dict[Account, dict[Hash, None]] = {}
         self._num_strange = 0
@@ -220,6 +221,8 @@ class Lineage:
             if len(signed.keys() & deciders) >= self.needed(entry):
                 entry.attempt = attempt
                 self.children.setdefault(prev, []).append(identity)
+                if len(self.children[prev]) > 1:
+                    self._forks[prev] = None
                 yield identity
                 for later in sorted(self._waiting.pop(identity, ())):
                     if self.entries[later].certificate.kind == KIND_ROUND:
@@ -275,6 +278,36 @@ class Lineage:
                 break
         return out
 
+    def _oldest_fork(self, tip: Hash) -> Hash:
+        """The first branching on the way to `tip`; `tip` where there is none."""
+        on_way = [fork for fork in self._forks if self.is_before(fork, tip)]
+        return min(on_way, key=lambda fork: self.entries[fork].certificate.epoch, default=tip)
+
+    def _down_to(self, old: Hash, new: Hash) -> Iterator[Hash]:
+        """From `new` back to its ancestor `old`, both included."""
+        while new != old:
+            yield new
+            new = self.entries[new].certificate.prev_certificate
+        yield old
+
+    def steps(self, old: Hash, new: Hash) -> tuple[list[Hash], list[Hash]]:
+        """What is undone (newest first) and what is taken (oldest first) on the way from one certificate to another."""
+        undone, taken = [], []
+        while old != new:
+            if self.entries[old].certificate.epoch >= self.entries[new].certificate.epoch:
+                undone.append(old)
+                old = self.entries[old].certificate.prev_certificate
+            else:
+                taken.append(new)
+                new = self.entries[new].certificate.prev_certificate
+        return undone, taken[::-1]
+
+    def _trust_at(self, identity: Hash) -> Trust:
+        trust = Trust(self.electorate(ZERO_HASH), 0)
+        for at in self.path(identity)[1:]:
+            trust = self._trust_after(trust, at)
+        return trust
+
     def _trust_after(self, trust: Trust, identity: Hash) -> Trust:
         entry = self.entries[identity]
         if entry.certificate.kind == KIND_SEATING:
@@ -308,10 +341,14 @@ class Lineage:
     def choose(self, tip: Hash, may_follow: Callable[[Entry, Trust], bool]) -> Hash:
         """Fork choice: from the oldest fork on, the child that is supported and whose whole branch has more distinct signers
         among the recent contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off
-        the own path. What is not supported gives no weight: who chose for its sake would stop before it."""
-        on_path = set(self.ancestors(tip))
-        at, trust = ZERO_HASH, Trust(self.electorate(ZERO_HASH), 0)
-        while self.children.get(at):
+        the own path (a round that stands alone never). What is not supported gives no weight: who chose for its sake would
+        stop before it."""
+        at = self._oldest_fork(tip)
+        on_path = set(self._down_to(at, tip))
+        while len(after := self.children.get(at, [])) == 1 and self.entries[after[0]].certificate.kind == KIND_ROUND:
+            at = after[0]  # nothing to choose; not every certificate of a long run should cost a walk over all of it
+        trust = self._trust_at(at) if self.children.get(at) else None
+        while trust is not None and self.children.get(at):
             children = [
                 c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c], trust)
             ]

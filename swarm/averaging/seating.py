@@ -119,18 +119,15 @@ class Seating(Sets):
         new = self.lineage.choose(self.tip, self._may_follow)
         if new == self.tip:
             return
-        old_path, new_path = self.lineage.path(self.tip), self.lineage.path(new)
-        same = 0
-        while same < min(len(old_path), len(new_path)) and old_path[same] == new_path[same]:
-            same += 1
-        known = self.heard.round(self.lineage[new_path[-1]].certificate.prev_certificate).contributions
+        old = self.tip
+        undone, taken = self.lineage.steps(old, new)
+        known = self.heard.round(self.lineage[new].certificate.prev_certificate).contributions
         inside = {leaf.peer for leaf in self.lineage[new].body.contributors}
         self._omitted = set(known) - inside
         self.tip, self.stalled = new, 0
-        path = tuple(self._entry(identity) for identity in new_path[same:])
-        self._out.append(Adopt(path, tuple(reversed(old_path[same:]))))
+        self._out.append(Adopt(tuple(self._entry(identity) for identity in taken), tuple(undone)))
         self._reduced.clear()
-        self._forget(old_path[-1])
+        self._forget(old)
         self._set_stall_timer()
         r = self._round()
         if r.due:  # before a restart, or before another branch was followed: its time-outs passed unheard

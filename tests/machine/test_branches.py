@@ -1,5 +1,7 @@
 """Directed cases of seatings, branches and restarts: each was a storm that broke the round."""
 
+from typing import Any
+
 import pytest
 
 from swarm.averaging.commitments import body_hash, contributors_root, electorate_hash
@@ -235,3 +237,29 @@ def test_a_burst_before_its_certificate_is_known_is_no_fault_and_its_newest_coun
     kept = {s.record.attempt for s in heard.early(unknown)}  # type: ignore[union-attr]
     assert kept == set(range(2 * MAX_EARLY_OF_ONE, 3 * MAX_EARLY_OF_ONE))
     assert heard.sizes()["early"] == 0
+
+
+def test_a_long_lineage_is_not_walked_for_each_certificate() -> None:
+    """A joiner of a run of months, and a peer of it that starts again, would not be done for hours."""
+
+    class Counting(dict[Any, Any]):
+        count = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            self.count += 1
+            return super().__getitem__(key)
+
+    world = World(1)
+    world.seat()
+    costs = []
+    for _ in range(2):
+        for _ in range(150):
+            world.round()
+        machine = world.peers[0].machine
+        certificates = [s for at in machine.lineage.path(machine.tip)[1:] for s in machine.lineage[at].messages()]
+        joiner = Peer(world, 9, FLAG_VOTES).machine
+        joiner.lineage.entries = Counting(joiner.lineage.entries)
+        joiner.restore(certificates)
+        assert joiner.tip == machine.tip
+        costs.append(joiner.lineage.entries.count / len(certificates))
+    assert costs[1] < 1.2 * costs[0]
