@@ -33,8 +33,11 @@ demo: setup ## Train, settle and claim on this machine, in five minutes (DATA=pa
 bench: setup ## Measure beside hivemind.Optimizer, in ten minutes (ARGS=... for python -m benchmarks)
 	$(PY) -m benchmarks $(ARGS)
 
+# Two at a time, but for the faults: their swarms of four peers need both cores.
 test: setup ## Run all tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
+	$(PY) -m pytest -n 2 --dist loadfile tests/process tests/notebook tests/readme
+	$(PY) -m pytest tests/faults
 
 check: setup ## Lint, format, types, import directions
 	$(VENV)/bin/ruff check .

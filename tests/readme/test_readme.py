@@ -115,6 +115,12 @@ def test_the_targets_it_names_exist() -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_make_test_runs_every_folder_of_tests() -> None:
+    done = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+    found = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert sorted(re.findall(r"tests/([a-z]+)", done.stdout)) == sorted(found)
+
+
 def test_its_links_lead_to_files_and_headings() -> None:
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
