@@ -309,7 +309,7 @@ def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) 
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Your own text (default: the Python standard library's source)."
 )
-@click.option("--epochs", type=click.IntRange(4), default=24, show_default=True)
+@click.option("--epochs", type=click.IntRange(4), default=40, show_default=True)
 def demo(directory: Path, data: Path | None, epochs: int) -> None:
     """A whole run on this machine: chain, seed, four peers, a kill, settlement, claims, a table and a plot."""
     from peers.demo import run_demo
