@@ -137,9 +137,7 @@ class Accounting:
                 return False
             known = self._leaves.get(receipt.contribution)
             if known is None:
-                self._wait(
-                    signed
-                )  # certified, but this peer does not follow that certificate yet: its epoch is not known here
+                self._wait(signed)  # certified, but not followed here yet: nobody has checked its epoch
                 return True
             if known[:2] != (receipt.certificate, receipt.epoch):
                 self._refused += 1

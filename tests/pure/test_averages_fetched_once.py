@@ -1,7 +1,7 @@
 """The round and the follower may want the same averages at the same time: their bytes cross the line once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.averaging.driver import Driver
@@ -52,7 +52,9 @@ class NoAnchors:
     async def save(self, anchor: Anchor) -> None: ...
 
 
-def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | None]:
+def gather_twice(
+    tmp_path: Path, network: SlowNetwork, withheld: Callable[[Account], None] = lambda account: None
+) -> list[list[bytes] | None]:
     config = RunConfig.parse(
         {
             "name": "averages",
@@ -69,7 +71,7 @@ def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | Non
             config, notary, machine, network, NoAnchors(), reception, None, lambda _: None, lambda _: True, 0
         )
         try:
-            wanted = (driver.delivery.gather(DIGESTS, [HOLDER, HOLDER]) for _ in range(2))
+            wanted = (driver.delivery.gather(DIGESTS, [HOLDER, HOLDER], withheld) for _ in range(2))
             return list(await asyncio.wait_for(asyncio.gather(*wanted), 20))
         finally:
             await driver.close()
@@ -78,12 +80,14 @@ def gather_twice(tmp_path: Path, network: SlowNetwork) -> list[list[bytes] | Non
 
 
 def test_two_that_want_the_same_averages_fetch_them_once(tmp_path: Path) -> None:
-    network = SlowNetwork()
-    assert gather_twice(tmp_path, network) == [AVERAGES, AVERAGES]
+    network, withheld = SlowNetwork(), list[Account]()
+    assert gather_twice(tmp_path, network, withheld.append) == [AVERAGES, AVERAGES]
+    assert withheld == []
     assert sorted(network.asked) == sorted(DIGESTS)
 
 
 def test_an_answer_that_did_not_come_is_asked_for_again(tmp_path: Path) -> None:
-    network = SlowNetwork(failures=1)
-    assert gather_twice(tmp_path, network) == [AVERAGES, AVERAGES]
+    network, withheld = SlowNetwork(failures=1), list[Account]()
+    assert gather_twice(tmp_path, network, withheld.append) == [AVERAGES, AVERAGES]
+    assert withheld == [HOLDER]  # the round draws it last for a while
     assert sorted(network.asked) == sorted(2 * DIGESTS)
