@@ -13,7 +13,7 @@ from peers.invite import Invite
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import decode_node, read_file
-from swarm.config import BpeTokenizer, RunConfig
+from swarm.config import TOKENIZER_FILE, BpeTokenizer, RunConfig
 from swarm.data.tokenizer import open_tokenizer, parse_tokenizer
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
@@ -24,11 +24,11 @@ def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[byt
     from transformers import PreTrainedTokenizerFast
 
     agreed = run.data.tokenizer
-    if isinstance(agreed, BpeTokenizer) and not (directory.data / agreed.file.name).is_file():
+    if isinstance(agreed, BpeTokenizer) and not (directory.data / TOKENIZER_FILE).is_file():
         links = {link.name: link for link in decode_node(get(bytes.fromhex(run.data.root))).links}
-        if agreed.file.name not in links:
-            raise StartError(f"{agreed.file.name} is not in the run's data; ask the organiser for a new run")
-        tokenizer = parse_tokenizer(read_file(links[agreed.file.name], get, agreed.file.size))
+        if TOKENIZER_FILE not in links:
+            raise StartError(f"{TOKENIZER_FILE} is not in the run's data; ask the organiser for a new run")
+        tokenizer = parse_tokenizer(read_file(links[TOKENIZER_FILE], get, agreed.file.size))
     else:
         tokenizer = open_tokenizer(run.data, directory.data)
     PreTrainedTokenizerFast(
@@ -78,7 +78,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
             f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder"
         ) from None
     result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
-    if all((directory.data / file.name).is_file() for file in run.data.files):
+    if all((directory.data / file).is_file() for file in run.data.content()):
         task = CausalLMTask(run, directory.data)
         result["loss"] = task.evaluate(model)
         result["sample"] = task.generate(model, "def ", 120)

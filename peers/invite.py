@@ -3,7 +3,7 @@
 import base64
 import binascii
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,26 @@ from swarm.errors import InputError
 from swarm.hashing import canonical_json
 
 PREFIX = "sparehive1:"
-MAX_TEXT = 64 * 1024
-MAX_JSON = 256 * 1024
+MAX_TEXT = 4096  # that is read
+SHORT_TEXT = 2000  # that is made: to be pasted into a chat
+MAX_JSON = 64 * 1024
+# zlib's preset dictionary: what nearly every invite says, so that it need not be in it. Part of the format, not to be changed.
+DICTIONARY = (
+    b'{"binding":{"bootstrap":["/dns4/","/ip6/","/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW","/p2p/Qm"],"chain_id":1,"founders":[""],'
+    b'"settlement":""},"config":{"audit":{"anchor_every_epochs":8,"hold_seconds":3600,"rate":0.05,"tolerance":0.2},'
+    b'"codec":{"average":"int8","contribution":"int4","part_values":262144},"data":{"context":256,"held_out_fraction":0.1,'
+    b'"root":"","text":{"sha256":"","size":1500000},"tokenizer":{"file":{"sha256":"","size":1500000},"kind":"bpe",'
+    b'"tokens_sha256":"","vocabulary":4096},"tokenizer":{"kind":"bytes","vocabulary":256}},"initial_root":"",'
+    b'"inner":{"batch_size":8,"betas":[0.9,0.95],"clip_norm":1,"lr":0.002,"optimizer":"adamw","steps_per_unit":5,'
+    b'"total_units":100000,"warmup_units":20,"weight_decay":0.1},'
+    b'"model":{"family":"llama","fields":{"hidden_size":256,"intermediate_size":1024,"num_attention_heads":8,'
+    b'"num_hidden_layers":6,"num_key_value_heads":8,"vocab_size":4096,"tie_word_embeddings":true}},'
+    b'"model":{"family":"gpt2","fields":{"n_embd":256,"n_head":8,"n_layer":6}},"name":"my-run",'
+    b'"outer":{"lr":0.7,"momentum":0.7,"momentum_ramp_rounds":20},"rounds":{"average_seconds":10,"contribute_seconds":10,'
+    b'"epoch_deadline_seconds":300,"max_attempts":4,"max_reducers":16,"max_units_per_contribution":64,"min_seated":2,'
+    b'"recheck_share":0.1,"stall_seconds":60,"units_per_epoch":8,"vote_seconds":5},"task":"causal_lm",'
+    b'"unit_price_amount":"1000000000000000","version":2,"witnesses":1},"signature":""}'
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,15 @@ class Invite:
         signature = records.sign(organiser_key, digest)
         return cls(config, binding, records.recover(digest, signature), signature)
 
+    @classmethod
+    def short(cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey) -> "Invite":
+        """With as many of the addresses, from the first on, as leave it at most `SHORT_TEXT` characters, but one at least."""
+        for count in range(len(binding.bootstrap), -1, -1):
+            made = cls.make(config, replace(binding, bootstrap=binding.bootstrap[:count]), organiser_key)
+            if len(made.encode()) <= SHORT_TEXT or count <= 1:
+                break
+        return made
+
     def encode(self) -> str:
         binding = self.binding
         value = {
@@ -65,7 +92,9 @@ class Invite:
             },
             "signature": self.signature.hex(),
         }
-        return PREFIX + base64.urlsafe_b64encode(zlib.compress(canonical_json(value), 9)).decode()
+        deflate = zlib.compressobj(9, zdict=DICTIONARY)
+        packed = deflate.compress(canonical_json(value)) + deflate.flush()
+        return PREFIX + base64.urlsafe_b64encode(packed).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Invite":
@@ -94,12 +123,12 @@ class Invite:
                 "invite", text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
             )
         try:
-            inflate = zlib.decompressobj()
+            inflate = zlib.decompressobj(zdict=DICTIONARY)
             raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
             value: dict[str, Any] = from_json(raw)  # bounds the depth, which json.loads does not
             part = value["binding"]
             signature = bytes.fromhex(value["signature"])
-            config = RunConfig.model_validate(value["config"])
+            config = RunConfig.parse(value["config"], "its run")
             binding = RunBinding(
                 config.run_id,
                 int(part["chain_id"]),

@@ -201,7 +201,7 @@ class Peer:
             config.join_timeout_seconds,
             lambda: initial | archive.pinned_roots(),
         )
-        data_root, data_bytes = bytes.fromhex(run.data.root), sum(file.size for file in run.data.files)
+        data_root, data_bytes = bytes.fromhex(run.data.root), run.data.size_bytes()
         anchor_bytes = 8 * model.layout.num_values()
         content.on_progress = lambda root, received: (
             self._on_fetch("data", received, data_bytes)

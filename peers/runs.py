@@ -11,7 +11,8 @@ from typing import Any
 from incentives.keys import create_key, key_account, load_key, load_password, parse_address
 from peers.errors import ConfigError
 from peers.invite import Invite, RunBinding
-from swarm.config import RunConfig, dump_run, load_run
+from peers.sources import read_sources
+from swarm.config import MAX_COUNT, TEXT_FILE, TOKENIZER_FILE, RunConfig, dump_run, load_run
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
@@ -59,6 +60,11 @@ class RunDirectory:
         return self.root / "data"
 
     @property
+    def sources(self) -> Path:
+        """Which files the text was made of, as `sha256sum` writes it; for the organiser, no part of the run."""
+        return self.root / "sources.sha256"
+
+    @property
     def blocks(self) -> Path:
         return self.root / "blocks"
 
@@ -80,49 +86,31 @@ class RunDirectory:
         return load_run(self.toml)
 
 
-def _read_data(data: Path | None) -> list[tuple[str, bytes]]:
-    if data is None:
-        from swarm.data.standard_library import standard_library_text
-
-        return [("standard-library.txt", standard_library_text())]
-    if data.is_dir():
-        paths = sorted(p for p in data.rglob("*") if p.is_file() and p.suffix in (".txt", ".py", ".md"))
-        files = [("-".join(p.relative_to(data).parts), p.read_bytes()) for p in paths]
-    elif data.is_file():
-        files = [(data.name, data.read_bytes())]
-    else:
-        raise ConfigError("--data", str(data), "does not exist; give a text file or a folder of .txt, .py or .md files")
-    files = [("".join(c if c.isalnum() or c in "._-" else "-" for c in name), text) for name, text in files if text]
-    if not files:
-        raise ConfigError("--data", str(data), "holds no text; give a text file or a folder of .txt, .py or .md files")
-    return files
-
-
-def _train_tokenizer(wanted: str, files: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
-    """The config's `data.tokenizer` with the file's bytes under "data"; None for bytes."""
-    from swarm.data.tokenizer import TOKENIZER_FILE, encode_text, parse_tokenizer, tokens_sha256, train_bpe
+def _train_tokenizer(wanted: str, text: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """The config's `data.tokenizer` and the bytes of its file; None for bytes."""
+    from swarm.data.tokenizer import encode_text, parse_tokenizer, tokens_sha256, train_bpe
 
     kind, _, size = wanted.partition(":")
     if wanted == "bytes":
         return None
     if kind != "bpe" or not size.isdigit() or not 257 <= int(size) <= 65536:
         raise ConfigError("--tokenizer", wanted, "give bytes, or bpe:N with N tokens from 257 to 65536")
-    if any(name == TOKENIZER_FILE for name, _ in files):
-        raise ConfigError("--data", TOKENIZER_FILE, "is the tokenizer's own name; rename the file")
-    data = train_bpe([text for _, text in files], int(size))
+    data = train_bpe([text], int(size))
     tokenizer = parse_tokenizer(data)
     vocabulary = tokenizer.get_vocab_size()
     if vocabulary < 257:
         raise ConfigError("--tokenizer", wanted, "the text is too short to train one; add text or take bytes")
-    tokens = encode_text(tokenizer, b"".join(text for _, text in files))
-    file = {"name": TOKENIZER_FILE, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return {
+    agreed = {
         "kind": "bpe",
         "vocabulary": vocabulary,
-        "file": file,
-        "tokens_sha256": tokens_sha256(tokens),
-        "data": data,
+        "file": _data_file(data),
+        "tokens_sha256": tokens_sha256(encode_text(tokenizer, text)),
     }
+    return agreed, data
+
+
+def _data_file(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _apply(values: dict[str, Any], settings: Sequence[str]) -> None:
@@ -173,21 +161,22 @@ def create_run(
     run = RunDirectory(root)
     if run.toml.exists():
         raise ConfigError("RUN_DIRECTORY", str(root), "holds a run already; choose another directory")
-    files = _read_data(data)
-    trained = _train_tokenizer(tokenizer, files)
+    sources = read_sources(data)
+    text = sources.text()
+    trained = _train_tokenizer(tokenizer, text)
     run.data.mkdir(parents=True, exist_ok=True)
     store = BlockStore(run.blocks, 1 << 40)
-    everything = files + ([] if trained is None else [(trained["file"]["name"], trained.pop("data"))])
-    data_root = put_data(store, everything)
-    for file_name, content in everything:
-        (run.data / file_name).write_bytes(content)
-    listed = [{"name": n, "size": len(t), "sha256": hashlib.sha256(t).hexdigest()} for n, t in files]
+    content = {TEXT_FILE: text} if trained is None else {TEXT_FILE: text, TOKENIZER_FILE: trained[1]}
+    data_root = put_data(store, list(content.items()))
+    for file_name, written in content.items():
+        (run.data / file_name).write_bytes(written)
+    run.sources.write_text(sources.checksums(), encoding="utf-8")
     values: dict[str, Any] = copy.deepcopy(PRESETS[preset])
     values["name"], values["unit_price_amount"], values["initial_root"] = name, str(unit_price), "0" * 64
-    values["data"] = {**values.get("data", {}), "root": data_root.hex(), "files": listed}
+    values["data"] = {**values.get("data", {}), "root": data_root.hex(), "text": _data_file(text)}
     if trained is not None:
-        values["data"]["tokenizer"] = trained
-        values["model"]["fields"]["vocab_size"] = trained["vocabulary"]
+        values["data"]["tokenizer"] = trained[0]
+        values["model"]["fields"]["vocab_size"] = trained[0]["vocabulary"]
     _apply(values, settings)
     draft = RunConfig.parse(values)
     model = FlatModel(build_model(draft.model, draft.data.context, seed=int.from_bytes(data_root[:4], "big")))
@@ -204,7 +193,9 @@ def create_run(
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": model.layout.num_values(),
-        "data_bytes": sum(f.size for f in config.data.files),
+        "data_bytes": config.data.text.size,
+        "files": len(sources.files),
+        "left_out": {why: len(names) for why, names in sources.skipped.items()},
         "organiser": "0x" + organiser.hex(),
         "path": str(root),
     }
@@ -248,12 +239,13 @@ def bind_run(
         try:
             chain = json.loads(run.chain.read_text())
             chain_id, settlement = int(chain["chain_id"]), parse_address(chain["settlement"])
+            if not 0 < chain_id <= MAX_COUNT:
+                raise ValueError(f"chain_id {chain_id} is not from 1 to {MAX_COUNT}")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError("chain.json", str(run.chain), f"cannot be read ({error}); deploy the run again") from None
     config = run.load()
     key = load_key(keystore, load_password(password_file))
-    binding = RunBinding(config.run_id, chain_id, settlement, founders, bootstrap)
-    return Invite.make(config, binding, key)
+    return Invite.short(config, RunBinding(config.run_id, chain_id, settlement, founders, bootstrap), key)
 
 
 def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:

@@ -13,9 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 
+TEXT_FILE, TOKENIZER_FILE = "text.txt", "tokenizer.json"
+MAX_COUNT = 2**53 - 1  # what canonical JSON can hold
+MAX_SECONDS = 30 * 24 * 3600.0
+MAX_UNIT_SAMPLES = 1 << 20
+MAX_FIELDS_BYTES = 512  # canonical JSON of model.fields: an invite carries it
+
+
+class Refusal(ValueError):
+    """A value that a rule over several fields refuses; `RunConfig.parse` makes an InputError of it."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}: {remedy}")
+        self.field, self.value, self.remedy = field, value, remedy
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # strict: true is no number, and "8" is no 8; every number is bounded, so that no later conversion can fail
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Part):
@@ -26,21 +41,31 @@ class ModelConfig(_Part):
         default_factory=dict, description="fields of its transformers config"
     )
 
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _small_and_plain(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            raise Refusal("model.fields", fields, "must be a table such as {n_embd=96, n_layer=3, n_head=4}")
+        for name, value in fields.items():
+            where = f"model.fields.{name}"
+            if not isinstance(value, int | float | str):
+                raise Refusal(where, value, "must be a number, true, false or a word")
+            if isinstance(value, str) and not value.isprintable():
+                raise Refusal(where, value, "must be printable")
+            if not isinstance(value, str) and not -MAX_COUNT <= value <= MAX_COUNT:  # not a number compares false too
+                raise Refusal(where, value, f"must be finite and at most {MAX_COUNT}")
+        try:
+            size = len(canonical_json(fields))
+        except ValueError as error:  # half a character
+            raise Refusal("model.fields", fields, f"cannot be written as JSON: {error}") from None
+        if size > MAX_FIELDS_BYTES:
+            raise Refusal("model.fields", fields, f"is {size} bytes as JSON, at most {MAX_FIELDS_BYTES}")
+        return fields
+
 
 class DataFile(_Part):
-    name: str = Field(
-        description="path inside the data directory, with forward slashes",
-        pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*$",
-    )
-    size: int = Field(ge=1, description="bytes")
+    size: int = Field(ge=1, le=MAX_COUNT, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @field_validator("name")
-    @classmethod
-    def _stays_inside(cls, name: str) -> str:
-        if any(set(piece) == {"."} for piece in name.split("/")):
-            raise ValueError("a file's name must not lead out of the data directory")
-        return name
 
 
 class ByteTokenizer(_Part):
@@ -63,46 +88,50 @@ class BpeTokenizer(_Part):
 
 
 class DataConfig(_Part):
+    """One text, however many files it was made of: so the config, which every invite carries, stays small."""
+
     root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
-    files: tuple[DataFile, ...] = Field(
-        min_length=1, max_length=4096, description="in the order in which they are joined"
-    )
+    text: DataFile
     context: int = Field(128, ge=8, le=65536, description="tokens per sample")
     held_out_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on"
     )
     tokenizer: Annotated[Union[ByteTokenizer, BpeTokenizer], Field(discriminator="kind")] = ByteTokenizer()
 
-    def content(self) -> tuple[DataFile, ...]:
-        """All files of the data directory: the text, and the tokenizer where it was trained."""
-        return (*self.files, self.tokenizer.file) if isinstance(self.tokenizer, BpeTokenizer) else self.files
+    def content(self) -> dict[str, DataFile]:
+        """All files of the data directory by name: the text, and the tokenizer where it was trained."""
+        files = {TEXT_FILE: self.text}
+        if isinstance(self.tokenizer, BpeTokenizer):
+            files[TOKENIZER_FILE] = self.tokenizer.file
+        return files
 
-    @model_validator(mode="after")
-    def _named_once(self) -> "DataConfig":
-        names = [file.name for file in self.content()]
-        if len(set(names)) != len(names):
-            raise ValueError("a file's name appears twice")
-        return self
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.size for file in self.content().values())
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Seconds = Annotated[float, Field(ge=0.01, le=MAX_SECONDS)]
 
 
 class InnerConfig(_Part):
     optimizer: Literal["adamw", "adamw8bit", "sgd"] = "adamw"
-    lr: float = Field(3e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.1, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    batch_size: int = Field(8, ge=1, description="samples per inner step")
-    steps_per_unit: int = Field(5, ge=1, description="inner steps of one unit")
-    warmup_units: int = Field(20, ge=0, description="of the whole swarm")
+    lr: float = Field(3e-3, gt=0, le=100)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)  # TOML and JSON have lists
+    weight_decay: float = Field(0.1, ge=0, le=10)
+    clip_norm: float = Field(1.0, gt=0, le=1e12)
+    batch_size: int = Field(8, ge=1, le=65536, description="samples per inner step")
+    steps_per_unit: int = Field(5, ge=1, le=65536, description="inner steps of one unit")
+    warmup_units: int = Field(20, ge=0, le=MAX_COUNT, description="of the whole swarm")
     total_units: int = Field(
-        100_000, ge=1, description="units of the whole swarm at which the learning rate reaches zero"
+        100_000, ge=1, le=MAX_COUNT, description="units of the whole swarm at which the learning rate reaches zero"
     )
 
 
 class OuterConfig(_Part):
-    lr: float = Field(0.7, gt=0)
+    lr: float = Field(0.7, gt=0, le=100)
     momentum: float = Field(0.7, ge=0, lt=1)
-    momentum_ramp_rounds: int = Field(20, ge=0)
+    momentum_ramp_rounds: int = Field(20, ge=0, le=MAX_COUNT)
 
 
 class CodecConfig(_Part):
@@ -113,18 +142,23 @@ class CodecConfig(_Part):
     @model_validator(mode="after")
     def _fits_a_frame(self) -> "CodecConfig":
         if "float32" in (self.contribution, self.average) and self.part_values > 1 << 19:
-            raise ValueError("codec.part_values must be at most 524288 with float32: a part travels in one frame")
+            which = "contribution" if self.contribution == "float32" else "average"
+            raise Refusal(
+                f"codec.{which}",
+                "float32",
+                f"a part travels in one frame: codec.part_values = {self.part_values} must be at most 524288 with it",
+            )
         return self
 
 
 class RoundsConfig(_Part):
-    units_per_epoch: int = Field(8, ge=1, description="units of the whole swarm after which it averages")
+    units_per_epoch: int = Field(8, ge=1, le=1_000_000, description="units of the whole swarm after which it averages")
     max_units_per_contribution: int = Field(64, ge=1, le=65535)
-    epoch_deadline_seconds: float = Field(300.0, gt=0)
-    contribute_seconds: float = Field(10.0, gt=0, description="from the call to the last part")
-    average_seconds: float = Field(10.0, gt=0)
-    vote_seconds: float = Field(5.0, gt=0)
-    stall_seconds: float = Field(60.0, gt=0, description="without a certificate: ready peers seat themselves anew")
+    epoch_deadline_seconds: Seconds = 300.0
+    contribute_seconds: Seconds = Field(10.0, description="from the call to the last part")
+    average_seconds: Seconds = 10.0
+    vote_seconds: Seconds = 5.0
+    stall_seconds: Seconds = Field(60.0, description="without a certificate: ready peers seat themselves anew")
     max_attempts: int = Field(4, ge=2, le=64, description="then the epoch is void")
     max_reducers: int = Field(16, ge=2, le=64, description="a lone reducer's own contribution would have no witness")
     min_seated: int = Field(2, ge=1, le=64, description="ready peers that the founders wait for")
@@ -148,6 +182,7 @@ class AuditConfig(_Part):
     hold_seconds: int = Field(
         3600,
         ge=600,
+        le=int(MAX_SECONDS),
         description="how long a peer keeps what an auditor needs: own wire bytes, moments and residuals, averages, anchors",
     )
     anchor_every_epochs: int = Field(
@@ -164,7 +199,7 @@ class AuditConfig(_Part):
 class RunConfig(_Part):
     """One training effort."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str = Field(min_length=1, max_length=64)
     task: Literal["causal_lm"] = "causal_lm"
     model: ModelConfig = ModelConfig()
@@ -180,20 +215,43 @@ class RunConfig(_Part):
         "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"
     )
 
-    @model_validator(mode="after")
-    def _moments_decay(self) -> "RunConfig":
-        # bf16 moments with a boundary after every few steps would never decay (PROTOCOL §4)
-        if self.inner.optimizer == "adamw" and self.inner.steps_per_unit * (1 - self.inner.betas[1]) < 0.005:
-            raise ValueError(
-                "inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005; take more steps or a smaller beta"
+    @field_validator("version", mode="before")
+    @classmethod
+    def _readable(cls, version: Any) -> Any:
+        if version != 2 or isinstance(version, bool):
+            raise Refusal(
+                "version", version, "this Sparehive reads version 2: make the run again, or ask for a new invite"
             )
-        if self.inner.warmup_units >= self.inner.total_units:
-            raise ValueError("inner.warmup_units must be below inner.total_units")
+        return version
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunConfig":
+        inner = self.inner
+        # bf16 moments with a boundary after every few steps would never decay (PROTOCOL §4)
+        if inner.optimizer == "adamw" and inner.steps_per_unit * (1 - inner.betas[1]) < 0.005:
+            raise Refusal(
+                "inner.betas",
+                inner.betas,
+                f"inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005 with inner.optimizer = 'adamw'; "
+                f"take more steps than {inner.steps_per_unit}, or a smaller second beta",
+            )
+        if inner.warmup_units >= inner.total_units:
+            raise Refusal(
+                "inner.warmup_units", inner.warmup_units, f"must be below inner.total_units = {inner.total_units}"
+            )
+        if inner.batch_size * inner.steps_per_unit > MAX_UNIT_SAMPLES:
+            raise Refusal(
+                "inner.batch_size",
+                inner.batch_size,
+                f"a unit has inner.batch_size × inner.steps_per_unit samples, at most {MAX_UNIT_SAMPLES}",
+            )
+        least = self.data.tokenizer.vocabulary
         vocabulary = self.model.fields.get("vocab_size", ByteTokenizer().vocabulary)
-        if not isinstance(vocabulary, int) or vocabulary < self.data.tokenizer.vocabulary:
-            raise ValueError(
-                f"model.fields.vocab_size must be a whole number of at least {self.data.tokenizer.vocabulary}, "
-                "the size of data.tokenizer"
+        if isinstance(vocabulary, bool) or not isinstance(vocabulary, int) or vocabulary < least:
+            raise Refusal(
+                "model.fields.vocab_size",
+                vocabulary,
+                f"must be a whole number of at least {least}, as data.tokenizer has",
             )
         return self
 
@@ -213,6 +271,9 @@ class RunConfig(_Part):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            refusal = first.get("ctx", {}).get("error")
+            if isinstance(refusal, Refusal):
+                raise InputError(f"{source}: {refusal.field}", refusal.value, refusal.remedy) from None
             where = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise InputError(

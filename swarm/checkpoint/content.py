@@ -111,19 +111,20 @@ class Content:
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
         """Write the run's files into `directory` unless they are there; each was checked against the run's data root."""
         files = data.content()
-        if all((directory / f.name).is_file() and (directory / f.name).stat().st_size == f.size for f in files):
+        if all(
+            (directory / name).is_file() and (directory / name).stat().st_size == f.size for name, f in files.items()
+        ):
             return
         root = bytes.fromhex(data.root)
-        await self._bring(root, 2 * sum(f.size for f in files) + (1 << 20))
+        await self._bring(root, 2 * data.size_bytes() + (1 << 20))
         links = {link.name: link for link in decode_node(self._get(root)).links}
-        for file in files:
-            if file.name not in links:
-                raise PeerFault(f"data: {file.name} is not in the run's data directory")
-            path = directory / file.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(await asyncio.to_thread(read_file, links[file.name], self._get, file.size))
-            part.replace(path)
+        if set(links) != set(files):
+            raise PeerFault(f"data: the run's data directory must hold {', '.join(files)} and nothing else")
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, file in files.items():
+            part = directory / f"{name}.part"
+            part.write_bytes(await asyncio.to_thread(read_file, links[name], self._get, file.size))
+            part.replace(directory / name)
 
 
 def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:

@@ -1,4 +1,4 @@
-"""One text of tokens from the files of a manifest; its end is held out. Sample indices follow from public hashes, so nobody
+"""The run's text as tokens; its end is held out. Sample indices follow from public hashes, so nobody
 picks data (PROTOCOL §7)."""
 
 import hashlib
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from swarm.averaging.records import Account, Hash
-from swarm.config import BpeTokenizer, DataConfig
+from swarm.config import TEXT_FILE, BpeTokenizer, DataConfig
 from swarm.data.tokenizer import encode_text, open_tokenizer, read_agreed, tokens_sha256
 from swarm.errors import InputError
 from swarm.hashing import keccak256
@@ -26,10 +26,10 @@ def sample_offsets(seed: Hash, num_samples: int, num_positions: int) -> np.ndarr
 
 
 class TextData:
-    """The run's text, checked against the manifest. InputError names the file that is missing or differs."""
+    """The run's text, checked against its hash. InputError names the file that is missing or differs."""
 
     def __init__(self, config: DataConfig, directory: Path) -> None:
-        text = b"".join(read_agreed(directory / file.name, file.sha256) for file in config.files)
+        text = read_agreed(directory / TEXT_FILE, config.text.sha256)
         if isinstance(config.tokenizer, BpeTokenizer):
             tokens = encode_text(open_tokenizer(config, directory), text)
             if tokens_sha256(tokens) != config.tokenizer.tokens_sha256:

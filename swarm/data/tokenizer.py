@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from swarm.config import BpeTokenizer, DataConfig
+from swarm.config import TOKENIZER_FILE, BpeTokenizer, DataConfig
 from swarm.errors import InputError
 
-TOKENIZER_FILE = "tokenizer.json"
 PIECE_BYTES = 1 << 16
 
 
@@ -56,7 +55,7 @@ def open_tokenizer(config: DataConfig, directory: Path) -> Any:
     """The run's tokenizer; InputError where its file is missing or is not the one agreed on."""
     if not isinstance(config.tokenizer, BpeTokenizer):
         return byte_tokenizer()
-    return parse_tokenizer(read_agreed(directory / config.tokenizer.file.name, config.tokenizer.file.sha256))
+    return parse_tokenizer(read_agreed(directory / TOKENIZER_FILE, config.tokenizer.file.sha256))
 
 
 def read_agreed(path: Path, sha256: str) -> bytes:

@@ -124,7 +124,7 @@ class World:
                 "name": "test",
                 "initial_root": "00" * 32,
                 "unit_price_amount": str(UNIT_PRICE),
-                "data": {"root": "00" * 32, "files": [{"name": "a.txt", "size": 1, "sha256": "00" * 32}]},
+                "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
             }
         )
         dump_run(self.config, self.run.toml)

@@ -14,7 +14,7 @@ from commands import refused, sparehive
 
 from peers.cli import cli
 from peers.directory import PeerDirectory
-from peers.invite import PREFIX, Invite, RunBinding
+from peers.invite import DICTIONARY, PREFIX, Invite, RunBinding
 from swarm.config import RunConfig, dump_run
 
 ORGANISER = PrivateKey(b"\x0b" * 32)
@@ -26,7 +26,7 @@ def config(name: str = "test") -> RunConfig:
         {
             "name": name,
             "initial_root": "00" * 32,
-            "data": {"root": "00" * 32, "files": [{"name": "a.txt", "size": 1, "sha256": "00" * 32}]},
+            "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
         }
     )
 
@@ -37,7 +37,8 @@ def invite(run: RunConfig | None = None) -> str:
 
 
 def changed_invite(**changes: Any) -> str:
-    value = json.loads(zlib.decompress(base64.urlsafe_b64decode(invite()[len(PREFIX) :])))
+    inflate = zlib.decompressobj(zdict=DICTIONARY)
+    value = json.loads(inflate.decompress(base64.urlsafe_b64decode(invite()[len(PREFIX) :])))
     for key, new in changes.items():
         value[key] = {**value[key], **new} if isinstance(new, dict) else new
     return PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()

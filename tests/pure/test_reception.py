@@ -31,7 +31,7 @@ VALUES = 700  # three parts of 256, the last of 188
 CONFIG = RunConfig.parse(
     {
         "name": "test",
-        "data": {"root": "0" * 64, "files": [{"name": "a", "size": 1, "sha256": "0" * 64}]},
+        "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
         "initial_root": "0" * 64,
         "codec": {"contribution": "int8", "part_values": 256},
     }

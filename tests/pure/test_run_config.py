@@ -11,15 +11,15 @@ from swarm.config import RunConfig, dump_run, load_run
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 
-FILE = {"name": "text.txt", "size": 5, "sha256": "ab" * 32}
-BPE = {"kind": "bpe", "vocabulary": 300, "file": {**FILE, "name": "tokenizer.json"}, "tokens_sha256": "cd" * 32}
+FILE = {"size": 5, "sha256": "ab" * 32}
+BPE = {"kind": "bpe", "vocabulary": 300, "file": FILE, "tokens_sha256": "cd" * 32}
 
 
 def values(**sections: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": "run",
         "initial_root": "00" * 32,
-        "data": {"root": "11" * 32, "files": [copy.deepcopy(FILE)]},
+        "data": {"root": "11" * 32, "text": copy.deepcopy(FILE)},
     }
     for name, section in sections.items():
         base[name] = {**base[name], **section} if isinstance(base.get(name), dict) else section
@@ -78,10 +78,10 @@ def test_presets_are_valid(preset: str) -> None:
         ({"data": {"tokenizer": BPE}}, "vocab_size"),
         ({"data": {"tokenizer": {"kind": "bpe", "vocabulary": 300}}}, r"data\.tokenizer\.bpe\.file"),
         ({"data": {"tokenizer": {"kind": "words"}}}, r"data\.tokenizer"),
-        ({"data": {"files": [FILE, FILE]}}, "appears twice"),
-        ({"data": {"files": [{**FILE, "name": "../x"}]}}, "lead out"),
-        ({"data": {"files": [{**FILE, "name": ".."}]}}, "lead out"),
-        ({"data": {"files": [{**FILE, "name": "/etc/passwd"}]}}, r"data\.files\.0\.name"),
+        ({"data": {"files": [FILE]}}, r"data\.files"),
+        ({"data": {"text": {"size": 0, "sha256": "ab" * 32}}}, r"data\.text\.size = 0"),
+        ({"data": {"text": {"size": 5, "sha256": "../etc/passwd"}}}, r"data\.text\.sha256"),
+        ({"version": 1}, "version = 1: this Sparehive reads version 2"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(more: dict[str, Any], words: str) -> None:

@@ -31,7 +31,7 @@ def train(tmp_path: Path, pause: float) -> Trainer:
         {
             "name": "rest",
             "initial_root": "0" * 64,
-            "data": {"root": "0" * 64, "files": [{"name": "text", "size": 1, "sha256": "0" * 64}]},
+            "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
         }
     )
     model = FlatModel(torch.nn.Linear(4, 4))

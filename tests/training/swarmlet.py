@@ -47,8 +47,8 @@ def write_text(directory: Path, text: bytes = TEXT) -> dict[str, Any]:
     """The data section of a config, with its file in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "text.txt").write_bytes(text)
-    file = {"name": "text.txt", "size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-    return {"root": "11" * 32, "files": [file], "context": 16}
+    file = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    return {"root": "11" * 32, "text": file, "context": 16}
 
 
 def make_config(directory: Path, **sections: dict[str, Any]) -> RunConfig:

@@ -1,0 +1,113 @@
+"""The invite: short whatever the run, and what it says is checked where it is read."""
+
+import base64
+import json
+import secrets
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coincurve import PrivateKey
+
+from peers.errors import ConfigError
+from peers.invite import DICTIONARY, PREFIX, SHORT_TEXT, Invite, RunBinding
+from swarm.config import MAX_FIELDS_BYTES, RunConfig
+from swarm.hashing import canonical_json
+
+KEY = PrivateKey(b"\x0b" * 32)
+
+
+def fullest_run() -> RunConfig:
+    """Everything that a run may hold, as long as it may be and hard to compress."""
+    number = iter(0.1 + secrets.randbelow(10**15) / 10**16 for _ in range(100))
+    fields: dict[str, Any] = {"vocab_size": 65536}
+    while len(canonical_json({**fields, "x" * 20: 0.1234567890123456})) <= MAX_FIELDS_BYTES:
+        fields[secrets.token_hex(8)] = next(number)
+    file = {"size": 2**50 + 1, "sha256": secrets.token_hex(32)}
+    hashed = {"kind": "bpe", "vocabulary": 65535, "file": {**file, "sha256": secrets.token_hex(32)}}
+    rounds = ("epoch_deadline", "contribute", "average", "vote", "stall")
+    return RunConfig.parse(
+        {
+            "name": "".join(chr(0x4E00 + secrets.randbelow(20000)) for _ in range(64)),
+            "initial_root": secrets.token_hex(32),
+            "model": {"fields": fields, "family": "gpt_neox"},
+            "data": {
+                "root": secrets.token_hex(32),
+                "text": file,
+                "context": 65535,
+                "held_out_fraction": next(number),
+                "tokenizer": {**hashed, "tokens_sha256": secrets.token_hex(32)},
+            },
+            "inner": {
+                **{name: next(number) for name in ("lr", "weight_decay", "clip_norm")},
+                "optimizer": "adamw8bit", "betas": [next(number), next(number)], "total_units": 2**53 - 1,
+                "warmup_units": 2**53 - 3, "steps_per_unit": 10001,
+            },
+            "outer": {"lr": next(number), "momentum": next(number), "momentum_ramp_rounds": 2**53 - 2},
+            "rounds": {**{f"{name}_seconds": next(number) for name in rounds}, "recheck_share": next(number)},
+            "audit": {"rate": next(number), "tolerance": next(number), "hold_seconds": 2591999},
+            "unit_price_amount": str(10**37 + secrets.randbelow(10**37)),
+        }
+    )  # fmt: skip
+
+
+def binding(run: RunConfig, *addresses: str) -> RunBinding:
+    return RunBinding(run.run_id, 2**53 - 1, secrets.token_bytes(20), (secrets.token_bytes(20),), addresses)
+
+
+def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader() -> None:
+    run = fullest_run()
+    address = "/dns4/" + "x" * 60 + ".example.org/tcp/40001/p2p/" + "Qm" + "b" * 44
+    made = Invite.short(run, binding(run, address), KEY)
+    text = made.encode()
+    assert len(text) <= SHORT_TEXT
+    assert Invite.decode(text) == made
+    assert made.binding.bootstrap == (address,)
+
+
+def test_an_invite_leaves_out_the_last_addresses_rather_than_grow_too_long() -> None:
+    run = RunConfig.parse(
+        {
+            "name": "run",
+            "initial_root": secrets.token_hex(32),
+            "data": {"root": secrets.token_hex(32), "text": {"size": 9, "sha256": secrets.token_hex(32)}},
+        }
+    )
+    addresses = tuple(f"/dns4/{secrets.token_urlsafe(120)}/tcp/4001/p2p/Qm{secrets.token_hex(22)}" for _ in range(8))
+    few = Invite.short(run, binding(run, *addresses[:3]), KEY)
+    assert few.binding.bootstrap == addresses[:3]
+    assert len(Invite.make(run, binding(run, *addresses), KEY).encode()) > SHORT_TEXT
+    many = Invite.short(run, binding(run, *addresses), KEY)
+    assert 3 <= len(many.binding.bootstrap) < 8
+    assert many.binding.bootstrap == addresses[: len(many.binding.bootstrap)]
+    assert len(many.encode()) <= SHORT_TEXT
+    assert Invite.decode(many.encode()) == many
+
+
+def test_a_run_of_many_files_has_the_invite_of_a_run_of_one(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from peers.runs import RunDirectory, bind_run, create_run
+
+    (tmp_path / "texts").mkdir()
+    for number in range(1200):
+        (tmp_path / "texts" / f"{number}.txt").write_bytes(secrets.token_hex(4).encode())
+    run = RunDirectory(tmp_path / "run")
+    tiny = ["model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16", "codec.part_values=2048"]
+    assert create_run(run.root, "many", tmp_path / "texts", "demo", 1, tiny)["files"] == 1200
+    made = bind_run(run, run.organiser_key, run.organiser_password, (bytes(20),), ("/ip4/127.0.0.1/tcp/1/p2p/Qm",))
+    assert Invite.decode(made.encode()) == made
+    assert len(made.encode()) < 700
+    assert run.load().data.text.size == 1200 * 8
+
+
+@pytest.mark.parametrize("section", ["rounds", "data"])
+def test_what_is_wrong_in_an_invite_s_run_is_named(section: str) -> None:
+    run = fullest_run()
+    packed = base64.urlsafe_b64decode(Invite.short(run, binding(run), KEY).encode()[len(PREFIX) :])
+    value = json.loads(zlib.decompressobj(zdict=DICTIONARY).decompress(packed))
+    value["config"][section]["surprise"] = 1
+    text = PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()
+    with pytest.raises(ConfigError, match=rf"{section}\.surprise = 1: unknown key") as error:
+        Invite.decode(text)
+    assert "\n" not in str(error.value)
