@@ -95,7 +95,7 @@ def _train_tokenizer(wanted: str, text: bytes) -> tuple[dict[str, Any], bytes] |
         return None
     if kind != "bpe" or not size.isdigit() or not 257 <= int(size) <= 65536:
         raise ConfigError("--tokenizer", wanted, "give bytes, or bpe:N with N tokens from 257 to 65536")
-    data = train_bpe([text], int(size))
+    data = train_bpe(text, int(size))
     tokenizer = parse_tokenizer(data)
     vocabulary = tokenizer.get_vocab_size()
     if vocabulary < 257:

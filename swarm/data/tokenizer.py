@@ -1,7 +1,8 @@
 """Text to tokens: a byte is a token, or byte-level BPE trained on the run's own text (one file, agreed on by its hash)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,44 @@ from swarm.config import TOKENIZER_FILE, BpeTokenizer, DataConfig
 from swarm.errors import InputError
 
 PIECE_BYTES = 1 << 16
+GROUP = 64  # pieces that are encoded between two words on progress
+MAX_TRAINING_BYTES = 64 << 20  # of a longer text evenly spread pieces are taken
+# GPT-2's way to cut text into words, but no word is longer than 32 characters: merging within one takes time with the square
+# of its length, and there are texts without a space. Nothing is dropped: each character is in exactly one word.
+WORDS = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,32}| ?\p{N}{1,32}| ?[^\s\p{L}\p{N}]{1,32}|\s{1,32}(?!\S)|\s{1,32}"
+)
+Report = Callable[[float], None]  # the share that is done, 0 to 1
 
 
-def train_bpe(texts: Sequence[bytes], vocabulary: int) -> bytes:
-    """A tokenizer file with at most `vocabulary` tokens, fewer where the text has no more to give."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _unheard(share: float) -> None:
+    pass
+
+
+def train_bpe(text: bytes, vocabulary: int, report: Report = _unheard) -> bytes:
+    """A tokenizer file with at most `vocabulary` tokens, fewer where the text has no more to give. `report`: of the reading; the
+    merges that follow take about as long again."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
+    every = -(-len(text) // MAX_TRAINING_BYTES)
+
+    def pieces() -> Iterator[str]:
+        for end, piece in islice(_pieces(text), 0, None, max(1, every)):
+            yield piece
+            report(end / len(text))
+
+    tokenizer.train_from_iterator(pieces(), trainer)
     return str(tokenizer.to_str()).encode()
 
 
@@ -69,10 +95,13 @@ def read_agreed(path: Path, sha256: str) -> bytes:
     return data
 
 
-def encode_text(tokenizer: Any, text: bytes) -> np.ndarray:
-    """Tokens of a text, uint16. Cut at line ends into pieces of 64 KiB or a little more, each encoded by itself, so that
-    everybody cuts alike."""
-    found = [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(_pieces(text))]
+def encode_text(tokenizer: Any, text: bytes, report: Report = _unheard) -> np.ndarray:
+    """Tokens of a text, uint16. It is cut into pieces (`_pieces`), each encoded by itself, so that everybody cuts alike."""
+    found: list[np.ndarray] = []
+    pieces = _pieces(text)
+    while group := list(islice(pieces, GROUP)):
+        found += [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch([piece for _, piece in group])]
+        report(group[-1][0] / len(text))
     return np.concatenate(found) if found else np.zeros(0, dtype=np.uint16)
 
 
@@ -81,11 +110,15 @@ def tokens_sha256(tokens: np.ndarray) -> str:
     return hashlib.sha256(tokens.astype("<u2").tobytes()).hexdigest()
 
 
-def _pieces(text: bytes) -> list[str]:
-    out, start = [], 0
+def _pieces(text: bytes) -> Iterator[tuple[int, str]]:
+    """Pieces of 64 to 128 KiB with where each ends: behind the first line end from 64 KiB on, and without one at 128 KiB, between two
+    characters."""
+    start = 0
     while start < len(text):
-        cut = text.find(b"\n", start + PIECE_BYTES)
-        end = len(text) if cut < 0 else cut + 1
-        out.append(text[start:end].decode(errors="replace"))
+        line_end = text.find(b"\n", start + PIECE_BYTES, start + 2 * PIECE_BYTES)
+        end = line_end + 1 if line_end >= 0 else min(len(text), start + 2 * PIECE_BYTES)
+        if line_end < 0 and end < len(text):
+            # bytes 10xxxxxx go on with a character; valid UTF-8 has at most three in a row
+            end -= next((back for back in range(4) if text[end - back] & 0xC0 != 0x80), 0)
+        yield end, text[start:end].decode(errors="replace")
         start = end
-    return out
