@@ -5,6 +5,8 @@ PeerError
 └── StartError       the peer cannot start or go on: port, bootstrap, disk
 """
 
+from swarm.errors import shown
+
 
 class PeerError(Exception):
     """Base of all errors of this package; `str()` is one line for people."""
@@ -14,7 +16,7 @@ class ConfigError(PeerError):
     """Bad configuration. The message names the field, the value and the remedy."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field} = {value!r}: {remedy}")
+        super().__init__(f"{field} = {shown(value)}: {remedy}")
 
 
 class StartError(PeerError):

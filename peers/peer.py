@@ -270,7 +270,8 @@ class Peer:
                 f"no peer of the run answered within join_timeout_seconds = {config.join_timeout_seconds:.0f}: "
                 f"is one of {', '.join(bootstrap) or 'its peers'} up and reachable from here? ({error})"
             ) from None
-        task = CausalLMTask(run, Path(link["run"]) / "data" if seeding else directory.data)
+        self._enter("reading the data")
+        task = await asyncio.to_thread(CausalLMTask, run, Path(link["run"]) / "data" if seeding else directory.data)
         if self.trainer is not None:
             self.trainer.task = task
             self.trainer.resume(

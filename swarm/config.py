@@ -17,6 +17,7 @@ TEXT_FILE, TOKENIZER_FILE = "text.txt", "tokenizer.json"
 MAX_COUNT = 2**53 - 1  # what canonical JSON can hold
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_UNIT_SAMPLES = 1 << 20
+MAX_PARTS = 65_536  # of a model
 MAX_FIELDS_BYTES = 512  # canonical JSON of model.fields: an invite carries it
 
 
@@ -293,7 +294,7 @@ def load_run(path: Path) -> RunConfig:
         ) from None
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and what is nested too deep
         raise InputError("run config", str(path), f"is not TOML: {error}") from None
     return RunConfig.parse(values, path.name)
 

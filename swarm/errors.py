@@ -11,6 +11,15 @@ Equivocation           (a SwarmError) the journal already holds another digest f
 """
 
 
+def shown(value: object) -> str:
+    """A wrong value as one line of at most 120 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
 class SwarmError(Exception):
     """Base of all errors of this package; `str()` is one line for people."""
 
@@ -19,8 +28,7 @@ class InputError(SwarmError):
     """Bad input of the user. The message names the field, the value and the remedy."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        shown = repr(value)
-        super().__init__(f"{field} = {shown if len(shown) <= 120 else shown[:117] + '...'}: {remedy}")
+        super().__init__(f"{field} = {shown(value)}: {remedy}")
         self.field, self.value, self.remedy = field, value, remedy
 
 

@@ -1,8 +1,10 @@
 """What is trained: the Task protocol and causal language modelling."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from swarm.averaging.records import Account, Hash
@@ -25,9 +27,12 @@ class Task(Protocol):
 class CausalLMTask:
     """Next-token prediction on the run's text."""
 
-    def __init__(self, config: RunConfig, directory: Path) -> None:
+    def __init__(
+        self, config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None
+    ) -> None:
+        """`report`: of the cutting into tokens."""
         self.config, self.directory = config, directory
-        self.data = TextData(config.data, directory)
+        self.data = TextData(config.data, directory, report)
         self._unit: tuple[Account, Hash, int] | None = None
         self._offsets = sample_offsets(bytes(32), 1, 1)
 
@@ -40,7 +45,11 @@ class CausalLMTask:
                 inner.steps_per_unit, inner.batch_size
             )
             self._unit = (peer, beacon, unit)
-        inputs, targets = self.data.batch(self._offsets[step])
+        return self.step_on(model, self._offsets[step])
+
+    def step_on(self, model: FlatModel, offsets: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """The same for samples at the given positions of the text."""
+        inputs, targets = self.data.batch(np.asarray(offsets))
         model.zero_grad()
         loss = self._loss(model, inputs, targets)
         torch.autograd.backward(loss)

@@ -210,7 +210,7 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any field of run.toml, e.g. inner.lr=0.003 (TOML value).",
+    help="Any field of run.toml, e.g. inner.lr=0.003 (TOML value); a table is merged into the preset's.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_new(
@@ -224,9 +224,10 @@ def run_new(
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
-    from peers.runs import create_run
+    from peers.creating import create_run
+    from peers.progressbar import ProgressBar
 
-    result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer)
+    result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer, ProgressBar())
     click.echo(
         json.dumps(result)
         if as_json
@@ -246,10 +247,13 @@ def run_new(
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
     """Check RUN (a run.toml or the directory that holds one) and print what it asks of a peer: memory, bytes per round, disk
-    for audits."""
+    for audits.
+
+    Where data and blocks lie beside it, they are opened as a seed and a peer will, and a first step is taken."""
+    from peers.progressbar import ProgressBar
     from peers.runs import check_run
 
-    result = check_run(run / "run.toml" if run.is_dir() else run, epoch_seconds)
+    result = check_run(run / "run.toml" if run.is_dir() else run, epoch_seconds, ProgressBar())
     click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from swarm.averaging.records import Account, Hash
@@ -14,6 +14,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
 from swarm.errors import PeerFault, RetryError
+from swarm.hashing import sha256
 
 KEEP_ANCHORS, MAX_KEPT_ANCHORS = 6, 24
 KEEP_SECONDS = 60.0  # a joiner on a slow line is still fetching it
@@ -117,14 +118,24 @@ class Content:
             return
         root = bytes.fromhex(data.root)
         await self._bring(root, 2 * data.size_bytes() + (1 << 20))
-        links = {link.name: link for link in decode_node(self._get(root)).links}
-        if set(links) != set(files):
-            raise PeerFault(f"data: the run's data directory must hold {', '.join(files)} and nothing else")
         directory.mkdir(parents=True, exist_ok=True)
-        for name, file in files.items():
+        for name, content in await asyncio.to_thread(lambda: list(read_data(data, self._get))):
             part = directory / f"{name}.part"
-            part.write_bytes(await asyncio.to_thread(read_file, links[name], self._get, file.size))
+            part.write_bytes(content)
             part.replace(directory / name)
+
+
+def read_data(data: DataConfig, get: Callable[[Hash], bytes]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the run's files from blocks. `PeerFault` where they are not those that the run agreed on."""
+    files = data.content()
+    links = {link.name: link for link in decode_node(get(bytes.fromhex(data.root))).links}
+    if set(links) != set(files):
+        raise PeerFault(f"data: the run's data directory must hold {', '.join(files)} and nothing else")
+    for name, file in files.items():
+        content = read_file(links[name], get, file.size)
+        if len(content) != file.size or sha256(content).hex() != file.sha256:
+            raise PeerFault(f"data: {name} in the run's data directory is not the file of its size and sha-256")
+        yield name, content
 
 
 def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:

@@ -2,6 +2,7 @@
 picks data (PROTOCOL §7)."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,28 @@ def sample_offsets(seed: Hash, num_samples: int, num_positions: int) -> np.ndarr
     return (np.frombuffer(raw, dtype=">u8") % np.uint64(num_positions)).astype(np.int64)
 
 
+def held_out_tokens(num_tokens: int, config: DataConfig) -> int:
+    """How many tokens at the end nobody trains on. InputError where too few are left."""
+    held = max(config.context + 1, int(num_tokens * config.held_out_fraction))
+    if num_tokens - held < config.context + 2:
+        raise InputError(
+            "data",
+            f"{num_tokens} tokens",
+            f"too little text for samples of {config.context + 1} tokens, one of them held out; add files or take a "
+            "smaller data.context",
+        )
+    return held
+
+
 class TextData:
     """The run's text, checked against its hash. InputError names the file that is missing or differs."""
 
-    def __init__(self, config: DataConfig, directory: Path) -> None:
+    def __init__(
+        self, config: DataConfig, directory: Path, report: Callable[[float], None] = lambda share: None
+    ) -> None:
         text = read_agreed(directory / TEXT_FILE, config.text.sha256)
         if isinstance(config.tokenizer, BpeTokenizer):
-            tokens = encode_text(open_tokenizer(config, directory), text)
+            tokens = encode_text(open_tokenizer(config, directory), text, report)
             if tokens_sha256(tokens) != config.tokenizer.tokens_sha256:
                 raise InputError(
                     "data.tokenizer",
@@ -41,14 +57,8 @@ class TextData:
         else:
             tokens = np.frombuffer(text, dtype=np.uint8)
         self.context = config.context
-        held = max(config.context + 1, int(len(tokens) * config.held_out_fraction))
+        held = held_out_tokens(len(tokens), config)
         self.train, self.held = tokens[:-held], tokens[-held:]
-        if len(self.train) < config.context + 2:
-            raise InputError(
-                "data",
-                f"{len(tokens)} tokens",
-                f"too little text for samples of {config.context + 1} tokens; add files",
-            )
 
     def batch(self, offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets, int64 [B, T] each."""

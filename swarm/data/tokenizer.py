@@ -16,9 +16,7 @@ GROUP = 64  # pieces that are encoded between two words on progress
 MAX_TRAINING_BYTES = 64 << 20  # of a longer text evenly spread pieces are taken
 # GPT-2's way to cut text into words, but no word is longer than 32 characters: merging within one takes time with the square
 # of its length, and there are texts without a space. Nothing is dropped: each character is in exactly one word.
-WORDS = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,32}| ?\p{N}{1,32}| ?[^\s\p{L}\p{N}]{1,32}|\s{1,32}(?!\S)|\s{1,32}"
-)
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,32}| ?\p{N}{1,32}| ?[^\s\p{L}\p{N}]{1,32}|\s{1,32}(?!\S)|\s{1,32}"
 Report = Callable[[float], None]  # the share that is done, 0 to 1
 
 

@@ -1,5 +1,7 @@
 """Causal language models of transformers, by configuration; nothing is downloaded."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,36 +10,142 @@ from swarm.config import ModelConfig
 from swarm.errors import InputError
 
 BYTE_VOCABULARY = 256
+MAX_LAYERS = 512
+BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
+# Fields that are not the organiser's to set, and why.
+_FROM_CONTEXT = "follows from data.context; set that"
+_NO_CHANCE = "is always 0: an auditor must be able to redo every step"
+_FIXED: dict[str, str] = {
+    "n_positions": _FROM_CONTEXT,
+    "max_position_embeddings": _FROM_CONTEXT,
+    "use_cache": "is always off in training",
+}
+for _name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    _FIXED[_name] = "means nothing to a run: its text is one without an end"
+for _name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "classifier_dropout"):
+    _FIXED[_name] = _NO_CHANCE
 
 
 def transformer_config(config: ModelConfig, context: int) -> Any:
-    """The transformers config of the run's model. InputError for a field that the family does not have."""
-    from transformers import AutoConfig
+    """The transformers config of the run's model. InputError for a field that the family does not have, or of another type than
+    the family's own value."""
+    from transformers import AutoConfig, PretrainedConfig
 
-    sizes = {"n_positions": context} if config.family == "gpt2" else {"max_position_embeddings": context}
-    known = AutoConfig.for_model(config.family).to_dict()
+    default = AutoConfig.for_model(config.family)
+    general = PretrainedConfig().to_dict()  # names of labels and the like: no part of a model's shape
+    known = {name: value for name, value in default.to_dict().items() if name not in general}
     for name, value in config.fields.items():
-        if name not in known and name not in ("n_embd", "n_layer", "n_head", "hidden_size", "num_hidden_layers"):
-            raise InputError(f"model.fields.{name}", value, f"transformers' {config.family} has no such field")
-    fields = {"vocab_size": BYTE_VOCABULARY, "bos_token_id": None, "eos_token_id": None, **sizes, **config.fields}
+        _check_field(config.family, name, value, known, getattr(default, "attribute_map", {}))
+    sizes: dict[str, Any] = {name: context for name in ("n_positions", "max_position_embeddings") if name in known}
+    ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
+    fields: dict[str, Any] = {"vocab_size": BYTE_VOCABULARY, **ids, **sizes, **config.fields}
     made = AutoConfig.for_model(config.family, **fields)
-    for dropout in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
-        if hasattr(made, dropout):
-            setattr(made, dropout, 0.0)  # an auditor must be able to redo every step
+    for name, why in _FIXED.items():
+        if why == _NO_CHANCE and hasattr(made, name):
+            setattr(made, name, 0.0)
     made.use_cache = False
     return made
 
 
-def build_model(config: ModelConfig, context: int, seed: int = 0) -> torch.nn.Module:
-    """A freshly initialised model in fp32. The seed only matters for whoever makes a run: all others load the anchor."""
-    from transformers import AutoModelForCausalLM
+def _check_field(family: str, name: str, value: Any, known: dict[str, Any], aliases: dict[str, str]) -> None:
+    field = f"model.fields.{name}"
+    if name in _FIXED:
+        raise InputError(field, value, _FIXED[name])
+    if name not in known:
+        other = f": it calls that {aliases[name]}" if name in aliases else ""
+        raise InputError(field, value, f"transformers' {family} has no such field{other}")
+    own = known[name]
+    if isinstance(own, dict | list):
+        raise InputError(field, value, "is a table or a list in transformers, which a run cannot set")
+    if isinstance(own, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(own, int):
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(own, float):
+        fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif isinstance(own, str):
+        fits, wanted = isinstance(value, str), f"a word such as {own!r}"
+    else:
+        fits, wanted = True, ""
+    if not fits:
+        raise InputError(field, value, f"must be {wanted}")
+    if isinstance(value, int) and not isinstance(value, bool) and not isinstance(own, float):
+        most = MAX_LAYERS if name in ("n_layer", "num_hidden_layers") else 1 << 31
+        if not 1 <= value <= most:
+            raise InputError(field, value, f"must be from 1 to {most}")
 
-    made = transformer_config(config, context)
+
+def build_model(config: ModelConfig, context: int, seed: int = 0) -> torch.nn.Module:
+    """A freshly initialised model in fp32. The seed only matters for whoever makes a run: all others load the anchor.
+
+    InputError where it cannot be built from these fields, or is too large for this machine's memory."""
+    check_model(config, context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation="sdpa")
-        except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
-            raise InputError("model.fields", config.fields, f"transformers cannot build it: {error}") from None
+            module = _built(config, context)
+        except Exception as error:  # as above: what only shows with real numbers, so no field that decides on a size
+            names = [name for name, value in config.fields.items() if not isinstance(value, int)]
+            raise _blamed(config, names, lambda rest: _built(rest, context), error) from None
     module.train()
-    return module  # type: ignore[no-any-return]
+    return module
+
+
+def check_model(config: ModelConfig, context: int) -> int:
+    """Number of the model's parameters, before it takes any memory; errors as `build_model`."""
+    try:
+        values = count_values(config, context)
+    except InputError:
+        raise
+    except Exception as error:  # transformers and torch raise whatever they meet; only what they build here is tried
+        raise _blamed(config, list(config.fields), lambda rest: count_values(rest, context), error) from None
+    needed, there = values * BYTES_PER_VALUE, _memory_bytes()
+    if there is not None and needed > there:
+        raise InputError(
+            "model.fields",
+            config.fields,
+            f"{values:,} parameters take {needed / 1e9:.0f} GB at least, and this machine has {there / 1e9:.0f} GB",
+        )
+    return values
+
+
+def count_values(config: ModelConfig, context: int) -> int:
+    """Number of the model's parameters, tied ones once, without the memory for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in _built(config, context).parameters())
+
+
+def _built(config: ModelConfig, context: int) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    made = transformer_config(config, context)
+    return AutoModelForCausalLM.from_config(  # type: ignore[no-any-return]
+        made, dtype=torch.float32, attn_implementation="sdpa"
+    )
+
+
+def _blamed(
+    config: ModelConfig, names: list[str], attempt: Callable[[ModelConfig], object], error: Exception
+) -> InputError:
+    """It names the field of `names` without which `attempt` ends well, if there is one."""
+    said = f"transformers cannot build the model: {_line(error)}"
+    for name in names:
+        others = {other: value for other, value in config.fields.items() if other != name}
+        try:
+            attempt(config.model_copy(update={"fields": others}))
+        except Exception:  # as in build_model: then it is not this field, or not this one alone
+            continue
+        return InputError(f"model.fields.{name}", config.fields[name], said)
+    return InputError("model.fields", config.fields, said)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+from swarm.config import MAX_PARTS
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
@@ -11,7 +12,6 @@ from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
 GET, PUSH = "/sparehive/get/1", "/sparehive/push/1"
 MAX_DIGESTS = 256
 SERVING, SERVING_ONE = 64, 4  # blocks on their way at once, in all and to one peer; the others wait
-MAX_PARTS = 65_536  # of one push
 IDLE_SECONDS = 20.0  # without a byte
 
 

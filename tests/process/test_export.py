@@ -12,10 +12,11 @@ from coincurve import PrivateKey
 
 from incentives import records
 from incentives.ledger import Ledger
+from peers.creating import create_run
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
-from peers.runs import RunDirectory, create_run
+from peers.runs import RunDirectory
 from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
 from swarm.averaging.records import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor

@@ -87,7 +87,8 @@ def test_an_invite_leaves_out_the_last_addresses_rather_than_grow_too_long() -> 
 
 def test_a_run_of_many_files_has_the_invite_of_a_run_of_one(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from peers.runs import RunDirectory, bind_run, create_run
+    from peers.creating import create_run
+    from peers.runs import RunDirectory, bind_run
 
     (tmp_path / "texts").mkdir()
     for number in range(1200):

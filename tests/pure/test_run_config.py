@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peers.runs import PRESETS
+from peers.settings import PRESETS
 from swarm.config import RunConfig, dump_run, load_run
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256

@@ -15,8 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peers.creating import create_run
 from peers.errors import ConfigError
-from peers.runs import RunDirectory, check_run, create_run
+from peers.runs import RunDirectory, check_run
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import _pieces, byte_tokenizer, encode_text, open_tokenizer, parse_tokenizer, train_bpe

@@ -1,0 +1,187 @@
+"""`sparehive run new`: a run's directory, made whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from incentives.keys import create_key, key_account, load_password
+from peers.errors import ConfigError
+from peers.opening import check_parts, open_run
+from peers.progressbar import ProgressBar
+from peers.runs import RunDirectory
+from peers.settings import with_settings
+from peers.sources import Sources, read_sources
+from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, dump_run
+
+_NO_FILE = {"size": 1, "sha256": "0" * 64}
+
+
+def create_run(
+    root: Path,
+    name: str,
+    data: Path | None,
+    preset: str,
+    unit_price: int,
+    settings: Sequence[str],
+    tokenizer: str = "bytes",
+    progress: ProgressBar | None = None,
+) -> dict[str, Any]:
+    """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
+    nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens."""
+    from swarm.data.text import held_out_tokens
+    from swarm.models import check_model
+
+    progress = progress or ProgressBar(quiet=True)
+    run = RunDirectory(root)
+    _check_free(run)
+    vocabulary = _wanted_vocabulary(tokenizer)
+    given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": "0" * 64}
+    given["data"] = {"root": "0" * 64, "text": _NO_FILE}
+    if vocabulary:
+        given["data"]["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
+        given["model"] = {"fields": {"vocab_size": vocabulary}}
+    # wrong settings are told before the text is read, which may last
+    draft = RunConfig.parse(with_settings(preset, given, settings))
+    check_parts(draft, check_model(draft.model, draft.data.context))
+    with progress.during("reading the text"):
+        sources = read_sources(data)
+    if sources.skipped:
+        progress.note(sources.words())
+    text = sources.text()
+    content = {TEXT_FILE: text}
+    given["data"] = {"root": "0" * 64, "text": _data_file(text)}
+    num_tokens = len(text)
+    if vocabulary:
+        agreed, content[TOKENIZER_FILE], num_tokens = _train_tokenizer(vocabulary, sources, text, progress)
+        given["data"]["tokenizer"] = agreed
+        given["model"] = {"fields": {"vocab_size": agreed["vocabulary"]}}
+    held_out_tokens(num_tokens, RunConfig.parse(with_settings(preset, given, settings)).data)
+    with _made(run) as making:
+        config, num_values = _write(making, content, with_settings(preset, given, settings), progress)
+        making.sources.write_text(sources.checksums(), encoding="utf-8")
+        open_run(config, making.data, making.blocks, progress)
+        keys = run if run.organiser_key.parent.exists() else making
+        if not keys.organiser_key.exists():
+            create_key(keys.organiser_key, load_password(keys.organiser_password, create=True))
+    return {
+        "run_id": "0x" + config.run_id.hex(),
+        "parameters": num_values,
+        "data_bytes": len(text),
+        "files": len(sources.files),
+        "left_out": {why: len(names) for why, names in sources.skipped.items()},
+        "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
+        "path": str(root),
+    }
+
+
+def _check_free(run: RunDirectory) -> None:
+    if run.toml.exists():
+        raise ConfigError("RUN_DIRECTORY", str(run.root), "holds a run already; choose another directory")
+    if run.root.exists() and not run.root.is_dir():
+        raise ConfigError("RUN_DIRECTORY", str(run.root), "is no directory; choose another name")
+    for path in (run.data, run.blocks, run.sources):
+        if path.exists():
+            raise ConfigError(
+                "RUN_DIRECTORY", str(run.root), f"holds {path.name} already, which a run has too; choose another"
+            )
+
+
+def _wanted_vocabulary(tokenizer: str) -> int:
+    """Of the tokenizer to be trained; 0 for bytes."""
+    kind, _, size = tokenizer.partition(":")
+    if tokenizer == "bytes":
+        return 0
+    if kind != "bpe" or not (size.isascii() and size.isdigit() and len(size) <= 5) or not 257 <= int(size) <= 65536:
+        raise ConfigError("--tokenizer", tokenizer, "give bytes, or bpe:N with N tokens from 257 to 65536")
+    return int(size)
+
+
+def _train_tokenizer(
+    vocabulary: int, sources: Sources, text: bytes, progress: ProgressBar
+) -> tuple[dict[str, Any], bytes, int]:
+    """The config's `data.tokenizer`, the bytes of its file, and how many tokens the text has."""
+    from swarm.data.tokenizer import encode_text, parse_tokenizer, tokens_sha256, train_bpe
+
+    for file in sources.files:
+        try:
+            file.text.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                "--data", file.name, f"is not UTF-8 at byte {error.start}; convert it, or take --tokenizer bytes"
+            ) from None
+    with progress.during("training the tokenizer") as report:
+        data = train_bpe(text, vocabulary, report)
+    tokenizer = parse_tokenizer(data)
+    if tokenizer.get_vocab_size() < 257:
+        raise ConfigError(
+            "--tokenizer", f"bpe:{vocabulary}", "the text is too short to train one; add text or take bytes"
+        )
+    with progress.during("cutting the text into tokens") as report:
+        tokens = encode_text(tokenizer, text, report)
+    return _bpe(tokenizer.get_vocab_size(), data, tokens_sha256(tokens)), data, len(tokens)
+
+
+def _bpe(vocabulary: int, data: bytes, tokens: str) -> dict[str, Any]:
+    return {"kind": "bpe", "vocabulary": vocabulary, "file": _data_file(data), "tokens_sha256": tokens}
+
+
+def _data_file(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _write(
+    run: RunDirectory, content: dict[str, bytes], values: dict[str, Any], progress: ProgressBar
+) -> tuple[RunConfig, int]:
+    """Data, initial model and run.toml; the config and the number of parameters."""
+    import torch
+
+    from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
+    from swarm.checkpoint.content import put_data
+    from swarm.checkpoint.store import BlockStore
+    from swarm.models import FlatModel, build_model
+
+    store = BlockStore(run.blocks, 1 << 62)
+    run.data.mkdir()
+    with progress.during("writing the data"):
+        root = put_data(store, list(content.items()))
+        for file_name, written in content.items():
+            (run.data / file_name).write_bytes(written)
+    values["data"]["root"] = root.hex()
+    draft = RunConfig.parse(values)
+    with progress.during("building the model"):
+        model = FlatModel(build_model(draft.model, draft.data.context, seed=int.from_bytes(root[:4], "big")))
+    anchor = Anchor(model.flat.clone(), torch.zeros_like(model.flat), model.layout, 0, 0)
+    with progress.during("writing the initial model"):
+        for block in anchor_blocks(anchor):
+            store.put(block.data)
+    values["initial_root"] = anchor_root(anchor).hex()
+    config = RunConfig.parse(values)
+    dump_run(config, run.toml)
+    return config, model.layout.num_values()
+
+
+@contextlib.contextmanager
+def _made(run: RunDirectory) -> Iterator[RunDirectory]:
+    """A directory inside the run's that becomes its content, run.toml last; nothing of it is left after an error."""
+    new = [path for path in (run.root, *run.root.parents) if not path.exists()]
+    making = run.root / f".making-{secrets.token_hex(4)}"
+    making.mkdir(parents=True)
+    try:
+        yield RunDirectory(making)
+        for path in sorted(making.iterdir(), key=lambda path: path.name == run.toml.name):
+            os.rename(path, run.root / path.name)
+        making.rmdir()
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()  # only where it is empty
+        raise
+
+
+__all__ = ["create_run"]

@@ -1,0 +1,130 @@
+"""A run that was just made, opened as a seed and a peer will: from its blocks and from its files, up to a first step."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coincurve import PrivateKey
+
+from peers.errors import ConfigError
+from peers.invite import Invite, RunBinding
+from peers.progressbar import ProgressBar
+from swarm.config import MAX_PARTS, RunConfig
+from swarm.errors import InputError, PeerFault
+
+if TYPE_CHECKING:
+    from swarm.models import FlatModel
+    from swarm.tasks import CausalLMTask
+
+
+def open_settings(config: RunConfig) -> "FlatModel":
+    """What needs no data: the model is built, the round has two reducers at least, the invite is read back. InputError or
+    ConfigError names the field."""
+    from swarm.averaging.machine import RunRules
+    from swarm.models import FlatModel, build_model
+
+    model = FlatModel(build_model(config.model, config.data.context))
+    check_parts(config, model.layout.num_values())
+    key = PrivateKey(bytes(31) + b"\1")
+    invite = Invite.short(config, RunBinding(config.run_id, 1, bytes(20), (bytes(20),), ()), key)
+    if Invite.decode(invite.encode()) != invite:
+        raise ConfigError("run.toml", config.name, "does not come back from its own invite")
+    RunRules.of(config, invite.binding.founders, model.layout.num_values())
+    return model
+
+
+def check_parts(config: RunConfig, num_values: int) -> None:
+    """At least two parts, so two reducers: nobody else would hold, and co-sign for, a lone reducer's own contribution."""
+    part = config.codec.part_values
+    if part >= num_values:
+        at_most = max(256, num_values // 2 // 256 * 256)
+        raise ConfigError(
+            "codec.part_values",
+            part,
+            f"leaves a model of {num_values} parameters in a single part, whose reducer would go unpaid: "
+            f"--set codec.part_values={at_most}",
+        )
+    if -(-num_values // part) > MAX_PARTS:
+        raise ConfigError(
+            "codec.part_values",
+            part,
+            f"cuts {num_values} parameters into more than {MAX_PARTS} parts; take larger ones",
+        )
+
+
+def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar) -> "FlatModel":
+    """`open_settings`, then the initial anchor and the files from `blocks`, as who joins gets them, the files in `data`, as the
+    seed reads them, a first inner step and a held-out loss."""
+    import torch
+
+    from swarm.checkpoint.anchor import read_anchor
+    from swarm.checkpoint.content import read_data
+    from swarm.checkpoint.store import BlockStore
+    from swarm.tasks import CausalLMTask
+
+    with progress.during("building the model"):
+        model = open_settings(config)
+    store = BlockStore(blocks, 1 << 62, owned=False)
+
+    def get(digest: bytes) -> bytes:
+        block = store.get(digest)
+        if block is None:
+            raise ConfigError(
+                "RUN_DIRECTORY",
+                str(blocks.parent),
+                f"{blocks / digest.hex()} is missing or damaged; make the run again",
+            )
+        return block
+
+    try:
+        with progress.during("reading the initial model"):
+            anchor = read_anchor(bytes.fromhex(config.initial_root), get, model.layout)
+        with progress.during("reading the data"):
+            for name, content in read_data(config.data, get):
+                if not (data / name).is_file() or (data / name).read_bytes() != content:
+                    raise ConfigError(
+                        "RUN_DIRECTORY", str(data / name), "is not the file in blocks/; make the run again"
+                    )
+    except PeerFault as error:
+        raise ConfigError(
+            "RUN_DIRECTORY", str(blocks), f"holds other blocks than run.toml says ({error}); make the run again"
+        ) from None
+    with progress.during("cutting the text into tokens") as report:
+        task = CausalLMTask(config, data, report)
+    model.flat.copy_(anchor.parameters)
+    with progress.during("taking a first step"), torch.random.fork_rng(devices=[]):
+        _try_step(config, task, model)
+    return model
+
+
+def _try_step(config: RunConfig, task: "CausalLMTask", model: "FlatModel") -> None:
+    """Of one sample: twice the same loss and gradient, and finite numbers after it at the largest learning rate."""
+    import torch
+
+    from swarm.optim.inner import InnerOptimizer
+
+    last = [task.data.num_positions() - 1]
+    try:
+        first = float(task.step_on(model, last))
+        gradient = model.grad_flat.clone()
+        again = float(task.step_on(model, last))
+        same = first == again and bool(torch.equal(gradient, model.grad_flat))
+        InnerOptimizer(config.inner, model.flat).step(model.grad_flat, config.inner.lr)
+        after = task.evaluate(model, 1)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # a model's code fails in whatever way its fields make it fail
+        raise InputError(
+            "model.fields", config.model.fields, f"the model cannot take a step: {type(error).__name__}: {error}"
+        ) from None
+    if not math.isfinite(first) or not bool(torch.isfinite(gradient).all()):
+        raise InputError("model.fields", config.model.fields, "the untrained model's loss or gradient is not finite")
+    if not same:
+        raise InputError(
+            "model.fields", config.model.fields, "the same step gives another result each time: it could not be redone"
+        )
+    if not math.isfinite(after) or not bool(torch.isfinite(model.flat).all()):
+        raise InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")
+
+
+__all__ = ["check_parts", "open_run", "open_settings"]

@@ -1,0 +1,215 @@
+"""`run new` and `run check` open what they made as a seed and a peer will; what does not open is refused in one line and leaves
+nothing behind."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peers.creating import create_run
+from peers.errors import ConfigError
+from peers.opening import open_run
+from peers.progressbar import ProgressBar
+from peers.runs import RunDirectory, check_run
+from peers.settings import with_settings
+from swarm.checkpoint.content import put_data
+from swarm.checkpoint.store import BlockStore
+from swarm.config import ModelConfig, dump_run
+from swarm.errors import InputError
+from swarm.models import build_model
+from tests.training.swarmlet import TEXT
+
+TINY = ["data.context=16", "model.fields={n_embd=32,n_layer=1,n_head=2}", "codec.part_values=4096"]
+
+
+def new(root: Path, *settings: str, text: bytes = TEXT, tokenizer: str = "bytes") -> RunDirectory:
+    source = root / "source.txt"
+    source.write_bytes(text)
+    create_run(root / "run", "test", source, "demo", 1, [*TINY, *settings], tokenizer)
+    return RunDirectory(root / "run")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "six bytes": ({"text": b"abcdef"}, r"data = '6 tokens': too little text for samples of 17 tokens"),
+    "six bytes for a tokenizer": ({"text": b"abcdef", "tokenizer": "bpe:300"}, "too little text|too short to train"),
+    "a context longer than the text": ({"settings": ["data.context=65000"]}, "too little text for samples of 65001"),
+    "a vocabulary too small": ({"settings": ["model.fields.vocab_size=255"]}, r"model\.fields\.vocab_size = 255.*at least 256"),
+    "a vocabulary below the tokenizer's": (
+        {"settings": ["model.fields.vocab_size=399"], "tokenizer": "bpe:400"},
+        r"model\.fields\.vocab_size = 399.*at least 400",
+    ),
+    "text that is no UTF-8": ({"text": TEXT + b"\xff", "tokenizer": "bpe:400"}, rf"not UTF-8 at byte {len(TEXT)}"),
+    "a width that heads do not divide": ({"settings": ["model.fields.n_embd=33"]}, r"model\.fields\.n_embd = 33"),
+    "a width that is a word": ({"settings": ['model.fields.n_embd="x"']}, r"model\.fields\.n_embd = 'x'.*whole number"),
+    "an unknown activation": (
+        {"settings": ['model.fields.activation_function="nope"']}, r"model\.fields\.activation_function = 'nope'"
+    ),
+    "a negative initialisation": (
+        {"settings": ["model.fields.initializer_range=-1.0"]}, r"model\.fields\.initializer_range = -1\.0"
+    ),
+    "an initialisation beyond all numbers": (
+        {"settings": ["model.fields.initializer_range=1e15"]}, r"model\.fields.*not finite"
+    ),
+    "a model larger than any machine": ({"settings": ["model.fields.n_embd=100000000"]}, r"model\.fields"),
+    "layers without end": ({"settings": ["model.fields.n_layer=10000000"]}, r"model\.fields\.n_layer = 10000000"),
+    "another family's field": ({"settings": ["model.fields.hidden_size=32"]}, "it calls that n_embd"),
+    "what follows from the context": ({"settings": ["model.fields.n_positions=4"]}, r"follows from data\.context"),
+    "the data's root": ({"settings": [f'data.root="{"00" * 32}"']}, r"data\.root.*follows from the text"),
+    "the data's root in a table": ({"settings": [f'data={{root="{"00" * 32}"}}']}, r"data\.root.*follows from the text"),
+    "the tokenizer": ({"settings": ['data.tokenizer.kind="bytes"']}, r"data\.tokenizer.*give --tokenizer"),
+    "the initial root": ({"settings": [f'initial_root="{"00" * 32}"']}, "initial_root.*follows from the model"),
+    "no value": ({"settings": ["inner.lr"]}, "give KEY=VALUE"),
+    "no key": ({"settings": ["=3"]}, "give KEY=VALUE"),
+    "two lines": ({"settings": ["inner.lr=1\nouter=2"]}, "one TOML value"),
+    "an endless rate": ({"settings": ["inner.lr=inf"]}, r"inner\.lr = inf.*finite"),
+    "a beta below zero": ({"settings": ["inner.betas=[-1,2]"]}, r"inner\.betas\.0 = -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_peer_could_open_is_refused_and_nothing_is_left(tmp_path: Path, case: str) -> None:
+    given, said = REFUSED[case]
+    with pytest.raises((ConfigError, InputError), match=said) as error:
+        new(tmp_path, *given.get("settings", ()), **{k: v for k, v in given.items() if k != "settings"})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert [path.name for path in tmp_path.iterdir()] == ["source.txt"]
+
+
+def test_a_table_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    values = with_settings("demo", {}, ["model.fields={n_layer=2}", "inner={lr=0.5}", "inner.betas=[0.5,0.5]"])
+    assert values["model"]["fields"] == {"n_embd": 96, "n_layer": 2, "n_head": 4}
+    assert (values["inner"]["lr"], values["inner"]["betas"], values["inner"]["warmup_units"]) == (0.5, [0.5, 0.5], 40)
+    run = new(tmp_path, "model.fields={n_inner=64}", tokenizer="bpe:400")
+    config = run.load()
+    assert config.model.fields == {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_inner": 64, "vocab_size": 400}
+    assert with_settings("demo", {}, []) == with_settings("demo", {}, ["model.fields={}"])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "mistral", "qwen2"])
+def test_a_preset_s_sizes_follow_the_family(tmp_path: Path, family: str) -> None:
+    source = tmp_path / "source.txt"
+    source.write_bytes(TEXT)
+    made = create_run(tmp_path / "run", "test", source, "demo", 1, [f"model.family={family}"])
+    config = RunDirectory(tmp_path / "run").load()
+    assert (config.model.family, config.model.fields["hidden_size"]) == (family, 96)
+    assert 200_000 < made["parameters"] < 700_000
+
+
+def test_the_run_s_directory_may_hold_keys_but_no_data_of_its_owner_s(tmp_path: Path) -> None:
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "mine.txt").write_bytes(TEXT)
+    with pytest.raises(ConfigError, match="holds data already"):
+        new(tmp_path)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["data"]
+    (tmp_path / "run" / "data").rename(tmp_path / "texts")
+    run = new(tmp_path)
+    key = run.organiser_key.read_bytes()
+    for path in (run.data, run.blocks):
+        os.rename(path, tmp_path / path.name)
+    for path in (run.toml, run.sources):
+        path.unlink()
+    assert new(tmp_path).organiser_key.read_bytes() == key, "a key is never replaced"
+    assert sorted(path.name for path in run.root.iterdir()) == ["blocks", "data", "keys", "run.toml", "sources.sha256"]
+
+
+def test_a_run_directory_is_left_as_it_was_when_the_making_fails(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError):
+        new(tmp_path, text=b"short")
+    assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(InputError):
+        create_run(tmp_path / "a" / "b", "x", tmp_path / "source.txt", "demo", 1, TINY)
+    assert not (tmp_path / "a").exists()
+
+
+# -- run check ------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return new(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def copy(made: RunDirectory, tmp_path: Path) -> RunDirectory:
+    import shutil
+
+    return RunDirectory(Path(shutil.copytree(made.root, tmp_path / "copy")))
+
+
+def test_check_opens_a_whole_run_and_settings_alone(made: RunDirectory, tmp_path: Path) -> None:
+    assert check_run(made.toml)["opened"] is True
+    dump_run(made.load(), tmp_path / "run.toml")
+    alone = check_run(tmp_path / "run.toml")
+    assert alone["opened"] is False
+    assert alone["run_id"] == check_run(made.toml)["run_id"]
+
+
+@pytest.mark.parametrize("what", ["a byte of the text", "no text", "a block", "no blocks", "the largest block"])
+def test_check_finds_what_a_seed_or_a_peer_would(copy: RunDirectory, what: str) -> None:
+    blocks = sorted(copy.blocks.iterdir(), key=lambda path: path.stat().st_size)
+    if what == "a byte of the text":
+        text = copy.data / "text.txt"
+        text.write_bytes(b"X" + text.read_bytes()[1:])
+    elif what == "no text":
+        (copy.data / "text.txt").unlink()
+    elif what == "no blocks":
+        for block in blocks:
+            block.unlink()
+    else:
+        block = blocks[0 if what == "a block" else -1]
+        block.write_bytes(block.read_bytes()[:-1] + b"?")
+    with pytest.raises((ConfigError, InputError), match=r"text\.txt|blocks/"):
+        check_run(copy.toml)
+
+
+def test_check_finds_blocks_of_other_files_than_run_toml_says(copy: RunDirectory) -> None:
+    config = copy.load()
+    for files in ([("text.txt", TEXT[:-1])], [("other.txt", TEXT)], [("text.txt", TEXT), ("../x", b"x")]):
+        root = put_data(BlockStore(copy.blocks, 1 << 40), files)
+        changed = config.model_copy(update={"data": config.data.model_copy(update={"root": root.hex()})})
+        dump_run(changed, copy.toml)
+        with pytest.raises(ConfigError, match=r"other blocks than run\.toml says"):
+            check_run(copy.toml)
+
+
+def test_a_model_without_a_reproducible_step_is_refused(made: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = made.load()
+    monkeypatch.setattr("swarm.models.transformer._NO_CHANCE", "let it pass")  # so dropout stays
+    with pytest.raises(InputError, match="could not be redone"):
+        open_run(config, made.data, made.blocks, ProgressBar(quiet=True))
+
+
+def test_a_model_larger_than_the_machine_is_refused_before_it_takes_memory() -> None:
+    huge = ModelConfig(fields={"n_embd": 65536, "n_layer": 500, "n_head": 64})
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"parameters take \d+ GB at least, and this machine has"):
+        build_model(huge, 64)
+    assert time.monotonic() - begun < 30.0
+    assert torch.get_default_device().type == "cpu"
+
+
+# -- progress -------------------------------------------------------------------------------------------------------------
+def test_what_lasts_is_said_on_stderr_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(first_seconds=0.05)
+    with bar.during("thinking") as report:
+        report(0.25)
+        deadline = time.monotonic() + 20.0
+        seen = ""
+        while "thinking" not in seen and time.monotonic() < deadline:
+            time.sleep(0.02)
+            seen += capsys.readouterr().err
+    assert seen == "sparehive: thinking: 25%, 0 s\n"
+    with bar.during("no time at all"), ProgressBar(quiet=True).during("quiet"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_needs_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    bar = ProgressBar(first_seconds=0.01)
+    with bar.during("thinking") as report:
+        report(0.5)
+    bar.note("said to nobody")
