@@ -2,9 +2,11 @@
 
 One append-only file. After an 8-byte magic come frames: uint32 length, uint32 crc32 of those four bytes, uint32 crc32
 of the payload, payload (big-endian). What a crash can do to the end of the file (a frame cut short, or space that was
-allocated and never written) is taken off when it is opened: such a frame was never acknowledged. Anything else that
-does not fit is damage to acknowledged frames, and forgetting one of those could mean signing twice, so the journal
-refuses to open. The crc of the length tells the two apart: without it a damaged length looks like a torn end.
+allocated and never written: whole disk sectors of zeros) is passed over when it is opened, and taken off before the next
+frame is written: such a frame was never acknowledged. Anything else that does not fit is damage to acknowledged frames, and
+forgetting one of those could mean signing twice, so the journal refuses to open. The crc of the length tells the two
+apart: without it a damaged length looks like a torn end. A file that ends too early, at any place, cannot be told from a
+torn one by itself: whoever opens it compares it with what else shows its signatures (`peers.remembering`).
 
 sqlite was the other choice. It survives the same crashes, but it rolls back what it cannot replay without a word, and
 this file can be checked with a page of code.
@@ -12,18 +14,26 @@ this file can be checked with a page of code.
 
 import errno
 import fcntl
+import logging
 import os
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from incentives.errors import Equivocation, InputError, StorageError
 
+log = logging.getLogger(__name__)
 MAGIC = b"SHJRNL1\n"
+RESTORE_OR_NEW_KEY = (
+    "restore it from a copy, or take a new key: sparehive join INVITE --dir ANOTHER "
+    "(what this one has earned can still be bound and claimed)"
+)
+_SECTOR_BYTES = 512  # what a disk writes whole or not at all
 _HEADER = struct.Struct(">III")
 _MAX_PAYLOAD = 64 * 1024 * 1024
 
@@ -53,7 +63,8 @@ class Entry(NamedTuple):
 class SigningJournal:
     """Opened by one process at a time, used from any of its threads; a context manager.
 
-    StorageError on opening: in use, unreadable or damaged. A POSIX lock is taken rather than flock because children
+    StorageError on opening: in use, unreadable or damaged; nothing of what is there is changed before the next frame is
+    written. A POSIX lock is taken rather than flock because children
     made by fork (hivemind makes some) would inherit flock and hold it beyond the death of the peer."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +72,7 @@ class SigningJournal:
         self._lock = threading.Lock()
         self._index: dict[bytes, bytes] = {}
         self._pid = os.getpid()
-        self._failed = False
+        self._failed = self._torn = False
         self._file = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +175,7 @@ class SigningJournal:
         if start != MAGIC:
             # Only a file whose creation was cut short may be begun anew.
             if not (self._is_zero(0, size) or (size < len(MAGIC) and MAGIC.startswith(start))):
-                raise StorageError(f"journal {self.path} is no signing journal: move it away, and start with a new key")
+                raise StorageError(f"journal {self.path} is no signing journal: {RESTORE_OR_NEW_KEY}")
             os.ftruncate(self._file, 0)
             _write(self._file, MAGIC, 0)
             os.fsync(self._file)
@@ -174,8 +185,10 @@ class SigningJournal:
         while position < size:
             payload = self._frame(position, size)
             if payload is None:
-                os.ftruncate(self._file, position)
-                os.fsync(self._file)
+                log.warning(
+                    "journal %s: half a record at its end, which was never acknowledged, is left out", self.path
+                )
+                self._torn = True
                 break
             entry = _unpack(payload)
             packed = _pack(entry.subject)
@@ -199,24 +212,32 @@ class SigningJournal:
             return None
         payload = os.pread(self._file, length, position + _HEADER.size)
         if zlib.crc32(payload) != payload_crc:
-            if end == size or self._is_zero(end, size):
+            if (end == size and self._was_half_written(position, end)) or (end < size and self._is_zero(end, size)):
                 return None
             raise self._damaged(position)
         return payload
+
+    def _was_half_written(self, start: int, end: int) -> bool:
+        """Whether one of the sectors that the frame lies in was never written."""
+        first = start // _SECTOR_BYTES * _SECTOR_BYTES
+        borders = [start, *range(first + _SECTOR_BYTES, end, _SECTOR_BYTES), end]
+        return any(self._is_zero(*piece) for piece in pairwise(borders))
 
     def _is_zero(self, start: int, end: int) -> bool:
         step = 1 << 20
         return not any(os.pread(self._file, min(step, end - at), at).strip(b"\0") for at in range(start, end, step))
 
     def _damaged(self, position: int) -> StorageError:
-        return StorageError(
-            f"journal {self.path} is damaged at byte {position}: restore it from a copy, or start with a new key"
-        )
+        return StorageError(f"journal {self.path} is damaged at byte {position}: {RESTORE_OR_NEW_KEY}")
 
     def _append(self, payload: bytes) -> None:
         length = struct.pack(">I", len(payload))
         frame = length + struct.pack(">II", zlib.crc32(length), zlib.crc32(payload)) + payload
         try:
+            if self._torn:
+                os.ftruncate(self._file, self._end)
+                os.fsync(self._file)  # or the torn end might stand behind the new frame
+                self._torn = False
             _write(self._file, frame, self._end)
         except OSError as error:
             # Nothing was acknowledged: take the half frame off, so that the next one does not follow it.

@@ -265,6 +265,19 @@ class Ledger:
         ):
             yield epoch, bytes(hash_), bytes(signer)
 
+    def signed_by(self, signer: bytes) -> Iterator[tuple[str, records.Values]]:
+        """(type, all fields) of every record here that `signer` has signed: certificates, with the attempt, and receipts."""
+        for identity, attempt in self._query(
+            "SELECT id, attempt FROM certificate_signatures WHERE signer = ? ORDER BY id, attempt", signer
+        ):
+            certificate = self.certificate(bytes(identity))
+            if certificate is not None:
+                yield "RoundCertificate", {**certificate.values, "attempt": attempt}
+        for (hash_,) in self._query("SELECT hash FROM receipt_signatures WHERE signer = ? ORDER BY hash", signer):
+            receipt = self.receipt(bytes(hash_))
+            if receipt is not None:
+                yield "ContributionReceipt", receipt.values
+
     def certificates(self, from_epoch: int = 0, before_epoch: int = 2**63 - 1) -> Iterator[SignedCertificate]:
         """All of them, on every branch, oldest epoch first: what is handed to a peer that catches up."""
         for (identity,) in self._query(

@@ -79,6 +79,14 @@ class JournalNotary:
                 self.journal.record(subject, digest, _pack_kept(record, keep))
             return records.sign(self._key, digest)
 
+    def remembers(self, record: Record) -> bool:
+        with _translated():
+            subject = self._subject(record)
+            if subject is None:
+                return True
+            digest = records.digest(self._domain, type(record).__name__, values_of(record))
+            return self.journal.digest_of(subject) == digest
+
     def recover(self, record: Record, signature: bytes) -> Account:
         with _translated():
             return records.recover(records.digest(self._domain, type(record).__name__, values_of(record)), signature)

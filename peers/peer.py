@@ -33,6 +33,7 @@ from peers.eventlog import EventLog
 from peers.history import LedgerHistory
 from peers.identity import Identity, open_identity, recover_account
 from peers.invite import Invite
+from peers.remembering import check_journal, forgot
 from peers.runs import RunDirectory, bind_run
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
@@ -47,7 +48,7 @@ from swarm.cancelling import cancel_all
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.dht.board import BoardSettings
-from swarm.errors import DiskError, RetryError, SwarmError
+from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
@@ -192,6 +193,7 @@ class Peer:
         parts = PartStore(directory.contributions)
         self.archive = archive = Archive(directory.archive, run, parts, notary.hash)
         stack.callback(archive.close)
+        await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
         initial = frozenset([bytes.fromhex(run.initial_root)])
         content = Content(
             store,
@@ -335,6 +337,8 @@ class Peer:
         failure = None if self.driver is None else self.driver.failure
         if isinstance(failure, DiskError | StorageError):
             raise StartError(str(failure))
+        if isinstance(failure, ForgottenSignature):
+            raise StartError(forgot(self.directory.journal, self.identity.account, f"others show {failure}"))
         if self.driver is not None and self.driver.failure is not None:
             raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
         if not self.network.node.is_alive:

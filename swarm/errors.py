@@ -7,6 +7,7 @@ SwarmError
 │   └── DiskError      the disk refuses: stop before anything else is signed, free some space, start again
 └── PeerFault          drop the peer: what it sent breaks a rule
     └── BadSignature
+ForgottenSignature     (a SwarmError) stop: the journal does not hold what this peer's own account has signed
 Equivocation           (a SwarmError) the journal already holds another digest for this subject
 """
 
@@ -51,6 +52,11 @@ class PeerFault(SwarmError):
 
 class BadSignature(PeerFault):
     """The signature is malformed, not canonical (high s) or not by the account it claims."""
+
+
+class ForgottenSignature(SwarmError):
+    """Somebody shows a signature by this peer's own account that its journal does not hold: the journal was lost or shortened, or
+    the key is used in two places. Signing on could mean signing twice; the caller stops the peer."""
 
 
 class Equivocation(SwarmError):

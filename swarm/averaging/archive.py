@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -134,9 +134,9 @@ class Archive:
         states: set[str] = set()
         for path in kept:
             with contextlib.suppress(OSError, PeerFault):
-                record, content = self._unpack(path.read_bytes())
-                digests.update(leaf.digest for leaf in content.parts)
-                states.update((record.state_after.hex(), record.state_before.hex()))
+                signed = self._unpack(path.read_bytes())
+                digests.update(leaf.digest for leaf in signed.content.parts)  # type: ignore[union-attr]
+                states.update((signed.record.state_after.hex(), signed.record.state_before.hex()))  # type: ignore[union-attr]
         self._parts.prune(digests, older_than)
         for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
             if path.stem not in states and path.stat().st_mtime < older_than:
@@ -171,18 +171,25 @@ class Archive:
     def contributions(self) -> dict[Hash, tuple[Contribution, ContributionContent]]:
         """All that are kept, by hash, in order of their epochs; damaged ones are left out."""
         found = {}
-        for path in self._listed("contributions"):
-            with contextlib.suppress(OSError, PeerFault):
-                record, content = self._unpack(path.read_bytes())
-                if path.name == _name(record.epoch, self._hash(record)):
-                    found[self._hash(record)] = record, content
+        for signed in self.signed():
+            record, content = signed.record, signed.content
+            assert isinstance(record, Contribution) and isinstance(content, ContributionContent)
+            found[self._hash(record)] = record, content
         return found
 
-    def _unpack(self, data: bytes) -> tuple[Contribution, ContributionContent]:
+    def signed(self) -> Iterator[Signed]:
+        """The kept contributions as they were signed, in order of their epochs; damaged ones are left out."""
+        for path in self._listed("contributions"):
+            with contextlib.suppress(OSError, PeerFault):
+                signed = self._unpack(path.read_bytes())
+                if path.name == _name(signed.record.epoch, self._hash(signed.record)):
+                    yield signed
+
+    def _unpack(self, data: bytes) -> Signed:
         signed = unpack(data)
         if not isinstance(signed.record, Contribution) or not isinstance(signed.content, ContributionContent):
             raise PeerFault("contribution: another record was kept")
-        return signed.record, signed.content
+        return signed
 
     def averages(
         self, certificate_id: Hash, epoch: int, digests: tuple[Hash, ...], num_values: int

@@ -40,7 +40,7 @@ from swarm.averaging.states import States, reduce_part, weights
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
-from swarm.errors import DiskError, PeerFault, SwarmError
+from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
 from swarm.notary import Notary
 
 log = logging.getLogger(__name__)
@@ -196,6 +196,8 @@ class Driver:
         record = signed.record
         if record.run_id != self.run_id or self.notary.recover(record, signed.signature) != signed.signer:
             raise PeerFault("a record of another run or with a wrong signature")
+        if signed.signer == self.notary.account and not self.notary.remembers(record):
+            raise ForgottenSignature(f"a {type(record).__name__} of epoch {record.epoch}")
         if isinstance(record, Progress):
             return self._progress.take(signed.signer, record, self._members)
         if isinstance(record, ContributionReceipt):

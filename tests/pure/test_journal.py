@@ -122,6 +122,38 @@ def test_damage_before_the_last_frame_is_never_taken_for_a_torn_end(tmp_path: Pa
     assert path.read_bytes() == data
 
 
+def test_a_flipped_bit_in_the_last_record_is_no_torn_end(tmp_path: Path) -> None:
+    """It was acknowledged: taking it off would mean forgetting it."""
+    path = tmp_path / "j"
+    _filled(path, 2)
+    start = path.stat().st_size
+    path.unlink()
+    _filled(path, 3)
+    whole = path.read_bytes()
+    for position in range(start, len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        with pytest.raises(StorageError, match="damaged at byte"):
+            SigningJournal(path)
+        assert path.stat().st_size == len(whole)
+
+
+def test_a_record_of_which_some_sectors_were_never_written_heals(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    _filled(path, 2)
+    two = path.read_bytes()
+    with SigningJournal(path) as journal:
+        journal.record(SUBJECT._replace(epoch=9), ONE, b"\x07" * 3000)
+    whole = path.read_bytes()
+    for sector in range(1024, len(whole), 512):
+        path.write_bytes(whole[:sector] + bytes(min(512, len(whole) - sector)) + whole[sector + 512 :])
+        with SigningJournal(path) as journal:
+            assert len(journal) == 2
+            journal.record(SUBJECT._replace(epoch=10), ONE)
+        with SigningJournal(path) as journal:
+            assert [entry.subject.epoch for entry in journal.entries()] == [0, 1, 10]
+    assert len(two) < 1024
+
+
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(b"something else\n")
