@@ -119,9 +119,21 @@ def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:
     )
 
 
-def receipts_after(ledger: Ledger, rules: RunRules, from_epoch: int) -> list[tuple[bytes, int]]:
-    """(account, units) of receipts above `from_epoch` on the lineage that would be paid now: what is pending."""
-    return [(receipt.peer, receipt.units) for receipt in payable_after(ledger, rules, from_epoch)[1]]
+def unpaid_after(
+    ledger: Ledger, rules: RunRules, from_epoch: int
+) -> tuple[list[tuple[bytes, int]], list[LeftOut], int]:
+    """(account, units) of the receipts above `from_epoch` on the lineage that would be paid now, the contributions without
+    such a one, and the newest epoch."""
+    tip = ledger.tip()
+    if tip is None:
+        return [], [], 0
+    certificates = ledger.lineage(tip, from_epoch)
+    _, signed, left_out = _receipts(certificates, ledger, rules)
+    return (
+        [(receipt.peer, receipt.units) for receipt in signed],
+        left_out,
+        certificates[-1].epoch if certificates else 0,
+    )
 
 
 def payable_after(
@@ -220,4 +232,12 @@ def _receipts(
     return paid, signed, left_out
 
 
-__all__ = ["Closed", "LeftOut", "RunRules", "close_period", "payable_after", "proposal_of", "receipts_after"]
+__all__ = [
+    "Closed",
+    "LeftOut",
+    "RunRules",
+    "close_period",
+    "payable_after",
+    "proposal_of",
+    "unpaid_after",
+]

@@ -62,11 +62,23 @@ class Accounting:
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
         self._waiting: dict[Hash, dict[bytes, Signed]] = {}  # contribution → signer → too early
         self._num_waiting = 0
+        self._uncosigned: set[bytes] = (
+            set()
+        )  # drawn witnesses that have not signed the receipt of `_own`, the newest contribution
+        self._own = ZERO_HASH
+        self._owed: set[Hash] = set()  # contributions of the newest certificate that this peer is to witness
         self._signed = self._witnessed = self._refused = 0
 
     def statistics(self) -> AccountingStatistics:
         with self._lock:
             return AccountingStatistics(self._signed, self._witnessed, self._refused)
+
+    def is_quits(self) -> bool:
+        """Whether all receipts of the newest certificate that this peer has to do with are signed: its own by the witnesses, and
+        by it those that it witnesses. Who leaves before may cost itself or another the pay: a witness remembers what it received
+        only while it runs."""
+        with self._lock:
+            return not self._uncosigned and not self._owed
 
     def on_event(self, event: Event) -> None:
         with self._lock:
@@ -85,9 +97,19 @@ class Accounting:
             self._leaves[leaf.contribution] = (event.id, event.certificate.epoch, leaf.units, leaf.peer)
         while len(self._leaves) > 256 * 64:
             self._leaves.pop(next(iter(self._leaves)))
+        self._own, self._uncosigned = ZERO_HASH, set()
+        self._owed = {
+            leaf.contribution
+            for leaf in event.body.contributors
+            if leaf.units
+            and leaf.contribution in self._received
+            and self.notary.account in drawn_witnesses(event.body, leaf.peer, self.witnesses)
+        }
         if event.own != ZERO_HASH and event.own in self._leaves:
             _, epoch, units, peer = self._leaves[event.own]
-            if units and peer == self.notary.account and drawn_witnesses(event.body, peer, self.witnesses):
+            drawn = drawn_witnesses(event.body, peer, self.witnesses)
+            if units and peer == self.notary.account and drawn:
+                self._own, self._uncosigned = event.own, set(drawn)
                 record = ContributionReceipt(event.certificate.run_id, epoch, peer, units, event.own, event.id)
                 self._sign(record)
                 self._signed += 1
@@ -143,6 +165,8 @@ class Accounting:
                 self._refused += 1
                 return False
             self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
+            if receipt.contribution == self._own:
+                self._uncosigned.discard(signed.signer)
             if signed.signer == receipt.peer and self.notary.account in witnesses:
                 self._witness(receipt, signed)
             return True
@@ -152,6 +176,7 @@ class Accounting:
             self._wait(signed)  # refused until the parts are here, which may be never
             self._refused += 1
             return
+        self._owed.discard(receipt.contribution)
         if self._sign(receipt):
             self._witnessed += 1
 

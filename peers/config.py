@@ -14,14 +14,19 @@ class PeerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
-    announce: tuple[str, ...] = Field((), description="multiaddrs told to others instead of the visible ones")
+    host: str = Field("*", description="address to listen on; * for all interfaces, IPv4 and IPv6")
+    port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0: the one of the last start, or any")
+    announce: tuple[str, ...] = Field(
+        (), description="multiaddrs told to others besides the visible ones, if they answer from outside"
+    )
     peers: tuple[str, ...] = Field(
         (), description="addresses of live peers to try beside those of the invite, e.g. when its seed is gone"
     )
     client_mode: bool = Field(
-        False, description="listen nowhere, open every stream; trains, votes and is paid all the same"
+        False, description="listen nowhere, open every stream; trains, votes and is paid while others can witness"
+    )
+    reach_seconds: float = Field(
+        300.0, ge=5.0, description="how often linked peers are asked whether this one answers from outside"
     )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")
     step_pause_seconds: float = Field(

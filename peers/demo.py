@@ -28,6 +28,7 @@ UNIT_PRICE = 10**18
 START_SECONDS = 180.0
 STUCK_SECONDS = 180.0
 PEERS = ("alice", "bob", "carol", "dave")  # dave joins midway, carol is killed
+LOCAL = ("--host", "127.0.0.1")  # nothing of the demo is open to other machines
 JOINS_LATE, KILLED = "dave", "carol"
 
 
@@ -194,7 +195,14 @@ class Session:
     def run(self) -> None:
         self.prepare()
         seed = self.demo.start(
-            "seed", "seed", str(self.run_dir), "--dir", str(self.seed.root), *self.organiser_options(), "--quiet"
+            "seed",
+            "seed",
+            str(self.run_dir),
+            "--dir",
+            str(self.seed.root),
+            *LOCAL,
+            *self.organiser_options(),
+            "--quiet",
         )
         self.demo.wait_for(self.seed.ready, seed)
         say(self.console, "seed", f"a founder; invite in {self.seed.invite.relative_to(self.root.parent)}")
@@ -223,7 +231,7 @@ class Session:
 
     def join(self, name: str) -> Running:
         directory = self.peers[name]
-        item = self.demo.start(name, "join", str(self.seed.invite), "--dir", str(directory.root), "--quiet")
+        item = self.demo.start(name, "join", str(self.seed.invite), "--dir", str(directory.root), *LOCAL, "--quiet")
         if name != JOINS_LATE:
             say(self.console, "join", name)
         return item

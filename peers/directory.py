@@ -83,6 +83,11 @@ class PeerDirectory:
         return self.root / "known.json"
 
     @property
+    def port(self) -> Path:
+        """The TCP port of the last start: addresses that others have, and forwarded ports, stay good."""
+        return self.root / "port"
+
+    @property
     def invite(self) -> Path:
         return self.root / "invite.txt"
 
@@ -103,6 +108,21 @@ class PeerDirectory:
 def old_events(path: Path) -> Path:
     """Where the events before those in `path` (`PeerDirectory.events`) lie, if there were more than one file takes."""
     return path.with_name("events.old.jsonl")
+
+
+def last_port(directory: PeerDirectory) -> int:
+    """TCP port of the last start if it is free again; 0: any."""
+    try:
+        port = int(directory.port.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return port if 0 < port < 65536 else 0
+
+
+def keep_port(directory: PeerDirectory, port: int) -> None:
+    """A disk that takes nothing is no reason to stop."""
+    with contextlib.suppress(OSError):
+        directory.port.write_text(f"{port}\n", encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

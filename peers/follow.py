@@ -17,11 +17,14 @@ from peers.errors import PeerError
 UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is taken
 RECEIPT_SECONDS = 2.0  # between two looks into the ledger, and at most 2 % of the time
 MAX_READ_BYTES = 4 << 20
+FRESH_SECONDS = 30.0  # a status that is older is of a peer that has ended
+LATE_EPOCHS = 3  # a receipt may take so long
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now."""
+    """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now, `unpaid_units` what
+    was certified a while ago and has no such receipt. `advice`: what its owner should know, one line each."""
 
     phase: str = "starting"
     account: str = ""
@@ -37,6 +40,9 @@ class Snapshot:
     faults: int = 0
     receipts: int = 0
     paid_units: int = 0
+    unpaid_units: int = 0
+    is_reachable: bool | None = None
+    advice: tuple[str, ...] = ()
 
     @property
     def is_at_work(self) -> bool:
@@ -129,7 +135,7 @@ class Follower:
     pid: int | None = None
     terms: Terms | None = None
     _samples: deque[tuple[float, float]] = field(default_factory=deque)
-    _receipts: tuple[int, int] = (0, 0)
+    _receipts: tuple[int, int, int] = (0, 0, 0)
     _look_again: float = 0.0
 
     def read(self) -> Snapshot:
@@ -155,6 +161,9 @@ class Follower:
             faults=_integer(status, "faults"),
             receipts=self._receipts[0],
             paid_units=self._receipts[1],
+            unpaid_units=self._receipts[2],
+            is_reachable=_boolean(status, "reachable"),
+            advice=_advice(status),
         )
 
     def _utilisation(self, status: dict[str, Any]) -> float | None:
@@ -183,18 +192,28 @@ class Follower:
         self._look_again = 0.0
 
 
-def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[int, int] | None:
-    """(receipts, units) of the account that would be paid now, settled ones included; None where the ledger is not to be read."""
+def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[int, int, int] | None:
+    """Of the account: (receipts, units) that would be paid now, settled ones included, and units that were certified more than
+    `LATE_EPOCHS` ago without; None where the ledger is not to be read."""
     from incentives.ledger import Ledger
-    from incentives.settlement import receipts_after
+    from incentives.settlement import unpaid_after
 
     try:
         own = bytes.fromhex(account.removeprefix("0x"))
         with Ledger.read(directory.ledger) as ledger:
-            units = [units for peer, units in receipts_after(ledger, terms.rules, -1) if peer == own]
+            payable, left_out, newest = unpaid_after(ledger, terms.rules, -1)
     except (ValueError, IncentivesError):
         return None
-    return len(units), sum(units)
+    units = [units for peer, units in payable if peer == own]
+    late = sum(each.units for each in left_out if each.account == own and each.epoch <= newest - LATE_EPOCHS)
+    return len(units), sum(units), late
+
+
+def standing_advice(directory: PeerDirectory) -> tuple[str, ...]:
+    """What a peer that runs now advises its owner; nothing where it does not run."""
+    status = read_object(directory.status)
+    is_running = time.time() - (_number(status, "time") or 0.0) < FRESH_SECONDS
+    return _advice(status) if is_running else ()
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -221,3 +240,14 @@ def _number(values: dict[str, Any], name: str) -> float | None:
 def _integer(values: dict[str, Any], name: str) -> int:
     value = _number(values, name)
     return int(value) if value is not None and abs(value) < 2**63 else 0
+
+
+def _boolean(values: dict[str, Any], name: str) -> bool | None:
+    value = values.get(name)
+    return value if isinstance(value, bool) else None
+
+
+def _advice(status: dict[str, Any]) -> tuple[str, ...]:
+    given = status.get("advice")
+    texts = [each.get("text") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    return tuple(text for text in texts if isinstance(text, str))

@@ -128,6 +128,7 @@ class View:
         elif new.is_at_work and not old.is_at_work:
             where = f"from epoch {new.epoch}" if new.epoch else "from the initial model"
             lines.append(f"{new.phase} {where} as {new.account}")
+        lines += [f"note: {text}" for text in new.advice if text not in old.advice]
         if new.is_at_work and new.epoch != old.epoch:
             loss = new.held_out_loss if self.mode == "seed" else new.train_loss
             if loss is not None:
@@ -170,6 +171,8 @@ class View:
                 parts.append(f"loss {new.train_loss:.3f}")
             parts.append(_count(new.units, "unit"))
             parts.append(_count(new.receipts, "receipt") + self._worth(new, ", "))
+            if new.unpaid_units:
+                parts.append(f"{_count(new.unpaid_units, 'unit')} without a receipt")
             if new.utilisation is not None:
                 parts.append(f"{new.utilisation:.0%} of the time in training steps")
         return f"epoch {new.epoch}: " + ", ".join(parts)
@@ -193,6 +196,7 @@ class View:
         lines = [
             f"left at epoch {last.epoch} after {_count(last.units, 'unit')}; "
             f"{_count(last.receipts, 'receipt')} co-signed{self._worth(last, ', worth ')}",
+            *([f"{_count(last.unpaid_units, 'unit')} of it without a receipt: not paid"] if last.unpaid_units else []),
             again,
         ]
         if self.follower.terms is not None and self.follower.terms.has_chain:
@@ -226,12 +230,9 @@ class View:
             config = load_peer_config(self.directory.config)
         except (PeerError, OSError):
             return []
-        lines = []
         if config.host.startswith(_LOOPBACK):
-            lines.append("It listens on this machine alone: --host 0.0.0.0 opens it (behind a router also --announce)")
-        if config.port == 0:
-            lines.append("Its port was chosen by chance: with --port the invite stays good after a restart")
-        return lines
+            return ["It listens on this machine alone: without --host it is open to others"]
+        return []
 
     # -- the panel ----------------------------------------------------------------------------------------------------
     def panel(self, new: Snapshot) -> Panel:
@@ -249,6 +250,10 @@ class View:
                 share = "" if new.utilisation is None else f"   {new.utilisation:.0%} of the time in training steps"
                 grid.add_row("done", f"{_count(new.units, 'unit')}{share}")
                 grid.add_row("earned", f"{_count(new.receipts, 'receipt')} co-signed{self._worth(new, ',  ')}")
+                if new.unpaid_units:
+                    grid.add_row("unpaid", f"{_count(new.unpaid_units, 'unit')} without a receipt so far")
+        for text in new.advice:
+            grid.add_row(Text("note", style="bold yellow"), Text(text, style="yellow"))
         if new.faults:
             grid.add_row("dropped", f"{_count(new.faults, 'message')} or part that broke a rule; see peer.log")
         grid.add_row("account", new.account or "…")

@@ -42,6 +42,7 @@ class NotebookPeer:
     process: "subprocess.Popen[bytes]"
     samples: list[Sample] = field(default_factory=list)
     _begun: float = field(default_factory=time.monotonic)
+    _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.follower = Follower(self.directory)
@@ -78,6 +79,7 @@ class NotebookPeer:
         with contextlib.suppress(KeyboardInterrupt):
             while self.process.poll() is None and time.monotonic() < deadline:
                 snapshot = self._sample()
+                self._tell(snapshot)
                 if until_receipts is not None and snapshot.receipts >= until_receipts:
                     break
                 if time.monotonic() - drawn > DRAW_SECONDS:
@@ -125,6 +127,13 @@ class NotebookPeer:
         earned = snapshot.paid_units * self.invite.config.unit_price
         self.samples.append(Sample(time.monotonic() - self._begun, snapshot.train_loss, snapshot.receipts, earned))
         return snapshot
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        """What its owner should know, each once: that this work cannot be paid, say."""
+        for text in snapshot.advice:
+            if text not in self._told:
+                self._told.add(text)
+                print(f"note: {text}", flush=True)
 
     def _show(self, handle: Any) -> Any:
         from IPython.display import DisplayHandle, Image

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from incentives.errors import IncentivesError, StorageError
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
+from peers.advice import Advice, Circumstances, Patience, advise, of_problems
 from peers.config import PeerConfig, load_peer_config
-from peers.directory import PeerDirectory, write_json
+from peers.directory import PeerDirectory, keep_port, last_port, write_json
 from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.history import LedgerHistory
@@ -53,10 +54,14 @@ from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
 from swarm.transport.network import SwarmNetwork
+from swarm.transport.reach import Reach
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
 LOG_BYTES = 16 << 20  # of peer.log, and of the one before
+CONNECTING_SECONDS = 3.0
+REACH_WAIT_SECONDS = 10.0
+RECEIPT_SECONDS = 3.0  # that a leaver waits for the witnesses of its last receipt
 LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
 
 
@@ -87,6 +92,9 @@ class Peer:
         self.archive: Archive | None = None
         self.driver: Driver | None = None
         self.trainer: Trainer | None = None
+        self._self_silent: tuple[str, ...] = ()
+        self._is_paid_run = False
+        self._patience = Patience()
         self._evaluate: tuple[CausalLMTask, FlatModel] | None = None
         self._evaluated = b""
         self._evaluating: asyncio.Task[None] | None = None
@@ -165,6 +173,7 @@ class Peer:
             directory.identity,
             host=config.host,
             port=config.port,
+            preferred_port=last_port(directory),
             announce=config.announce,
             client_mode=config.client_mode,
             initial_peers=(*bootstrap, *config.peers),
@@ -172,17 +181,21 @@ class Peer:
         )
         stack.push_async_callback(network.close)
         self.network = network
+        if network.node.port:
+            keep_port(directory, network.node.port)
         if seeding:
+            self._self_silent = await self._silent_here(network)
             made = bind_run(
                 RunDirectory(Path(link["run"])),
                 Path(link["keystore"]),
                 Path(link["password_file"]),
                 (self.identity.account,),
-                network.addresses(),
+                self._invited_addresses(network),
             )
             directory.invite.write_text(made.encode() + "\n")
         invite = _read_invite(directory)
         run, domain = invite.config, invite.binding.domain()
+        self._is_paid_run = invite.binding.chain_id != 0
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
         if seeding:
             await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store)
@@ -211,9 +224,9 @@ class Peer:
             else self._on_fetch("the anchor", received, anchor_bytes)
         )
         reception = Reception(run, model.layout.num_values(), parts, notary.hash)
-        flags = 0 if seeding else FLAG_VOTES | (0 if config.client_mode else FLAG_REDUCES)
+        flags = 0 if seeding else FLAG_VOTES  # it reduces once it is known to be reachable
         rules = RunRules.of(run, invite.binding.founders, model.layout.num_values())
-        machine = RoundMachine(notary, rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES))
+        machine = RoundMachine(notary, rules, reduces=False, votes=bool(flags & FLAG_VOTES))
         self.accounting = Accounting(notary, ledger, run.witnesses, self._publish, machine.certified_body)
         if not seeding:
             self.trainer = self.trainer_type(
@@ -259,19 +272,19 @@ class Peer:
             presence=BoardSettings(
                 config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
             ),
+            addresses=network.addresses() if seeding else (),
+            on_reach=self._on_reach,
+            reach_seconds=config.reach_seconds,
         )
         stack.push_async_callback(network.close)  # before driver and ledger: nothing more is heard then
+        stack.push_async_callback(cancel_all, [telling := asyncio.create_task(self._tell_while_connecting())])
         try:
             await content.fetch_data(run.data, Path(link["run"]) / "data" if seeding else directory.data)
         except DiskError:
             raise
         except RetryError as error:
-            if network.linked():
-                raise
-            raise RetryError(
-                f"no peer of the run answered within join_timeout_seconds = {config.join_timeout_seconds:.0f}: "
-                f"is one of {', '.join(bootstrap) or 'its peers'} up and reachable from here? ({error})"
-            ) from None
+            raise self._why_not_joined(error, (*bootstrap, *config.peers)) from None
+        telling.cancel()
         self._enter("reading the data")
         task = await asyncio.to_thread(CausalLMTask, run, Path(link["run"]) / "data" if seeding else directory.data)
         if self.trainer is not None:
@@ -282,6 +295,7 @@ class Peer:
                     default=0,
                 )
             )
+            await network.wait_for_reach(REACH_WAIT_SECONDS)  # so that its first word on what it does is the right one
         else:
             self._evaluate = (task, model)
         await driver.start(
@@ -291,6 +305,39 @@ class Peer:
         if self.trainer is not None:
             self.trainer.start()
 
+    async def _silent_here(self, network: SwarmNetwork) -> tuple[str, ...]:
+        """Addresses of the invite at which not even this machine gets an answer. RetryError where none answers: what is deaf must not
+        be open to others."""
+        addresses = self._invited_addresses(network)
+        answered = await network.answering(addresses)
+        if not answered:
+            raise RetryError(
+                f"this peer does not answer itself at {', '.join(addresses) or 'any address'}: is something between the p2p daemon and "
+                "this process, or a firewall on this machine? See peer.log"
+            )
+        return tuple(a for a in addresses if a not in answered)
+
+    def _invited_addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
+        return network.addresses()
+
+    def _on_reach(self, reach: Reach) -> None:
+        """Linked peers have dialled back: reduce, or do not."""
+        if self.mode != "seed" and self.driver is not None:
+            flags = FLAG_VOTES | (FLAG_REDUCES if reach.is_reachable else 0)
+            self.driver.declare(flags)
+            self.network.declare(flags)
+
+    def _why_not_joined(self, error: RetryError, addresses: Sequence[str]) -> RetryError:
+        seconds = f"join_timeout_seconds = {self.config.join_timeout_seconds:.0f}"
+        if self.network.linked():
+            return RetryError(f"linked to the run, but nobody there had what is needed within {seconds}: {error}")
+        problems = self.network.problems()
+        said = "; ".join(f"{address} {problem}" for address, problem in problems.items())
+        return RetryError(
+            f"no peer of the run could be linked within {seconds}: {said or ', '.join(addresses) or 'no address is known'}. "
+            "Ask the organiser whether the seed runs and is reachable from here"
+        )
+
     def _on_link(self, account: Account, flags: int, up: bool) -> None:
         self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
 
@@ -299,6 +346,16 @@ class Peer:
         self.status.update(phase=phase, received_bytes=received, total_bytes=total, time=time.time())
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
+
+    async def _tell_while_connecting(self) -> None:
+        """Nobody should have to wait minutes to hear that the seed does not answer."""
+        while True:
+            await asyncio.sleep(CONNECTING_SECONDS)
+            problems = {} if self.network.linked() else self.network.problems()
+            said = [dataclasses.asdict(each) for each in of_problems(problems)]
+            if said != self.status.get("advice", []):
+                self.status["advice"] = said
+                self._enter(self.status["phase"])
 
     def _on_fetch(self, what: str, received: int, total: int) -> None:
         if self.status["phase"] not in ("training", "serving"):
@@ -342,7 +399,7 @@ class Peer:
         if self.driver is not None and self.driver.failure is not None:
             raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
         if not self.network.node.is_alive:
-            raise RetryError("the p2p daemon has died")
+            raise RetryError(self.network.node.failure or "the p2p daemon has died")
         if self.driver is not None and self.driver.follower.waiting_seconds() > self.config.join_timeout_seconds:
             raise RetryError(
                 f"no live peer handed out the run's state within join_timeout_seconds = {self.config.join_timeout_seconds:.0f}"
@@ -357,7 +414,9 @@ class Peer:
             self.status.update(
                 peers=numbers.linked,
                 present=len(self.network.present()),
-                addresses=list(self.network.addresses()),
+                addresses=list(self.network.told_addresses()),
+                reachable=self.network.reach.is_reachable if self.network.reach.is_known else None,
+                advice=[dataclasses.asdict(each) for each in self._advice()],
                 attempt=numbers.attempt,
                 swarm_units=numbers.swarm_units,
                 faults=numbers.faults,
@@ -373,11 +432,37 @@ class Peer:
         with contextlib.suppress(OSError):
             write_json(self.directory.status, self.status)
 
+    def _advice(self) -> list[Advice]:
+        assert self.driver is not None
+        network, reach = self.network, self.network.reach
+        seeding, training = self.mode == "seed", self.driver.training()
+        now = Circumstances(
+            is_seed=seeding,
+            is_client=self.config.client_mode,
+            is_paid_run=self._is_paid_run,
+            port=network.node.port,
+            linked=len(network.linked()),
+            others=len(training),
+            witnesses=sum(bool(flags & FLAG_REDUCES) for flags in training.values()),
+            is_reachable=reach.is_reachable if reach.is_known else None,
+            asked=reach.asked,
+            silent_addresses=tuple(a for a in network.addresses() if reach.is_known and a not in reach.addresses)
+            if seeding and not reach.is_reachable
+            else reach.silent,
+            self_silent_addresses=self._self_silent,
+            problems=network.problems(),
+            daemon_silent_seconds=network.node.silent_seconds,
+        )
+        return self._patience.lasting(advise(now), time.monotonic())
+
     async def _leave(self) -> float:
-        """Stop training and write the snapshot; how many seconds are left for closing streams."""
+        """Stop training, write the snapshot, wait a moment for the last receipt; how many seconds are left for closing streams."""
         begun = time.monotonic()
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, TRAINER_SECONDS)
+        until = min(time.monotonic() + RECEIPT_SECONDS, begun + LEAVE_SECONDS - 1.0)
+        while self.accounting is not None and not self.accounting.is_quits() and time.monotonic() < until:
+            await asyncio.sleep(0.05)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
 
 

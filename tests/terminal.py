@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,13 +22,15 @@ def until(condition: Callable[[], object], seconds: float, what: Callable[[], st
 
 
 class Job:
-    """A script in the background; its output goes to a file."""
+    """A script in the background; its output goes to a file. `prefix` stands before the command: where it runs."""
 
-    def __init__(self, script: str, cwd: Path, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, script: str, cwd: Path, environment: dict[str, str], log: Path, prefix: Sequence[str] = ()
+    ) -> None:
         self.script, self.log = script, log
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
-                ["bash", "-euc", script],
+                [*prefix, "bash", "-euc", script],
                 cwd=cwd,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -86,8 +88,8 @@ class Terminal:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self, script: str) -> Job:
-        job = Job(script, self.cwd, self.environment, self.cwd / f"job-{len(self.jobs)}.log")
+    def start(self, script: str, prefix: Sequence[str] = ()) -> Job:
+        job = Job(script, self.cwd, self.environment, self.cwd / f"job-{len(self.jobs)}.log", prefix)
         self.jobs.append(job)
         return job
 

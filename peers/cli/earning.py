@@ -39,6 +39,7 @@ from peers.cli.wallets import (
     wallet_address,
 )
 from peers.directory import PeerDirectory
+from peers.follow import standing_advice
 
 if TYPE_CHECKING:
     from incentives.chain import Chain
@@ -76,7 +77,7 @@ def rewards(
     state = place.state(chain, finalised=not latest)
     final = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
     proposed, is_known = _proposed(state, tables)
-    pending = _pending_units(directory, state)
+    pending, unpaid = _pending_units(directory, state)
     chosen = [parse_address(text) for text in accounts]
     hot = _hot_account(directory)
     if hot is not None and hot not in chosen:
@@ -90,16 +91,29 @@ def rewards(
     found = standings(state, final, proposed, everybody, wallets, claimed)
     if chosen or owner is not None:
         found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
-    rows = [_standing_json(s, pending.get(s.account, 0), state, is_known) for s in found]
+    rows = [
+        _standing_json(s, pending.get(s.account, 0), state, is_known)
+        | {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.get(s.account, {}).items()]}
+        for s in found
+    ]
     lines = [
         f"{row['account']}: pending {tokens(int(row['pending']))}, "
         f"in window {tokens(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
         f"claimable {tokens(int(row['claimable']))}, claimed {tokens(int(row['claimed']))}"
         + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
+        + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
         for row in rows
     ]
+    advice = standing_advice(PeerDirectory(directory)) if directory is not None else ()
+    lines += [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
-    result = {"block": state.block, "settled_epoch": state.settled_epoch, "in_window_until": ready, "accounts": rows}
+    result = {
+        "block": state.block,
+        "settled_epoch": state.settled_epoch,
+        "in_window_until": ready,
+        "accounts": rows,
+        "advice": list(advice),
+    }
     show(as_json, result, *(lines or ["nothing earned yet"]))
 
 
@@ -371,22 +385,26 @@ def _reservations(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
     return lines
 
 
-def _pending_units(directory: Path | None, state: RunState) -> dict[bytes, int]:
-    """Units that the peer's ledger has paid receipts for and that no period covers yet, by account."""
-    if directory is None or not PeerDirectory(directory).ledger.exists():
-        return {}
-    rules = read_rules(None, directory)
-    if rules is None:
-        return {}
+def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes, int], dict[bytes, dict[str, int]]]:
+    """Of what no period covers yet, by account: units that the peer's ledger has payable receipts for; and units without, by
+    the reason."""
+    units: dict[bytes, int] = {}
+    without: dict[bytes, dict[str, int]] = {}
+    rules = None if directory is None else read_rules(None, directory)
+    if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
+        return units, without
     from incentives.ledger import Ledger
-    from incentives.settlement import receipts_after
+    from incentives.settlement import unpaid_after
 
     covered = state.pending.to_epoch if state.pending else state.settled_epoch
-    units: dict[bytes, int] = {}
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        for account, own in receipts_after(ledger, rules, covered):
-            units[account] = units.get(account, 0) + own
-    return units
+        payable, left_out, _ = unpaid_after(ledger, rules, covered)
+    for account, own in payable:
+        units[account] = units.get(account, 0) + own
+    for each in left_out:
+        reasons = without.setdefault(each.account, {})
+        reasons[each.reason] = reasons.get(each.reason, 0) + each.units
+    return units, without
 
 
 def _standing_json(standing: Standing, pending_units: int, state: RunState, is_known: bool) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 
 _LISTEN_OPTIONS = (
-    click.option("--host", help="Address to listen on (default 127.0.0.1; 0.0.0.0 for all)."),
-    click.option("--port", type=click.IntRange(0, 65535), help="TCP port to listen on (default: any free one)."),
-    click.option("--announce", multiple=True, help="Multiaddr to tell others, e.g. /ip4/203.0.113.7/tcp/4001."),
+    click.option("--host", help="Address to listen on (default: all interfaces; 127.0.0.1 for this machine alone)."),
+    click.option(
+        "--port", type=click.IntRange(0, 65535), help="TCP port to listen on (default: any free one, then the same)."
+    ),
+    click.option("--announce", multiple=True, help="Address to tell others besides, e.g. /ip4/203.0.113.7/tcp/4001."),
 )
 
 

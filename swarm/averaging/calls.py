@@ -56,7 +56,7 @@ class Calls(Votes):
         # a voter that contributed already and can reduce is alive too
         able |= {a for a, s in heard.first().items() if s.record.flags & FLAG_REDUCES and a in voters}  # type: ignore[union-attr]
         able |= {self.account} if self.reduces else set()
-        able -= heard.lying | self._gone | self._silent.get(self.tip, set())
+        able -= heard.lying | self._gone | self._unreached | self._silent.get(self.tip, set())
         late = {a for a in able if self._passed_over.get(a, 0) >= r.epoch}
         drawn: list[Account] = sorted(able & voters - late)
         for others in (able & voters & late, able - voters - late, able - voters & late):

@@ -37,6 +37,9 @@ class Network(Protocol):
     def linked(self) -> dict[Account, int]:
         """Accounts with a live link → their flags."""
 
+    def unreached(self) -> set[Account]:
+        """Those of them that say that they reduce, and were found not to answer."""
+
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
         """(header, payload) pairs to one peer; RetryError if it does not take them in time."""
 

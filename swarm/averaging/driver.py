@@ -22,6 +22,8 @@ from swarm.averaging.member import AnchorSource, Member
 from swarm.averaging.progress import ProgressBook, swarm_units
 from swarm.averaging.reception import Reception
 from swarm.averaging.records import (
+    FLAG_REDUCES,
+    FLAG_VOTES,
     ZERO_ACCOUNT,
     ZERO_HASH,
     Account,
@@ -180,6 +182,16 @@ class Driver:
             log.info("fault of %s: %s", account.hex()[:8], reason)
             self.emit(events.Fault(account, reason))
 
+    def training(self) -> dict[Account, int]:
+        """Other peers that train now → their flags; who cannot be reached from here does not reduce."""
+        reached = self.network.linked().keys() - self.network.unreached()
+        heard = self._progress.heard_lately()
+        return {a: f if a in reached else f & ~FLAG_REDUCES for a, f in heard.items() if f & FLAG_VOTES}
+
+    def declare(self, flags: int) -> None:
+        """What this peer does from the next contribution on; the others hear of it with the next word on progress."""
+        self.flags, self.machine.reduces = flags, bool(flags & FLAG_REDUCES)
+
     # -- messages -----------------------------------------------------------------------------------------------------
     def on_message(self, sender: Account, data: bytes) -> bool:
         """A flooded message; whether it may be passed on. Called by the gossip layer in the loop. Raises nothing."""
@@ -281,13 +293,13 @@ class Driver:
         return self._progress.ready(self.network.linked(), self.machine.tip, self._moved_at + MOVE_SECONDS)
 
     async def _tick_loop(self) -> None:
-        said = (ZERO_HASH, -1)
+        said = (ZERO_HASH, -1, 0)
         spoke = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._act(self.machine.ready(self._ready()))
+            self._act(self.machine.ready(self._ready(), self.network.unreached()))
             if self.member is not None and self.anchor is not None:
-                now = (self.tip, self.member.units_done())
+                now = (self.tip, self.member.units_done(), self.flags)
                 if (
                     now != said and time.monotonic() - spoke > TICK_SECONDS
                 ) or time.monotonic() - spoke > 6 * PROGRESS_SECONDS:

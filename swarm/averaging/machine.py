@@ -4,7 +4,7 @@ No clock, no stream, no tensor: the driver owns those. Signing journals before i
 leaves here is bound. An attempt has three steps: 0 nothing voted, 1 voted, 2 certified or voided (PROTOCOL §3.6–7).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from swarm.averaging.heard import ROUND_MESSAGES
 from swarm.averaging.messages import (
@@ -80,8 +80,10 @@ class RoundMachine(Seating):
         self._set_stall_timer()
         return self._done()
 
-    def ready(self, peers: Mapping[Account, int]) -> list[Action]:
-        """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them)."""
+    def ready(self, peers: Mapping[Account, int], unreached: Collection[Account] = ()) -> list[Action]:
+        """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them). `unreached`:
+        who says that it reduces, and does not answer when it is dialled."""
+        self._unreached = frozenset(unreached)
         self._gone = (self._gone | self._ready.keys()) - peers.keys()
         while len(self._gone) > 256:
             self._gone.pop()

@@ -74,6 +74,11 @@ class ProgressBook:
             if account in voters and word.record.prev_certificate == prev_certificate
         }
 
+    def heard_lately(self) -> dict[Account, int]:
+        """Whose word on progress has come of late, by whichever way, with their flags."""
+        oldest = self._clock() - READY_SECONDS
+        return {account: word.record.flags for account, word in self._words.items() if word.heard_at >= oldest}
+
     def ready(self, linked: Collection[Account], tip: Hash, since: float) -> dict[Account, int]:
         """Linked peers that said of late that they train on the anchor of `tip`, with their flags.
 

@@ -111,6 +111,7 @@ class MachineState:
         self._first_seating = 0
         self._ready: dict[Account, int] = {}
         self._gone: set[Account] = set()  # were ready, and are no more
+        self._unreached: frozenset[Account] = frozenset()  # cannot reduce, whatever they say
         self._silent: dict[Hash, set[Account]] = {}
         self._passed_over: dict[Account, int] = {}  # who was silent of late → epoch up to which it is not relied on
         self._rounds: dict[Hash, Standing] = {}

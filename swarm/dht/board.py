@@ -50,7 +50,8 @@ class BoardStatistics:
 
 class PresenceBoard:
     """`own(expires_at)` makes this peer's record (None: only looks), `linked()` names peers to ask first, `on_found` hears of
-    every sound record of somebody else."""
+    every sound record of somebody else. `is_client()`: whether nobody can ask this node now; then it keeps nothing for others,
+    who would wait for it in vain."""
 
     def __init__(
         self,
@@ -62,7 +63,9 @@ class PresenceBoard:
         linked: Callable[[], Iterable[str]],
         on_found: Callable[[Presence], object],
         settings: BoardSettings,
+        is_client: Callable[[], bool],
     ) -> None:
+        self._is_client = is_client
         self._node, self._sign, self._own, self._linked, self._on_found = node, sign, own, linked, on_found
         self.settings = settings
         self.validator = PresenceValidator(run_id, recover)
@@ -75,20 +78,23 @@ class PresenceBoard:
 
     async def start(self) -> None:
         """Serve, and refresh from now on."""
-        peer_id = self._node.p2p.peer_id
-        self._dht = await DHTNode.create(
+        self._dht = await self._open()
+        self._task = asyncio.create_task(self._loop())
+
+    async def _open(self) -> DHTNode:
+        dht = await DHTNode.create(
             p2p=self.p2p,
-            node_id=node_id_of(peer_id),
+            node_id=node_id_of(self._node.p2p.peer_id),
             record_validator=self.validator,
-            client_mode=not self._node.addresses(),
+            client_mode=self._is_client(),
             wait_timeout=self.settings.request_seconds,
             cache_size=1,
             cache_locally=False,
             cache_nearest=0,
             cache_refresh_before_expiry=0,
         )
-        self._dht.protocol.storage = PresenceStorage()
-        self._task = asyncio.create_task(self._loop())
+        dht.protocol.storage = PresenceStorage()
+        return dht
 
     async def close(self) -> None:
         """Idempotent."""
@@ -121,6 +127,9 @@ class PresenceBoard:
         dht = self._dht
         if dht is None:
             return
+        if dht.protocol.client_mode != self._is_client():
+            await dht.shutdown()
+            dht = self._dht = await self._open()
         await self._meet(dht)
         answered = await self._search(dht)
         await self._announce(dht, answered)

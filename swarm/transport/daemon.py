@@ -40,16 +40,13 @@ class Daemon:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(
-        cls, identity: Path, listen: Sequence[str], announce: Sequence[str], timeout_seconds: float
-    ) -> "Daemon":
+    async def start(cls, identity: Path, listen: Sequence[str], timeout_seconds: float) -> "Daemon":
         """`listen` empty: client mode. `InputError`: port taken; `RetryError`: it does not come up in time."""
         socket = Path(tempfile.gettempdir()) / f"sparehive-p2pd-{secrets.token_urlsafe(8)}.sock"
         arguments = [
             f"-listen=/unix{socket}",
             f"-id={identity}",
             *(["-dhtServer=1", f"-hostAddrs={','.join(listen)}"] if listen else ["-dhtClient=1", "-noListenAddrs=1"]),
-            *([f"-announceAddrs={','.join(announce)}"] if announce else []),
             "-b=0",
             "-tls=1",
             "-connManager=1",

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 from swarm.averaging.records import Account
 from swarm.errors import PeerFault
+from swarm.transport.addresses import host_of
 from swarm.transport.node import Stream
 
 MAX_MESSAGE_BYTES = 2 << 20
@@ -27,16 +28,22 @@ class Kind(IntEnum):
     SUMMARY = 3  # what the sender has; the answer is HISTORY…, DONE, and the round under way as MESSAGEs
     HISTORY = 4
     DONE = 5
+    ABOUT = 6  # a hello once more: the sender's addresses or flags have changed
+    PEERS = 7  # [[peer id, [address, …]], …] that the sender knows of
 
 
 @dataclass
 class Link:
-    """A live link: who is at its other end and what is still to be sent."""
+    """A live link: who is at its other end and what is still to be sent.
+
+    `addresses` have answered somebody (none: the other end opens every stream), `local` are further ones that only a
+    neighbour of it could use."""
 
     account: Account
     peer_id: str
     flags: int
     addresses: tuple[str, ...]
+    local: tuple[str, ...]
     stream: Stream
     opened_here: bool
     begun_at: float = field(default_factory=time.monotonic)
@@ -44,6 +51,7 @@ class Link:
     synced_at: float = float("-inf")
     is_asked: bool = False  # for history, and has not said that this was all
     answer_after: float = float("-inf")
+    told_at: float = float("-inf")  # when others were told of its new addresses
     queued_bytes: int = 0
     _queue: deque[tuple[Kind, bytes]] = field(default_factory=deque)
     _answer_bytes: int = 0
@@ -51,6 +59,11 @@ class Link:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _allowance: float = BURST_BYTES
     _counted_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def seen(self) -> str:
+        """The IP address that the other end is seen from."""
+        return host_of(self.stream.address) or ""
 
     def put(self, kind: Kind, data: bytes) -> bool:
         """Queue a frame; False where the other end takes too little and the link should be closed."""

@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,21 @@ from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import canonical_json, keccak256
 from swarm.transport.addressbook import AddressBook, Source
-from swarm.transport.addresses import MAX_ADDRESSES, addresses_of
+from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
 from swarm.transport.node import Node, Stream
 from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
 log = logging.getLogger(__name__)
-PROTOCOL = "/sparehive/links/2"
+PROTOCOL = "/sparehive/links/3"
 MAX_LINKS = 96
 MAX_STRANGERS_IN = 48  # links opened by peers that no certificate names
 MAX_OPENING = 8
 SPARE_DIALS = 2  # beyond MAX_LINKS: it may be a member, who takes a stranger's seat
 MAX_HELLO_BYTES = 32 * 1024
 MAX_TOLD = 32
+MAX_PROBLEMS = 256
+TELL_SECONDS = 2.0  # how often the others are told of one link's new addresses
 HELLO_SECONDS = 10.0
 DEAD_SECONDS = 15.0
 FIRST_SYNC_SECONDS = 20.0
@@ -71,6 +73,8 @@ class Links:
         self._sign, self._recover = sign_hello, recover_hello
         self._on_message, self._history, self._on_change, self._is_member = on_message, history, on_change, is_member
         self._sync_seconds, self._known_file = sync_seconds, known_file
+        self.addresses = node.addresses()  # that are told to others
+        self.problems: dict[str, str] = {}  # peer id → why there was no link when it was tried last
         self.links: dict[Account, Link] = {}
         self.book = AddressBook(node.peer_id)
         self.synced = False
@@ -108,6 +112,15 @@ class Links:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def declare(self, flags: int, addresses: Sequence[str]) -> None:
+        """From now on this is where the peer is reached and what it does; those that are linked hear of it at once."""
+        if (flags, tuple(addresses)) == (self.flags, self.addresses):
+            return
+        self.flags, self.addresses = flags, tuple(addresses)
+        about = self._hello(peers=False)
+        for link in list(self.links.values()):
+            link.put(Kind.ABOUT, about)
 
     # -- messages -----------------------------------------------------------------------------------------------------
     def publish(self, data: bytes, again: bool = False) -> None:
@@ -153,8 +166,48 @@ class Links:
         elif kind == Kind.MESSAGE:
             if self.synced and self._seen.add(data) and self._on_message(link.account, data):
                 self._flood(data, link)
+        elif kind == Kind.ABOUT:
+            self._take_about(link, data)
+        elif kind == Kind.PEERS:
+            self._take_peers(link, data)
         else:
             raise PeerFault("link: an unknown frame")
+
+    def _take_about(self, link: Link, data: bytes) -> None:
+        new = self._read_hello(link.stream, data[:MAX_HELLO_BYTES], link.opened_here)
+        if new.account != link.account:
+            raise PeerFault("link: about another account")
+        was = link.addresses
+        if (new.flags, new.addresses) == (link.flags, was):
+            return
+        link.flags, link.addresses, link.local = new.flags, new.addresses, new.local
+        self.book.linked(link.peer_id, link.addresses, link.account, time.time())
+        self._on_change(link.account, link.flags, True)
+        now = time.monotonic()
+        if link.addresses and link.addresses != was and now - link.told_at >= TELL_SECONDS:
+            link.told_at = now
+            for other in list(self.links.values()):
+                if other is not link:
+                    other.put(Kind.PEERS, _told([(link.peer_id, link.addresses)]))
+
+    def _take_peers(self, link: Link, data: bytes) -> None:
+        try:
+            told = [(peer_id, list(addresses)) for peer_id, addresses in json.loads(data[:MAX_HELLO_BYTES])][:MAX_TOLD]
+        except (ValueError, TypeError, RecursionError):
+            raise PeerFault("link: peers that cannot be read") from None
+        for peer_id, addresses in told:
+            self.book.add(peer_id, addresses, Source.HEARSAY, link.account.hex())
+
+    def _introduce(self, link: Link) -> None:
+        """Peers that are seen from one address sit behind one router, or on one machine: they may reach each other where nobody
+        else does."""
+        for other in list(self.links.values()):
+            if other is link or not link.seen or other.seen != link.seen:
+                continue
+            if other.local:
+                link.put(Kind.PEERS, _told([(other.peer_id, other.local)]))
+            if link.local:
+                other.put(Kind.PEERS, _told([(link.peer_id, link.local)]))
 
     async def _sync_loop(self) -> None:
         """Ask one link after the other for what is missing here."""
@@ -195,13 +248,14 @@ class Links:
     def _hello_digest(self, peer_id: str, account: Account, flags: int) -> bytes:
         return keccak256(b"sparehive hello" + self.run_id + account + flags.to_bytes(4, "big") + peer_id.encode())
 
-    def _hello(self) -> bytes:
+    def _hello(self, peers: bool = True) -> bytes:
         digest = self._hello_digest(self.node.peer_id, self.account, self.flags)
         value = {
             "account": self.account.hex(),
-            "addresses": list(self.node.addresses()[:MAX_ADDRESSES]),
+            "addresses": list(self.addresses[:MAX_ADDRESSES]),
             "flags": self.flags,
-            "peers": [[p, list(a)] for p, a in self.book.share(MAX_TOLD)],
+            "local": [a for a in self.node.addresses() if scope_of(a) is not Scope.PUBLIC],
+            "peers": [[p, list(a)] for p, a in self.book.share(MAX_TOLD)] if peers else [],
             "run": self.run_id.hex(),
             "signature": self._sign(digest).hex(),
         }
@@ -213,6 +267,7 @@ class Links:
             account, flags = bytes.fromhex(value["account"]), int(value["flags"])
             signature, peers = bytes.fromhex(value["signature"]), list(value["peers"])[:MAX_TOLD]
             addresses = addresses_of(stream.remote, value["addresses"])
+            local = addresses_of(stream.remote, value["local"])
             if value["run"] != self.run_id.hex():
                 raise PeerFault("hello: of another run")
             if (
@@ -227,7 +282,7 @@ class Links:
             raise PeerFault("hello: cannot be read") from None
         for peer_id, known in told:
             self.book.add(peer_id, known, Source.HEARSAY, account.hex())
-        return Link(account, stream.remote, flags, addresses, stream, opened_here)
+        return Link(account, stream.remote, flags, addresses, local, stream, opened_here)
 
     async def _incoming(self, stream: Stream) -> None:
         if not self._may_relink(stream.remote):
@@ -249,21 +304,31 @@ class Links:
         lasted = 0.0
         try:
             entry = self.book.entries.get(peer_id)
-            for address in entry.addresses if entry is not None else ():
+            self.problems[peer_id] = "does not answer"
+            if entry is not None:
                 with contextlib.suppress(RetryError):
-                    await self.node.connect(address, HELLO_SECONDS)
-                    break
+                    await self.node.connect(entry.addresses, HELLO_SECONDS)
+                    self.problems[peer_id] = "answers, but not as a peer of this version of Sparehive"
             stream = await self.node.stream(peer_id, PROTOCOL, HELLO_SECONDS)
             try:
+                self.problems[peer_id] = "answers, but says no hello"
                 await stream.send(self._hello(), HELLO_SECONDS)
-                link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), True)
+                hello = await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES)
+                self.problems[peer_id] = "answers, but refuses the link"
+                link = self._read_hello(stream, hello, True)
+                del self.problems[peer_id]
                 await self._run(link)
                 lasted = time.monotonic() - link.begun_at
             finally:
                 stream.close()
-        except (RetryError, PeerFault) as error:
+        except RetryError as error:
+            log.debug("no link to %s: %s", peer_id[:12], error)
+        except PeerFault as error:
+            self.problems[peer_id] = f"answers, but with a {error}"
             log.debug("no link to %s: %s", peer_id[:12], error)
         finally:
+            while len(self.problems) > MAX_PROBLEMS:
+                del self.problems[next(iter(self.problems))]
             self._opening.discard(peer_id)
             if lasted < STABLE_SECONDS and peer_id not in {x.peer_id for x in self.links.values()}:
                 self.book.failed(peer_id, time.monotonic())
@@ -316,6 +381,7 @@ class Links:
         self.book.linked(link.peer_id, link.addresses, link.account, time.time())
         if not replaced:
             self._on_change(link.account, link.flags, True)
+            self._introduce(link)
         self._wake.set()
         sender = asyncio.create_task(self._send(link))
         try:
@@ -361,3 +427,7 @@ class Links:
                 saved = now
                 self._save()
             await asyncio.sleep(0.2)
+
+
+def _told(peers: Iterable[tuple[str, Sequence[str]]]) -> bytes:
+    return canonical_json([[peer_id, list(addresses)] for peer_id, addresses in peers])

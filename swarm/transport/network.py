@@ -1,33 +1,47 @@
 """The network of one peer in one run, as `swarm.averaging.delivery.Network` and `swarm.checkpoint.content` see it."""
 
+import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from swarm.averaging.records import Account, Hash
+from swarm.averaging.records import FLAG_REDUCES, Account, Hash
+from swarm.cancelling import cancel_all
 from swarm.dht.board import BoardSettings, PresenceBoard
 from swarm.dht.records import Presence
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.transport.addressbook import Source
 from swarm.transport.addresses import MAX_ADDRESSES, check_bootstrap
 from swarm.transport.bulk import MAX_DIGESTS, Bulk
+from swarm.transport.dialback import DialBack
+from swarm.transport.dialer import Dialer
 from swarm.transport.links import Links
 from swarm.transport.node import Node
+from swarm.transport.reach import Reach
+from swarm.transport.reaching import Reaching
+from swarm.transport.reducers import ReducerChecks
 from swarm.transport.sync import History
 
 log = logging.getLogger(__name__)
 ASK_SECONDS, ASK_BYTES = 25.0, 64 << 20
+REACH_EVERY_SECONDS = 300.0
 
 
 class SwarmNetwork:
-    """Node, links, bulk transfer and presence of one peer. `close` is idempotent."""
+    """Node, links, bulk transfer, presence and reachability of one peer. `close` is idempotent."""
 
-    def __init__(self, node: Node, initial_peers: Sequence[str]) -> None:
+    def __init__(self, node: Node, initial_peers: Sequence[str], dialer: Dialer | None = None) -> None:
         self.node, self._initial_peers = node, tuple(initial_peers)
+        self.dialer = dialer or Dialer()
         self.links: Links | None = None
         self.bulk: Bulk | None = None
         self.board: PresenceBoard | None = None
+        self.reaching: Reaching | None = None
+        self.reducers: ReducerChecks | None = None
+        self._keeps_addresses = False  # also where nobody got through
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(
@@ -40,11 +54,13 @@ class SwarmNetwork:
         client_mode: bool,
         initial_peers: Sequence[str],
         startup_timeout_seconds: float,
+        preferred_port: int = 0,
     ) -> "SwarmNetwork":
         """Start the daemon; errors as `Node.open`, and `InputError` for a malformed address in `initial_peers`. None of
         them need be alive."""
         for address in initial_peers:
             check_bootstrap(address)
+        dialer = Dialer(startup_timeout_seconds)
         node = await Node.open(
             identity,
             host=host,
@@ -52,8 +68,9 @@ class SwarmNetwork:
             announce=announce,
             client_mode=client_mode,
             startup_timeout_seconds=startup_timeout_seconds,
+            preferred_port=preferred_port,
         )
-        return cls(node, initial_peers)
+        return cls(node, initial_peers, dialer)
 
     async def join(
         self,
@@ -72,11 +89,15 @@ class SwarmNetwork:
         known_file: Path | None = None,
         sync_seconds: float = 30.0,
         presence: BoardSettings | None = None,
+        addresses: Sequence[str] = (),
+        on_reach: Callable[[Reach], None] = lambda reach: None,
+        reach_seconds: float = REACH_EVERY_SECONDS,
     ) -> None:
         """Serve, link up and be found. Whoever pushes a part need not be linked: the digest decides.
 
         `tip()`: (epoch, certificate id) that the peer follows, published with its presence; `known_file` keeps addresses
-        for the next start."""
+        for the next start. `addresses` are told to others until linked peers have dialled back, which they are asked to every
+        `reach_seconds`; from then on what answered is. `on_reach` hears of it, and answers with `declare`."""
         node = self.node
         self.bulk = Bulk(
             node, lookup, lambda peer_id, header, payload: on_part(self._account_of(peer_id), header, payload)
@@ -96,13 +117,28 @@ class SwarmNetwork:
             sync_seconds,
             known_file,
         )
+        links.addresses, self._keeps_addresses = tuple(addresses), bool(addresses)
         links.book.add_invited(self._initial_peers)
+        self.reducers = reducers = ReducerChecks()
+        dialback = DialBack(node, self.dialer, lambda peer_id: peer_id in self._peers(), reducers.reached)
+        await dialback.start()
         await links.start()
+        self.reaching = reaching = Reaching(
+            node,
+            dialback,
+            lambda: self._weights(is_member),
+            lambda reach: self._reached(reach, on_reach),
+            reach_seconds,
+        )
+        self._tasks = [
+            asyncio.create_task(reaching.run()),
+            asyncio.create_task(reducers.run(dialback, lambda: list(links.links.values()), reach_seconds)),
+        ]
 
         def own(expires_at: int) -> Presence:
             epoch, certificate = tip()
-            addresses = node.addresses()[:MAX_ADDRESSES]
-            return Presence(run_id, account, node.peer_id, addresses, flags, epoch, certificate, expires_at)
+            told = links.addresses[:MAX_ADDRESSES]
+            return Presence(run_id, account, node.peer_id, told, links.flags, epoch, certificate, expires_at)
 
         self.board = PresenceBoard(
             node,
@@ -113,8 +149,71 @@ class SwarmNetwork:
             lambda: [link.peer_id for link in links.links.values() if link.addresses],
             lambda found: links.book.add(found.peer_id, found.addresses, Source.PRESENCE, account=found.account),
             presence or BoardSettings(),
+            lambda: not links.addresses,
         )
         await self.board.start()
+
+    def _peers(self) -> set[str]:
+        return set() if self.links is None else {link.peer_id for link in self.links.links.values()}
+
+    def _weights(self, is_member: Callable[[Account], bool]) -> Mapping[str, int]:
+        """Peer id → how much its word counts: of the invite, of the lineage, of a stranger."""
+        assert self.links is not None
+        invited = {address.rsplit("/", 1)[-1] for address in self._initial_peers}
+        return {
+            link.peer_id: 2 if link.peer_id in invited else 1 if is_member(account) else 0
+            for account, link in self.links.links.items()
+        }
+
+    def _reached(self, reach: Reach, on_reach: Callable[[Reach], None]) -> None:
+        assert self.links is not None
+        if reach.addresses or not self._keeps_addresses:
+            self.links.declare(self.links.flags, reach.addresses)
+        on_reach(reach)
+
+    def declare(self, flags: int) -> None:
+        """What this peer does from now on."""
+        if self.links is not None:
+            self.links.declare(flags, self.links.addresses)
+
+    async def answering(self, addresses: Sequence[str]) -> list[str]:
+        """Those of the own addresses at which this peer answers when it is dialled from this machine."""
+        found: list[str] = []
+        await self.dialer.answering(addresses, found.append)
+        return found
+
+    def told_addresses(self) -> tuple[str, ...]:
+        """What others are told: where this peer has answered (a seed: where it listens, too)."""
+        return () if self.links is None else self.links.addresses
+
+    @property
+    def reach(self) -> Reach:
+        return Reach() if self.reaching is None else self.reaching.reach
+
+    async def wait_for_reach(self, seconds: float) -> None:
+        """Until somebody has said whether this peer answers, or `seconds` have passed."""
+        if self.reaching is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.reaching.known.wait()
+
+    def unreached(self) -> set[Account]:
+        """Linked peers that say that they reduce, and do not answer here."""
+        if self.links is None or self.reducers is None:
+            return set()
+        silent = self.reducers.silent
+        return {a for a, x in self.links.links.items() if x.flags & FLAG_REDUCES and x.peer_id in silent}
+
+    def problems(self) -> dict[str, str]:
+        """Invited address → why there is no link with its peer, where there is none."""
+        if self.links is None:
+            return {}
+        linked, found = self._peers(), {}
+        for address in self._initial_peers:
+            peer_id = address.rsplit("/", 1)[-1]
+            if peer_id not in linked and peer_id in self.links.problems:
+                found[address] = self.links.problems[peer_id]
+        return found
 
     def _account_of(self, peer_id: str) -> Account:
         found = (link.account for link in (self.links.links.values() if self.links else ()) if link.peer_id == peer_id)
@@ -196,8 +295,10 @@ class SwarmNetwork:
         return found
 
     async def close(self) -> None:
+        await cancel_all(self._tasks)
         if self.board is not None:
             await self.board.close()
         if self.links is not None:
             await self.links.close()
         await self.node.close()
+        self.dialer.close()

@@ -6,8 +6,10 @@ process: one loop less, no pipes, and a dead daemon is seen at once.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,25 +17,38 @@ from pathlib import Path
 
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError, write_pbmsg
 from hivemind.utils.multiaddr import Multiaddr
 
+from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
-from swarm.transport.addresses import check_announced, listen_address
+from swarm.transport.addresses import best_addresses, check_announced, listen_address, listen_hosts
 from swarm.transport.daemon import Daemon
+from swarm.transport.interfaces import bridge_addresses
 
 log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 4 << 20
 MAX_STREAMS, MAX_STREAMS_PER_PEER = 256, 16  # served at once, per protocol
-WATCH_SECONDS, HUNG_SECONDS = 10.0, 60.0
+HERE = "/sparehive/here/1"  # a nonce comes back, by way of the daemon and this process
+NONCE_BYTES, HERE_SECONDS = 32, 8.0
+WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = (
+    3.0,
+    6.0,
+    60.0,
+)  # a busy machine may take long; what is broken is seen at once
+ANSWER_SECONDS = 20.0  # of the daemon, to a question about itself
+PORT_TRIES = 20  # to find one that is free on all interfaces
 Handler = Callable[["Stream"], Awaitable[None]]
+_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
 class Stream:
-    """A two-way stream of frames (4-byte big-endian length, then the bytes) with one peer."""
+    """A two-way stream of frames (4-byte big-endian length, then the bytes) with one peer.
 
-    def __init__(self, remote: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.remote, self._reader, self._writer = remote, reader, writer
+    `address`: multiaddr of the other end of the connection that carries it."""
+
+    def __init__(self, remote: str, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.remote, self.address, self._reader, self._writer = remote, address, reader, writer
 
     async def send(self, data: bytes, timeout: float) -> None:
         """`RetryError` where the peer does not take it in time or is gone."""
@@ -65,11 +80,14 @@ class Stream:
 class Node:
     """A p2p daemon of this peer's own. Use as an async context manager; `close` is idempotent and ends the daemon."""
 
-    def __init__(self, daemon: Daemon, p2p: P2P) -> None:
-        self.daemon, self.p2p = daemon, p2p
+    def __init__(self, daemon: Daemon, p2p: P2P, announced: Sequence[str] = (), port: int = 0) -> None:
+        self.daemon, self.p2p, self.port = daemon, p2p, port
+        self.announced = tuple(f"{address}/p2p/{self.peer_id}" for address in announced)
         self._tasks: set[asyncio.Task[None]] = set()
         self._addresses: tuple[str, ...] = ()
         self._watch_task: asyncio.Task[None] | None = None
+        self.failure = ""  # why the daemon was given up
+        self.silent_seconds = 0.0  # how long it has not answered by now
         self._closed = False
 
     @classmethod
@@ -82,9 +100,12 @@ class Node:
         announce: Sequence[str] = (),
         client_mode: bool = False,
         startup_timeout_seconds: float = 120.0,
+        preferred_port: int = 0,
     ) -> "Node":
-        """Start the daemon. `InputError`: port taken or a malformed address; `RetryError`: it does not come up."""
-        listen = [] if client_mode else [listen_address(host, port)]
+        """Start the daemon. `port` 0: any that is free, the same one on all interfaces, `preferred_port` before others.
+        `announce`: where the owner says that this peer can be reached besides. `InputError`: port taken or a malformed
+        address; `RetryError`: it does not come up."""
+        hosts = () if client_mode else listen_hosts(host)
         announced = [] if client_mode else [check_announced(a) for a in announce]
         if not identity.exists():
             identity.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +114,16 @@ class Node:
             P2P.generate_identity(str(part))
             os.chmod(part, 0o600)
             os.replace(part, identity)
-        if port and not client_mode:
-            _check_port_free(host, port)
-        daemon = await Daemon.start(identity, listen, announced, startup_timeout_seconds)
+        if hosts:
+            hosts, port = _free_port(hosts, port, preferred_port)
+        daemon = await Daemon.start(identity, [listen_address(h, port) for h in hosts], startup_timeout_seconds)
         try:
             async with asyncio.timeout(startup_timeout_seconds):
                 p2p = await P2P.replicate(Multiaddr(f"/unix{daemon.socket}"))
-                node = cls(daemon, p2p)
-                if not client_mode:
-                    node._addresses = tuple(str(a) for a in await p2p.get_visible_maddrs())
+                node = cls(daemon, p2p, announced, port)
+                await node.handle(HERE, node._answer_here)
+                await node.look_at_interfaces()
+                await node.check()
         except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
             await daemon.close()
             raise RetryError(f"the p2p daemon does not answer ({type(error).__name__})") from None
@@ -122,8 +144,19 @@ class Node:
         return str(self.p2p.peer_id.to_base58())
 
     def addresses(self) -> tuple[str, ...]:
-        """Multiaddrs with this peer's id under which others reach it; empty in client mode."""
+        """Multiaddrs with this peer's id at which it listens or is said to be reached, the best first; empty in client mode."""
         return self._addresses
+
+    async def look_at_interfaces(self) -> None:
+        """Interfaces come and go: bring `addresses` up to date. `RetryError` where the daemon is silent."""
+        if not self.port:
+            return  # in client mode
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                listening = [str(a) for a in await self.p2p.get_visible_maddrs(latest=True)]
+        except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+            raise RetryError(f"the p2p daemon does not answer ({type(error).__name__})") from None
+        self._addresses = best_addresses((*self.announced, *listening), bridge_addresses())
 
     @property
     def is_alive(self) -> bool:
@@ -131,17 +164,69 @@ class Node:
         return self.daemon.is_alive
 
     async def _watch(self) -> None:
-        """A daemon that hangs is as good as dead: kill it, so that `is_alive` says so."""
+        """A daemon that hangs, or that can no longer hand streams to this process, is as good as dead: kill it, so that
+        `is_alive` says so. Nothing else would: the peer would go on, linked to nobody."""
         while self.daemon.is_alive:
             await asyncio.sleep(WATCH_SECONDS)
+            check = asyncio.create_task(self.check())
+            begun = asyncio.get_running_loop().time()
             try:
-                async with asyncio.timeout(HUNG_SECONDS):
-                    await self.p2p._client.identify()
-            except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+                while not (await asyncio.wait((check,), timeout=SILENT_SECONDS))[0]:
+                    self.silent_seconds = asyncio.get_running_loop().time() - begun
+                    if self.silent_seconds > HUNG_SECONDS:
+                        raise RetryError(f"the p2p daemon has not answered for {HUNG_SECONDS:.0f} s")
+                self.silent_seconds = 0.0
+                await check
+            except RetryError as error:
                 if self.daemon.is_alive:
-                    log.error("the p2p daemon does not answer (%s): killed", type(error).__name__)
+                    self.failure = str(error)
+                    log.error("%s: the daemon is killed", error)
                     self.daemon.kill()
                 return
+            finally:
+                await cancel_all((check,))
+
+    async def check(self) -> None:
+        """Both ways: the daemon answers this process, and a stream comes through the socket by which it hands streams over.
+        `RetryError` says which way is broken; takes as long as the daemon does."""
+        try:
+            await self.p2p._client.identify()
+        except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+            raise RetryError(f"the p2p daemon does not answer ({_reason(error)})") from None
+        path = self.p2p._client_listen_maddr.value_for_protocol("unix")
+        try:
+            reader, writer = await asyncio.open_unix_connection(path)
+        except OSError as error:
+            raise RetryError(
+                f"the p2p daemon cannot hand over what others send: {path} ({_reason(error)}); was it removed?"
+            ) from None
+        stream = Stream(self.peer_id, "", reader, writer)
+        try:
+            own = StreamInfo(self.p2p.peer_id, Multiaddr("/ip4/127.0.0.1/tcp/1"), HERE)
+            await write_pbmsg(writer, own.to_protobuf())
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            await stream.send(nonce, HUNG_SECONDS)
+            if await stream.receive(HUNG_SECONDS, NONCE_BYTES) != nonce:
+                raise RetryError("this process does not get what the p2p daemon hands over")
+        except (OSError, PeerFault) as error:
+            raise RetryError(f"this process does not get what the p2p daemon hands over ({_reason(error)})") from None
+        finally:
+            stream.close()
+
+    async def _answer_here(self, stream: Stream) -> None:
+        await stream.send(await stream.receive(HERE_SECONDS, NONCE_BYTES), HERE_SECONDS)
+        with contextlib.suppress(RetryError):  # closing at once would drop what the daemon has not sent yet
+            await stream.receive(HERE_SECONDS, 1)
+
+    async def ask_whether_here(self, peer_id: str) -> bool:
+        """Whether the process of the peer at the other end of the daemon's connection answers. `RetryError`, `PeerFault`: no."""
+        stream = await self.stream(peer_id, HERE, HERE_SECONDS)
+        try:
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            await stream.send(nonce, HERE_SECONDS)
+            return await stream.receive(HERE_SECONDS, NONCE_BYTES) == nonce
+        finally:
+            stream.close()
 
     async def handle(self, protocol: str, handler: Handler) -> None:
         """Serve streams of `protocol`; a handler's known errors close its stream and nothing else. Streams beyond
@@ -149,7 +234,7 @@ class Node:
         serving: Counter[str] = Counter()
 
         async def on_stream(info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            stream = Stream(info.peer_id.to_base58(), reader, writer)
+            stream = Stream(info.peer_id.to_base58(), str(info.addr), reader, writer)
             task = asyncio.current_task()
             if task is not None:
                 self._tasks.add(task)
@@ -176,14 +261,14 @@ class Node:
         except (P2PDaemonError, OSError, asyncio.IncompleteReadError) as error:
             raise RetryError(f"the p2p daemon does not take {protocol} ({type(error).__name__})") from None
 
-    async def connect(self, address: str, timeout: float) -> None:
-        """Tell the daemon where a peer is, and connect. `RetryError` if that fails."""
+    async def connect(self, addresses: Sequence[str], timeout: float) -> None:
+        """Tell the daemon where a peer is, and connect at whichever of its addresses answers first. `RetryError` if none does."""
         try:
-            whole = Multiaddr(address)
-            peer = PeerID.from_base58(whole["p2p"])
-            bare = whole.decapsulate(f"/p2p/{peer.to_base58()}")
+            wholes = [Multiaddr(address) for address in addresses]
+            peer = PeerID.from_base58(wholes[0]["p2p"])
+            bare = [whole.decapsulate(f"/p2p/{peer.to_base58()}") for whole in wholes]
             async with asyncio.timeout(timeout):
-                await self.p2p._client.connect(peer, [bare])
+                await self.p2p._client.connect(peer, bare)
         except (
             ControlFailure,
             P2PDaemonError,
@@ -193,13 +278,13 @@ class Node:
             asyncio.IncompleteReadError,
             TimeoutError,
         ) as error:
-            raise RetryError(f"cannot reach {address} ({type(error).__name__})") from None
+            raise RetryError(f"cannot reach {', '.join(addresses)} ({type(error).__name__})") from None
 
     async def stream(self, peer_id: str, protocol: str, timeout: float) -> Stream:
         """Open a stream. `RetryError` where the peer cannot be reached."""
         try:
             async with asyncio.timeout(timeout):
-                _, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol)
+                info, reader, writer = await self.p2p.call_binary_stream_handler(PeerID.from_base58(peer_id), protocol)
         except (
             ControlFailure,
             P2PDaemonError,
@@ -210,7 +295,7 @@ class Node:
             TimeoutError,
         ) as error:
             raise RetryError(f"cannot open a stream to {peer_id[:12]} ({type(error).__name__})") from None
-        return Stream(peer_id, reader, writer)
+        return Stream(peer_id, str(info.addr), reader, writer)
 
     async def close(self) -> None:
         self._closed = True
@@ -225,12 +310,35 @@ class Node:
         await self.daemon.close()
 
 
-def _check_port_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError as error:
-            raise InputError(
-                "--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0"
-            ) from None
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+
+def _free_port(hosts: Sequence[str], port: int, preferred: int = 0) -> tuple[tuple[str, ...], int]:
+    """Those of `hosts` that this machine has, and a port that is free on all of them: `port`, or any if it is 0."""
+    for number in range(PORT_TRIES):
+        bound, chosen = [], port or (0 if number else preferred)
+        for host in hosts:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                with socket.socket(family) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind((host, chosen))
+                    chosen = probe.getsockname()[1]
+            except OSError as error:
+                if len(hosts) > 1 and error.errno in _NO_SUCH_FAMILY:
+                    continue  # a machine without IPv6
+                if port:
+                    raise InputError(
+                        "--port", port, f"cannot be used on {host} ({error.strerror}); choose another or 0"
+                    ) from None
+                if error.errno != errno.EADDRINUSE:
+                    raise InputError("--host", host, f"cannot be listened on ({error.strerror})") from None
+                break
+            bound.append(host)
+        else:
+            if bound:
+                return tuple(bound), chosen
+    raise InputError("--port", port, "no port is free on all interfaces; give --host or --port")

@@ -22,6 +22,7 @@ from swarm.averaging.wire import unpack
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
+LOCAL = 'host = "127.0.0.1"\n'  # no test listens on the machine's own addresses
 TINY = {
     "model.fields.n_embd": "32",
     "model.fields.n_layer": "1",
@@ -213,6 +214,7 @@ class Swarm:
         assert runner.wait(made, 120.0) == 0, (root / "new.log").read_text()
         self.seed = self._peer("seed", "seed")
         self.seed.directory.root.mkdir()
+        self.seed.directory.config.write_text(LOCAL)
         link = {
             "run": str(self.run),
             "keystore": str(self.run / "keys" / "organiser.json"),
@@ -229,7 +231,7 @@ class Swarm:
         peer = self.peers[name] = self._peer(name, "join")
         peer.kind = kind
         peer.directory.root.mkdir(exist_ok=True)
-        peer.directory.config.write_text("snapshot_seconds = 1.0\nstep_pause_seconds = 0.02\n" + config)
+        peer.directory.config.write_text(LOCAL + "snapshot_seconds = 1.0\nstep_pause_seconds = 0.02\n" + config)
         peer.directory.invite.write_text(self.seed.directory.invite.read_text())
         peer.start()
         return peer

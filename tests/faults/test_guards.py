@@ -90,7 +90,7 @@ def test_parts_of_a_stranger_are_refused(swarm: Swarm, tmp_path: Path) -> None:
 
     async def push() -> None:
         async with await Node.open(tmp_path / "stranger") as node:
-            await node.connect(address, 20.0)
+            await node.connect([address], 20.0)
             bulk = Bulk(node, lambda digest: None, lambda peer_id, header, payload: "")
             await bulk.push(address.rsplit("/", 1)[-1], [(bytes(36), b"part")], 20.0)
 

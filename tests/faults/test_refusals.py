@@ -11,7 +11,7 @@ import pytest
 
 from peers.invite import Invite
 from peers.runs import RunDirectory, bind_run
-from tests.faults.swarm import Runner, Swarm, until
+from tests.faults.swarm import LOCAL, Runner, Swarm, until
 
 QUICKLY = 60.0  # on a busy machine; alone it takes two or three
 
@@ -40,7 +40,7 @@ def refused(runner: Runner, tmp_path: Path, *argv: str) -> str:
 def directory(swarm: Swarm, tmp_path: Path, config: str, invite: str | None = None) -> str:
     root = tmp_path / "peer"
     root.mkdir()
-    (root / "peer.toml").write_text(config)
+    (root / "peer.toml").write_text(LOCAL + config)
     (root / "invite.txt").write_text(invite or swarm.seed.directory.invite.read_text())
     return str(root)
 

@@ -40,6 +40,27 @@ def test_peers_without_a_listening_address_contribute_and_vote() -> None:
     assert set(body.reducers) <= {p.notary.account for p in world.peers[:2]}
 
 
+def test_a_reducer_that_nobody_reaches_is_not_drawn() -> None:
+    """It says that it reduces, contributes and votes; the others have dialled it in vain."""
+    world = World(3)
+    world.seat()
+    deaf = world.peers[1].notary.account
+    drawn = 0
+    for _ in range(6):
+        is_leading = world.peers[0].machine.leader(0) == deaf  # then it draws itself
+        for peer in world.everyone():
+            others = {p.notary.account: p.flags for p in world.everyone() if p is not peer}
+            peer.act(peer.machine.ready(others, {deaf}))
+        for peer in world.everyone():
+            peer.act(peer.machine.due())
+        world.settle()
+        (tip,) = tips(world)
+        body = world.peers[0].machine.lineage[tip].body
+        assert len(body.contributors) == 3
+        drawn += deaf in body.reducers and not is_leading
+    assert drawn == 0
+
+
 def test_a_joiner_contributes_and_is_in_the_next_electorate() -> None:
     world = World(2)
     world.seat()

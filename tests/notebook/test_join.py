@@ -86,9 +86,9 @@ def prepare(terminal: Terminal, chain: DevChain) -> str:
         chain.give_gas(addresses[name])
     terminal.run("sparehive run deploy run --rpc $RPC --test-token --window 1")
     terminal.run(f"sparehive run fund run --rpc $RPC {ORGANISER} --amount 1000000000000000000000")
-    seed = terminal.start("exec sparehive seed run --dir seed --quiet")
+    seed = terminal.start("exec sparehive seed run --dir seed --host 127.0.0.1 --quiet")
     until((terminal.cwd / "seed" / "ready.json").exists, 120.0, seed.output)
-    bob = terminal.start("exec sparehive join seed/invite.txt --dir bob")
+    bob = terminal.start("exec sparehive join seed/invite.txt --dir bob --host 127.0.0.1")
     until((terminal.cwd / "bob" / "ready.json").exists, 120.0, bob.output)
     return str(addresses["wallet"])
 
@@ -109,7 +109,7 @@ def execute(notebook: Any, terminal: Terminal) -> None:
 def test_the_peer_ends_with_the_kernel(tmp_path: Path) -> None:
     with Terminal(tmp_path / "home") as terminal:
         terminal.run(f"sparehive run new run --preset demo {SMALL}")
-        seed = terminal.start("exec sparehive seed run --dir seed --quiet")
+        seed = terminal.start("exec sparehive seed run --dir seed --host 127.0.0.1 --quiet")
         until((terminal.cwd / "seed" / "ready.json").exists, 120.0, seed.output)
         kernel = terminal.start(
             f"exec {sys.executable} -c 'import time; from peers.notebook import join; "

@@ -57,7 +57,10 @@ class Member:
         client_mode: bool = False,
         key: PrivateKey | None = None,
         expiry_seconds: float = 60.0,
+        flags: int | None = None,
+        addresses: tuple[str, ...] | None = None,
     ) -> "Member":
+        """`addresses` and `flags` as it says them; by default what is true."""
         directory.mkdir(exist_ok=True)
         network = await SwarmNetwork.open(
             directory / "identity.key",
@@ -72,7 +75,7 @@ class Member:
         await network.join(
             RUN,
             member.account,
-            FLAG_VOTES | (0 if client_mode else FLAG_REDUCES),
+            FLAG_VOTES | (0 if client_mode else FLAG_REDUCES) if flags is None else flags,
             member.sign,
             records.recover,
             lambda digest: None,
@@ -84,6 +87,7 @@ class Member:
             known_file=directory / "known.json",
             sync_seconds=2.0,
             presence=BoardSettings(1.0, expiry_seconds, 5.0),
+            addresses=network.addresses() if addresses is None else addresses,
         )
         return member
 

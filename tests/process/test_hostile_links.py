@@ -37,7 +37,7 @@ async def raw_link(member: Member, target: Member) -> Stream:
 async def attacker(tmp_path: Path, target: Member) -> AsyncIterator[Member]:
     """A member that links nowhere by itself."""
     async with await Node.open(tmp_path / f"attacker{time.monotonic_ns()}") as node:
-        await node.connect(target.node.addresses()[0], 20)
+        await node.connect(target.node.addresses(), 20)
         yield Member(node, FLAG_VOTES | FLAG_REDUCES)
 
 
@@ -121,7 +121,7 @@ def test_strangers_can_take_neither_all_seats_nor_those_of_members(tmp_path: Pat
             def come(name: int, opened_here: bool) -> bool:
                 stream = _Closed()
                 account = name.to_bytes(20, "big")
-                link = Link(account, f"peer{name}", 3, (), stream, opened_here)  # type: ignore[arg-type]
+                link = Link(account, f"peer{name}", 3, (), (), stream, opened_here)  # type: ignore[arg-type]
                 if links._admit(link):
                     links.links[account] = link
                     seats.append(stream)

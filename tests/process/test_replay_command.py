@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LOCAL = ("--host", "127.0.0.1")
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
 TEXT = "".join(f"def f{i}(x):\n    return x * {i} + {i * 7 % 13}\n" for i in range(4000))
 
@@ -55,9 +56,9 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return process
 
     try:
-        start("seed", "run", "--dir", "seed")
+        start("seed", "run", "--dir", "seed", *LOCAL)
         wait_for("the seed", (cwd / "seed" / "ready.json").exists)
-        peers = [start("join", "seed/invite.txt", "--dir", name, "--stop-after-epoch", "5") for name in "ab"]
+        peers = [start("join", "seed/invite.txt", "--dir", name, "--stop-after-epoch", "5", *LOCAL) for name in "ab"]
         wait_for("five epochs", lambda: any(peer.poll() is not None for peer in peers), 400.0)
     finally:
         for process in reversed(started):

@@ -252,7 +252,7 @@ def test_a_peer_of_another_run_or_with_anothers_account_gets_no_link(tmp_path: P
         async with swarm(tmp_path, 1) as members:
             first = members[0].node.addresses()
             async with await Node.open(tmp_path / "other") as node:
-                await node.connect(first[0], 10)
+                await node.connect(first[:1], 10)
                 stranger = Member(node, 3, b"s" * 32)
                 thief = Member(node, 3)
                 for bad in (stranger, thief):
@@ -277,7 +277,7 @@ def test_a_taken_port_and_a_silent_bootstrap_peer_are_one_line(tmp_path: Path) -
             other = node.addresses()[0]
         with pytest.raises(RetryError):
             async with await Node.open(tmp_path / "c") as lonely:
-                await lonely.connect(other, 5)
+                await lonely.connect([other], 5)
 
     run(work())
 

@@ -8,7 +8,7 @@ import pytest
 
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
-from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting
+from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting, drawn_witnesses
 from peers.notary import JournalNotary
 from swarm.averaging.records import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.events import Certified, PartsReceived
@@ -86,6 +86,22 @@ def test_a_witness_refuses_what_it_did_not_receive_and_signs_once_it_has(book: B
     assert book.signers(receipt(0)) == {PEERS[0]}
     book.accounting.on_event(PartsReceived(LEAVES[0].contribution, PEERS[0]))
     assert book.signers(receipt(0)) == {PEERS[0], WITNESS}
+
+
+def test_who_leaves_waits_for_its_witness_and_for_those_whom_it_witnesses(book: Book) -> None:
+    for leaf in LEAVES:
+        book.accounting.on_event(PartsReceived(leaf.contribution, leaf.peer))
+    assert book.accounting.is_quits()
+    book.certify()
+    (own,) = (s.record for s in book.published)
+    assert isinstance(own, ContributionReceipt)
+    for index in [i for i, leaf in enumerate(LEAVES) if leaf.units and leaf.peer != WITNESS]:
+        assert not book.accounting.is_quits(), f"the receipt of {index} is still to be signed"
+        book.accounting.on_receipt(say(receipt(index), PEERS[index]))
+    assert not book.accounting.is_quits(), "nobody has signed its own"
+    for each in drawn_witnesses(ROUND_BODY, WITNESS, 1):
+        book.accounting.on_receipt(say(own, each))
+    assert book.accounting.is_quits()
 
 
 def test_who_is_not_drawn_does_not_sign(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from hivemind.p2p import PeerID
 
 from swarm.errors import InputError
 from swarm.transport.addressbook import MAX_ENTRIES, MAX_PER_TELLER, AddressBook, Source
-from swarm.transport.addresses import addresses_of, check_announced, check_bootstrap, listen_address, peer_id_of
+from swarm.transport.addresses import (
+    addresses_of,
+    check_announced,
+    check_bootstrap,
+    listen_address,
+    listen_hosts,
+    peer_id_of,
+)
 
 OWN = PeerID(b"\x12\x20" + b"\xff" * 32).to_base58()
 
@@ -30,7 +37,7 @@ def test_listen_addresses_of_both_families_and_nothing_else() -> None:
     assert listen_address("::1", 0) == "/ip6/::1/tcp/0"
     for host in ("localhost", "1.2.3", "", "/ip4/1.2.3.4"):
         with pytest.raises(InputError, match="is not an IP address; write"):
-            listen_address(host, 1)
+            listen_hosts(host)
 
 
 @pytest.mark.parametrize(

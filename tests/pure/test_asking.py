@@ -43,6 +43,9 @@ class Silent:
 
     def publish(self, data: bytes, again: bool = False) -> None: ...
 
+    def unreached(self) -> set[Account]:
+        return set()
+
     def linked(self) -> dict[Account, int]:
         return {LINKED: 3}
 

@@ -29,6 +29,9 @@ class SlowNetwork:
 
     def publish(self, data: bytes, again: bool = False) -> None: ...
 
+    def unreached(self) -> set[Account]:
+        return set()
+
     def linked(self) -> dict[Account, int]:
         return {HOLDER: 0}
 

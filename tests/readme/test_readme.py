@@ -1,5 +1,6 @@
 """What the README says is true: its commands run in its order, its links and its tree lead somewhere, its targets exist."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -10,12 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import wan
+from incentives.checks import parse_body
 from incentives.devchain import DevChain, find_tool
 from incentives.keys import key_account
+from incentives.ledger import Ledger
+from peers.directory import PeerDirectory
+from peers.follow import own_receipts, read_terms
 from tests.terminal import ROOT, Job, Terminal, until
 
 README = (ROOT / "README.md").read_text()
 _STEP = re.compile(r"<!-- test: (?P<how>[^>]*?) -->\n```bash\n(?P<script>.*?)```", re.DOTALL)
+LINE = wan.LineRate(up_bits=200e6, down_bits=200e6, round_trip_seconds=0.004)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
@@ -45,8 +52,8 @@ def test_every_bash_block_is_part_of_the_walk() -> None:
 
 @pytest.mark.timeout(600)
 def test_the_organisers_walk_from_a_new_run_to_a_paid_volunteer(chain: DevChain, tmp_path: Path) -> None:
-    with Terminal(tmp_path / "home", RPC=chain.rpc) as terminal:
-        said, volunteers = walk(terminal, chain)
+    with machines(tmp_path / "wan", 3) as places, Terminal(tmp_path / "home", RPC=chain.rpc) as terminal:
+        said, volunteers = walk(terminal, chain, places)
         wallet = key_account(terminal.cwd / "wallet.json")
         assert wallet is not None
         token = json.loads((terminal.cwd / "run" / "chain.json").read_text())["token"]
@@ -60,6 +67,9 @@ def test_the_organisers_walk_from_a_new_run_to_a_paid_volunteer(chain: DevChain,
             assert re.search(
                 r"^left at epoch \d+ after [1-9]\d* units; [1-9]\d* receipts? co-signed", job.output(), re.M
             )
+        for name in ("alice", "bob"):
+            certified, paid = receipts(PeerDirectory(terminal.cwd / name))
+            assert certified >= 6 and paid >= 0.95 * certified, f"{name}: {paid} receipts for {certified} contributions"
         assert (terminal.cwd / "model" / "config.json").is_file()
         assert seed.stop() in (0, 130)
         assert "the seed has stopped" in seed.output()
@@ -71,8 +81,19 @@ def test_the_organisers_walk_from_a_new_run_to_a_paid_volunteer(chain: DevChain,
     assert left == [], "nothing keeps running"
 
 
-def walk(terminal: Terminal, chain: DevChain) -> tuple[str, list[Job]]:
-    """All steps in order; (what the commands said, the volunteers). Addresses get coin for gas as soon as they are shown."""
+@contextlib.contextmanager
+def machines(directory: Path, count: int) -> Iterator[list[wan.Place]]:
+    """So many computers with an address of their own each; what listens on 127.0.0.1 is reached by nobody else."""
+    try:
+        with wan.line(wan.build(directory), count, LINE) as places:
+            yield places
+    except wan.WanUnavailable as error:
+        pytest.skip(f"no network namespaces here: {error}")
+
+
+def walk(terminal: Terminal, chain: DevChain, places: list[wan.Place]) -> tuple[str, list[Job]]:
+    """All steps in order, what is started each on a machine of its own; (what the commands said, the volunteers). Addresses get
+    coin for gas as soon as they are shown."""
     said, waiting = "", []
     for step in steps():
         how, _, condition = step.how.partition(", until ")
@@ -84,7 +105,7 @@ def walk(terminal: Terminal, chain: DevChain) -> tuple[str, list[Job]]:
                     chain.give_gas(_ADDRESS.findall(out)[0])
             continue
         assert how == "start", step
-        job = terminal.start(step.script)
+        job = terminal.start(step.script, places[len(terminal.jobs)].prefix)
         if condition and condition != "all end":
             path = terminal.cwd / condition
             until(lambda path=path, job=job: path.exists() or job.process.poll() is not None, 120.0, job.output)  # type: ignore[misc]
@@ -98,6 +119,19 @@ def walk(terminal: Terminal, chain: DevChain) -> tuple[str, list[Job]]:
                 lambda: "\n".join(j.output() for j in terminal.jobs),
             )
     return said, waiting
+
+
+def receipts(directory: PeerDirectory) -> tuple[int, int]:
+    """(contributions with units that were certified, receipts of them that would be paid), by the peer's own ledger."""
+    terms, own = read_terms(directory), key_account(directory.hot_key)
+    assert terms is not None and own is not None
+    with Ledger.read(directory.ledger) as ledger:
+        tip = ledger.tip()
+        assert tip is not None
+        bodies = [parse_body(each.body) for each in ledger.lineage(tip, -1)]
+    found = own_receipts(directory, terms, "0x" + own.hex())
+    assert found is not None
+    return sum(leaf.peer == own and leaf.units > 0 for body in bodies for leaf in body.contributors), found[0]
 
 
 def test_the_walk_takes_each_command_of_an_organiser_and_an_earner() -> None:

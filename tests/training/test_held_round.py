@@ -52,6 +52,9 @@ class Line:
             if account != self.account:
                 asyncio.get_running_loop().call_soon(peer.driver.on_message, self.account, data)
 
+    def unreached(self) -> set[Account]:
+        return set()
+
     def linked(self) -> dict[Account, int]:
         return {a: p.driver.flags for a, p in self.hub.peers.items() if a != self.account}
 

@@ -1,0 +1,145 @@
+"""What its owner should know while a peer runs, and can do about it: work that cannot be paid, an address that answers nobody.
+Pure: the clock is given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+GRACE_SECONDS = 10.0  # a swarm that comes together, or a link that comes back, is no news
+AT_ONCE = "daemon-silent"  # the code of what is told without grace
+PORT_ADVICE = "open TCP port {port} in this machine's firewall and forward it in the router"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`code` is for programs, `text` one line for people, with the remedy."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Of a peer at one moment. `others`: how many other peers train now, `witnesses` of them can witness for this one.
+    `is_reachable` None: not known yet, or nothing listens here."""
+
+    is_seed: bool
+    is_client: bool
+    is_paid_run: bool
+    port: int
+    linked: int
+    others: int
+    witnesses: int
+    is_reachable: bool | None
+    asked: int = 0
+    silent_addresses: tuple[str, ...] = ()  # that the owner announces, or that stand in the invite
+    self_silent_addresses: tuple[str, ...] = ()  # of a seed's invite, tried from its own machine alone
+    problems: Mapping[str, str] = field(default_factory=dict)  # invited address → why there is no link
+    daemon_silent_seconds: float = 0.0
+
+
+def advise(now: Circumstances) -> list[Advice]:
+    """The most important first."""
+    found = _of_a_seed(now) if now.is_seed else _of_a_volunteer(now)
+    if now.daemon_silent_seconds:
+        found.insert(
+            0, Advice(AT_ONCE, "the p2p daemon does not answer: nobody is heard; if it stays so the peer starts anew")
+        )
+    return found
+
+
+def _of_a_volunteer(now: Circumstances) -> list[Advice]:
+    found = []
+    unpaid = "what is done now cannot be paid" if now.is_paid_run else "nobody can average or witness what is done now"
+    port = PORT_ADVICE.format(port=now.port)
+    if not now.linked and now.problems:
+        found += of_problems(now.problems)
+    elif not now.others:
+        found.append(
+            Advice(
+                "alone",
+                f"no other peer trains in this run: {unpaid}, it takes another peer to witness it; invite somebody",
+            )
+        )
+    elif not now.witnesses:
+        remedy = (
+            "one of them has to be reachable: ask the organiser for a peer that is, or join without --client where a port can be opened"
+            if now.is_client
+            else f"one of them has to be reachable: {port}"
+        )
+        if now.is_reachable:
+            remedy = (
+                "one of them has to be reachable besides this one: they can open a port, or the organiser adds a peer"
+            )
+        found.append(
+            Advice(
+                "no-witness", f"none of the {now.others} other peers can be reached from outside: {unpaid}; {remedy}"
+            )
+        )
+    for address in now.silent_addresses:
+        found.append(
+            Advice(
+                "announced-address-silent",
+                f"{_bare(address)}, which --announce names, answers none of the {now.asked} peers that tried: "
+                f"check address and port, or leave --announce out; {port}",
+            )
+        )
+    if now.is_reachable is False and not now.silent_addresses:
+        found.append(
+            Advice(
+                "unreachable",
+                f"no address of this peer answers from outside ({now.asked} tried): it takes part as a client and is paid while others "
+                f"can witness; to be a witness for others: {port}",
+            )
+        )
+    return found
+
+
+def of_problems(problems: Mapping[str, str]) -> list[Advice]:
+    """Of a peer that is linked to nobody: invited address → why."""
+    if not problems:
+        return []
+    why = "; ".join(f"{_bare(address)} {problem}" for address, problem in list(problems.items())[:3])
+    return [
+        Advice("no-link", f"linked to nobody yet: {why}. Is the seed up, and reachable from here? It goes on trying")
+    ]
+
+
+def _of_a_seed(now: Circumstances) -> list[Advice]:
+    found = []
+    for address in now.silent_addresses:
+        found.append(
+            Advice(
+                "invite-address-silent",
+                f"{_bare(address)}, which the invite names, answers none of the {now.asked} peers that tried: who has only this "
+                f"address cannot join; {PORT_ADVICE.format(port=now.port)}, or give the right --announce and hand out the new invite",
+            )
+        )
+    if not now.linked:
+        for address in now.self_silent_addresses:
+            found.append(
+                Advice(
+                    "invite-address-unproven",
+                    f"{_bare(address)}, which the invite names, does not answer from this machine and nobody has joined yet: try it "
+                    f"from another network; {PORT_ADVICE.format(port=now.port)}",
+                )
+            )
+    return found
+
+
+def _bare(address: str) -> str:
+    return address.split("/p2p/")[0]
+
+
+class Patience:
+    """Passes on what has held for `GRACE_SECONDS`, so that what comes and goes troubles nobody."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, float] = {}  # since when
+
+    def lasting(self, advice: Sequence[Advice], now: float) -> list[Advice]:
+        codes = {each.code for each in advice}
+        self._codes = {code: self._codes.get(code, now) for code in codes}
+        return [a for a in advice if a.code == AT_ONCE or now - self._codes[a.code] >= GRACE_SECONDS]
+
+
+__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_problems"]

@@ -1,0 +1,72 @@
+"""Each circumstance in which work is unpaid, or nobody gets through, is told with its remedy; nothing is told when all is well."""
+
+from dataclasses import replace
+
+from peers.advice import GRACE_SECONDS, Circumstances, Patience, advise
+
+WELL = Circumstances(
+    is_seed=False,
+    is_client=False,
+    is_paid_run=True,
+    port=4001,
+    linked=3,
+    others=2,
+    witnesses=2,
+    is_reachable=True,
+    asked=2,
+)
+SEED = replace(WELL, is_seed=True, others=0, witnesses=0)
+ADDRESS = "/ip4/203.0.114.7/tcp/4001/p2p/QmX"
+
+
+def told(**changes: object) -> dict[str, str]:
+    base = SEED if changes.pop("seed", False) else WELL
+    return {each.code: each.text for each in advise(replace(base, **changes))}  # type: ignore[arg-type]
+
+
+def test_nothing_where_all_is_well() -> None:
+    assert told() == {}
+    assert told(is_client=True, is_reachable=None, asked=0) == {}, "a client is paid by others' word"
+    assert told(seed=True) == {}, "a seed trains nothing: it need not be paid"
+
+
+def test_alone() -> None:
+    text = told(others=0, witnesses=0)["alone"]
+    assert "cannot be paid" in text and "invite" in text
+    assert "paid" not in told(others=0, witnesses=0, is_paid_run=False)["alone"]
+
+
+def test_nobody_here_can_witness() -> None:
+    for changes in ({"is_client": True, "is_reachable": None}, {"is_reachable": False}, {"is_reachable": True}):
+        text = told(witnesses=0, **changes)["no-witness"]
+        assert "none of the 2 other peers" in text and "cannot be paid" in text and "reachable" in text
+    assert "4001" in told(witnesses=0, is_reachable=False)["no-witness"]
+
+
+def test_my_address_does_not_answer() -> None:
+    assert "TCP port 4001" in told(is_reachable=False)["unreachable"]
+    text = told(silent_addresses=(ADDRESS,), is_reachable=False)["announced-address-silent"]
+    assert "/ip4/203.0.114.7/tcp/4001," in text and "--announce" in text
+
+
+def test_linked_to_nobody_says_why() -> None:
+    text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
+    assert "/ip4/203.0.114.7/tcp/4001 does not answer" in text
+
+
+def test_a_seed_is_told_of_an_invite_that_leads_nowhere() -> None:
+    assert "invite" in told(seed=True, silent_addresses=(ADDRESS,))["invite-address-silent"]
+    assert "another network" in told(seed=True, linked=0, self_silent_addresses=(ADDRESS,))["invite-address-unproven"]
+    assert told(seed=True, linked=1, self_silent_addresses=(ADDRESS,)) == {}, "somebody got in"
+
+
+def test_a_silent_daemon_is_told_at_once_and_what_comes_and_goes_is_not() -> None:
+    patience = Patience()
+    alone = replace(WELL, others=0, witnesses=0)
+    assert patience.lasting(advise(alone), 0.0) == []
+    assert patience.lasting(advise(WELL), 1.0) == []
+    assert patience.lasting(advise(alone), 2.0) == []
+    assert [a.code for a in patience.lasting(advise(alone), 2.0 + GRACE_SECONDS)] == ["alone"]
+    assert [a.code for a in patience.lasting(advise(replace(WELL, daemon_silent_seconds=7.0)), 99.0)] == [
+        "daemon-silent"
+    ]
