@@ -1,51 +1,102 @@
 """PeerConfig (`peer.toml`): what this machine decides. What the run decides is `swarm.config.RunConfig`; there is no third file."""
 
+import ipaddress
+import re
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from peers.errors import ConfigError
+
+MAX_SECONDS = 30 * 24 * 3600.0
+MAX_COUNT = 2**53 - 1
+_PLACE = r"/(ip4|ip6|dns|dns4|dns6)/[0-9A-Za-z.:_-]{1,150}/tcp/[0-9]{1,5}"
+
+
+def _check_host(host: str) -> str:
+    if host != "*":
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            raise ValueError("is not an IP address; write * for all interfaces, or e.g. 127.0.0.1 or ::") from None
+    return host
+
+
+def _check_announced(address: str) -> str:
+    if not re.fullmatch(_PLACE, address):
+        raise ValueError("is not a host and a TCP port; write e.g. /ip4/203.0.113.7/tcp/4001")
+    return address
+
+
+def _check_peer(address: str) -> str:
+    if not re.fullmatch(_PLACE + "/p2p/[1-9A-HJ-NP-Za-km-z]{1,64}", address):
+        raise ValueError("is not the address of a peer; write e.g. /ip4/203.0.113.7/tcp/4001/p2p/Qm…")
+    return address
+
+
+def _check_wallet(address: str) -> str:
+    if address and not re.fullmatch("0x[0-9a-fA-F]{40}", address):
+        raise ValueError("must be 0x and 40 hexadecimal digits, or empty")
+    return address
+
+
+Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
+Host = Annotated[str, AfterValidator(_check_host)]
+Announced = Annotated[str, AfterValidator(_check_announced)]
+PeerAddress = Annotated[str, AfterValidator(_check_peer)]
+Wallet = Annotated[str, AfterValidator(_check_wallet)]
 
 
 class PeerConfig(BaseModel):
     """Settings of one peer. Unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # strict: true is no number, and "8" is no 8
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    host: str = Field("*", description="address to listen on; * for all interfaces, IPv4 and IPv6")
+    host: Host = Field("*", description="address to listen on; * for all interfaces, IPv4 and IPv6")
     port: int = Field(0, ge=0, le=65535, description="TCP port to listen on; 0: the one of the last start, or any")
-    announce: tuple[str, ...] = Field(
-        (), description="multiaddrs told to others besides the visible ones, if they answer from outside"
+    announce: tuple[Announced, ...] = Field(
+        (),
+        strict=False,
+        max_length=64,
+        description="multiaddrs told to others besides the visible ones, if they answer from outside",
     )
-    peers: tuple[str, ...] = Field(
-        (), description="addresses of live peers to try beside those of the invite, e.g. when its seed is gone"
+    peers: tuple[PeerAddress, ...] = Field(
+        (),
+        strict=False,
+        max_length=64,
+        description="addresses of live peers to try beside those of the invite, e.g. when its seed is gone",
     )
     client_mode: bool = Field(
         False, description="listen nowhere, open every stream; trains, votes and is paid while others can witness"
     )
     reach_seconds: float = Field(
-        300.0, ge=5.0, description="how often linked peers are asked whether this one answers from outside"
+        300.0,
+        ge=5.0,
+        le=MAX_SECONDS,
+        description="how often linked peers are asked whether this one answers from outside",
     )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")
     step_pause_seconds: float = Field(
         0.0, ge=0.0, le=60.0, description="rest after each inner step, to leave the machine to its owner"
     )
-    startup_timeout_seconds: float = Field(120.0, gt=0, description="for the p2p daemon; slow machines need more")
-    join_timeout_seconds: float = Field(300.0, gt=0, description="how long to look for a live peer with the anchor")
-    sync_seconds: float = Field(
-        30.0, gt=0, description="how often each link is asked for records that are missing here"
+    startup_timeout_seconds: Seconds = Field(120.0, description="for the p2p daemon; slow machines need more")
+    join_timeout_seconds: Seconds = Field(300.0, description="how long to look for a live peer with the anchor")
+    sync_seconds: Seconds = Field(30.0, description="how often each link is asked for records that are missing here")
+    presence_renew_seconds: float = Field(
+        20.0, ge=1.0, le=600.0, description="how often peers are looked for in the DHT"
     )
-    presence_renew_seconds: float = Field(20.0, ge=1.0, description="how often peers are looked for in the DHT")
     presence_expiry_seconds: float = Field(
         60.0, ge=3.0, le=600.0, description="how long this peer counts as present after its last word"
     )
-    dht_request_seconds: float = Field(5.0, gt=0, description="for one answer of a DHT node; slow lines need more")
-    snapshot_seconds: float = Field(30.0, gt=0, description="how often the training state is written to disk")
-    blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, description="disk for anchors and data")
-    stop_after_epoch: int = Field(0, ge=0, description="leave after this epoch is certified; 0: stay")
-    payout: str = Field("", description="wallet that will bind this peer's hot key; shown, never used to sign")
+    dht_request_seconds: Seconds = Field(5.0, description="for one answer of a DHT node; slow lines need more")
+    snapshot_seconds: Seconds = Field(30.0, description="how often the training state is written to disk")
+    blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
+    stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
+    payout: Wallet = Field("", description="wallet that will bind this peer's hot key; shown, never used to sign")
 
 
 def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
@@ -54,7 +105,10 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
     if path.exists():
         try:
             values = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also a number of thousands of digits, and what is nested too deep
             raise ConfigError("peer.toml", str(path), f"is not TOML: {error}") from None
     values.update({key: value for key, value in overrides.items() if value is not None})
     try:
@@ -62,7 +116,11 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path.name}: {name}", first.get("input"), first["msg"]) from None
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{path.name}: {name}", first.get("input"), "unknown key; remove it") from None
+        raise ConfigError(
+            f"{path.name}: {name}", first.get("input"), first["msg"].removeprefix("Value error, ")
+        ) from None
 
 
 def save_peer_config(path: Path, config: PeerConfig) -> None:

@@ -5,7 +5,7 @@ PeerError
 └── StartError       the peer cannot start or go on: port, bootstrap, disk
 """
 
-from swarm.errors import shown
+from swarm.errors import printable, shown
 
 
 class PeerError(Exception):
@@ -16,7 +16,7 @@ class ConfigError(PeerError):
     """Bad configuration. The message names the field, the value and the remedy."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field} = {shown(value)}: {remedy}")
+        super().__init__(f"{printable(field, 120)} = {shown(value)}: {printable(remedy, 800)}")
 
 
 class StartError(PeerError):

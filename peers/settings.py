@@ -96,7 +96,7 @@ def _parse(setting: str) -> dict[str, Any]:
     for leaf in _leaves(value):
         for derived, why in _DERIVED.items():
             if leaf == derived or leaf.startswith(derived + "."):
-                raise ConfigError(f"--set {leaf}", text, f"cannot be set: it {why}")
+                raise ConfigError(f"--set {key}", text, f"{derived} cannot be set: it {why}")
     return value  # type: ignore[no-any-return]
 
 

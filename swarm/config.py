@@ -99,6 +99,13 @@ class DataConfig(_Part):
     )
     tokenizer: Annotated[Union[ByteTokenizer, BpeTokenizer], Field(discriminator="kind")] = ByteTokenizer()
 
+    @field_validator("tokenizer", mode="before")
+    @classmethod
+    def _of_a_known_kind(cls, tokenizer: Any) -> Any:
+        if isinstance(tokenizer, dict) and tokenizer.get("kind", "bytes") not in ("bytes", "bpe"):
+            raise Refusal("data.tokenizer.kind", tokenizer["kind"], "must be bytes or bpe")
+        return tokenizer
+
     def content(self) -> dict[str, DataFile]:
         """All files of the data directory by name: the text, and the tokenizer where it was trained."""
         files = {TEXT_FILE: self.text}
@@ -271,17 +278,19 @@ class RunConfig(_Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
+            found = error.errors()
+            first = min(found, key=lambda each: each["type"] == "missing")  # what is wrong before what is missing
             refusal = first.get("ctx", {}).get("error")
             if isinstance(refusal, Refusal):
                 raise InputError(f"{source}: {refusal.field}", refusal.value, refusal.remedy) from None
             where = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "missing":
+                raise InputError(f"{source}: {where}", None, "is missing") from None
             if first["type"] == "extra_forbidden":
                 raise InputError(
                     f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
                 ) from None
-            shown = first.get("input") if where else "…"
-            raise InputError(f"{source}: {where or 'run'}", shown, first["msg"]) from None
+            raise InputError(f"{source}: {where or 'run'}", first.get("input"), first["msg"]) from None
 
 
 def load_run(path: Path) -> RunConfig:

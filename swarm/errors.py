@@ -18,7 +18,13 @@ def shown(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
         return f"a {type(value).__name__} that is too large to show"
-    return text if len(text) <= 120 else text[:117] + "..."
+    return printable(text, 120)
+
+
+def printable(text: str, most: int) -> str:
+    """Text from outside for a terminal: at most `most` characters, and what is not to be printed as its escape."""
+    short = text if len(text) <= most else text[: most - 3] + "..."
+    return short if short.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
 class SwarmError(Exception):
@@ -29,7 +35,7 @@ class InputError(SwarmError):
     """Bad input of the user. The message names the field, the value and the remedy."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field} = {shown(value)}: {remedy}")
+        super().__init__(f"{printable(field, 120)} = {shown(value)}: {printable(remedy, 500)}")
         self.field, self.value, self.remedy = field, value, remedy
 
 

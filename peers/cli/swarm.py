@@ -39,7 +39,7 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
     from peers.live import View
     from peers.supervisor import supervise
 
-    arguments = [mode, str(directory.root)] + (["--quiet"] if quiet else [])
+    arguments = [mode, *(["--quiet"] if quiet else []), "--", str(directory.root)]  # its name may begin with a dash
     with View(mode, directory, quiet=quiet) as view:
         code = supervise(arguments, view)
         view.finish(code)

@@ -21,6 +21,8 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import ModelConfig, dump_run
 from swarm.errors import InputError
 from swarm.models import build_model
+from swarm.models.transformer import transformer_config
+from tests.pure.test_hostile_values import RUN_PATHS
 from tests.training.swarmlet import TEXT
 
 TINY = ["data.context=16", "model.fields={n_embd=32,n_layer=1,n_head=2}", "codec.part_values=4096"]
@@ -124,6 +126,28 @@ def test_a_run_directory_is_left_as_it_was_when_the_making_fails(tmp_path: Path)
     with pytest.raises(InputError):
         create_run(tmp_path / "a" / "b", "x", tmp_path / "source.txt", "demo", 1, TINY)
     assert not (tmp_path / "a").exists()
+
+
+def every_setting() -> list[str]:
+    fields = [name for name in transformer_config(ModelConfig(), 16).to_dict() if not name.startswith("_")]
+    return [*(".".join(path) for path in RUN_PATHS), *(f"model.fields.{name}" for name in fields)]
+
+
+@pytest.mark.parametrize(
+    "text", ["inf", "nan", "-1", "0", "1", "1e300", "9" * 30, '"x"', "[]", "{a=1}", "true", "", "[[", "é\x1b"]
+)
+def test_any_value_of_any_setting_makes_a_run_that_opens_or_is_named(tmp_path: Path, text: str) -> None:
+    source = tmp_path / "source.txt"
+    source.write_bytes(TEXT[:2000])
+    for number, key in enumerate(every_setting()):
+        root = tmp_path / str(number)
+        try:
+            create_run(root, "test", source, "demo", 1, [*TINY, f"{key}={text}"])
+        except (ConfigError, InputError) as error:
+            line = str(error)
+            assert line.isprintable() and len(line) < 1000
+            assert ("model.fields" if key.startswith("model.fields.") else key) in line, line
+            assert not root.exists()
 
 
 # -- run check ------------------------------------------------------------------------------------------------------------

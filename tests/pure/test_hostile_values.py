@@ -1,0 +1,193 @@
+"""Any value in any field of both configuration files works, or gives one line that names the field."""
+
+import copy
+import datetime
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import tomli_w
+from coincurve import PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from peers.config import PeerConfig, load_peer_config, save_peer_config
+from peers.errors import ConfigError
+from peers.invite import SHORT_TEXT, Invite, RunBinding
+from swarm.averaging.machine import RunRules
+from swarm.config import BpeTokenizer, RunConfig, dump_run, load_run
+from swarm.errors import InputError
+from swarm.optim.schedule import learning_rate, momentum_at
+
+KEY = PrivateKey(b"\x0b" * 32)
+FILE = {"size": 5, "sha256": "ab" * 32}
+BASE: dict[str, Any] = {
+    "name": "run",
+    "initial_root": "00" * 32,
+    "model": {"fields": {"n_embd": 32, "vocab_size": 65536}},
+    "data": {
+        "root": "11" * 32,
+        "text": FILE,
+        "tokenizer": {"kind": "bpe", "vocabulary": 300, "file": dict(FILE), "tokens_sha256": "cd" * 32},
+    },
+}
+
+
+def paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Of every table and every field in it."""
+    for name, field in model.model_fields.items():
+        here = (*prefix, name)
+        yield here
+        inner = field.annotation
+        if inner is not None and BpeTokenizer in get_args(inner):
+            inner = BpeTokenizer
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from paths(inner, here)
+
+
+RUN_PATHS = [*paths(RunConfig), *(("model", "fields", name) for name in ("n_embd", "vocab_size", "other", "no name"))]
+
+
+def nested(depth: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+EDGES = [0, 1, 2, 2**31, 2**53 - 1, 2**53, 2**63, 2**64, 10**400, 16**6000]
+HOSTILE: list[Any] = [
+    *EDGES, *(-edge for edge in EDGES), True, False,
+    math.inf, -math.inf, math.nan, 5e-324, 1e308, 0.0, -0.0, 0.5, 2.0,
+    "", " ", "\0", "\n", "a\nb", "\udcff", "\u202e", "é" * 65, "0" * 64, "nan", "8", "x" * 2000, "\x1b[31m", "gpt2", "float32",
+    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1, 1), datetime.time(1),
+    [], {}, [[]], [0.9, 0.999], [1], [-1, 2], [0.5] * 10_000, ["/ip4/1.2.3.4/tcp/1"], [math.nan, 0.5], nested(50), nested(5000),
+    {"a": {"b": {"c": [1]}}}, {"\x1b": 1}, {"": ""}, {"kind": 10**5000}, {"size": 1}, {f"n{i}": 0.1 for i in range(2000)},
+]  # fmt: skip
+SCALARS = st.one_of(st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=70))
+VALUES = st.one_of(
+    SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(st.characters(), max_size=5), SCALARS, max_size=3)
+)
+
+
+def with_value(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    values: dict[str, Any] = copy.deepcopy(BASE)
+    at = values
+    for name in path[:-1]:
+        at = at.setdefault(name, {})
+    at[path[-1]] = value
+    return values
+
+
+def test_the_list_of_fields_is_whole() -> None:
+    assert {".".join(path) for path in RUN_PATHS} >= {
+        "name", "model.family", "model.fields", "data.text.size", "data.tokenizer.file.sha256", "data.tokenizer.kind",
+        "inner.betas", "rounds.vote_seconds", "audit.tolerance", "codec.part_values", "outer.lr", "unit_price_amount",
+    }  # fmt: skip
+    assert len(RUN_PATHS) > 60
+
+
+def check_line(line: str, field: str) -> None:
+    assert line.isprintable() and len(line) < 1000
+    assert field in line.replace("tokenizer.bpe", "tokenizer")
+
+
+def check_run_with(path: tuple[str, ...], value: Any) -> None:
+    try:
+        config = RunConfig.parse(with_value(path, value), "run.toml")
+    except InputError as error:
+        check_line(str(error), ".".join(path[:2] if path[:2] == ("model", "fields") else path))
+        return
+    assert len(config.run_id) == 32
+    with tempfile.TemporaryDirectory() as folder:
+        dump_run(config, Path(folder) / "run.toml")
+        assert load_run(Path(folder) / "run.toml") == config
+    made = Invite.short(config, RunBinding(config.run_id, 1, bytes(20), (bytes(20),), ()), KEY)
+    assert Invite.decode(made.encode()) == made
+    assert len(made.encode()) <= SHORT_TEXT
+    assert RunRules.of(config, (bytes(20),), 10**9).num_parts >= 1
+    inner, outer = config.inner, config.outer
+    for clock in (0, 1, inner.warmup_units, inner.total_units - 1, inner.total_units, 2**64):
+        assert 0.0 <= learning_rate(clock, inner.lr, inner.warmup_units, inner.total_units) <= inner.lr
+        assert 0.0 <= momentum_at(clock, outer.momentum, outer.momentum_ramp_rounds) < 1.0
+
+
+@pytest.mark.parametrize("path", RUN_PATHS, ids=".".join)
+def test_a_hostile_value_of_a_run_s_field_works_or_is_named(path: tuple[str, ...]) -> None:
+    for value in HOSTILE:
+        check_run_with(path, value)
+
+
+@settings(max_examples=500, deadline=None)
+@given(path=st.sampled_from(RUN_PATHS), value=VALUES)
+def test_any_value_of_a_run_s_field_works_or_is_named(path: tuple[str, ...], value: Any) -> None:
+    check_run_with(path, value)
+
+
+def check_peer_with(name: str, value: Any, as_option: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "peer.toml"
+        if not as_option:
+            try:
+                path.write_text(tomli_w.dumps({name: value}))
+            except (RecursionError, ValueError, UnicodeEncodeError):
+                return  # no file can hold it
+        try:
+            config = load_peer_config(path, **({name: value} if as_option else {}))
+        except ConfigError as error:
+            check_line(str(error), f"peer.toml: {name}" if "is not TOML" not in str(error) else "peer.toml")
+            return
+        save_peer_config(path, config)
+        assert load_peer_config(path) == config
+
+
+@pytest.mark.parametrize("as_option", [False, True], ids=["file", "option"])
+@pytest.mark.parametrize("name", PeerConfig.model_fields)
+def test_a_hostile_value_of_a_peer_s_field_works_or_is_named(name: str, as_option: bool) -> None:
+    for value in HOSTILE:
+        check_peer_with(name, value, as_option)
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.sampled_from(list(PeerConfig.model_fields)), value=VALUES, as_option=st.booleans())
+def test_any_value_of_a_peer_s_field_works_or_is_named(name: str, value: Any, as_option: bool) -> None:
+    check_peer_with(name, value, as_option)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 10_000, "is not TOML"),
+        ("inner.lr = " + "9" * 5000, "is not TOML"),
+        ("a = 0x" + "f" * 9000, "unknown key|name = None: is missing"),
+        ("[a]\nb = 1\n[a]\nb = 2", "is not TOML"),
+    ],
+)
+def test_toml_that_no_parser_likes_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    for name, load in (("run.toml", load_run), ("peer.toml", load_peer_config)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises((InputError, ConfigError), match=said) as error:
+            load(tmp_path / name)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 800
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("host", "localhost", "is not an IP address"),
+        ("announce", ["203.0.113.7:4001"], "/ip4/203.0.113.7/tcp/4001"),
+        ("peers", ["/ip4/203.0.113.7/tcp/4001"], "is not the address of a peer"),
+        ("join_timeout_seconds", math.inf, "finite"),
+        ("sync_seconds", 1e-300, "greater than or equal to 0.1"),
+        ("payout", "my wallet", "40 hexadecimal digits"),
+        ("threads", True, "integer"),
+        ("threads", "2", "integer"),
+    ],
+)
+def test_a_peer_s_wrong_value_says_what_to_write(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"peer\.toml: {name}.*{said}"):
+        load_peer_config(tmp_path / "peer.toml", **{name: value})
