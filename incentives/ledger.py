@@ -255,11 +255,13 @@ class Ledger:
                 found.append((receipt, missing))
         return found
 
-    def signers(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
-        """(epoch, id or hash, signer) of every signature under a certificate, or under a receipt whose certificate is here."""
+    def held(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
+        """What two ledgers compare: (epoch, id, nothing) of every certificate that somebody signed, however many did and who was heard
+        first, and (epoch, hash, signer) of every signature under a receipt whose certificate is here."""
         for epoch, hash_, signer in self._query(
-            "SELECT c.epoch, c.id, s.signer FROM certificates c JOIN certificate_signatures s ON s.id = c.id "
-            "WHERE c.epoch >= ?1 UNION ALL SELECT c.epoch, r.hash, s.signer FROM certificates c "
+            "SELECT c.epoch, c.id, x'' FROM certificates c "
+            "WHERE c.epoch >= ?1 AND EXISTS (SELECT 1 FROM certificate_signatures s WHERE s.id = c.id) "
+            "UNION ALL SELECT c.epoch, r.hash, s.signer FROM certificates c "
             "JOIN receipts r ON r.certificate = c.id JOIN receipt_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1",
             from_epoch,
         ):

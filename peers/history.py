@@ -53,12 +53,15 @@ def receipt_messages(receipt: SignedReceipt) -> list[bytes]:
 
 
 class LedgerHistory:
-    """Implements `swarm.transport.sync.History` on a ledger: windows of epochs are compared by a hash of who signed what, and
-    only the windows that differ are sent."""
+    """Implements `swarm.transport.sync.History` on a ledger: windows of epochs are compared by a hash of what is held, and only
+    the windows that differ are sent.
+
+    Of a certificate any quorum of signatures will do. Each peer holds those that it happened to hear first: where these
+    were compared, no two peers ever agreed, and all of a run's history went over every link again and again."""
 
     def __init__(self, ledger: Ledger, current: Callable[[], Iterable[Signed]]) -> None:
         self._ledger, self._current = ledger, current
-        self._windows: dict[int, int] = {}  # window → xor of its signatures' hashes
+        self._windows: dict[int, int] = {}  # window → xor of the hashes of what is held
         self._complete_at = float("-inf")
 
     def summary(self) -> bytes:
@@ -101,7 +104,7 @@ class LedgerHistory:
         if time.monotonic() - self._complete_at > COMPLETE_SECONDS:
             first, self._complete_at = 0, time.monotonic()
         windows = {w: value for w, value in self._windows.items() if w < first}
-        for epoch, hash_, signer in self._ledger.signers(first * WINDOW_EPOCHS):
+        for epoch, hash_, signer in self._ledger.held(first * WINDOW_EPOCHS):
             key = int.from_bytes(sha256(hash_ + signer)[:8], "big")
             windows[epoch // WINDOW_EPOCHS] = windows.get(epoch // WINDOW_EPOCHS, 0) ^ key
         self._windows = windows

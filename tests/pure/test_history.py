@@ -56,11 +56,11 @@ def test_a_joiner_gets_all_and_who_lags_gets_the_end(pair: tuple[Ledger, Ledger]
     assert missing_epochs(theirs, ours) == [64]
 
 
-def test_one_lost_signature_or_receipt_brings_its_window_alone(pair: tuple[Ledger, Ledger]) -> None:
+def test_one_lost_certificate_or_receipt_brings_its_window_alone(pair: tuple[Ledger, Ledger]) -> None:
     ours, theirs = pair
-    for ledger in pair:
-        rounds(ledger, range(1, 70))
-    rounds(ours, range(20, 21), PEERS[1:2])
+    rounds(ours, range(1, 70))
+    rounds(theirs, range(1, 20))
+    rounds(theirs, range(21, 70))
     assert set(missing_epochs(ours, theirs)) == set(range(16, 32))
     rounds(theirs, range(20, 21), PEERS[1:2])
     assert missing_epochs(ours, theirs) == []
@@ -70,6 +70,16 @@ def test_one_lost_signature_or_receipt_brings_its_window_alone(pair: tuple[Ledge
     ours.add_receipt(values(record), signatures(record, PEERS[:1]))
     found = [unpack(m).record for m in history(ours).missing(history(theirs).summary())]
     assert record in found and {r.epoch for r in found} <= set(range(WINDOW_EPOCHS))
+
+
+def test_ledgers_that_heard_other_signatures_under_the_same_certificates_have_nothing_to_tell(
+    pair: tuple[Ledger, Ledger],
+) -> None:
+    """Each peer keeps the quorum that it heard first. All history was sent anew with every summary, to peers that had it."""
+    ours, theirs = pair
+    rounds(ours, range(1, 70), PEERS[:2])
+    rounds(theirs, range(1, 70), PEERS[1:3])
+    assert missing_epochs(ours, theirs) == missing_epochs(theirs, ours) == []
 
 
 def test_a_receipt_without_its_certificate_is_not_asked_for_for_ever(pair: tuple[Ledger, Ledger]) -> None:
@@ -85,7 +95,8 @@ def test_a_late_receipt_of_long_ago_is_found_by_a_history_that_has_scanned(pair:
         rounds(ledger, range(1, 200))
     told, heard = history(ours), history(theirs)
     assert list(told.missing(heard.summary())) == []
-    rounds(ours, range(5, 6), PEERS[1:2])
+    record = replace(receipt(0), epoch=5, certificate=next(ours.certificates(5, 6)).id)
+    ours.add_receipt(values(record), signatures(record, PEERS[:1]))
     assert list(told.missing(heard.summary())) == []  # the newest windows only, until
     told._complete_at = float("-inf")  # the next scan of all
     assert {unpack(m).record.epoch for m in told.missing(heard.summary())} == set(range(1, 16))
