@@ -36,6 +36,7 @@ from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState
 
 log = logging.getLogger(__name__)
+PRUNE_SECONDS = 60.0  # it reads every contribution that is kept; `hold_seconds` is ten minutes at least
 ALWAYS = 2  # newest contributions that are kept however old they are: a restart needs them
 _OURS = re.compile(r"[0-9]{12,20}-[0-9a-f]{64}")
 _RESIDUAL, _MOMENT = "residual", "moment."
@@ -53,6 +54,7 @@ class Archive:
             (directory / name).mkdir(parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
+        self._pruned_at = float("-inf")
         self._pinned = {path.name: path.read_bytes() for path in self._listed("anchors")}
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
         self._last_epoch = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
@@ -115,7 +117,9 @@ class Archive:
         if complete and averages:
             data = b"".join(wire for wire in averages if wire is not None)
             self._submit(lambda: _write(self._directory / "averages" / _name(epoch, event.id), data))
-        self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
+        if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
+            self._pruned_at = time.monotonic()
+            self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
 
     def pinned_roots(self) -> frozenset[Hash]:
         """Roots of the anchors whose blocks must stay."""

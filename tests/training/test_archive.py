@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from swarm import events
-from swarm.averaging.archive import ALWAYS, Archive, rebuild_anchor
+from swarm.averaging.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
 from swarm.averaging.parts import PartStore
 from swarm.averaging.records import ZERO_ACCOUNT, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate, Signed
 from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
@@ -177,6 +177,23 @@ def test_what_is_old_goes_and_what_younger_ones_start_from_stays(keeper: Keeper)
     assert after < 0.7 * before
     wires = {leaf.digest.hex() for _, content in kept.values() for leaf in content.parts}
     assert {p.name for p in (keeper.path / "contributions").iterdir()} == wires
+
+
+def test_what_is_kept_is_not_read_anew_with_each_certificate(keeper: Keeper) -> None:
+    """An hour of fast epochs are thousands of contributions: reading all of them held up the rounds of a busy peer."""
+
+    def names_after(rounds: int) -> set[str]:
+        for _ in range(rounds):
+            keeper.round()
+        keeper.archive._pool.submit(lambda: None).result(60.0)  # all before it is written
+        return {path.name for path in (keeper.path / "audit" / "contributions").iterdir()}
+
+    before = names_after(3)
+    age(keeper, range(5), 10**6)
+    assert before < names_after(1)
+    keeper.archive._pruned_at -= PRUNE_SECONDS
+    assert not before < names_after(1)
+    keeper.archive.close()
 
 
 def test_the_newest_contributions_stay_however_old(keeper: Keeper) -> None:
