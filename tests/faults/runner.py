@@ -28,6 +28,7 @@ from swarm import events
 from swarm.averaging.member import Boundary
 from swarm.averaging.reception import Reception
 from swarm.averaging.records import (
+    ZERO_HASH,
     Account,
     Average,
     CallContent,
@@ -128,6 +129,8 @@ class FaultyNetwork(SwarmNetwork):
             return
         names = {Contribution: "contribution", RoundVote: "vote", RoundCertificate: "certificate", Average: "average"}
         name = names.get(type(record))
+        if isinstance(record, RoundVote) and record.id == ZERO_HASH:
+            name = None  # a time-out: it votes for nothing
         if name in ("contribution", "vote", "certificate"):  # signed and journaled, seen by nobody
             self._die_at(name, record.epoch)
         if name is not None and self._is_due("half-" + name, record.epoch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.swarm import PeerProcess, Swarm, until
+from tests.faults.test_sigkill import is_in_a_new_certificate, newest_epoch
 
 SECONDS = 90.0
 
@@ -65,7 +66,7 @@ def check(swarm: Swarm, erin: PeerProcess, fill_up: Callable[[PeerProcess], Call
     until(lambda: swarm.seed.epoch() >= epoch + 2, SECONDS, "the others go on")
     free()
     erin.start()
-    until(lambda: own() - before, SECONDS, f"erin is in a certificate again; {erin.log()}")
+    is_in_a_new_certificate(erin, newest_epoch(swarm))
     assert before <= own()
     erin.terminate()
 
