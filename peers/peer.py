@@ -339,6 +339,8 @@ class Peer:
         )
 
     def _on_link(self, account: Account, flags: int, up: bool) -> None:
+        if self.driver is not None and not up:
+            self.driver.link_lost(account)
         self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)) if up else events.PeerLost(account))
 
     def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:

@@ -83,6 +83,29 @@ class Calls(Votes):
         else:
             self._out.append(MakeContribution(call))
 
+    def was_whole(self, attempt: int) -> dict[Account, tuple[Account, ...]]:
+        """Whose contribution all reducers of an earlier attempt had, as far as its bytes are still to be had → those reducers. The
+        next attempt is for the same contributions: who died since, or is passed over, is not left out for it. What a dead reducer
+        had of the dead is lost."""
+        heard = self.heard.round(self.tip)
+        live = self._ready.keys() | {self.account}
+        found: dict[Account, tuple[Account, ...]] = {}
+        for earlier in sorted(a for a in heard.calls if a < attempt):
+            content, reports = heard.calls[earlier].content, heard.reports.get(earlier, {})
+            assert isinstance(content, CallContent)
+            if not reports.keys() >= set(content.reducers):
+                continue
+            complete = [set(reports[a].content.complete) for a in content.reducers]  # type: ignore[union-attr]
+            for peer, signed in heard.first().items():
+                can_be_had = peer in live or live.issuperset(content.reducers)
+                if (
+                    can_be_had
+                    and peer not in heard.lying
+                    and self.notary.hash(signed.record) in set.intersection(*complete)
+                ):
+                    found[peer] = content.reducers
+        return found
+
     def _try_report(self, r: Standing, at_deadline: bool) -> None:
         call = self._current_call(r, self.account in self.voters())
         if call is None or not isinstance(call.content, CallContent) or self.account not in call.content.reducers:
@@ -92,19 +115,22 @@ class Calls(Votes):
             return
         heard = self.heard.round(self.tip)
         known = heard.first()
-        voters = {*self.voters(), self.account}
+        voters, ready = {*self.voters(), self.account}, self._ready
         # a joiner that did not keep its word is not waited for again, nor is a key that nobody has a link with
-        joiners = {a for a in self._ready if a not in voters and self._passed_over.get(a, 0) < r.epoch}
-        # who is alive and trains on this anchor will contribute; a dead voter is not waited for (the set needs a quorum anyway)
-        expected = {a for a, flags in self._ready.items() if flags & FLAG_VOTES and a in voters | joiners}
+        joiners = {a for a in ready if a not in voters and self._unawaited.get(a, 0) < r.epoch}
+        # who is alive and trains on this anchor will contribute, a voter also where it is a little behind: it may come yet. A dead
+        # one is not waited for (the set needs a quorum anyway)
+        behind = voters & self._linked - ready.keys()
+        expected = {a for a, flags in ready.items() if flags & FLAG_VOTES and a in voters | joiners} | behind
         if self.votes:
             expected.add(self.account)
-        near = (voters | joiners) - self._gone - heard.lying
-        awaited = {a: self.notary.hash(s.record) for a, s in known.items() if a in near}
+        near = (voters | joiners) - self._gone - heard.lying | behind - heard.lying
+        was_whole = self.was_whole(attempt)
+        awaited = {a: self.notary.hash(s.record) for a, s in known.items() if a in near or a in was_whole}
         missing = expected - known.keys() | {a for a, key in awaited.items() if key not in r.complete}
         if missing and not at_deadline:
             return
-        self._defer(missing & joiners)
+        self._defer(self._unawaited, missing & joiners)
         if not r.complete:
             return
         complete = tuple(sorted(r.complete))

@@ -23,7 +23,8 @@ from swarm.config import RunConfig
 from swarm.errors import PeerFault, RetryError
 from swarm.optim.codec import wire_bytes
 
-ASK_SECONDS = 1.0  # how often a reducer asks for parts that were not sent to it
+ASK_SECONDS = 1.0  # how often, at most, a reducer asks for parts that were not sent to it
+ASKS_PER_CONTRIBUTION = 4  # within `contribute_seconds`, whatever the run's is
 RETRY_SECONDS = 0.3
 ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
 
@@ -140,29 +141,38 @@ class Delivery:
 
     async def collect(self, call: Signed) -> None:
         """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's
-        in a task of its own, so that one who answers slowly or never keeps nobody else waiting."""
+        in a task of its own, so that one who answers slowly or never keeps nobody else waiting. Who is alive pushes; what the dead
+        left with the reducers of an earlier attempt is asked for at once."""
         prev: Hash = call.record.prev_certificate  # type: ignore[union-attr]
         for key in self.reception.on_tip(prev):
             self._owner.arrived(key)
+        pause = min(ASK_SECONDS, self.config.rounds.contribute_seconds / ASKS_PER_CONTRIBUTION)
+        left = self.machine.was_whole(call.record.attempt).keys() - self.network.linked().keys()  # type: ignore[union-attr]
+        self._ask_all(call, [(key, signer) for key, signer in self._worth_asking(call) if signer in left])
         while self.call is call and prev == self.machine.tip:
-            await asyncio.sleep(ASK_SECONDS)
-            for key in self._worth_asking(prev):
-                if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self.missing(call, key):
-                    self._fetching.add(key)
-                    self._owner.spawn(self.ask(call, key))
+            await asyncio.sleep(pause)
+            self._ask_all(call, self._worth_asking(call))
 
-    def _worth_asking(self, prev: Hash) -> list[Hash]:
-        """Contributions of voters and of linked peers, the voters' first, then whose turn was longest ago. Strangers push theirs."""
+    def _ask_all(self, call: Signed, contributions: Sequence[tuple[Hash, Account]]) -> None:
+        for key, _ in contributions:
+            if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self.missing(call, key):
+                self._fetching.add(key)
+                self._owner.spawn(self.ask(call, key))
+
+    def _worth_asking(self, call: Signed) -> list[tuple[Hash, Account]]:
+        """Contributions, and whose, of voters, of linked peers, and of whom all had them in an earlier attempt; the voters' first,
+        then whose turn was longest ago. Strangers push theirs."""
         voters, linked = set(self.machine.voters()), self.network.linked()
+        had = self.machine.was_whole(call.record.attempt)  # type: ignore[union-attr]
         found = []
-        for key in self.reception.on_tip(prev):
+        for key in self.reception.on_tip(call.record.prev_certificate):  # type: ignore[union-attr]
             signed = self.reception.get(key)
-            if signed is not None and (signed.signer in voters or signed.signer in linked):
-                found.append((signed.signer not in voters, self._asked.get(key, 0), key))
-        return [key for _, _, key in sorted(found)]
+            if signed is not None and (signed.signer in voters or signed.signer in linked or signed.signer in had):
+                found.append((signed.signer not in voters, self._asked.get(key, 0), key, signed.signer))
+        return [(key, signer) for _, _, key, signer in sorted(found)]
 
     async def ask(self, call: Signed, key: Hash) -> None:
-        """Once for what is missing of one contribution: its owner first, then anyone."""
+        """Once for what is missing of one contribution: its owner first, then who had it in an earlier attempt, then anyone."""
         self._asked[key] = self._asked.get(key, 0) + 1
         try:
             signed, content = self.reception.get(key), self.reception.content(key)
@@ -171,7 +181,9 @@ class Delivery:
             largest = wire_bytes(self.config.codec.part_values, self.config.codec.contribution)
             size = sum(min(leaf.length, largest) for leaf in leaves)
             seconds = self.config.rounds.contribute_seconds
-            found = await self.network.fetch([signed.signer], [leaf.digest for leaf in leaves], size, seconds)
+            had = self.machine.was_whole(call.record.attempt).get(signed.signer, ())  # type: ignore[union-attr]
+            holders = [signed.signer, *(a for a in had if a != self.machine.account)]
+            found = await self.network.fetch(holders, [leaf.digest for leaf in leaves], size, seconds)
             for leaf in leaves:
                 if leaf.digest in found and key in self.reception:
                     self.take(signed.signer, key, leaf.index, found[leaf.digest])

@@ -46,7 +46,6 @@ from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
 from swarm.notary import Notary
 
 log = logging.getLogger(__name__)
-MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
 TICK_SECONDS = 0.25
 PROGRESS_SECONDS = 0.5
 FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can send thousands a second
@@ -92,7 +91,6 @@ class Driver:
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._received: set[Hash] = set()
         self._sequence = int(time.time() * 1000)
-        self._moved_at = time.monotonic()
         self._faults = 0
         self._telling, self._told_at = FAULTS_AT_ONCE, time.monotonic()
         self._closed = False
@@ -256,7 +254,8 @@ class Driver:
             elif isinstance(action, messages.FetchAverages):
                 self.spawn(self._prepare(action.proposal, action.averages))
             elif isinstance(action, messages.Adopt):
-                self._moved_at = time.monotonic()
+                self._progress.moved(self.machine.tip)
+                self._cancel_timers_before(self.machine.tip)
                 self.reception.moved(self.machine.tip, self.machine.voters())
                 self._received = {key for key in self._received if key in self.reception}
                 self.delivery.moved()
@@ -280,6 +279,11 @@ class Driver:
 
         self._timers[timer] = asyncio.get_running_loop().call_later(action.seconds, fire)
 
+    def _cancel_timers_before(self, tip: Hash) -> None:
+        """The machine minds timers of its own tip only; a history of thousands of certificates sets one for each."""
+        for timer in [t for t in self._timers if t.prev_certificate != tip]:
+            self._timers.pop(timer).cancel()
+
     # -- own progress -------------------------------------------------------------------------------------------------
     def _swarm_units(self) -> int:
         units = self._progress.units(self.machine.voters(), self.tip)
@@ -287,17 +291,17 @@ class Driver:
             units[self.notary.account] = self.member.units_done()
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
-    def _ready(self) -> dict[Account, int]:
-        """Linked peers that can take part in the round under way, as far as they said. A peer that is drawn and cannot costs
-        everybody an attempt."""
-        return self._progress.ready(self.network.linked(), self.machine.tip, self._moved_at + MOVE_SECONDS)
+    def link_lost(self, account: Account) -> None:
+        """Whoever links up next with this account has to say anew where it stands."""
+        self._progress.lost(account)
 
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1, 0)
         spoke = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._act(self.machine.ready(self._ready(), self.network.unreached()))
+            linked = self.network.linked()
+            self._act(self.machine.ready(self._progress.ready(linked), self.network.unreached(), linked))
             if self.member is not None and self.anchor is not None:
                 now = (self.tip, self.member.units_done(), self.flags)
                 if (

@@ -80,15 +80,18 @@ class RoundMachine(Seating):
         self._set_stall_timer()
         return self._done()
 
-    def ready(self, peers: Mapping[Account, int], unreached: Collection[Account] = ()) -> list[Action]:
+    def ready(
+        self, peers: Mapping[Account, int], unreached: Collection[Account] = (), linked: Collection[Account] = ()
+    ) -> list[Action]:
         """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them). `unreached`:
-        who says that it reduces, and does not answer when it is dialled."""
+        who says that it reduces, and does not answer when it is dialled; `linked`: all that have a link, those that are behind
+        too."""
         self._unreached = frozenset(unreached)
         self._gone = (self._gone | self._ready.keys()) - peers.keys()
         while len(self._gone) > 256:
             self._gone.pop()
-        changed = peers != self._ready
-        self._ready = dict(peers)
+        changed = peers != self._ready or self._linked != set(linked)
+        self._ready, self._linked = dict(peers), set(linked)
         if self.tip == ZERO_HASH and self.account in self.rules.founders:
             self._seat_first()
         elif changed:

@@ -4,11 +4,13 @@ single peer can end or prolong an epoch, and strangers cannot fill the memory.""
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from swarm.averaging.records import Account, Hash, Progress
+from swarm.averaging.records import ZERO_HASH, Account, Hash, Progress
 
 MAX_PEERS = 1024
 RECORDS_PER_SECOND, BURST_RECORDS = 8.0, 24.0
 READY_SECONDS = 15.0  # what was heard longer ago says nothing
+MOVE_SECONDS = 1.0  # for a certificate, and the next word on progress, to reach everyone
+MAX_LEFT = 64
 
 
 def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
@@ -28,6 +30,10 @@ class _Word:
     record: Progress
     allowance: float
     heard_at: float
+    is_of_link: bool = (
+        True  # heard since its signer's link came up: a process that died and is back has said nothing yet
+    )
+    was_current: bool = False  # named the swarm's anchor when it was heard
 
 
 class ProgressBook:
@@ -37,6 +43,26 @@ class ProgressBook:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._words: dict[Account, _Word] = {}
+        self._tip: Hash = ZERO_HASH
+        self._left: dict[Hash, float] = {}  # certificates → when the swarm moved on from them
+
+    def moved(self, tip: Hash) -> None:
+        """The round under way is the one after `tip`."""
+        if tip != self._tip:
+            self._left[self._tip] = self._clock()
+            self._left.pop(tip, None)
+            self._tip = tip
+            while len(self._left) > MAX_LEFT:
+                del self._left[next(iter(self._left))]
+
+    def lost(self, account: Account) -> None:
+        """Its link has ended: what it said before does not speak for whoever links up next."""
+        if account in self._words:
+            self._words[account].is_of_link = False
+
+    def _is_current(self, record: Progress) -> bool:
+        left_at = self._left.get(record.prev_certificate, float("-inf"))
+        return record.prev_certificate == self._tip or self._clock() - left_at <= MOVE_SECONDS
 
     def take(self, signer: Account, record: Progress, members: Callable[[], Collection[Account]]) -> bool:
         """Remember it; False (do not pass it on): old, too many of one signer, or of a stranger where the book is full.
@@ -46,7 +72,7 @@ class ProgressBook:
         if old is None:
             if len(self._words) >= MAX_PEERS and not self._make_room(signer, members()):
                 return False
-            self._words[signer] = _Word(record, BURST_RECORDS, now)
+            self._words[signer] = _Word(record, BURST_RECORDS, now, was_current=self._is_current(record))
             return True
         if old.record.sequence >= record.sequence and (old.record == record or now - old.heard_at <= READY_SECONDS):
             return False
@@ -55,7 +81,7 @@ class ProgressBook:
         if old.allowance < 1.0:
             return False
         old.allowance -= 1.0
-        old.record = record
+        old.record, old.is_of_link, old.was_current = record, True, self._is_current(record)
         return True
 
     def _make_room(self, signer: Account, members: Collection[Account]) -> bool:
@@ -79,18 +105,20 @@ class ProgressBook:
         oldest = self._clock() - READY_SECONDS
         return {account: word.record.flags for account, word in self._words.items() if word.heard_at >= oldest}
 
-    def ready(self, linked: Collection[Account], tip: Hash, since: float) -> dict[Account, int]:
-        """Linked peers that said of late that they train on the anchor of `tip`, with their flags.
+    def ready(self, linked: Collection[Account]) -> dict[Account, int]:
+        """Linked peers that said of late that they train on the newest anchor, with their flags.
 
-        Who named another one after `since` (of `clock`: when the swarm moved on, and a moment for the news to get round) is
-        behind, or on another lineage: it could not take part."""
+        Who named another one when the swarm had moved on, and a moment for the news to get round had passed, is behind, or on
+        another lineage: it could not take part. What was true when it was said holds until the next word, also where certificates
+        follow each other faster than words do."""
         oldest = self._clock() - READY_SECONDS
         return {
             account: word.record.flags
             for account, word in self._words.items()
             if account in linked
             and word.heard_at >= oldest
-            and (word.heard_at <= since or word.record.prev_certificate == tip)
+            and word.is_of_link
+            and (word.was_current or word.record.prev_certificate == self._tip)
         }
 
 

@@ -110,10 +110,16 @@ class MachineState:
         self._saw_quorum = False  # agree on a round, since the start
         self._first_seating = 0
         self._ready: dict[Account, int] = {}
+        self._linked: set[Account] = set()
         self._gone: set[Account] = set()  # were ready, and are no more
         self._unreached: frozenset[Account] = frozenset()  # cannot reduce, whatever they say
         self._silent: dict[Hash, set[Account]] = {}
-        self._passed_over: dict[Account, int] = {}  # who was silent of late → epoch up to which it is not relied on
+        self._passed_over: dict[
+            Account, int
+        ] = {}  # reducers that were silent of late → epoch up to which others are drawn first
+        self._unawaited: dict[
+            Account, int
+        ] = {}  # joiners that did not keep their word → epoch up to which nobody waits for them
         self._rounds: dict[Hash, Standing] = {}
         self._signed: dict[Hash, list[RoundVote | RoundVoid | RoundCertificate]] = {}  # before a restart
         self._kept: dict[Hash, list[Signed]] = {}  # the same and all else, while its predecessor is unknown

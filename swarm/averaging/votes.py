@@ -125,16 +125,16 @@ class Votes(MachineState):
         """Not drawn again in this round, and after others for some more: one that keeps silent in each would cost each an attempt."""
         chosen = set(reducers)
         self._silent.setdefault(self.tip, set()).update(chosen)
-        self._defer(chosen)
+        self._defer(self._passed_over, chosen)
         while len(self._silent) > 64:
             del self._silent[next(iter(self._silent))]
 
-    def _defer(self, accounts: Iterable[Account]) -> None:
+    def _defer(self, deferred: dict[Account, int], accounts: Iterable[Account]) -> None:
         for account in accounts:
-            self._passed_over.pop(account, None)
-            self._passed_over[account] = self.epoch + PASSED_OVER_EPOCHS
-        while len(self._passed_over) > MAX_PASSED_OVER:
-            del self._passed_over[next(iter(self._passed_over))]
+            deferred.pop(account, None)
+            deferred[account] = self.epoch + PASSED_OVER_EPOCHS
+        while len(deferred) > MAX_PASSED_OVER:
+            del deferred[next(iter(deferred))]
 
     def _hurry(self, r: Standing) -> None:
         """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""

@@ -157,7 +157,8 @@ class Member:
             self.attempt(self.reconsider)
 
     def ready(self, peers: dict[bytes, int]) -> None:
-        self.attempt(lambda: self.act(self.machine.ready(peers)))
+        linked = [m.account for m in self.world.honest() if m is not self and self.world.reach(self.number, m.number)]
+        self.attempt(lambda: self.act(self.machine.ready(peers, linked={*peers, *linked})))
 
     def due(self) -> None:
         if self.live:

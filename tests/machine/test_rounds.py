@@ -6,7 +6,17 @@ import pytest
 
 from swarm.averaging.commitments import quorum
 from swarm.averaging.messages import Adopt
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, KIND_SEATING, ZERO_HASH, RoundSet, RoundVote
+from swarm.averaging.records import (
+    FLAG_REDUCES,
+    FLAG_VOTES,
+    KIND_SEATING,
+    ZERO_HASH,
+    Average,
+    CallContent,
+    RoundCertificate,
+    RoundSet,
+    RoundVote,
+)
 from tests.machine.world import Peer, World
 
 
@@ -95,6 +105,139 @@ def test_a_dead_initiator_costs_one_attempt(size: int) -> None:
     entry = world.everyone()[0].machine.lineage[after]
     assert entry.certificate.kind == 0
     assert quorum(size) <= entry.certificate.num_contributors <= size - 1
+
+
+def world_in_which_one_dies_in_a_first_attempt_that_fails(dies_too: bool = False) -> tuple[World, Peer, Peer]:
+    """All have contributed and all is whole at both reducers; then the first attempt's averages are lost, and the contributor that
+    neither called nor reduced dies. The next attempt draws other reducers, who have none of the dead one's parts yet.
+    `dies_too`: a reducer of the first attempt, with parts that nobody else has. Also a peer that lives."""
+    world = World(7 if dies_too else 4)
+    world.rules = replace(world.rules, max_reducers=2)
+    for peer in (*world.seeds, *world.peers):
+        peer.machine.rules = world.rules
+    world.seat()
+    (before,) = tips(world)
+    world.lose = lambda sender, receiver, signed: isinstance(signed.record, Average)
+    world.round()
+    assert tips(world) == {before}
+    alice = world.peers[0].machine
+    call = alice.heard.round(before).calls[0].content
+    assert isinstance(call, CallContent)
+    dead = next(p for p in world.peers if p.notary.account not in (*call.reducers, alice.leader(0), alice.leader(1)))
+    dead.alive = False
+    world.without_parts = {dead.notary.account}
+    if dies_too:
+        later = {*call.reducers} - {alice.leader(1)}
+        next(p for p in world.peers if p.notary.account in later).alive = False
+    world.lose = lambda sender, receiver, signed: False
+    world.everyone_sees_everyone()
+    live = next(p for p in world.everyone() if p.flags)
+    for _ in range(4):
+        if tips(world) == {before} and live.machine.attempt == 0:
+            world.time_out()
+    return world, dead, live
+
+
+def test_who_dies_after_all_had_its_contribution_is_in_the_certificate_of_a_later_attempt() -> None:
+    world, dead, live = world_in_which_one_dies_in_a_first_attempt_that_fails()
+    assert live.machine.attempt == 1
+    assert not live.machine.heard.round(live.machine.tip).reports.get(
+        1
+    )  # its parts are on their way from the first reducers
+    world.without_parts = set()
+    world.everyone_sees_everyone()
+    world.settle()
+    (after,) = tips(world)
+    entry = live.machine.lineage[after]
+    assert (entry.attempt, entry.certificate.kind) == (1, 0)
+    assert dead.notary.account in {leaf.peer for leaf in entry.body.contributors}
+
+
+def test_nobody_waits_for_parts_that_only_the_dead_had() -> None:
+    """The negative: a reducer of the first attempt died as well."""
+    world, dead, live = world_in_which_one_dies_in_a_first_attempt_that_fails(dies_too=True)
+    (after,) = tips(world)
+    entry = live.machine.lineage[after]
+    assert (entry.attempt, entry.certificate.kind) == (1, 0)
+    assert dead.notary.account not in {leaf.peer for leaf in entry.body.contributors}
+
+
+def test_a_voter_that_is_a_little_behind_is_waited_for() -> None:
+    """Its link is up; the others were done before it had the newest anchor. It was taken for dead and left out."""
+    world = World(4)
+    world.seat()
+    (before,) = tips(world)
+    late = next(p for p in world.peers if p.notary.account != p.machine.leader(0))
+    world.behind = world.busy = {late.notary.account}
+    world.round()
+    assert tips(world) == {before}
+    world.behind = world.busy = set()
+    late.contribute(late.machine.heard.round(before).calls[0])
+    world.settle()
+    (after,) = tips(world)
+    assert world.peers[0].machine.lineage[after].certificate.num_contributors == 4
+
+
+def test_a_reducer_that_died_and_is_back_is_waited_for_as_any_joiner() -> None:
+    """It is drawn last for 16 epochs; that it died is no reason to leave its contributions out for as long."""
+    world = World(4)
+    world.seat()
+    (before,) = tips(world)
+    world.lose = lambda sender, receiver, signed: isinstance(signed.record, Average)
+    world.round()
+    call = world.peers[0].machine.heard.round(before).calls[0].content
+    assert isinstance(call, CallContent)
+    dead = next(p for p in world.peers if p.notary.account in call.reducers)
+    dead.alive = False
+    world.without_parts = {dead.notary.account}
+    world.lose = lambda sender, receiver, signed: False
+    world.everyone_sees_everyone()
+    for _ in range(8):
+        if tips(world) == {before}:
+            world.time_out()
+    world.without_parts = set()
+    (after,) = tips(world)
+    live = next(p for p in world.everyone() if p.flags and dead.notary.account in p.machine._passed_over)
+    assert dead.notary.account not in live.machine.voters()
+    back = Peer(world, dead.number, dead.flags, dead.notary)
+    world.peers[world.peers.index(dead)] = back
+    back.act(
+        back.machine.restore([s for s in live.heard if isinstance(s.record, RoundCertificate)], list(back.notary.kept))
+    )
+    for signed in live.machine.lineage[after].messages():
+        back.act(back.machine.receive(signed))
+    assert back.machine.tip == after
+    world.busy = {back.notary.account}
+    world.round()
+    assert tips(world) == {after}
+    world.busy = set()
+    back.contribute(back.machine.heard.round(after).calls[0])
+    world.settle()
+    (last,) = tips(world)
+    assert back.notary.account in live.machine.lineage[last].body.electorate
+
+
+def test_a_joiner_that_does_not_contribute_is_waited_for_once_by_each() -> None:
+    """The negative: its word costs a part of a few epochs, not of every one."""
+    world = World(3)
+    world.seat()
+    world.round()
+    idle = Peer(world, 7, FLAG_VOTES | FLAG_REDUCES)
+    world.peers.append(idle)
+    for signed in world.peers[0].heard + world.peers[1].heard:
+        idle.act(idle.machine.receive(signed))
+    world.busy = {idle.notary.account}
+    waits = []
+    for _ in range(8):
+        before = tips(world)
+        world.round()
+        waits.append(tips(world) == before)
+        if waits[-1]:
+            world.time_out("report")
+        assert tips(world) != before
+    assert waits[0]
+    assert sum(waits) <= 3
+    assert not any(waits[-3:])
 
 
 def test_without_a_quorum_nothing_is_certified_until_peers_seat_themselves_anew() -> None:

@@ -124,7 +124,7 @@ class Peer:
         self.report()
 
     def contribute(self, call: Signed) -> None:
-        if not self.flags:
+        if not self.flags or self.notary.account in self.world.busy:
             return  # a seed trains nothing
         parts = tuple(PartLeaf(i, 4, digest("part", self.number, call.record.epoch, i), 1.0) for i in range(2))  # type: ignore[union-attr]
         record = Contribution(
@@ -186,6 +186,8 @@ class World:
         self.lose: Callable[[Peer, Peer, Signed], bool] = lambda sender, receiver, signed: False
         self.without_parts: set[Account] = set()  # whose contributions no reducer ever gets
         self.withholding: set[Account] = set()  # who hands out no averages
+        self.behind: set[Account] = set()  # who is linked, and has not said that it has the newest anchor
+        self.busy: set[Account] = set()  # whose contribution is not made yet
         self.seeds = [Peer(self, 1000 + i, 0) for i in range(founders)]
         self.peers = [Peer(self, i, FLAG_VOTES | (0 if i >= peers - clients else FLAG_REDUCES)) for i in range(peers)]
 
@@ -215,7 +217,8 @@ class World:
     def everyone_sees_everyone(self) -> None:
         for peer in self.everyone():
             others = {p.notary.account: p.flags for p in self.everyone() if p is not peer}
-            peer.act(peer.machine.ready(others))
+            current = {a: flags for a, flags in others.items() if a not in self.behind}
+            peer.act(peer.machine.ready(current, linked=others))
 
     def round(self) -> None:
         """The epoch's work is done everywhere."""

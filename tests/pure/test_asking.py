@@ -128,6 +128,23 @@ def test_parts_that_strangers_announce_are_not_asked_for_and_voters_come_first(t
     run(tmp_path, "int8", network, work)
 
 
+def test_what_the_dead_left_with_earlier_reducers_is_asked_of_those_at_once(tmp_path: Path) -> None:
+    """A reducer asked nobody for a second, its report was due by then, and what all had had was left out."""
+    network = Silent()
+
+    async def work(driver: Driver) -> None:
+        driver.machine.was_whole = lambda attempt: {account(7): (LINKED, ME)}  # type: ignore[method-assign]
+        driver.delivery.call = CALL
+        for who in (account(7), LINKED, VOTER, account(STRANGER)):
+            driver._learn(contribution(who, "int8"))
+        asking = asyncio.create_task(driver.delivery.collect(CALL))
+        await asyncio.sleep(0.1)
+        assert network.asked == [account(7), LINKED]  # for the dead one's alone: the others push theirs
+        asking.cancel()
+
+    run(tmp_path, "int8", network, work)
+
+
 @pytest.mark.parametrize("codec", ["int8", "float32"])
 def test_parts_and_averages_of_every_codec_fit_what_is_asked_for(tmp_path: Path, codec: str) -> None:
     parts = encode_parts(torch.linspace(-1.0, 1.0, VALUES), codec, 256).parts

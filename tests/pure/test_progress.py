@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.averaging.progress import BURST_RECORDS, MAX_PEERS, READY_SECONDS, ProgressBook, swarm_units
+from swarm.averaging.progress import (
+    BURST_RECORDS,
+    MAX_PEERS,
+    MOVE_SECONDS,
+    READY_SECONDS,
+    ProgressBook,
+    swarm_units,
+)
 from swarm.averaging.records import Progress
 
 accounts = st.binary(min_size=20, max_size=20)
@@ -86,21 +93,23 @@ def test_strangers_fill_the_book_but_push_out_no_member() -> None:
 
 def test_ready_is_who_is_linked_and_spoke_of_late() -> None:
     progress, clock = book()
+    progress.moved(TIP)
     progress.take(b"a", word(1, 10), nobody)
     progress.take(b"b", word(1, 10), nobody)
-    assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
+    assert progress.ready([b"a"]) == {b"a": 3}
     clock.seconds += READY_SECONDS + 1
-    assert progress.ready([b"a"], TIP, 0.0) == {}
+    assert progress.ready([b"a"]) == {}
 
 
 @pytest.mark.parametrize("sequence", [0, 10, 1 << 63])
 def test_whose_clock_is_wrong_is_ready_all_the_same(sequence: int) -> None:
     progress, clock = book()
+    progress.moved(TIP)
     progress.take(b"a", word(1, sequence), nobody)
     clock.seconds += READY_SECONDS - 1
-    assert progress.ready([b"a"], TIP, 0.0) == {b"a": 3}
+    assert progress.ready([b"a"]) == {b"a": 3}
     clock.seconds += 2
-    assert progress.ready([b"a"], TIP, 0.0) == {}  # nor is it for ever, with a clock that is ahead
+    assert progress.ready([b"a"]) == {}  # nor is it for ever, with a clock that is ahead
 
 
 def test_a_clock_that_was_ahead_and_is_set_right_is_believed_after_a_silence() -> None:
@@ -116,11 +125,54 @@ def test_a_clock_that_was_ahead_and_is_set_right_is_believed_after_a_silence() -
 def test_who_names_another_anchor_after_the_move_is_not_ready() -> None:
     progress, clock = book()
     old, unknown = b"\3" * 32, b"\4" * 32
-    for peer in (b"slow", b"silent", b"here", b"elsewhere"):
+    progress.moved(old)
+    everyone = (b"slow", b"silent", b"here", b"elsewhere")
+    for peer in everyone:
         progress.take(peer, word(1, 10, old), nobody)
-    clock.seconds += 2.0
-    moved = clock.seconds - 1.0
+    progress.moved(TIP)
+    clock.seconds += MOVE_SECONDS / 2
+    progress.take(b"slow", word(1, 15, old), nobody)
+    assert set(progress.ready(everyone)) == set(everyone)  # the news gets round
+    clock.seconds += MOVE_SECONDS
     progress.take(b"slow", word(1, 20, old), nobody)
     progress.take(b"here", word(1, 20, TIP), nobody)
     progress.take(b"elsewhere", word(1, 20, unknown), nobody)
-    assert set(progress.ready([b"slow", b"silent", b"here", b"elsewhere"], TIP, moved)) == {b"silent", b"here"}
+    assert set(progress.ready(everyone)) == {b"silent", b"here"}
+
+
+def test_where_certificates_follow_each_other_fast_who_lags_behind_is_not_ready() -> None:
+    """It was, as long as the newest certificate was younger than a second: a joiner that was still taking in the history was waited
+    for in vain, and then by nobody for 16 epochs."""
+    progress, clock = book()
+    tips = [bytes([n]) * 32 for n in range(1, 10)]
+    for tip in tips:
+        progress.moved(tip)
+        clock.seconds += 0.5
+    progress.take(b"lags", word(1, 10, tips[0]), nobody)
+    progress.take(b"follows", word(1, 10, tips[-2]), nobody)
+    assert set(progress.ready([b"lags", b"follows"])) == {b"follows"}
+    progress.take(b"lags", word(1, 11, tips[-1]), nobody)
+    assert set(progress.ready([b"lags", b"follows"])) == {b"follows", b"lags"}
+
+
+def test_who_knows_a_certificate_before_this_peer_does_is_ready_once_it_is_here() -> None:
+    progress, _ = book()
+    progress.take(b"a", word(1, 10), nobody)
+    assert progress.ready([b"a"]) == {}
+    progress.moved(TIP)
+    assert progress.ready([b"a"]) == {b"a": 3}
+
+
+def test_who_was_killed_and_links_up_again_is_not_ready_before_it_speaks() -> None:
+    """What it said before its death spoke for the process that was still starting: it was waited for, and then passed over."""
+    progress, clock = book()
+    progress.moved(TIP)
+    progress.take(b"a", word(1, 10), nobody)
+    progress.lost(b"a")
+    clock.seconds += 5.0
+    assert progress.ready([b"a"]) == {}
+    assert progress.units([b"a"], TIP) == {b"a": 1}  # its work is done all the same
+    assert not progress.take(b"a", word(1, 10), nobody)  # nor where the old word comes by another way
+    assert progress.ready([b"a"]) == {}
+    progress.take(b"a", word(0, 11), nobody)
+    assert progress.ready([b"a"]) == {b"a": 3}
