@@ -65,7 +65,7 @@ def _bar(what: str) -> Iterator[Callable[[float], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (
-        SpinnerColumn(),
+        SpinnerColumn("line"),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),

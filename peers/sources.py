@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peers.errors import ConfigError
+from swarm.errors import printable
 
 SUFFIXES = (".txt", ".py", ".md")
 NAMES_SHOWN = 3
@@ -49,7 +50,7 @@ class Sources:
         parts = []
         for why, names in sorted(self.skipped.items()):
             more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-            shown = ", ".join(repr(name)[1:-1] for name in names[:NAMES_SHOWN])
+            shown = ", ".join(printable(name, 80) for name in names[:NAMES_SHOWN])
             parts.append(f"{len(names)} {why} ({shown}{more})")
         return f"left out of the text: {'; '.join(parts)}"
 

@@ -223,6 +223,13 @@ class RunConfig(_Part):
         "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"
     )
 
+    @field_validator("name")
+    @classmethod
+    def _fit_for_every_terminal(cls, name: str) -> str:
+        if not name.isprintable():
+            raise Refusal("name", name, "must be printable: no line ends, no control characters")
+        return name
+
     @field_validator("version", mode="before")
     @classmethod
     def _readable(cls, version: Any) -> Any:

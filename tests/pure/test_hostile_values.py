@@ -103,6 +103,7 @@ def check_run_with(path: tuple[str, ...], value: Any) -> None:
         check_line(str(error), ".".join(path[:2] if path[:2] == ("model", "fields") else path))
         return
     assert len(config.run_id) == 32
+    assert config.name.isprintable(), "it is shown to every volunteer"
     with tempfile.TemporaryDirectory() as folder:
         dump_run(config, Path(folder) / "run.toml")
         assert load_run(Path(folder) / "run.toml") == config

@@ -2,6 +2,7 @@
 nothing behind."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -237,3 +238,42 @@ def test_progress_needs_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     with bar.during("thinking") as report:
         report(0.5)
     bar.note("said to nobody")
+
+
+def on_a_terminal(script: str, **environment: str) -> str:
+    """What the script writes to a terminal as its stderr."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=theirs,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TERM": "xterm", **environment},
+    )
+    os.close(theirs)
+    seen = bytearray()
+    try:
+        while data := os.read(ours, 4096):
+            seen += data
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0, seen
+    return seen.decode(errors="replace")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("columns", ["80", "10"])
+def test_a_terminal_sees_a_bar_that_goes_away(encoding: str, columns: str) -> None:
+    script = """
+from peers.progressbar import ProgressBar
+bar = ProgressBar()
+with bar.during("thinking") as report:
+    report(0.5)
+bar.note("done: \\u00e9")
+"""
+    seen = on_a_terminal(script, PYTHONIOENCODING=encoding, COLUMNS=columns)
+    assert "think" in seen and ("50%" in seen or columns == "10")
+    assert "Traceback" not in seen
+    last = seen.rpartition("\x1b[2K")[2]  # what was erased stands before
+    assert last.strip() == "sparehive: done: " + ("\\xe9" if encoding == "ascii" else "é")
