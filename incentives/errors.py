@@ -4,6 +4,7 @@ IncentivesError
 ├── InputError        fix the input: field, value and remedy are in the message
 │   └── NothingToSettle   all that is certified is settled: come back later
 ├── KeyFileError       fix the key file, its password or its permissions
+│   └── WrongPassword
 ├── BadSignature      drop what carries it
 ├── Equivocation      do not sign: the journal already holds another digest for this subject
 ├── StorageError      the disk, or who else uses the file: try later, or restore from a copy
@@ -36,6 +37,10 @@ class NothingToSettle(InputError):
 
 class KeyFileError(IncentivesError):
     """A key file or its password is missing, malformed, readable by others or wrong. Says which, never the key."""
+
+
+class WrongPassword(KeyFileError):
+    """The key file is well, and another password opens it."""
 
 
 class BadSignature(IncentivesError):

@@ -13,7 +13,7 @@ from coincurve import PrivateKey
 from eth_hash.auto import keccak
 from pydantic_core import from_json
 
-from incentives.errors import InputError, KeyFileError
+from incentives.errors import InputError, KeyFileError, WrongPassword
 from incentives.records import account_of
 
 # A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
@@ -47,9 +47,11 @@ def load_key(path: Path, password: str) -> PrivateKey:
             raise ValueError
         secret = Account.decrypt(value, password)
         key = PrivateKey(bytes(secret))
+        if "address" in value and bytes.fromhex(str(value["address"]).removeprefix("0x")) != account_of(key):
+            raise ValueError
     except (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError) as error:
         if "MAC mismatch" in str(error):
-            raise KeyFileError(f"key file {path}: wrong password") from None
+            raise WrongPassword(f"key file {path}: wrong password") from None
         # Nothing of the error is shown: it could quote what it choked on.
         raise KeyFileError(f"key file {path} is malformed: restore it from a copy (keyfile version 3, JSON)") from None
     return key
@@ -79,7 +81,12 @@ def load_password(path: Path, *, create: bool = False) -> str:
 def load_or_create_key(path: Path, password_path: Path) -> PrivateKey:
     """A peer's hot key: made at the first start, with its random password, and loaded at every later one."""
     if path.exists():
-        return load_key(path, load_password(password_path))
+        try:
+            return load_key(path, load_password(password_path))
+        except WrongPassword:
+            raise WrongPassword(
+                f"key file {path} does not open with what is in {password_path}: restore the one that was changed from a copy"
+            ) from None
     return create_key(path, load_password(password_path, create=True))
 
 

@@ -22,6 +22,7 @@ from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, da
 
 VERSION = 1
 ZERO = bytes(32)
+_AGAIN = "move it and its -wal and -shm away; the peer gets it again from the others"
 
 # words = EIP-712's encodeData: every field, 32 bytes each. The other columns repeat parts of it, to be found by.
 _SCHEMA = """
@@ -79,6 +80,11 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._create(run_id, domain)
+                found = self._db.execute("PRAGMA quick_check(1)").fetchone()[
+                    0
+                ]  # or it would end the peer at some later row
+                if found != "ok":
+                    raise sqlite3.DatabaseError(str(found).replace("\n", " "))
             self._read_meta()
             if (self.run_id, self.domain) != (run_id, domain):
                 raise InputError("ledger", str(path), "belongs to another run or chain; choose another directory")
@@ -267,11 +273,6 @@ class Ledger:
         ):
             yield epoch, bytes(hash_), bytes(signer)
 
-    def newest_epoch(self) -> int:
-        """Of all certificates, on whatever branch; 0 without any."""
-        ((epoch,),) = self._query("SELECT COALESCE(MAX(epoch), 0) FROM certificates")
-        return int(epoch)
-
     def signed_by(self, signer: bytes) -> Iterator[tuple[str, records.Values]]:
         """(type, all fields) of every record here that `signer` has signed: certificates, with the attempt, and receipts."""
         for identity, attempt in self._query(
@@ -333,12 +334,12 @@ class Ledger:
     def _read_meta(self) -> None:
         rows = self._query("SELECT version, run_id, chain_id, settlement FROM meta")
         if len(rows) != 1 or rows[0][0] != VERSION:
-            raise StorageError(f"ledger {self.path} has another format: it was made by another version")
+            raise StorageError(f"ledger {self.path} has another format: take the version that made it, or {_AGAIN}")
         _, run_id, chain_id, settlement = rows[0]
         try:
             self.run_id, self.domain = bytes(run_id), records.Domain(int(chain_id), bytes(settlement))
         except (ValueError, TypeError):
-            raise TamperedError(f"ledger {self.path} was changed; restore the file from another peer") from None
+            raise TamperedError(f"ledger {self.path} is damaged, or was changed: {_AGAIN}") from None
 
     def _check_run(self, values: records.Values) -> None:
         if values.get("run_id") != self.run_id:
@@ -368,7 +369,7 @@ class Ledger:
         return values
 
     def _tampered(self, hash_: bytes) -> TamperedError:
-        return TamperedError(f"ledger {self.path}: row 0x{hash_.hex()} was changed; restore the file from another peer")
+        return TamperedError(f"ledger {self.path}: row 0x{hash_.hex()} is damaged, or was changed: {_AGAIN}")
 
     def _query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
         with self._lock, self._storage():
@@ -394,7 +395,9 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            remedy = "free some space" if "full" in str(error) else "check the file and who else uses it"
-            raise StorageError(f"ledger {self.path}: {error}: {remedy}") from error
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                remedy = "free some space" if "full" in str(error) else "check the file and who else uses it"
+                raise StorageError(f"ledger {self.path}: {error}: {remedy}") from error
+            raise StorageError(f"ledger {self.path} is damaged ({error}): {_AGAIN}") from error
         except OverflowError:
             raise InputError("epoch", "2**63 or more", "is no epoch; drop the record") from None

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from eth_hash.auto import keccak
+from pydantic_core import from_json
 
 from incentives.errors import StorageError
 
@@ -129,12 +130,28 @@ class Outbox:
             file.close()
 
     def _read(self) -> list[Signed]:
-        """A last line that is cut off was never sent: `add` had not returned."""
+        """A last line that is cut off was never sent: `add` had not returned. StorageError where another one is damaged: what it
+        noted may have been sent."""
         self._file.seek(0)
-        found = []
-        for line in self._file.read().splitlines():
-            try:
-                found.append(Signed(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue
+        *lines, torn = self._file.read().split(b"\n")
+        found = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
+        if b"}" in torn:  # whole, but for what ends a line: perhaps sent
+            found.append(self._parsed(len(lines) + 1, torn))
+        if torn:  # the next line must not be written onto its end
+            data = b"".join(map(_line, found))
+            self._file.seek(0)
+            self._file.write(data)
+            self._file.truncate(len(data))
         return found
+
+    def _parsed(self, number: int, line: bytes) -> Signed:
+        try:
+            signed = Signed(**from_json(line))
+            if "0x" + bytes(keccak(bytes.fromhex(signed.raw.removeprefix("0x")))).hex() == signed.hash:
+                return signed
+        except (ValueError, TypeError, AttributeError):
+            pass
+        raise StorageError(
+            f"{self.path} is damaged in line {number}: it notes a transaction that was perhaps sent. See on the chain what this key has "
+            "sent last (`sparehive run status`), then move the file away"
+        )

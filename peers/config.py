@@ -1,6 +1,7 @@
 """PeerConfig (`peer.toml`): what this machine decides. What the run decides is `swarm.config.RunConfig`; there is no third file."""
 
 import ipaddress
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from peers.errors import ConfigError
+from swarm.atomic import write_atomically
 
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_COUNT = 2**53 - 1
@@ -102,7 +104,7 @@ class PeerConfig(BaseModel):
 def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
     """`path` (may be absent) with `overrides` (None: not given) on top; ConfigError names field, value and remedy."""
     values: dict[str, object] = {}
-    if path.exists():
+    if os.path.lexists(path):
         try:
             values = tomllib.loads(path.read_text())
         except (
@@ -124,4 +126,7 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
 
 
 def save_peer_config(path: Path, config: PeerConfig) -> None:
-    path.write_text(tomli_w.dumps({k: v for k, v in config.model_dump(mode="json").items() if v is not None}))
+    """OSError names the file, which is then as it was."""
+    text = tomli_w.dumps({k: v for k, v in config.model_dump(mode="json").items() if v is not None})
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_atomically(path, text.encode())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.errors import StartError
+from swarm.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,46 @@ class PeerDirectory:
     def invite(self) -> Path:
         return self.root / "invite.txt"
 
+    @property
+    def seed_link(self) -> Path:
+        """Of a seed: where its run and the organiser's key are. Written anew at every start."""
+        return self.root / "seed.json"
+
+    def check(self) -> None:
+        """StartError names what lies in the way of a start: a folder in a file's place, or the reverse, or what may not be read.
+
+        Each of these would be found later, too, but by the one part that needs it, perhaps after hours."""
+        folders = [self.root, self.hot_key.parent, self.blocks, self.data, self.contributions, self.archive]
+        folders += [self.archive / name for name in ("states", "contributions", "averages", "anchors")]
+        for path in folders:
+            if os.path.lexists(path):
+                if not path.is_dir():
+                    raise StartError(f"{path} is no folder, where a peer keeps one: move it away")
+                if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                    raise StartError(f"{path} may not be read and written by this user: chown it, or chmod u+rwx")
+        for path in self._files():
+            if os.path.lexists(path):
+                if not path.is_file():
+                    raise StartError(f"{path} is no file, where a peer keeps one: move it away")
+                if not os.access(path, os.R_OK | os.W_OK):
+                    raise StartError(f"{path} may not be read and written by this user: chown it, or chmod u+rw")
+
+    def _files(self) -> list[Path]:
+        ledger = [self.ledger.with_name(self.ledger.name + end) for end in ("", "-wal", "-shm")]
+        logs = [self.root / name for name in ("peer.log", "peer.log.1", "lock", "anchors.json")]
+        keys = [self.hot_key, self.hot_password, self.identity, self.journal]
+        other = [
+            self.port,
+            self.config,
+            self.invite,
+            self.seed_link,
+            self.snapshot,
+            self.known,
+            self.status,
+            self.ready,
+        ]
+        return [*keys, *ledger, *other, self.events, old_events(self.events), *logs]
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory; StartError if another process has it."""
@@ -127,6 +168,4 @@ def keep_port(directory: PeerDirectory, port: int) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Atomically: a reader sees the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    os.replace(part, path)
+    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), sync=False)

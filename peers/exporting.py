@@ -1,5 +1,6 @@
 """`sparehive export`: the newest certified model as a folder that transformers opens."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -39,11 +40,11 @@ def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[byt
 def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     """Checks every block of the anchor against the certified root, then writes config and weights. ConfigError where the
     directory is no peer's or `out` is not empty; nothing half-written is left."""
-    if not directory.invite.is_file():
+    if not os.path.lexists(directory.invite):
         raise ConfigError("--dir", str(directory.root), "is no peer's directory; give the one of `sparehive join`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
-    run = Invite.decode(directory.invite.read_text()).config
+    run = Invite.of_file(directory.invite).config
     with Ledger.read(directory.ledger) as ledger:
         tip = ledger.tip()
         certificate = None if tip is None else ledger.certificate(tip)

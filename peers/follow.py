@@ -2,13 +2,14 @@
 writing. Whatever is missing, half-written or of another process counts as not there yet. No torch."""
 
 import contextlib
-import json
 import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from incentives.errors import IncentivesError
 from peers.directory import PeerDirectory, old_events
@@ -38,6 +39,7 @@ class Snapshot:
     received_bytes: int = 0
     total_bytes: int = 0
     faults: int = 0
+    ended: str = ""
     receipts: int = 0
     paid_units: int = 0
     unpaid_units: int = 0
@@ -65,8 +67,8 @@ def read_terms(directory: PeerDirectory) -> Terms | None:
     from peers.invite import Invite
 
     try:
-        invite = Invite.decode(directory.invite.read_text())
-    except (OSError, UnicodeDecodeError, PeerError):
+        invite = Invite.of_file(directory.invite)
+    except (OSError, PeerError):
         return None
     config = invite.config
     rules = RunRules(config.run_id, config.witnesses, invite.binding.founders)
@@ -159,6 +161,7 @@ class Follower:
             received_bytes=_integer(status, "received_bytes"),
             total_bytes=_integer(status, "total_bytes"),
             faults=_integer(status, "faults"),
+            ended=str(status.get("ended", "")),
             receipts=self._receipts[0],
             paid_units=self._receipts[1],
             unpaid_units=self._receipts[2],
@@ -226,7 +229,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _parse(text: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = from_json(text)  # bounds the depth; json.loads can overflow the stack
     except ValueError:  # not JSON, or not UTF-8
         return None
     return value if isinstance(value, dict) else None

@@ -112,19 +112,21 @@ class Invite:
         with open(path, "rb") as stream:
             data = stream.read(MAX_TEXT + 2)
         try:
-            return cls._parse(data.decode().strip())
+            return cls._parse(data.decode().strip(), f"invite {path}")
         except UnicodeDecodeError:
             raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole") from None
 
     @classmethod
-    def _parse(cls, text: str) -> "Invite":
+    def _parse(cls, text: str, source: str = "invite") -> "Invite":
         if not text.startswith(PREFIX) or len(text) > MAX_TEXT:
             raise ConfigError(
-                "invite", text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
+                source, text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
             )
         try:
             inflate = zlib.decompressobj(zdict=DICTIONARY)
             raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
+            if not inflate.eof:  # its checksum comes last
+                raise ValueError("its end is missing")
             value: dict[str, Any] = from_json(raw)  # bounds the depth, which json.loads does not
             part = value["binding"]
             signature = bytes.fromhex(value["signature"])
@@ -138,9 +140,9 @@ class Invite:
             )
             organiser = records.recover(binding.digest(), signature)
         except InputError as error:
-            raise ConfigError("invite", text[:40] + "…", str(error)) from None
+            raise ConfigError(source, text[:40] + "…", str(error)) from None
         except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
-            raise ConfigError("invite", text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
+            raise ConfigError(source, text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
         return cls(config, binding, organiser, signature)
 
 

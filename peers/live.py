@@ -5,6 +5,7 @@ It runs in the supervisor, beside the peer, and only reads what the peer writes:
 
 import contextlib
 import shlex
+import signal
 import sys
 from collections import deque
 from types import TracebackType
@@ -43,6 +44,7 @@ class View:
         self._step = -1  # quarters of a download that were told
         self._invited = False
         self._leaving = False
+        self._by = ""
         self._worked = False
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, auto_refresh=False, transient=True) if live else None
@@ -82,8 +84,9 @@ class View:
         if self._live is not None:
             self._live.update(self.panel(new), refresh=True)
 
-    def leaving(self) -> None:
-        """The owner asked to stop."""
+    def leaving(self, by: int) -> None:
+        """The owner asked to stop, with that signal."""
+        self._by = f"stopped by {'Ctrl-C' if by == signal.SIGINT else signal.Signals(by).name}"
         if not self._leaving and not self.quiet:
             kept = ": the step under way ends and what was done is kept" if self._worked else ""
             self._say(f"leaving{kept}")
@@ -111,6 +114,8 @@ class View:
         if code == 0:
             for line in self._last_words(last):
                 self._say(line)
+            if self._by or last.ended:
+                self._say(self._by or last.ended)
 
     # -- lines --------------------------------------------------------------------------------------------------------
     def _say(self, line: str) -> None:

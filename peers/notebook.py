@@ -114,7 +114,11 @@ class NotebookPeer:
             except subprocess.TimeoutExpired:
                 self.process.kill()  # the peer below gets SIGTERM from the system
                 self.process.wait()
-        print("\n".join(self.log.read_text(errors="replace").splitlines()[-3:]))
+        lines = self.log.read_text(errors="replace").splitlines()
+        begin = next(
+            (at for at in reversed(range(len(lines))) if lines[at].startswith("left ")), max(0, len(lines) - 3)
+        )
+        print("\n".join(lines[begin:]))
 
     def __enter__(self) -> "NotebookPeer":
         return self

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import signal
@@ -21,23 +20,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 
 from incentives.errors import IncentivesError, StorageError
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.advice import Advice, Circumstances, Patience, advise, of_problems
+from peers.belonging import check_run_of
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, keep_port, last_port, write_json
-from peers.errors import PeerError, StartError
+from peers.errors import ConfigError, PeerError, StartError, in_one_line
 from peers.eventlog import EventLog
 from peers.history import LedgerHistory
 from peers.identity import Identity, open_identity, recover_account
 from peers.invite import Invite
 from peers.remembering import check_journal, forgot
-from peers.runs import RunDirectory, bind_run
+from peers.runs import RunDirectory, bind_run, copy_blocks
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
+from swarm.atomic import write_atomically
 from swarm.averaging.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.machine import RoundMachine, RunRules
@@ -79,6 +81,9 @@ class Peer:
         self.identity: Identity = open_identity(directory)
         self.eventlog = EventLog(directory.events)
         self.stopping = asyncio.Event()
+        self._is_asked_once = False
+        self.last_epoch = 0  # to leave after; 0: stay
+        self.ended = ""  # why, in words
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status: dict[str, Any] = {
             "mode": mode,
@@ -99,6 +104,23 @@ class Peer:
         self._evaluated = b""
         self._evaluating: asyncio.Task[None] | None = None
 
+    def stop_after(self, epoch: int | None) -> None:
+        """Leave when this epoch is certified. None: when peer.toml says so, if that was not reached by an earlier start already."""
+        self.last_epoch = self.config.stop_after_epoch if epoch is None else epoch
+        self._is_asked_once = epoch is not None
+
+    def _forget_a_reached_end(self, ledger: Ledger) -> None:
+        tip = ledger.tip()
+        certificate = None if tip is None else ledger.certificate(tip)
+        if not self._is_asked_once and certificate is not None and 0 < self.last_epoch <= certificate.epoch:
+            log.info("peer.toml: stop_after_epoch = %d was reached by an earlier start: going on", self.last_epoch)
+            self.last_epoch = 0
+
+    def end(self, why: str) -> None:
+        """The first reason counts. In the loop's thread."""
+        self.ended = self.ended or why
+        self.stopping.set()
+
     # -- events -------------------------------------------------------------------------------------------------------
     def emit(self, event: events.Event) -> None:
         """Called from any thread."""
@@ -113,9 +135,9 @@ class Peer:
         elif isinstance(event, events.Certified):
             self.status["epoch"] = event.certificate.epoch
             self.status["root"] = "0x" + event.certificate.next_root.hex()
-            last = self.config.stop_after_epoch
+            last = self.last_epoch
             if last and event.certificate.epoch >= last and self.loop is not None:
-                self.loop.call_soon_threadsafe(self.stopping.set)
+                self.loop.call_soon_threadsafe(self.end, f"epoch {last} is certified, after which it was to stop")
         elif isinstance(event, events.Evaluated):
             self.status["held_out_loss"] = event.loss
         elif isinstance(event, events.Ready):
@@ -126,7 +148,7 @@ class Peer:
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self.stopping.set)
+            self.loop.add_signal_handler(number, self.end, f"stopped by {number.name}")
         async with contextlib.AsyncExitStack() as stack:
             try:
                 if await self._unless_stopped(self._start(stack)):
@@ -135,6 +157,8 @@ class Peer:
             except Exception as error:
                 _end_within(CLOSE_SECONDS, error, self.has_been_ready)
                 raise
+        log.info("ended: %s", self.ended)
+        self.status["ended"] = self.ended
         self._write_status()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
@@ -166,7 +190,7 @@ class Peer:
         directory, config = self.directory, self.config
         torch.set_num_threads(config.threads)
         seeding = self.mode == "seed"
-        link = json.loads((directory.root / "seed.json").read_text()) if seeding else {}
+        link = _read_link(directory) if seeding else {}
         bootstrap = () if seeding else _read_invite(directory).binding.bootstrap
         self._enter("connecting")
         network = await self.network_type.open(
@@ -192,13 +216,14 @@ class Peer:
                 (self.identity.account,),
                 self._invited_addresses(network),
             )
-            directory.invite.write_text(made.encode() + "\n")
+            check_run_of(directory, made.binding.run_id, made.binding.domain())
+            write_atomically(directory.invite, made.encode().encode() + b"\n")
         invite = _read_invite(directory)
         run, domain = invite.config, invite.binding.domain()
         self._is_paid_run = invite.binding.chain_id != 0
         store = BlockStore(directory.blocks, config.blocks_quota_bytes)
         if seeding:
-            await asyncio.to_thread(_copy_blocks, RunDirectory(Path(link["run"])), store)
+            await asyncio.to_thread(copy_blocks, RunDirectory(Path(link["run"])), run, store)
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = self.identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
@@ -206,6 +231,12 @@ class Peer:
         parts = PartStore(directory.contributions)
         self.archive = archive = Archive(directory.archive, run, parts, notary.hash)
         stack.callback(archive.close)
+        self._forget_a_reached_end(ledger)
+        if ledger.tip() is None and len(journal):
+            log.warning(
+                "%s is new, or all in it was lost: certificates and receipts come back from the others",
+                directory.ledger,
+            )
         await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
         initial = frozenset([bytes.fromhex(run.initial_root)])
         content = Content(
@@ -253,7 +284,7 @@ class Peer:
             flags,
         )
         stack.push_async_callback(driver.close)
-        history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
+        history = LedgerHistory(ledger, machine.current_messages)
         await network.join(
             run.run_id,
             notary.account,
@@ -469,20 +500,23 @@ class Peer:
 
 
 def _read_invite(directory: PeerDirectory) -> Invite:
-    return Invite.decode(directory.invite.read_text(errors="replace"))
+    return Invite.of_file(directory.invite)
 
 
-def _copy_blocks(run: RunDirectory, store: BlockStore) -> None:
-    """Data and initial anchor of the run; a seed hands them out for as long as it lives."""
-    for path in run.blocks.iterdir():
-        store.put(path.read_bytes())
+def _read_link(directory: PeerDirectory) -> dict[str, str]:
+    try:
+        link = from_json(directory.seed_link.read_bytes())
+        return {name: str(link[name]) for name in ("run", "keystore", "password_file")}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            "seed.json", str(directory.seed_link), "cannot be read; `sparehive seed RUN --dir …` writes it anew"
+        ) from None
 
 
 def _say_why(error: BaseException, has_been_ready: bool) -> int:
     """One line for people (where it goes to may be on the full disk too), and the exit status that follows."""
-    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     with contextlib.suppress(OSError):
-        print(f"sparehive: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"sparehive: {in_one_line(error)}", file=sys.stderr, flush=True)
     if not isinstance(error, PeerError | SwarmError | IncentivesError | OSError):
         return 1
     # What was well once is worth another try; who has never got in is told why, at once.
@@ -507,12 +541,14 @@ def main(peer_type: type[Peer] = Peer) -> None:
     parser.add_argument("mode", choices=("join", "seed"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--stop-after-epoch", type=int)
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
     logging.raiseExceptions, logging.lastResort = False, None  # what people are to read is printed, once
     peer: Peer | None = None
     try:
+        directory.check()
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
             handler = RotatingFileHandler(directory.root / "peer.log", maxBytes=LOG_BYTES, backupCount=1)
@@ -520,6 +556,7 @@ def main(peer_type: type[Peer] = Peer) -> None:
                 handlers=[handler], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
             )
             peer = peer_type(arguments.mode, directory, arguments.quiet)
+            peer.stop_after(arguments.stop_after_epoch)
             asyncio.run(peer.run())
     except (PeerError, SwarmError, IncentivesError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)

@@ -1,5 +1,6 @@
 """`sparehive run replay`: redo a contribution that a peer has kept, from its directory alone."""
 
+import os
 import time
 from typing import Any
 
@@ -38,9 +39,9 @@ class KeptRun:
     """What a peer's directory holds for a replay; read only, may be used while the peer runs."""
 
     def __init__(self, directory: PeerDirectory, ledger: Ledger) -> None:
-        self.run = Invite.decode(directory.invite.read_text()).config
-        self.parts = PartStore(directory.contributions)
-        self.archive = Archive(directory.archive, self.run, self.parts, hash_record)
+        self.run = Invite.of_file(directory.invite).config
+        self.parts = PartStore(directory.contributions, owned=False)
+        self.archive = Archive(directory.archive, self.run, self.parts, hash_record, owned=False)
         self.store = BlockStore(directory.blocks, 1 << 62, owned=False)
         self.ledger = ledger
         self.model = FlatModel(build_model(self.run.model, self.run.data.context))
@@ -104,7 +105,7 @@ class KeptRun:
 
 def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
     """Redo the peer's own contribution of `epoch` (None: the newest). ConfigError where it is not there."""
-    if not directory.invite.is_file():
+    if not os.path.lexists(directory.invite):
         raise ConfigError("--dir", str(directory.root), "is no peer's directory; give the one of `sparehive join`")
     with Ledger.read(directory.ledger) as ledger:
         kept = KeptRun(directory, ledger)

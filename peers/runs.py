@@ -1,15 +1,24 @@
 """A run's directory on the organiser's machine: run.toml, data, the initial anchor's blocks, the organiser's key."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
+from incentives.errors import InputError
 from incentives.keys import load_key, load_password, parse_address
-from peers.errors import ConfigError
+from incentives.records import Domain
+from peers.errors import ConfigError, StartError
 from peers.invite import Invite, RunBinding
 from peers.opening import open_run, open_settings
 from peers.progressbar import ProgressBar
 from swarm.config import MAX_COUNT, RunConfig, load_run
+from swarm.hashing import sha256
+
+if TYPE_CHECKING:
+    from swarm.checkpoint.store import BlockStore
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,24 @@ class RunDirectory:
     @property
     def chain(self) -> Path:
         return self.root / "chain.json"
+
+    def domain(self) -> Domain:
+        """Of chain.json if the run was deployed, else zeros. ConfigError where it cannot be read."""
+        if not os.path.lexists(self.chain):
+            return Domain(0, bytes(20))
+        try:
+            chain = from_json(self.chain.read_bytes())
+            chain_id, settlement = int(chain["chain_id"]), parse_address(chain["settlement"])
+            if not 0 < chain_id <= MAX_COUNT:
+                raise ValueError(f"chain_id {chain_id} is not from 1 to {MAX_COUNT}")
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, InputError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(
+                "chain.json",
+                str(self.chain),
+                f"cannot be read ({why}); restore it from a copy, or deploy the run again",
+            ) from None
+        return Domain(chain_id, settlement)
 
     def load(self) -> RunConfig:
         if not self.toml.is_file():
@@ -87,20 +114,31 @@ def bind_run(
     run: RunDirectory, keystore: Path, password_file: Path, founders: tuple[bytes, ...], bootstrap: tuple[str, ...]
 ) -> Invite:
     """The signed invite: with the chain of chain.json if the run was deployed, else without one."""
-    import json
-
-    chain_id, settlement = 0, bytes(20)
-    if run.chain.is_file():
-        try:
-            chain = json.loads(run.chain.read_text())
-            chain_id, settlement = int(chain["chain_id"]), parse_address(chain["settlement"])
-            if not 0 < chain_id <= MAX_COUNT:
-                raise ValueError(f"chain_id {chain_id} is not from 1 to {MAX_COUNT}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError("chain.json", str(run.chain), f"cannot be read ({error}); deploy the run again") from None
-    config = run.load()
+    config, domain = run.load(), run.domain()
     key = load_key(keystore, load_password(password_file))
-    return Invite.short(config, RunBinding(config.run_id, chain_id, settlement, founders, bootstrap), key)
+    binding = RunBinding(config.run_id, domain.chain_id, domain.verifying_contract, founders, bootstrap)
+    return Invite.short(config, binding, key)
+
+
+def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> None:
+    """Data and initial anchor of the run into a seed's store, which hands them out for as long as it lives.
+
+    Damaged files are passed over; StartError where the seed then lacks what newcomers ask it for."""
+    from swarm.checkpoint.content import missing_block
+
+    if run.blocks.is_dir():
+        for path in sorted(run.blocks.iterdir()):
+            if path.is_file() and not path.name.endswith(".part"):
+                data = path.read_bytes()
+                if sha256(data).hex() == path.name:
+                    store.put(data)
+    for root in (config.data.root, config.initial_root):
+        lacking = missing_block(store, bytes.fromhex(root))
+        if lacking is not None:
+            raise StartError(
+                f"{run.blocks / lacking.hex()} is missing or damaged: restore it from a copy of the run's directory, or from another "
+                "seed's blocks/ folder"
+            )
 
 
 def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:
@@ -142,4 +180,4 @@ def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:
     return {"untrained": before, "loss": task.evaluate(model), "units": units}
 
 
-__all__ = ["RunDirectory", "baseline", "bind_run", "check_run"]
+__all__ = ["RunDirectory", "baseline", "bind_run", "check_run", "copy_blocks"]

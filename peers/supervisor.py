@@ -28,8 +28,8 @@ class Watcher(Protocol):
     def tick(self, pid: int) -> None:
         """A few times a second; `pid` is the peer's process."""
 
-    def leaving(self) -> None:
-        """Once, when the owner asked to stop."""
+    def leaving(self, by: int) -> None:
+        """Once, when the owner asked to stop, with signal `by`."""
 
     def said(self, text: str) -> None: ...
 
@@ -44,7 +44,7 @@ class Nobody:
 
     def tick(self, pid: int) -> None: ...
 
-    def leaving(self) -> None: ...
+    def leaving(self, by: int) -> None: ...
 
     def said(self, text: str) -> None: ...
 
@@ -73,12 +73,12 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
     watcher = watcher or Nobody()
     stopping = told = False
     child: subprocess.Popen[bytes] | None = None
-    asked_at = 0.0
+    asked_at, asked_by = 0.0, 0
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping, asked_at
+        nonlocal stopping, asked_at, asked_by
         if not stopping:
-            stopping, asked_at = True, time.monotonic()
+            stopping, asked_at, asked_by = True, time.monotonic(), signum
         if child is not None and child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
@@ -102,7 +102,7 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
                     kill_group(child.pid)
                 if stopping and not told:
                     told = True
-                    watcher.leaving()
+                    watcher.leaving(asked_by)
                 _pass_on(child, watcher)
                 watcher.tick(child.pid)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -128,7 +128,7 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
             while time.monotonic() < until and not stopping:  # a signal does not end a sleep
                 time.sleep(0.1)
             if stopping:
-                watcher.leaving()
+                watcher.leaving(asked_by)
                 return 0
     finally:
         if child is not None and child.poll() is None:  # the watcher failed: stdout is gone, say

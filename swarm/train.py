@@ -6,6 +6,7 @@ round has for it lies in a queue that is looked at between two inner steps (PROT
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -104,6 +105,8 @@ class Trainer:
         units would be contributed twice. The peer begins anew then (PROTOCOL §4, state lost)."""
         self.first_unit = first_unit
         member = MemberState.load(self.snapshot, self.model.flat, self.inner)
+        if member is None and os.path.lexists(self.snapshot):
+            log.warning("%s cannot be read, or is of another model: beginning anew from the run's state", self.snapshot)
         if member is not None and (member.unsigned or member.next_unit - member.units < first_unit):
             log.warning("%s is older than the last contribution: beginning anew", self.snapshot)
             member = None

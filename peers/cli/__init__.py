@@ -127,7 +127,9 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         if isinstance(error, _known_errors()):
-            print(f"sparehive: {' '.join(str(error).split())}", file=sys.stderr)
+            from peers.errors import in_one_line
+
+            print(f"sparehive: {in_one_line(error)}", file=sys.stderr)
             sys.exit(1)
         raise
     sys.exit(0)

@@ -38,6 +38,7 @@ from peers.cli.wallets import (
 )
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
+from swarm.atomic import write_atomically
 
 CONSENT_SECONDS = 7 * 24 * 3600
 MAX_CONSENT_BYTES = 1 << 16
@@ -56,8 +57,13 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
     else:
         chosen = password_file.exists()
         password = load_password(password_file, create=True)
-        # A password that a person thought of has to be slow to try; 32 random bytes cannot be tried at all.
-        account = account_of(create_key(keystore, password, STRONG_SCRYPT if chosen else LIGHT_SCRYPT))
+        try:
+            # A password that a person thought of has to be slow to try; 32 random bytes cannot be tried at all.
+            account = account_of(create_key(keystore, password, STRONG_SCRYPT if chosen else LIGHT_SCRYPT))
+        except BaseException:
+            if not chosen:
+                password_file.unlink(missing_ok=True)  # it opens nothing
+            raise
         made = True
     result = {"address": to_checksum(account), "created": made, "keystore": str(keystore)}
     show(as_json, result, f"{result['address']} in {keystore}")
@@ -205,7 +211,7 @@ def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
 
 def _write_consent(path: Path, given: dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(given, indent=1) + "\n")
+        write_atomically(path, (json.dumps(given, indent=1) + "\n").encode())
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from None
 

@@ -5,12 +5,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from peers.belonging import check_run_of
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
-from peers.errors import ConfigError
+from swarm.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from incentives.records import Domain
 
 _LISTEN_OPTIONS = (
     click.option("--host", help="Address to listen on (default: all interfaces; 127.0.0.1 for this machine alone)."),
@@ -27,19 +32,31 @@ def _listen_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _prepare(directory: PeerDirectory, **overrides: object) -> None:
-    directory.root.mkdir(parents=True, exist_ok=True)
+def _prepare(
+    directory: PeerDirectory, run_id: bytes, domain: "Domain", files: dict[Path, str], **overrides: object
+) -> None:
+    """Everything is checked first, then the lock is taken, and only then `files` and peer.toml are written: a start that is refused
+    changes nothing."""
     if not overrides.get("announce"):
         overrides.pop("announce", None)
-    config = load_peer_config(directory.config, **overrides)
-    save_peer_config(directory.config, config)
+    directory.check()
+    load_peer_config(directory.config, **overrides)
+    check_run_of(directory, run_id, domain)
+    with directory.locked():
+        for path, text in files.items():
+            if not path.is_file() or path.read_bytes() != text.encode():
+                write_atomically(path, text.encode())
+        save_peer_config(directory.config, load_peer_config(directory.config, **overrides))
 
 
-def _supervise(mode: str, directory: PeerDirectory, quiet: bool) -> None:
+def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoch: int | None = None) -> None:
     from peers.live import View
     from peers.supervisor import supervise
 
-    arguments = [mode, *(["--quiet"] if quiet else []), "--", str(directory.root)]  # its name may begin with a dash
+    options = ["--quiet"] if quiet else []
+    if stop_after_epoch is not None:
+        options += ["--stop-after-epoch", str(stop_after_epoch)]
+    arguments = [mode, *options, "--", str(directory.root)]  # its name may begin with a dash
     with View(mode, directory, quiet=quiet) as view:
         code = supervise(arguments, view)
         view.finish(code)
@@ -92,25 +109,25 @@ def join(
 
     where = PeerDirectory(directory)
     if invite is None:
-        if not where.invite.is_file():
+        if not os.path.lexists(where.invite):
             raise click.UsageError("INVITE is missing, and --dir holds none from before")
+        decoded, files = Invite.of_file(where.invite), {}
     else:
         decoded = Invite.decode(invite)
-        if where.invite.is_file() and Invite.decode(where.invite.read_text()).config.run_id != decoded.config.run_id:
-            raise ConfigError("--dir", str(directory), "belongs to a peer of another run; choose another directory")
-        where.root.mkdir(parents=True, exist_ok=True)
-        where.invite.write_text(decoded.encode() + "\n")
+        files = {where.invite: decoded.encode() + "\n"}
     _prepare(
         where,
+        decoded.binding.run_id,
+        decoded.binding.domain(),
+        files,
         host=host,
         port=port,
         announce=announce,
         client_mode=client_mode,
         peers=peers or None,
         threads=threads,
-        stop_after_epoch=stop_after_epoch,
     )
-    _supervise("join", where, quiet)
+    _supervise("join", where, quiet, stop_after_epoch)
 
 
 @click.command("seed")
@@ -142,18 +159,17 @@ def seed(
     """Start the bootstrap peer (a founder) of the run in RUN_DIRECTORY and print the invite.
 
     It trains nothing: it helps peers find each other, signs the first seating, keeps blocks, certificates and receipts."""
+    from incentives.keys import load_key, load_password
     from peers.runs import RunDirectory
 
     run = RunDirectory(run_directory.resolve())
-    run.load()  # a bad run.toml is refused before anything starts
+    config, domain = run.load(), run.domain()  # what is bad is refused before anything starts
+    keystore, password_file = keystore or run.organiser_key, password_file or run.organiser_password
+    load_key(keystore, load_password(password_file))
     where = PeerDirectory(directory)
-    _prepare(where, host=host, port=port, announce=announce)
-    link = {
-        "run": str(run.root),
-        "keystore": str(keystore or run.organiser_key),
-        "password_file": str(password_file or run.organiser_password),
-    }
-    (where.root / "seed.json").write_text(json.dumps(link, indent=1) + "\n")
+    link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
+    files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
+    _prepare(where, config.run_id, domain, files, host=host, port=port, announce=announce)
     _supervise("seed", where, quiet)
 
 

@@ -12,6 +12,7 @@ others signed.
 
 import contextlib
 import logging
+import math
 import os
 import re
 import threading
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from swarm import events
+from swarm.atomic import remove_half_written, write_atomically
 from swarm.averaging.parts import PartStore
 from swarm.averaging.records import Contribution, ContributionContent, Hash, Record, RoundBody, RoundCertificate, Signed
 from swarm.averaging.states import next_anchor
@@ -44,18 +46,24 @@ _RESIDUAL, _MOMENT = "residual", "moment."
 
 class Archive:
     """Thread-safe. `on_event` returns at once: files are written in a thread of its own. `close` waits for it.
-    `hash_record` is the notary's."""
+    `hash_record` is the notary's. `owned`: as of `BlockStore`; a reader beside a running peer passes False."""
 
     def __init__(
-        self, directory: Path, config: RunConfig, parts: PartStore, hash_record: Callable[[Record], Hash]
+        self,
+        directory: Path,
+        config: RunConfig,
+        parts: PartStore,
+        hash_record: Callable[[Record], Hash],
+        owned: bool = True,
     ) -> None:
         self._directory, self._config, self._parts, self._hash = directory, config, parts, hash_record
-        for name in ("states", "contributions", "averages", "anchors"):
+        for name in ("states", "contributions", "averages", "anchors") if owned else ():
             (directory / name).mkdir(parents=True, exist_ok=True)
+            remove_half_written(directory / name)
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
         self._pruned_at = float("-inf")
-        self._pinned = {path.name: path.read_bytes() for path in self._listed("anchors")}
+        self._pinned = dict(self._roots())
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
         self._last_epoch = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
 
@@ -65,7 +73,22 @@ class Archive:
 
     def _listed(self, name: str) -> list[Path]:
         """By epoch. What is not named as `_name` does is not ours: half-written, or left by a file manager."""
-        return sorted(p for p in (self._directory / name).iterdir() if _OURS.fullmatch(p.name))
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(p for p in (self._directory / name).iterdir() if _OURS.fullmatch(p.name) and p.is_file())
+        return []
+
+    def _roots(self) -> Iterator[tuple[str, Hash]]:
+        """Of the kept anchors; a damaged file names no root, so its anchor may go."""
+        for path in self._listed("anchors"):
+            try:
+                root = path.read_bytes()
+            except OSError as error:
+                log.warning("%s cannot be read (%s): its anchor is not kept for audits", path, error.strerror)
+                continue
+            if len(root) == 32:
+                yield path.name, root
+            else:
+                log.warning("%s is damaged: its anchor is not kept for audits", path)
 
     # -- what is kept -------------------------------------------------------------------------------------------------
     def keep_state(self, state: CommittedState) -> None:
@@ -98,7 +121,9 @@ class Archive:
             self._pool.submit(guarded)
 
     def _keep_contribution(self, signed: Signed) -> None:
-        _write(self._directory / "contributions" / _name(signed.record.epoch, self._hash(signed.record)), pack(signed))
+        write_atomically(
+            self._directory / "contributions" / _name(signed.record.epoch, self._hash(signed.record)), pack(signed)
+        )
 
     def _certified(self, event: events.Certified) -> None:
         epoch, rounds = event.certificate.epoch, self._config.audit.anchor_every_epochs
@@ -111,12 +136,14 @@ class Archive:
                 self._last_anchor = epoch
                 self._pinned[_name(epoch, event.id)] = event.certificate.next_root
                 self._submit(
-                    lambda: _write(self._directory / "anchors" / _name(epoch, event.id), event.certificate.next_root)
+                    lambda: write_atomically(
+                        self._directory / "anchors" / _name(epoch, event.id), event.certificate.next_root
+                    )
                 )
             self._last_epoch = epoch
         if complete and averages:
             data = b"".join(wire for wire in averages if wire is not None)
-            self._submit(lambda: _write(self._directory / "averages" / _name(epoch, event.id), data))
+            self._submit(lambda: write_atomically(self._directory / "averages" / _name(epoch, event.id), data))
         if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
             self._pruned_at = time.monotonic()
             self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
@@ -132,7 +159,7 @@ class Archive:
         old = [p for p in contributions[:-ALWAYS] if p.stat().st_mtime < older_than]
         gone = old[:-1]  # the last old one is where the first younger one starts from
         for path in gone:
-            path.unlink(missing_ok=True)
+            _forget(path)
         kept = contributions[len(gone) :]
         digests: set[Hash] = set()
         states: set[str] = set()
@@ -143,8 +170,8 @@ class Archive:
                 states.update((signed.record.state_after.hex(), signed.record.state_before.hex()))  # type: ignore[union-attr]
         self._parts.prune(digests, older_than)
         for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
-            if path.stem not in states and path.stat().st_mtime < older_than:
-                path.unlink(missing_ok=True)
+            if path.stem not in states:
+                _forget(path, older_than)
         needed = [_epoch_of(p.name) - 1 for p in kept[:1]]
         needed += [_epoch_of(p.name) for p in self._listed("averages") if p.stat().st_mtime >= older_than][:1]
         if not needed:
@@ -154,7 +181,7 @@ class Archive:
         for name in ("averages", "anchors"):
             for path in self._listed(name):
                 if _epoch_of(path.name) < first:
-                    path.unlink(missing_ok=True)
+                    _forget(path)
         with self._lock:
             self._pinned = {name: root for name, root in self._pinned.items() if _epoch_of(name) >= first}
 
@@ -259,10 +286,10 @@ def _epoch_of(name: str) -> int:
     return int(name.split("-")[0])
 
 
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    _settle(part, path)
+def _forget(path: Path, older_than: float = math.inf) -> None:
+    with contextlib.suppress(OSError):  # a folder, say: not ours
+        if path.stat().st_mtime < older_than:
+            path.unlink()
 
 
 def _settle(part: Path, path: Path) -> None:

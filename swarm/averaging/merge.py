@@ -47,7 +47,9 @@ class Snapshot:
         """Atomically. `RetryError` where the disk is full; the old snapshot stays."""
         part = path.with_name(path.name + ".part")
         try:
-            save_file(self.tensors, part, {"state": json.dumps(self.state), "sha256": _checksum(self.tensors)})
+            state = json.dumps(self.state)
+            hashes = {"sha256": _checksum(self.tensors), "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
+            save_file(self.tensors, part, {"state": state, **hashes})
             with open(part, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(part, path)
@@ -230,6 +232,9 @@ class MemberState:
             with safe_open(path, "pt") as handle:
                 state = json.loads(handle.metadata()["state"])
                 checksum = handle.metadata()["sha256"]
+                text = handle.metadata()["state"]
+                if handle.metadata().get("state_sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
+                    return None
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             if _checksum(tensors) != checksum or tensors["live"].shape != live.shape:
                 return None  # rotten, or of another model

@@ -1,12 +1,12 @@
 """Wire bytes of parts and averages, by the sha-256 that commits them. Whoever holds one can hand it on; nobody can change it."""
 
 import contextlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from swarm.atomic import remove_half_written, write_atomically
 from swarm.averaging.records import Hash
 from swarm.errors import DiskError
 from swarm.hashing import sha256
@@ -16,18 +16,20 @@ class PartStore:
     """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts)
     until `prune`.
 
-    Thread-safe. `keep` raises `DiskError` where the disk is full; nothing half-written is left."""
+    Thread-safe. `keep` raises `DiskError` where the disk is full; nothing half-written is left.
+    `owned`: as of `BlockStore`; a reader beside a running peer passes False and only calls `get`."""
 
-    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20, owned: bool = True) -> None:
         self._directory, self._limit = directory, memory_bytes
         self._lock = threading.Lock()
         self._disk = threading.Lock()  # apart, so that nobody waits for an fsync to read from memory
         self._parts: OrderedDict[Hash, bytes] = OrderedDict()
         self._size = 0
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.part"):
-            left.unlink(missing_ok=True)
-        self._files = {path.name for path in directory.iterdir()}
+        self._files: set[str] = set()
+        if owned:
+            directory.mkdir(parents=True, exist_ok=True)
+            remove_half_written(directory)
+            self._files = {path.name for path in directory.iterdir()}
 
     def put(self, wire: bytes) -> Hash:
         """Remember `wire`, forgetting the oldest beyond the limit; its digest."""
@@ -53,15 +55,9 @@ class PartStore:
         with self._disk:
             if path.name in self._files:
                 return digest
-            part = path.with_suffix(".part")
             try:
-                with open(part, "wb") as handle:
-                    handle.write(wire)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                os.replace(part, path)
+                write_atomically(path, wire)
             except OSError as error:
-                part.unlink(missing_ok=True)
                 raise DiskError(
                     f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
                 ) from None

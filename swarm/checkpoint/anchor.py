@@ -4,12 +4,12 @@ A UnixFS directory of `parameters.safetensors` and `momentum.safetensors` (fp32,
 `manifest.json` (canonical JSON; no signer, time, host or version).
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 
 from swarm.checkpoint.unixfs import Block, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault
@@ -113,7 +113,7 @@ def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> A
         raise PeerFault("anchor: the directory has other files than an anchor")
     text = read_file(files["manifest.json"], get, MAX_MANIFEST_BYTES)
     try:
-        manifest = json.loads(text)
+        manifest = from_json(text)
         units, rounds = manifest["cumulative_units"], manifest["num_rounds"]
         canonical = _manifest(layout.num_values(), units, rounds) == text and min(units, rounds) >= 0
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,21 +1,27 @@
 """Anchors and data of a run as content: from the own store, else from peers, checked block by block."""
 
 import asyncio
+import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic_core import from_json
+
+from swarm.atomic import write_atomically
 from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
-from swarm.errors import PeerFault, RetryError
+from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import sha256
 
+log = logging.getLogger(__name__)
 KEEP_ANCHORS, MAX_KEPT_ANCHORS = 6, 24
 KEEP_SECONDS = 60.0  # a joiner on a slow line is still fetching it
 Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]
@@ -83,18 +89,20 @@ class Content:
             kept = {*pinned, *(r for _, r in self._saved)}
             for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
                 self.store.delete(digest)
-        part = self._index.with_suffix(".part")
         try:
-            part.write_text(json.dumps([[at, r.hex()] for at, r in self._saved]))
-            os.replace(part, self._index)
+            write_atomically(self._index, json.dumps([[at, r.hex()] for at, r in self._saved]).encode())
         except OSError as error:
             raise RetryError(f"{self._index}: cannot be written ({error.strerror}); free some disk") from None
 
     def _read_index(self) -> list[tuple[float, Hash]]:
         """Anchors of an earlier process: they would never go otherwise."""
         try:
-            return [(float(at), bytes.fromhex(root)) for at, root in json.loads(self._index.read_text())]
-        except (OSError, ValueError, TypeError):
+            found = [(float(at), bytes.fromhex(root)) for at, root in from_json(self._index.read_bytes())]
+            return [(at, root) for at, root in found if len(root) == 32]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, ArithmeticError) as error:
+            log.warning("%s cannot be read (%s): it is begun anew, older anchors keep their disk", self._index, error)
             return []
 
     def _graph(self, root: Hash) -> set[Hash]:
@@ -110,19 +118,48 @@ class Content:
         return found
 
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
-        """Write the run's files into `directory` unless they are there; each was checked against the run's data root."""
-        files = data.content()
-        if all(
-            (directory / name).is_file() and (directory / name).stat().st_size == f.size for name, f in files.items()
-        ):
+        """Write the run's files into `directory` unless they are there, bit for bit; each is checked against the run's data root.
+        `InputError` where something that is no file lies in the way."""
+        if not await asyncio.to_thread(_wrong_files, data, directory):
             return
         root = bytes.fromhex(data.root)
         await self._bring(root, 2 * data.size_bytes() + (1 << 20))
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in await asyncio.to_thread(lambda: list(read_data(data, self._get))):
-            part = directory / f"{name}.part"
-            part.write_bytes(content)
-            part.replace(directory / name)
+            write_atomically(directory / name, content)
+
+
+def missing_block(store: BlockStore, root: Hash) -> Hash | None:
+    """A block below `root` (or it itself) that is missing or rotten in `store`; None where all are well."""
+    todo = [(root, DAG_PB)]
+    while todo:
+        digest, codec = todo.pop()
+        data = store.get(digest)
+        if data is None:
+            return digest
+        if codec == DAG_PB:
+            todo += [(link.digest, link.codec) for link in decode_node(data).links]
+    return None
+
+
+def _wrong_files(data: DataConfig, directory: Path) -> list[Path]:
+    """The run's files that are missing or damaged in `directory`, which is said where they had been there."""
+    wrong = []
+    for name, file in data.content().items():
+        path = directory / name
+        if not path.is_file():
+            if os.path.lexists(path):
+                raise InputError("data", str(path), "is no file: move it away, it is fetched again")
+            wrong.append(path)
+        elif path.stat().st_size != file.size or _sha256_of(path) != file.sha256:
+            log.warning("%s is not the file that the run agreed on: it is fetched again", path)
+            wrong.append(path)
+    return wrong
+
+
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_data(data: DataConfig, get: Callable[[Hash], bytes]) -> Iterator[tuple[str, bytes]]:

@@ -39,7 +39,8 @@ async def fetch_graph(
     received = 0
     level: list[tuple[bytes, int]] = [(root, DAG_PB)]
     for _ in range(MAX_DEPTH + 2):
-        missing = [digest for digest, _ in level if not store.has(digest)]
+        # read, not only looked for: a block that has rotted is brought again
+        missing = [digest for digest, _ in level if await asyncio.to_thread(store.get, digest) is None]
         turn = 0
         while missing:
             if time.monotonic() > deadline:

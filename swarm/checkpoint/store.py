@@ -1,9 +1,9 @@
 """A directory of blocks by digest: written atomically, checked at every read, bounded by a quota."""
 
-import os
 import threading
 from pathlib import Path
 
+from swarm.atomic import remove_half_written, write_atomically
 from swarm.errors import DiskError, RetryError
 from swarm.hashing import sha256
 
@@ -12,15 +12,17 @@ class BlockStore:
     """Thread-safe. `put` raises `RetryError` where the quota is full, `DiskError` where the disk is; nothing half-written is
     ever read.
 
-    `owned`: no other process writes here, so what a crash left is removed; a reader beside a running peer passes False."""
+    `owned`: no other process writes here, so what a crash left is removed; a reader beside a running peer passes False:
+    then nothing is written, made or removed."""
 
     def __init__(self, directory: Path, quota_bytes: int, owned: bool = True) -> None:
         self.directory, self._quota, self._owned = directory, quota_bytes, owned
         self._lock = threading.Lock()
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.part") if owned else ():
-            left.unlink(missing_ok=True)
-        self._size = sum(p.stat().st_size for p in directory.iterdir()) if owned else 0
+        self._size = 0
+        if owned:
+            directory.mkdir(parents=True, exist_ok=True)
+            remove_half_written(directory)
+            self._size = sum(p.lstat().st_size for p in directory.iterdir())
 
     def _path(self, digest: bytes) -> Path:
         return self.directory / digest.hex()
@@ -30,24 +32,17 @@ class BlockStore:
         digest = sha256(data)
         path = self._path(digest)
         with self._lock:
-            if path.exists():
+            if path.is_file():
                 return digest
             if self._size + len(data) > self._quota:
                 raise RetryError(
                     f"blocks_quota_bytes = {self._quota}: {self.directory} is full; raise it or delete old blocks"
                 )
-            part = path.with_suffix(".part")
             try:
-                with open(part, "wb") as handle:
-                    handle.write(data)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                os.replace(part, path)
+                write_atomically(path, data)
             except OSError as error:
-                part.unlink(missing_ok=True)
-                raise DiskError(
-                    f"{self.directory}: a block cannot be written ({error.strerror}); free some disk"
-                ) from None
+                remedy = "move it away" if path.is_dir() else "free some disk"
+                raise DiskError(f"{path}: a block cannot be written ({error.strerror}); {remedy}") from None
             self._size += len(data)
         return digest
 
@@ -64,7 +59,7 @@ class BlockStore:
         return data
 
     def has(self, digest: bytes) -> bool:
-        return self._path(digest).exists()
+        return self._path(digest).is_file()
 
     def delete(self, digest: bytes) -> None:
         with self._lock:

@@ -4,10 +4,11 @@ The only kind of record in the DHT. It is bound to its owner's account by a sign
 libp2p identity included, so nobody can forge it, move it to another subkey or make it live longer.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from pydantic_core import from_json
 
 from swarm.averaging.records import Account, Hash
 from swarm.errors import PeerFault
@@ -62,7 +63,7 @@ def decode_presence(value: bytes, run_id: Hash, now: float, recover: Callable[[b
     if len(value) > MAX_RECORD_BYTES:
         raise PeerFault(f"presence: {len(value)} bytes, at most {MAX_RECORD_BYTES}")
     try:
-        raw = json.loads(value)
+        raw = from_json(value)
         signature = bytes.fromhex(raw.pop("signature"))
         peer_id, addresses = raw["peer_id"], raw["addresses"]
         presence = Presence(

@@ -6,13 +6,15 @@ hearsay; each teller may fill only so much; an address that leads nowhere is for
 
 import json
 import logging
-import os
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from pydantic_core import from_json
+
+from swarm.atomic import write_atomically
 from swarm.transport.addresses import MAX_ADDRESSES, addresses_of, is_peer_id, peer_id_of
 
 log = logging.getLogger(__name__)
@@ -142,10 +144,8 @@ class AddressBook:
             }
             for p, a in self.share(MAX_SAVED)
         ]
-        part = path.with_name(path.name + ".part")
         try:
-            part.write_text(json.dumps({"peers": value}, indent=1) + "\n")
-            os.replace(part, path)
+            write_atomically(path, (json.dumps({"peers": value}, indent=1) + "\n").encode())
         except OSError as error:
             log.warning("%s cannot be written: %s", path, error.strerror)
 
@@ -153,7 +153,7 @@ class AddressBook:
         """Peers of the last run of this process; how many. A damaged file is as good as none."""
         try:
             found = 0
-            for item in json.loads(path.read_bytes()[: 1 << 20])["peers"][:MAX_SAVED]:
+            for item in from_json(path.read_bytes()[: 1 << 20])["peers"][:MAX_SAVED]:
                 account = bytes.fromhex(item["account"])
                 if self.add(item["peer_id"], item["addresses"], Source.LINKED, account=account):
                     self.entries[item["peer_id"]].linked_at = float(item["linked_at"])
@@ -161,6 +161,6 @@ class AddressBook:
             return found
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
             log.warning("%s cannot be read (%s): starting without it", path, error)
             return 0

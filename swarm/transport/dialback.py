@@ -6,10 +6,11 @@ scanned; addresses of local networks are dialled only for who is seen from one.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from pydantic_core import from_json
 
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import canonical_json
@@ -61,7 +62,7 @@ class DialBack:
 
     async def _answer(self, stream: Stream, request: bytes) -> None:
         try:
-            asked = addresses_of(stream.remote, json.loads(request)["addresses"])
+            asked = addresses_of(stream.remote, from_json(request)["addresses"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise PeerFault("dial back: cannot be read") from None
         seen = host_of(stream.address) or ""
@@ -90,7 +91,7 @@ class DialBack:
         finally:
             stream.close()
         try:
-            value = json.loads(data)
+            value = from_json(data)
             said, seen = set(value["answered"]), str(value["seen"])[:64]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise PeerFault("dial back: an answer that cannot be read") from None

@@ -10,12 +10,13 @@ a peer takes in nothing else: without the lineage it could not tell what the rou
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from swarm.averaging.records import Account
 from swarm.cancelling import cancel_all
@@ -192,8 +193,8 @@ class Links:
 
     def _take_peers(self, link: Link, data: bytes) -> None:
         try:
-            told = [(peer_id, list(addresses)) for peer_id, addresses in json.loads(data[:MAX_HELLO_BYTES])][:MAX_TOLD]
-        except (ValueError, TypeError, RecursionError):
+            told = [(peer_id, list(addresses)) for peer_id, addresses in from_json(data[:MAX_HELLO_BYTES])][:MAX_TOLD]
+        except (ValueError, TypeError):
             raise PeerFault("link: peers that cannot be read") from None
         for peer_id, addresses in told:
             self.book.add(peer_id, addresses, Source.HEARSAY, link.account.hex())
@@ -263,7 +264,7 @@ class Links:
 
     def _read_hello(self, stream: Stream, data: bytes, opened_here: bool) -> Link:
         try:
-            value = json.loads(data)
+            value = from_json(data)
             account, flags = bytes.fromhex(value["account"]), int(value["flags"])
             signature, peers = bytes.fromhex(value["signature"]), list(value["peers"])[:MAX_TOLD]
             addresses = addresses_of(stream.remote, value["addresses"])

@@ -43,8 +43,8 @@ WATCHER = textwrap.dedent(
             self.pid = pid
             if sys.argv[1] == "fails" and UP.exists():
                 raise SystemExit(7)
-        def leaving(self):
-            print("leaving", flush=True)
+        def leaving(self, by):
+            print("leaving", by, flush=True)
         def said(self, text):
             print(f"said {text!r} by {self.pid > 0}", flush=True)
     """
@@ -128,7 +128,7 @@ def test_who_stops_in_the_pause_before_a_restart_does_not_wait_for_it(tmp_path: 
     process.terminate()
     out, _ = process.communicate(timeout=15)
     assert time.monotonic() - begun < 2.0
-    assert process.returncode == 0 and out.decode().splitlines() == ["leaving"]
+    assert process.returncode == 0 and out.decode().splitlines() == [f"leaving {int(signal.SIGTERM)}"]
     assert len(grandchildren(tmp_path)) == 3
 
 
@@ -145,7 +145,7 @@ def test_a_watcher_is_told_once_that_the_owner_stops(tmp_path: Path) -> None:
     until((tmp_path / "up").exists)
     process.terminate()
     out, _ = process.communicate(timeout=15)
-    assert out.decode().splitlines() == ["leaving"]
+    assert out.decode().splitlines() == [f"leaving {int(signal.SIGTERM)}"]
 
 
 def test_a_live_watcher_gets_what_the_peer_says(tmp_path: Path) -> None:

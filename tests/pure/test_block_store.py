@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     store = BlockStore(tmp_path, 100)
-    monkeypatch.setattr("swarm.checkpoint.store.os.fsync", full)
+    monkeypatch.setattr("swarm.atomic.os.fsync", full)
     with pytest.raises(RetryError, match=r"No space left on device.*free some disk"):
         store.put(b"block")
     assert list(tmp_path.iterdir()) == []

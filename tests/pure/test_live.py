@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def test_lines_tell_what_changed_and_nothing_twice(tmp_path: Path) -> None:
         scene.status(units=5, train_loss=2.5)
     scene.status(epoch=4, units=9, train_loss=2.25)
     scene.status(epoch=4, units=9, train_loss=2.0, peers=3)
-    scene.view.leaving()
-    scene.view.leaving()
+    scene.view.leaving(signal.SIGINT)
+    scene.view.leaving(signal.SIGINT)
     scene.view.finish(0)
     assert scene.lines() == [
         "connecting to the swarm",
@@ -131,7 +132,15 @@ def test_lines_tell_what_changed_and_nothing_twice(tmp_path: Path) -> None:
         "left at epoch 4 after 9 units; 0 receipts co-signed, worth 0 tokens",
         f"go on: sparehive join --dir {tmp_path}",
         f"paid yet? sparehive rewards --dir {tmp_path} --rpc URL",
+        "stopped by Ctrl-C",
     ]
+
+
+def test_who_left_by_itself_says_why(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.status(ended="epoch 3 is certified, after which it was to stop")
+    scene.view.finish(0)
+    assert scene.lines()[-1] == "epoch 3 is certified, after which it was to stop"
 
 
 def test_void_epochs_and_forks_are_told(tmp_path: Path) -> None:
@@ -194,7 +203,7 @@ def test_a_seed_shows_its_invite_once_when_it_serves(tmp_path: Path, capsys: pyt
     quiet = Scene(tmp_path, "seed", quiet=True)
     quiet.status(phase="serving")
     quiet.status(phase="serving", epoch=9)
-    quiet.view.leaving()
+    quiet.view.leaving(signal.SIGINT)
     quiet.view.finish(0)
     assert quiet.out.getvalue() == ""
     assert capsys.readouterr().out == invite + "\n"

@@ -40,7 +40,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path, monkeypatch:
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("swarm.averaging.parts.os.fsync", full)
+    monkeypatch.setattr("swarm.atomic.os.fsync", full)
     with pytest.raises(RetryError, match="No space left on device"):
         PartStore(tmp_path).keep(b"own")
     assert list(tmp_path.iterdir()) == []

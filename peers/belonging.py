@@ -1,0 +1,38 @@
+"""Which run a peer's directory belongs to, asked before anything is written there. No torch."""
+
+from incentives.ledger import Ledger
+from incentives.records import Domain
+from peers.directory import PeerDirectory
+from peers.errors import ConfigError
+from peers.invite import Invite
+
+
+def check_run_of(directory: PeerDirectory, run_id: bytes, domain: Domain) -> None:
+    """ConfigError where the peer there is of another run, or signs for another chain. An invite that cannot be read says nothing: it
+    is what a new one replaces. StorageError where the ledger is damaged."""
+    if directory.invite.is_file():
+        try:
+            binding = Invite.of_file(directory.invite).binding
+        except ConfigError:
+            pass
+        else:
+            _compare(directory, (binding.run_id, binding.domain()), (run_id, domain))
+    if directory.ledger.is_file() and directory.ledger.stat().st_size:
+        with Ledger.read(directory.ledger) as ledger:
+            _compare(directory, (ledger.run_id, ledger.domain), (run_id, domain))
+
+
+def _compare(directory: PeerDirectory, found: tuple[bytes, Domain], wanted: tuple[bytes, Domain]) -> None:
+    if found[0] != wanted[0]:
+        raise ConfigError("--dir", str(directory.root), "belongs to a peer of another run; choose another directory")
+    if found[1] != wanted[1]:
+        raise ConfigError(
+            "--dir",
+            str(directory.root),
+            f"belongs to a peer that signs for settlement 0x{found[1].verifying_contract.hex()} on chain {found[1].chain_id}, and this "
+            f"run is for 0x{wanted[1].verifying_contract.hex()} on chain {wanted[1].chain_id}; choose another directory, or give the "
+            "run its chain.json again",
+        )
+
+
+__all__ = ["check_run_of"]

@@ -1,0 +1,191 @@
+"""What can happen to a file, and everything that opens a peer's directory, without its network."""
+
+import asyncio
+import contextlib
+import io
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from incentives.errors import IncentivesError
+from incentives.journal import SigningJournal
+from incentives.ledger import Ledger
+from peers.belonging import check_run_of
+from peers.cli import main as command_line
+from peers.config import load_peer_config
+from peers.directory import PeerDirectory
+from peers.errors import PeerError, in_one_line
+from peers.eventlog import EventLog
+from peers.follow import EventTail, Follower, read_events
+from peers.history import LedgerHistory
+from peers.identity import open_identity
+from peers.invite import Invite
+from peers.netid import net_id_of
+from peers.remembering import check_journal
+from swarm.averaging.archive import Archive
+from swarm.averaging.merge import MemberState
+from swarm.averaging.parts import PartStore
+from swarm.averaging.wire import unpack
+from swarm.checkpoint.content import Content
+from swarm.checkpoint.store import BlockStore
+from swarm.errors import SwarmError
+from swarm.models import FlatModel, build_model
+from swarm.optim.inner import InnerOptimizer
+from swarm.transport.addressbook import AddressBook
+
+Damage = Callable[[Path], None]
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(share: float) -> Damage:
+    def flipped(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        if data:
+            data[min(int(len(data) * share), len(data) - 1)] ^= 0x10
+            path.write_bytes(data)
+
+    flipped.__name__ = f"flip-{share}"
+    return flipped
+
+
+def other_version(path: Path) -> None:
+    path.write_bytes(b'{"version": 99, "peers": 3}\n')
+
+
+def deep(path: Path) -> None:
+    path.write_bytes(b"[" * 200_000)
+
+
+def huge_number(path: Path) -> None:
+    path.write_bytes(b"[[1" + b"0" * 400 + b', "00"]]')
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def leads_nowhere(path: Path) -> None:
+    """Nobody can read it, root neither."""
+    path.unlink()
+    path.symlink_to(path)
+
+
+DAMAGES: tuple[Damage, ...] = (
+    empty, half, flip(0.0), flip(0.3), flip(0.7), flip(1.0), other_version, deep, huge_number, missing, folder, leads_nowhere,
+)  # fmt: skip
+
+
+class Nobody:
+    """No peer of the run is reached: what is lost here is lost."""
+
+    async def ask(self, account: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {}
+
+    def donors(self) -> list[bytes]:
+        return []
+
+
+def open_as_a_peer(directory: PeerDirectory) -> list[str]:
+    """All that a start opens, in its order, and a first save of what is saved later; what was logged as a warning."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        _open(directory)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return said.getvalue().splitlines()
+
+
+def _open(directory: PeerDirectory) -> None:
+    directory.check()
+    load_peer_config(directory.config)
+    with directory.locked(), contextlib.ExitStack() as stack:
+        directory.ready.unlink(missing_ok=True)
+        identity = open_identity(directory)
+        log = EventLog(directory.events)
+        stack.callback(log.close)
+        invite = Invite.of_file(directory.invite)
+        run, domain = invite.config, invite.binding.domain()
+        check_run_of(directory, run.run_id, domain)
+        store = BlockStore(directory.blocks, 1 << 30)
+        journal = stack.enter_context(SigningJournal(directory.journal))
+        notary = identity.notary(domain, journal)
+        ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
+        model = FlatModel(build_model(run.model, run.data.context))
+        archive = Archive(directory.archive, run, PartStore(directory.contributions), notary.hash)
+        stack.callback(archive.close)
+        check_journal(directory.journal, notary, ledger, list(archive.signed()))
+        book = AddressBook("me")
+        book.load(directory.known)
+        book.save(directory.known)
+        nobody = Nobody()
+        content = Content(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
+        asyncio.run(content.fetch_data(run.data, directory.data))
+        MemberState.load(directory.snapshot, model.flat, InnerOptimizer(run.inner, model.flat))
+        for data in LedgerHistory(ledger, list).everything():
+            unpack(data)
+        list(notary.replay_records())
+        archive.prune(0.0)
+        Follower(directory).read()
+        EventTail(directory.events, from_start=True).read()
+        read_events(directory)
+        net_id_of(directory.identity)
+
+
+def command(*arguments: object) -> Callable[[PeerDirectory], list[str]]:
+    """`sparehive ARGUMENTS --dir …` in this process; its stderr where it fails."""
+
+    def run(directory: PeerDirectory) -> list[str]:
+        old, err = sys.argv, io.StringIO()
+        sys.argv = ["sparehive", *map(str, arguments), "--dir", str(directory.root)]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+                command_line()
+        except SystemExit as ended:
+            if ended.code:
+                raise SaidAndEnded(err.getvalue()) from None
+        finally:
+            sys.argv = old
+        return []
+
+    return run
+
+
+class SaidAndEnded(Exception):
+    """A command's own last line."""
+
+
+def line_of(work: Callable[[PeerDirectory], list[str]], directory: PeerDirectory) -> str | None:
+    """None: it went well. Else the one line that its owner reads; what would be a traceback is raised."""
+    try:
+        work(directory)
+    except SaidAndEnded as said:
+        return str(said).rstrip("\n")
+    except (PeerError, SwarmError, IncentivesError, OSError) as error:
+        return in_one_line(error)
+    return None
+
+
+@contextlib.contextmanager
+def copied(directory: Path, to: Path) -> Iterator[PeerDirectory]:
+    shutil.copytree(directory, to, symlinks=True)
+    try:
+        yield PeerDirectory(to)
+    finally:
+        shutil.rmtree(to)
