@@ -1,7 +1,7 @@
 """hivemind's p2p daemon (p2pd, a Go program) as a child process that cannot outlive its peer.
 
 Upstream: hivemind 1.1.12. `P2P.create` starts the daemon too, but gives no say in how: here the kernel kills it with the
-peer (Linux), its last words become the error, and readiness is its control socket, not a line of its log. `P2P.replicate`
+peer (Linux), its last words become the error, and readiness is its control socket, not a line of its log. `Daemon.connect`
 then connects to it as to any running daemon. It is never told the bootstrap peers: it would refuse to start when they are
 gone, and links connect to them anyway.
 """
@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
+import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from hivemind.p2p import P2P
+from hivemind.utils.multiaddr import Multiaddr
+
 from swarm.errors import InputError, RetryError
+from swarm.transport.sockets import DAEMON_SOCKET, make_socket_directory, places
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
@@ -42,7 +45,8 @@ class Daemon:
     @classmethod
     async def start(cls, identity: Path, listen: Sequence[str], timeout_seconds: float) -> "Daemon":
         """`listen` empty: client mode. `InputError`: port taken; `RetryError`: it does not come up in time."""
-        socket = Path(tempfile.gettempdir()) / f"sparehive-p2pd-{secrets.token_urlsafe(8)}.sock"
+        directory = make_socket_directory(places(identity.parent))
+        socket = directory / DAEMON_SOCKET
         arguments = [
             f"-listen=/unix{socket}",
             f"-id={identity}",
@@ -57,13 +61,17 @@ class Daemon:
         command = [str(files("hivemind.hivemind_cli") / "p2pd"), *arguments]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={"GOLOG_LOG_LEVEL": "error", **os.environ},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={"GOLOG_LOG_LEVEL": "error", **os.environ},
+            )
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         daemon = cls(process, socket)
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -82,6 +90,14 @@ class Daemon:
             await daemon.close()
             raise
         return daemon
+
+    async def connect(self) -> P2P:
+        """hivemind's client of this daemon, its own socket beside the daemon's and not in `/tmp`."""
+
+        class Beside(P2P):  # type: ignore[misc]
+            _UNIX_SOCKET_PREFIX = f"/unix{self.socket.parent}/"
+
+        return await Beside.replicate(Multiaddr(f"/unix{self.socket}"))
 
     async def _answers(self) -> bool:
         try:
@@ -133,4 +149,4 @@ class Daemon:
                 await self._process.wait()
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
-        self.socket.unlink(missing_ok=True)
+        shutil.rmtree(self.socket.parent, ignore_errors=True)

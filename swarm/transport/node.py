@@ -119,7 +119,7 @@ class Node:
         daemon = await Daemon.start(identity, [listen_address(h, port) for h in hosts], startup_timeout_seconds)
         try:
             async with asyncio.timeout(startup_timeout_seconds):
-                p2p = await P2P.replicate(Multiaddr(f"/unix{daemon.socket}"))
+                p2p = await daemon.connect()
                 node = cls(daemon, p2p, announced, port)
                 await node.handle(HERE, node._answer_here)
                 await node.look_at_interfaces()

@@ -1,0 +1,74 @@
+"""A peer hears and is heard wherever its sockets have to lie."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import InputError
+from swarm.transport.sockets import DAEMON_SOCKET, make_socket_directory
+from tests.odd_machines import mounted, run
+
+# Two nodes in one process; the second calls the first, which answers: the path from the daemon to the peer works too.
+TALK = """
+import asyncio, os, sys
+from pathlib import Path
+from swarm.transport.node import Node
+
+async def main(root):
+    async with await Node.open(root / "a.key") as a, await Node.open(root / "b.key") as b:
+        async def echo(stream):
+            await stream.send(await stream.receive(10.0), 10.0)
+        await a.handle("echo", echo)
+        await b.connect(a.addresses()[0], 10.0)
+        stream = await b.stream(a.peer_id, "echo", 10.0)
+        await stream.send(b"heard", 10.0)
+        print((await stream.receive(10.0)).decode())
+        stream.close()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("tmp", ["long TMPDIR", "no place but the peer's directory"])
+def test_two_nodes_talk(tmp: str, tmp_path: Path) -> None:
+    """Needs root, for mounts."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    lines = {
+        "long TMPDIR": "true",
+        "no place but the peer's directory": "mount -t tmpfs t /mnt\n"
+        + "\n".join(f"test ! -d {d} || mount -t tmpfs -o ro t {d}" for d in ("/var/tmp", "/dev/shm", "/run"))
+        + "\nmount --bind /tmp /tmp && mount -o remount,ro,bind /tmp",
+    }
+    root = {"long TMPDIR": str(tmp_path)}.get(tmp, "/mnt")
+    environment = {"TMPDIR": str(long)} if tmp == "long TMPDIR" else {}
+    done = run(mounted(lines[tmp], [sys.executable, "-c", TALK, root]), **environment)
+    assert done.stdout == "heard\n", done.stderr[-2000:]
+
+
+def test_a_private_directory_and_dead_ones_removed(tmp_path: Path) -> None:
+    places = Path("/tmp") / f"s{tmp_path.name[-8:]}"
+    places.mkdir()
+    try:
+        made = make_socket_directory([tmp_path / "missing", places])
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        bind = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", bind, str(made / DAEMON_SOCKET)], check=True, timeout=30)
+        young = make_socket_directory([places])
+        assert not made.exists() and list(young.iterdir()) == []
+        assert (
+            make_socket_directory([places]).exists() and young.exists()
+        )  # without a socket it may be about to get one
+    finally:
+        subprocess.run(["rm", "-rf", str(places)], check=True, timeout=30)
+
+
+def test_nowhere_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    with pytest.raises(InputError, match="let TMPDIR name"):
+        make_socket_directory([long, tmp_path / "missing"])
+    assert list(long.iterdir()) == []
