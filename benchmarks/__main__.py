@@ -209,7 +209,9 @@ def plan(line: str, peers: list[int], is_quick: bool) -> list[Wave]:
 
 def about(arguments: argparse.Namespace, bench: Bench, why_not: str, seconds: float) -> dict[str, Any]:
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     cpu = next((r.split(":")[1].strip() for r in _cpuinfo() if r.startswith("model name")), platform.processor())
@@ -234,7 +236,7 @@ def about(arguments: argparse.Namespace, bench: Bench, why_not: str, seconds: fl
 
 def _cpuinfo() -> list[str]:
     try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
 
@@ -290,7 +292,7 @@ def main() -> None:
         described = about(arguments, bench, why_not, seconds)
         out = arguments.out or Path(__file__).parent / "results" / f"{described['date'][:19].replace(':', '')}.json"
         write_results(out, described, results)
-        out.with_suffix(".md").write_text(markdown(found) + "\n")
+        out.with_suffix(".md").write_text(markdown(found) + "\n", encoding="utf-8")
         console.print(build_table(found, f"hivemind.Optimizer beside Sparehive ({seconds:.0f} s)"))
         console.print(f"[dim]what it means: docs/benchmarks.md; all numbers: {out}[/]")
     if bench.failures:

@@ -141,7 +141,7 @@ def main() -> None:
         found += measure(values, arguments.repeats)
     Console(width=None if sys.stdout.isatty() else 100).print(table(found))
     if arguments.out:
-        arguments.out.write_text(json.dumps([asdict(timing) for timing in found], indent=1) + "\n")
+        arguments.out.write_text(json.dumps([asdict(timing) for timing in found], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ ZERO = Counters(0, 0.0, 0.0, 0.0)
 
 def read_json(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, json.JSONDecodeError):
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     return {}
 
 
@@ -155,7 +155,7 @@ class Swarm:
 
     def _words(self, number: int) -> str:
         log = self.root / ("base.log" if number == 0 else f"peer{number}.log")
-        return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+        return " | ".join(log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
 
     def wait_for(self, *paths: Path) -> None:
         begun = time.monotonic()
@@ -202,7 +202,7 @@ class SparehiveSwarm(Swarm):
         for number, place in enumerate(self.places[1:], 1):
             directory = self.root / f"peer{number}"
             directory.mkdir(parents=True)
-            (directory / "peer.toml").write_text(f"step_pause_seconds = {self.work.pause_seconds}\n")
+            (directory / "peer.toml").write_text(f"step_pause_seconds = {self.work.pause_seconds}\n", encoding="utf-8")
             self.spawn(
                 f"peer{number}", place, "peers", "join", str(seed / "invite.txt"), "--dir", str(directory),
                 "--host", place.address, "--quiet",
@@ -305,7 +305,7 @@ def run_alone(root: Path, run: Path, work: Workload) -> dict[str, Any]:
             sys.executable, "-m", "benchmarks.hivemind_peer", "alone", str(directory), "-", "--run", str(run),
             "--steps", str(work.steps_per_peer), "--epochs", str(work.epochs), "--pause", str(work.pause_seconds),
         ],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
     )  # fmt: skip
     if done.returncode:
         raise SwarmFailed(f"the lone trainer failed: {done.stderr.strip()[-300:]}")

@@ -154,4 +154,4 @@ def write_results(path: Path, about: dict[str, Any], results: Sequence[Measured]
     """`about` (date, versions, machine, workload, command) and every single result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     value = {**about, "results": [dataclasses.asdict(result) for result in results]}
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

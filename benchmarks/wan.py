@@ -45,7 +45,12 @@ class Place:
     def sent_bytes(self) -> int:
         """Bytes that the interface has sent so far, IP headers included."""
         done = subprocess.run(
-            self.command("cat", "/proc/self/net/dev"), capture_output=True, text=True, timeout=30, check=True
+            self.command("cat", "/proc/self/net/dev"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            encoding="utf-8",
         )
         return parse_sent_bytes(done.stdout, self.device)
 
@@ -72,6 +77,7 @@ def build(directory: Path) -> Path:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         if done.returncode:
             raise WanUnavailable(f"{compiler} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -80,7 +86,9 @@ def build(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def _serving(program: Path, *arguments: str) -> Iterator[tuple[int, list[int]]]:
-    process = subprocess.Popen([str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     assert process.stdout is not None and process.stderr is not None
     try:
         said = process.stdout.readline()

@@ -128,7 +128,7 @@ class DevChain:
         deadline = time.monotonic() + seconds
         while True:
             if self._process.poll() is not None:
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log else []
+                said = log.read_text(errors="replace", encoding="utf-8").strip().splitlines()[-1:] if log else []
                 raise ChainError(f"anvil ended at once (port {self.port} taken?): {' '.join(said) or 'see its log'}")
             try:
                 if int(self.request("eth_chainId"), 16) == self.chain_id:

@@ -131,7 +131,7 @@ class Deployment:
         draft = path.with_name(f".{path.name}.part")  # a full disk must not leave half a description
         try:
             try:
-                with open(draft, "w") as stream:
+                with open(draft, "w", encoding="utf-8") as stream:
                     stream.write(json.dumps(value, indent=1) + "\n")
                     stream.flush()
                     os.fsync(stream.fileno())

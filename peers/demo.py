@@ -50,7 +50,12 @@ class Demo:
     def command(self, *arguments: str, timeout: float = 180.0) -> Any:
         """A public command to its end; its JSON. StartError carries its one line."""
         done = subprocess.run(
-            [sys.executable, "-m", "peers", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+            [sys.executable, "-m", "peers", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            encoding="utf-8",
         )
         if done.returncode:
             raise StartError(
@@ -103,11 +108,11 @@ class Demo:
         deadline = time.monotonic() + seconds
         while not path.exists():
             if item.process.poll() is not None or time.monotonic() > deadline:
-                tail = " | ".join(item.log.read_text(errors="replace").splitlines()[-3:])
+                tail = " | ".join(item.log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
                 why = "ended" if item.process.poll() is not None else f"not ready after {seconds:.0f} s"
                 raise StartError(f"{item.name} {why}: {tail}")
             time.sleep(0.1)
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager
@@ -132,7 +137,7 @@ def _follow(
     last = -1
     deadline = time.monotonic() + STUCK_SECONDS
     while True:
-        status = json.loads(seed.status.read_text()) if seed.status.exists() else {}
+        status = json.loads(seed.status.read_text(encoding="utf-8")) if seed.status.exists() else {}
         epoch = int(status.get("epoch", 0))
         if epoch != last:
             last = epoch
@@ -146,7 +151,7 @@ def _follow(
             return
         for item in demo.running:
             if item.process.poll() is not None:
-                tail = " | ".join(item.log.read_text(errors="replace").splitlines()[-3:])
+                tail = " | ".join(item.log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
                 raise StartError(f"{item.name} ended: {tail}")
         if time.monotonic() > deadline:
             raise StartError(

@@ -136,7 +136,7 @@ class PeerDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the directory; StartError if another process has it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / "lock", "a") as handle:
+        with open(self.root / "lock", "a", encoding="utf-8") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

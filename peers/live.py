@@ -214,7 +214,7 @@ class View:
         if self.mode != "seed":
             return
         try:
-            invite = self.directory.invite.read_text().strip()
+            invite = self.directory.invite.read_text(encoding="utf-8").strip()
         except OSError:
             return
         if self.quiet:

@@ -114,7 +114,7 @@ class NotebookPeer:
             except subprocess.TimeoutExpired:
                 self.process.kill()  # the peer below gets SIGTERM from the system
                 self.process.wait()
-        lines = self.log.read_text(errors="replace").splitlines()
+        lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines()
         begin = next(
             (at for at in reversed(range(len(lines))) if lines[at].startswith("left ")), max(0, len(lines) - 3)
         )
@@ -153,7 +153,7 @@ class NotebookPeer:
         return handle
 
     def _last_words(self) -> str:
-        return " | ".join(self.log.read_text(errors="replace").splitlines()[-2:])
+        return " | ".join(self.log.read_text(errors="replace", encoding="utf-8").splitlines()[-2:])
 
 
 def join(

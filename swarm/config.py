@@ -303,7 +303,7 @@ class RunConfig(_Part):
 def load_run(path: Path) -> RunConfig:
     """Read `run.toml`. InputError in one line: missing, not TOML, unknown key, value out of range."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
@@ -317,4 +317,4 @@ def load_run(path: Path) -> RunConfig:
 
 def dump_run(config: RunConfig, path: Path) -> None:
     """Write `run.toml`; `load_run` gives an equal config with the same run id."""
-    path.write_text(tomli_w.dumps(config.model_dump(mode="json")))
+    path.write_text(tomli_w.dumps(config.model_dump(mode="json")), encoding="utf-8")

@@ -22,7 +22,7 @@ async def main(root):
         async def echo(stream):
             await stream.send(await stream.receive(10.0), 10.0)
         await a.handle("echo", echo)
-        await b.connect(a.addresses()[0], 10.0)
+        await b.connect(a.addresses(), 10.0)
         stream = await b.stream(a.peer_id, "echo", 10.0)
         await stream.send(b"heard", 10.0)
         print((await stream.receive(10.0)).decode())
