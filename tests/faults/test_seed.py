@@ -26,6 +26,7 @@ def test_the_run_outlives_its_seed_and_the_seed_catches_up(swarm: Swarm, newcome
     seed.kill()
     before = newest_epoch(swarm)
     until(lambda: newest_epoch(swarm) >= before + 3, SECONDS, "certificates without the seed")
+    seed.directory.port.unlink()  # else it would come back where it was
     seed.start()
     seed.wait_ready()
     assert seed.directory.invite.read_text() != old_invite
