@@ -273,6 +273,11 @@ class Ledger:
         ):
             yield epoch, bytes(hash_), bytes(signer)
 
+    def newest_epoch(self) -> int:
+        """Of all certificates, on whatever branch; 0 without any."""
+        ((epoch,),) = self._query("SELECT COALESCE(MAX(epoch), 0) FROM certificates")
+        return int(epoch)
+
     def signed_by(self, signer: bytes) -> Iterator[tuple[str, records.Values]]:
         """(type, all fields) of every record here that `signer` has signed: certificates, with the attempt, and receipts."""
         for identity, attempt in self._query(

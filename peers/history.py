@@ -59,8 +59,14 @@ class LedgerHistory:
     Of a certificate any quorum of signatures will do. Each peer holds those that it happened to hear first: where these
     were compared, no two peers ever agreed, and all of a run's history went over every link again and again."""
 
-    def __init__(self, ledger: Ledger, current: Callable[[], Iterable[Signed]]) -> None:
-        self._ledger, self._current = ledger, current
+    def __init__(
+        self,
+        ledger: Ledger,
+        current: Callable[[], Iterable[Signed]],
+        since: Callable[[int], Iterable[Signed]] = lambda epoch: (),
+    ) -> None:
+        """`current()`: the round under way; `since(epoch)`: certificates after an epoch that the ledger may not have yet."""
+        self._ledger, self._current, self._since = ledger, current, since
         self._windows: dict[int, int] = {}  # window → xor of the hashes of what is held
         self._complete_at = float("-inf")
 
@@ -82,21 +88,30 @@ class LedgerHistory:
         while reached < size:
             windows, reached = _coarser(windows), 2 * reached
         differ = [w for w, value in sorted(windows.items()) if w >= len(theirs) or theirs[w] != value]
-        return self._messages(differ, size)
+        return self._messages(differ, size, self._ledger.newest_epoch())
 
-    def _messages(self, windows: Sequence[int], size: int) -> Iterator[bytes]:
+    def _messages(self, windows: Sequence[int], size: int, newest: int) -> Iterator[bytes]:
+        """What differs, then what came after `newest` while that went out: an answer may take minutes, and a joiner takes no news
+        before it is through."""
         for window in windows:
-            for certificate in self._ledger.certificates(window * size, (window + 1) * size):
-                yield from certificate_messages(certificate)
-                for receipt in self._ledger.receipts(certificate.id):
-                    yield from receipt_messages(receipt)
+            yield from self._window(window * size, (window + 1) * size)
+        while (newer := self._ledger.newest_epoch()) > newest:
+            yield from self._window(newest + 1, newer + 1)
+            newest = newer
+
+    def _window(self, from_epoch: int, before_epoch: int) -> Iterator[bytes]:
+        for certificate in self._ledger.certificates(from_epoch, before_epoch):
+            yield from certificate_messages(certificate)
+            for receipt in self._ledger.receipts(certificate.id):
+                yield from receipt_messages(receipt)
 
     def everything(self) -> Iterator[bytes]:
         """All certificates and receipts, oldest first."""
         return self.missing(struct.pack(">Q", WINDOW_EPOCHS))
 
     def current(self) -> Iterable[bytes]:
-        return [pack(signed) for signed in self._current()]
+        newest = self._ledger.newest_epoch() - 1  # it may have grown since the answer ended
+        return [pack(signed) for signed in (*self._since(newest), *self._current())]
 
     def _scan(self) -> dict[int, int]:
         """The newest windows are read anew each time, all of them now and then (a late receipt of long ago)."""

@@ -284,7 +284,7 @@ class Peer:
             flags,
         )
         stack.push_async_callback(driver.close)
-        history = LedgerHistory(ledger, machine.current_messages)
+        history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
         await network.join(
             run.run_id,
             notary.account,

@@ -55,6 +55,16 @@ class RoundMachine(Seating):
         signatures = [signed for entry in self.lineage.contested(self.tip) for signed in entry.messages()]
         return list(self.heard.round(self.tip).messages()) + signatures
 
+    def certificates_since(self, epoch: int) -> list[Signed]:
+        """Those of the own lineage after `epoch`, oldest first, as their quorum signed them."""
+        found = []
+        for identity in self.lineage.ancestors(self.tip):
+            entry = self.lineage[identity]
+            if entry.certificate.epoch <= epoch:
+                break
+            found.append([s for s in entry.messages() if s.record.attempt == entry.attempt])  # type: ignore[union-attr]
+        return [signed for messages in reversed(found) for signed in messages]
+
     def restore(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]] = ()) -> list[Action]:
         """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
 

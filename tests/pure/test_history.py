@@ -11,9 +11,11 @@ from small_lineage import DOMAIN, PEERS, ROUND, ROUND_BODY, ROUND_RECORD, RUN, r
 from incentives.ledger import Ledger
 from peers.history import WINDOW_EPOCHS, LedgerHistory
 from swarm.averaging.commitments import body_bytes
+from swarm.averaging.records import RoundCertificate
 from swarm.averaging.wire import unpack
 from swarm.errors import PeerFault
 from swarm.transport.sync import MAX_SUMMARY_BYTES
+from tests.machine.world import Peer, World
 
 
 def rounds(ledger: Ledger, epochs: range, signers: tuple[bytes, ...] = PEERS[:1]) -> None:
@@ -80,6 +82,37 @@ def test_ledgers_that_heard_other_signatures_under_the_same_certificates_have_no
     rounds(ours, range(1, 70), PEERS[:2])
     rounds(theirs, range(1, 70), PEERS[1:3])
     assert missing_epochs(ours, theirs) == missing_epochs(theirs, ours) == []
+
+
+def test_an_answer_goes_on_to_what_was_certified_while_it_went_out(pair: tuple[Ledger, Ledger]) -> None:
+    """A joiner takes no news before its first answer is through: what it missed by then it asked for again only after twice as long
+    as the answer had taken, and stood still until then."""
+    ours, theirs = pair
+    rounds(ours, range(1, 40))
+    answer = history(ours).missing(history(theirs).summary())
+    heard = [unpack(next(answer)).record.epoch for _ in range(20)]
+    rounds(ours, range(40, 60))
+    heard += [unpack(message).record.epoch for message in answer]
+    assert sorted(set(heard)) == list(range(1, 60))
+    rounds(theirs, range(1, 60))
+    assert missing_epochs(ours, theirs) == []
+
+
+def test_what_the_ledger_lacks_yet_comes_with_the_round_under_way(tmp_path: Path) -> None:
+    world = World(3)
+    world.seat()
+    for _ in range(5):
+        world.round()
+    machine = world.peers[0].machine
+    joiner = Peer(world, 9, 3)
+    with Ledger(tmp_path / "a", run_id=RUN, domain=DOMAIN) as ledger:
+        rounds(ledger, range(1, 4))
+        current = LedgerHistory(ledger, machine.current_messages, machine.certificates_since).current()
+    known = [s for s in world.peers[1].heard if isinstance(s.record, RoundCertificate) and s.record.epoch <= 3]
+    for signed in (*known, *map(unpack, current)):
+        joiner.act(joiner.machine.receive(signed))
+    assert joiner.machine.tip == machine.tip
+    assert machine.epoch == 7
 
 
 def test_a_receipt_without_its_certificate_is_not_asked_for_for_ever(pair: tuple[Ledger, Ledger]) -> None:
