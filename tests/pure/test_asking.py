@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from peers.directory import PeerDirectory
+from peers.peer import Peer
 from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.delivery import ASK_SECONDS, ASKED_AT_ONCE
@@ -21,6 +23,7 @@ from swarm.averaging.records import (
     Contribution,
     ContributionContent,
     Hash,
+    Progress,
     RoundCall,
     Signed,
 )
@@ -143,6 +146,20 @@ def test_what_the_dead_left_with_earlier_reducers_is_asked_of_those_at_once(tmp_
         asking.cancel()
 
     run(tmp_path, "int8", network, work)
+
+
+def test_what_a_peer_said_ends_with_its_link(tmp_path: Path) -> None:
+    (tmp_path / "peer").mkdir()
+    peer = Peer("join", PeerDirectory(tmp_path / "peer"), True)
+
+    async def work(driver: Driver) -> None:
+        peer.driver = driver
+        driver._progress.take(LINKED, Progress(b"r" * 32, 1, ZERO_HASH, 1, 1, 3), set)
+        assert driver._progress.ready([LINKED]) == {LINKED: 3}
+        peer._on_link(LINKED, 3, False)
+        assert driver._progress.ready([LINKED]) == {}
+
+    run(tmp_path, "int8", Silent(), work)
 
 
 @pytest.mark.parametrize("codec", ["int8", "float32"])
