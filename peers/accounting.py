@@ -57,6 +57,9 @@ class Accounting:
     ) -> None:
         self.notary, self.ledger, self.witnesses, self.publish = notary, ledger, witnesses, publish
         self._body_of = body_of
+        self._tip_before = (
+            ledger.tip()
+        )  # of an earlier process, until its lineage has been announced up to there once more
         self._lock = threading.RLock()
         self._received: dict[Hash, bytes] = {}  # contribution → peer
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
@@ -91,8 +94,13 @@ class Accounting:
                 self._certified(event)
 
     def _certified(self, event: Certified) -> None:
+        if self._tip_before is not None and (event.id == self._tip_before or self.ledger.certificate(event.id) is None):
+            self._tip_before = None
         self.ledger.add_certificate(values_of(event.certificate), body_bytes(event.body), event.signatures)
-        self.ledger.set_tip(event.id)
+        if (
+            self._tip_before is None
+        ):  # else it would go back to the run's beginning, under whoever settles from this ledger
+            self.ledger.set_tip(event.id)
         for leaf in event.body.contributors:
             self._leaves[leaf.contribution] = (event.id, event.certificate.epoch, leaf.units, leaf.peer)
         while len(self._leaves) > 256 * 64:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from incentives import records
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting, drawn_witnesses
@@ -28,6 +29,7 @@ from tests.pure.small_lineage import (
     SEATING_RECORD,
     receipt,
     signatures,
+    values,
 )
 
 WITNESS = REDUCERS[0]  # peer 3: the first drawn witness of everybody but itself
@@ -68,6 +70,36 @@ def book(tmp_path: Path) -> Iterator[Book]:
     yield made
     made.ledger.close()
     made.journal.close()
+
+
+def test_a_restart_does_not_take_the_tip_back_while_the_lineage_is_announced_again(book: Book) -> None:
+    """Whoever settled from the directory meanwhile settled less; and each step back was a write to disk."""
+    book.certify()
+    notary = book.accounting.notary
+    again = Accounting(notary, book.ledger, 1, book.published.append, book.certified.get)
+    tips = []
+    for certificate, record, body, signers in (
+        (SEATING, SEATING_RECORD, SEATING_BODY, (FOUNDER,)),
+        (ROUND, ROUND_RECORD, ROUND_BODY, PEERS[:4]),
+    ):
+        again.on_event(Certified(certificate.id, record, body, signatures(record, signers), ZERO_HASH))
+        tips.append(book.ledger.tip())
+    assert tips == [ROUND.id, ROUND.id]
+    again.on_event(
+        Certified(SEATING.id, SEATING_RECORD, SEATING_BODY, signatures(SEATING_RECORD, (FOUNDER,)), ZERO_HASH)
+    )
+    assert book.ledger.tip() == SEATING.id  # from then on where the peer goes, back too
+
+
+def test_a_restart_on_another_branch_takes_the_tip_there(book: Book) -> None:
+    book.certify()
+    again = Accounting(book.accounting.notary, book.ledger, 1, book.published.append, book.certified.get)
+    other = replace(ROUND_RECORD, units=1)
+    identity = records.certificate_id(values(other))
+    again.on_event(Certified(SEATING.id, SEATING_RECORD, SEATING_BODY, (), ZERO_HASH))
+    assert book.ledger.tip() == ROUND.id
+    again.on_event(Certified(identity, other, ROUND_BODY, signatures(other, PEERS[:4]), ZERO_HASH))
+    assert book.ledger.tip() == identity
 
 
 def test_a_drawn_witness_that_received_the_parts_co_signs(book: Book) -> None:
