@@ -431,6 +431,8 @@ class Peer:
             raise StartError(forgot(self.directory.journal, self.identity.account, f"others show {failure}"))
         if self.driver is not None and self.driver.failure is not None:
             raise RetryError(f"a task of the round failed: {self.driver.failure!r}; see peer.log")
+        if self.network.failure is not None:
+            raise RetryError(f"a task of the network failed: {self.network.failure!r}; see peer.log")
         if not self.network.node.is_alive:
             raise RetryError(self.network.node.failure or "the p2p daemon has died")
         if self.driver is not None and self.driver.follower.waiting_seconds() > self.config.join_timeout_seconds:

@@ -6,11 +6,10 @@ for the second that it lasts (libp2p's AutoNAT does the same).
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swarm.errors import PeerFault, RetryError
+from swarm.errors import SwarmError
 from swarm.transport.addresses import endpoint_of, peer_id_of
 from swarm.transport.node import Node
 
@@ -22,15 +21,16 @@ AT_ONCE = 2  # looks of one peer: each is a process
 
 
 class Dialer:
-    """`startup_timeout_seconds`: for a daemon on a slow machine. `close` (idempotent) when nobody looks any more."""
+    """`key`: file for the identity that is shown to the peers looked at, made anew. `startup_timeout_seconds`: for a daemon on a
+    slow machine. `close` (idempotent) when nobody looks any more."""
 
-    def __init__(self, startup_timeout_seconds: float = 120.0) -> None:
-        self._startup = startup_timeout_seconds
+    def __init__(self, key: Path, startup_timeout_seconds: float = 120.0) -> None:
+        self._key, self._startup = key, startup_timeout_seconds
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._directory = tempfile.TemporaryDirectory(prefix="sparehive-")
+        self.close()
 
     def close(self) -> None:
-        self._directory.cleanup()
+        self._key.unlink(missing_ok=True)
 
     async def answering(self, addresses: Sequence[str], found: Callable[[str], None]) -> None:
         """`found` is told each of the complete addresses at which the peer that it names answers, as soon as it does. One that
@@ -48,12 +48,11 @@ class Dialer:
         peer_id = peer_id_of(address)
         if peer_id is None:
             return False
-        key = Path(self._directory.name) / "identity.key"
         try:
-            async with await Node.open(key, client_mode=True, startup_timeout_seconds=self._startup) as node:
+            async with await Node.open(self._key, client_mode=True, startup_timeout_seconds=self._startup) as node:
                 await node.connect([address], CONNECT_SECONDS)
                 return await node.ask_whether_here(peer_id)
-        except (RetryError, PeerFault) as error:
+        except (SwarmError, OSError) as error:
             log.debug("%s: %s", address, error)
             return False
 

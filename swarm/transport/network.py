@@ -32,9 +32,8 @@ REACH_EVERY_SECONDS = 300.0
 class SwarmNetwork:
     """Node, links, bulk transfer, presence and reachability of one peer. `close` is idempotent."""
 
-    def __init__(self, node: Node, initial_peers: Sequence[str], dialer: Dialer | None = None) -> None:
-        self.node, self._initial_peers = node, tuple(initial_peers)
-        self.dialer = dialer or Dialer()
+    def __init__(self, node: Node, initial_peers: Sequence[str], dialer: Dialer) -> None:
+        self.node, self._initial_peers, self.dialer = node, tuple(initial_peers), dialer
         self.links: Links | None = None
         self.bulk: Bulk | None = None
         self.board: PresenceBoard | None = None
@@ -60,7 +59,7 @@ class SwarmNetwork:
         them need be alive."""
         for address in initial_peers:
             check_bootstrap(address)
-        dialer = Dialer(startup_timeout_seconds)
+        dialer = Dialer(identity.with_name("dialer.key"), startup_timeout_seconds)
         node = await Node.open(
             identity,
             host=host,
@@ -175,6 +174,12 @@ class SwarmNetwork:
         """What this peer does from now on."""
         if self.links is not None:
             self.links.declare(flags, self.links.addresses)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Of a task that may not end; the peer is to be started again."""
+        ended = (task for task in self._tasks if task.done() and not task.cancelled())
+        return next((error for task in ended if (error := task.exception()) is not None), None)
 
     async def answering(self, addresses: Sequence[str]) -> list[str]:
         """Those of the own addresses at which this peer answers when it is dialled from this machine."""

@@ -31,7 +31,7 @@ def run(work: Awaitable[None]) -> None:
 
 def test_an_address_answers_only_where_its_peer_is(tmp_path: Path) -> None:
     async def main() -> None:
-        dialer, found = Dialer(), list[str]()
+        dialer, found = Dialer(tmp_path / "dialer.key"), list[str]()
         async with await Node.open(tmp_path / "a") as a, await Node.open(tmp_path / "b") as b:
             (at_a,), (at_b,) = a.addresses(), b.addresses()
             stolen = at_b.replace(b.peer_id, a.peer_id)  # b's port, said to be a's
@@ -46,7 +46,7 @@ def test_an_address_answers_only_where_its_peer_is(tmp_path: Path) -> None:
 
 def test_only_linked_peers_are_dialled_back_and_not_without_end(tmp_path: Path) -> None:
     async def main() -> None:
-        linked, reached, dialer = set[str](), list[str](), Dialer()
+        linked, reached, dialer = set[str](), list[str](), Dialer(tmp_path / "dialer.key")
         async with await Node.open(tmp_path / "a") as asking, await Node.open(tmp_path / "b") as asked:
             await asking.connect(asked.addresses(), 20)
             await DialBack(asked, dialer, linked.__contains__, reached.append).start()

@@ -18,6 +18,7 @@ import swarm.transport.node as node_module
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES
 from swarm.errors import InputError, RetryError
 from swarm.transport.bulk import GET
+from swarm.transport.dialer import Dialer
 from swarm.transport.link import MAX_MESSAGE_BYTES, MESSAGE_COST_BYTES, QUEUE_BYTES, RATE_BYTES, Kind, Link
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, PROTOCOL
 from swarm.transport.network import SwarmNetwork
@@ -260,7 +261,7 @@ def test_a_donor_that_stalls_costs_a_part_of_the_time_and_keeps_nothing_back(tmp
             staller.links.book.add_invited(asking.node.addresses())
             await staller.links.start()
             await until(lambda: len(asking.links.links) == 2)
-            network = SwarmNetwork(asking.node, ())
+            network = SwarmNetwork(asking.node, (), Dialer(tmp_path / "dialer.key"))
             network.links, network.bulk = asking.links, asking.bulk
             found = await network.fetch([staller.account], digests, 10_000, 8.0)
             assert set(found) == set(digests)
