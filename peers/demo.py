@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from peers.directory import PeerDirectory, write_json
-from peers.errors import StartError
+from peers.errors import ConfigError, StartError
 from peers.follow import read_events
 
 BUDGET_TOKENS = 10**22
@@ -28,6 +28,8 @@ UNIT_PRICE = 10**18
 START_SECONDS = 180.0
 STUCK_SECONDS = 180.0
 PEERS = ("alice", "bob", "carol", "dave")  # dave joins midway, carol is killed
+MARK = "sparehive-demo"  # a file that says whose directory it is
+MARKS = (MARK, "chain.log")  # the second of demos before there was the first
 LOCAL = ("--host", "127.0.0.1")  # nothing of the demo is open to other machines
 JOINS_LATE, KILLED = "dave", "carol"
 
@@ -161,20 +163,31 @@ def _follow(
 
 
 def run_demo(root: Path, data: Path | None, epochs: int) -> None:
-    """Run it; raises PeerError with one line when a step fails. `root` is emptied first."""
+    """Run it; raises PeerError with one line when a step fails. `root` must be new, empty, or of an earlier demo: that one is
+    removed first."""
     from incentives.devchain import DevChain
 
     console = Console()
     begun = time.monotonic()
     root = root.resolve()
-    if root.exists():
-        shutil.rmtree(root)
-    root.mkdir(parents=True)
+    _make_room(root)
     demo = Demo(root, console)
     with _everything_ends(demo), DevChain(state=root / "chain-state.json", log=root / "chain.log") as chain:
         say(console, "chain", f"a local EVM node at {chain.rpc} (chain {chain.chain_id})")
         Session(demo, chain.rpc, chain, data, epochs, begun).run()
     console.print(f"[dim]{time.monotonic() - begun:.0f} s in all; nothing is left running.[/]")
+
+
+def _make_room(root: Path) -> None:
+    """ConfigError for a place that holds something else: nobody's files are removed."""
+    if root.is_dir() and any(root.iterdir()) and not any((root / name).is_file() for name in MARKS):
+        raise ConfigError("--dir", str(root), "is not empty and not of an earlier demo; choose a new directory")
+    if root.exists() and not root.is_dir():
+        raise ConfigError("--dir", str(root), "is a file; choose a new directory")
+    for path in root.iterdir() if root.exists() else ():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARK).write_text("This directory is emptied when the demo runs again.\n", encoding="utf-8")
 
 
 def say(console: Console, what: str, text: str) -> None:

@@ -145,3 +145,9 @@ def test_an_unfinished_wallet_leaves_no_password(tmp_path: Path) -> None:
     options = ("--keystore", tmp_path / "file" / "w.json", "--password-file", tmp_path / "w.password")
     assert "cannot be written" in refused("wallet", *options)
     assert not (tmp_path / "w.password").exists()
+
+
+def test_a_demo_removes_nobodys_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "is not empty and not of an earlier demo" in refused("demo", "--dir", tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
