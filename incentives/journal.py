@@ -165,7 +165,9 @@ class SigningJournal:
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
                     raise StorageError(in_use) from None
-                raise
+                raise StorageError(
+                    f"journal {self.path}: cannot be locked there ({error.strerror}): choose a directory on a disk of this machine"
+                ) from None
             _open_files.add(_identity(os.fstat(self._file)))
 
     def _replay(self) -> int:

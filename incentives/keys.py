@@ -3,22 +3,27 @@
 A key never appears in a message, a log or a repr. Password files and key files are readable by their owner alone.
 """
 
+import errno
 import json
 import os
 import secrets
 import stat
+import sys
 from pathlib import Path
 
 from coincurve import PrivateKey
 from eth_hash.auto import keccak
 from pydantic_core import from_json
 
+from incentives import pasted
 from incentives.errors import InputError, KeyFileError, WrongPassword
+from incentives.newfile import place_new
 from incentives.records import account_of
 
 # A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
 # be guessed adds nothing but seconds to every start. What a person thought of needs STRONG_SCRYPT (about 1 s, 256 MB).
 LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
+_warned: set[Path] = set()  # directories
 
 
 def create_key(path: Path, password: str, scrypt_n: int = LIGHT_SCRYPT) -> PrivateKey:
@@ -42,7 +47,7 @@ def load_key(path: Path, password: str) -> PrivateKey:
 
     text = _read_private(path, "key")
     try:
-        value = from_json(text)  # bounds the depth; json.loads can overflow the stack
+        value = from_json(pasted.braced(pasted.decoded(text)))  # bounds the depth; json.loads can overflow the stack
         if not isinstance(value, dict):
             raise ValueError
         secret = Account.decrypt(value, password)
@@ -70,7 +75,7 @@ def load_password(path: Path, *, create: bool = False) -> str:
     if create and not path.exists():
         _create(path, secrets.token_hex(32).encode() + b"\n", "password")
     try:
-        password = _read_private(path, "password").decode().split("\n", 1)[0].rstrip("\r")
+        password = pasted.first_line(pasted.decoded(_read_private(path, "password")))
     except UnicodeDecodeError:
         raise KeyFileError(f"password file {path} is not text: write the password into its first line") from None
     if not password:
@@ -127,7 +132,7 @@ def _create(path: Path, data: bytes, what: str) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.link(draft, path)
+            place_new(draft, path)
         finally:
             draft.unlink(missing_ok=True)
     except FileExistsError:
@@ -136,11 +141,36 @@ def _create(path: Path, data: bytes, what: str) -> None:
         raise KeyFileError(f"{what} file {path} cannot be written: {error.strerror}") from None
 
 
+def _can_be_closed(path: Path, mode: int) -> bool:
+    """False where the file system gives every file one mode (exFAT, SMB, WSL), whatever chmod says: then a warning is all.
+
+    Tried on a file beside it: whoever left the key open is to know of it, not to have it closed in silence."""
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+    except OSError:  # a folder that nothing can be written to: nothing is known
+        return True
+    try:
+        os.chmod(probe, 0o600)
+        closable = not os.stat(probe).st_mode & 0o077
+    except OSError as error:
+        closable = error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+    finally:
+        probe.unlink(missing_ok=True)
+    if not closable and path.parent not in _warned:
+        _warned.add(path.parent)
+        print(
+            f"sparehive: {path.parent}: its file system has no file modes, so that other users here may read your keys",
+            file=sys.stderr,
+        )
+    return closable
+
+
 def _read_private(path: Path, what: str) -> bytes:
     try:
         with open(path, "rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            if mode & 0o077:
+            if mode & 0o077 and _can_be_closed(path, mode):
                 raise KeyFileError(f"{what} file {path} can be read by others (mode {mode:04o}): chmod 600 it")
             return stream.read(1 << 20)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address, to_checksum
+from incentives.newfile import place_new
 from incentives.tables import PayoutRow
 
 
@@ -135,7 +136,7 @@ class Deployment:
                     stream.write(json.dumps(value, indent=1) + "\n")
                     stream.flush()
                     os.fsync(stream.fileno())
-                os.link(draft, path)
+                place_new(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
         except FileExistsError:

@@ -127,6 +127,11 @@ class Outbox:
                 time.sleep(0.1)
             except FileNotFoundError:
                 pass
+            except OSError as error:
+                file.close()
+                raise StorageError(
+                    f"{self.path}: cannot be locked there ({error.strerror}): put the key file on a disk of this machine"
+                ) from None
             file.close()
 
     def _read(self) -> list[Signed]:

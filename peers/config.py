@@ -106,7 +106,7 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
     values: dict[str, object] = {}
     if os.path.lexists(path):
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (
             ValueError,
             RecursionError,

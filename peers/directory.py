@@ -1,6 +1,7 @@
 """Where a peer keeps what it has, and the lock that keeps a second process out."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -139,7 +140,12 @@ class PeerDirectory:
         with open(self.root / "lock", "a", encoding="utf-8") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise StartError(
+                        f"--dir {self.root}: files cannot be locked there ({error.strerror}), so that two peers could sign "
+                        "with one key: choose a directory on a disk of this machine"
+                    ) from None
                 raise StartError(
                     f"--dir {self.root}: another peer is running in it; stop it or choose another directory"
                 ) from None

@@ -37,6 +37,11 @@ def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[byt
     ).save_pretrained(out)
 
 
+def _part_name(name: str) -> str:
+    """A name that nobody has: it is removed on errors."""
+    return f".{name}.{secrets.token_hex(4)}.part"
+
+
 def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     """Checks every block of the anchor against the certified root, then writes config and weights. ConfigError where the
     directory is no peer's or `out` is not empty; nothing half-written is left."""
@@ -66,15 +71,22 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")  # a name that nobody has: it is removed on errors
+    exists = out.exists()  # a mount point or the working directory cannot be replaced: it is filled from within
+    part = out / _part_name("new") if exists else out.with_name(_part_name(out.name))
+    moved: list[Path] = []
     try:
         model.module.save_pretrained(part)  # type: ignore[operator]
         _save_tokenizer(run, directory, get, part)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
+        if exists:
+            for path in sorted(part.iterdir()):
+                moved.append(path.rename(out / path.name))
+            part.rmdir()
+        else:
+            part.rename(out)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
+        for path in moved:
+            path.unlink(missing_ok=True)
         raise StartError(
             f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder"
         ) from None

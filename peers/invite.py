@@ -10,7 +10,7 @@ from typing import Any
 from coincurve import PrivateKey
 from pydantic_core import from_json
 
-from incentives import records
+from incentives import pasted, records
 from incentives.errors import IncentivesError
 from peers.errors import ConfigError
 from swarm.config import RunConfig
@@ -99,7 +99,7 @@ class Invite:
     @classmethod
     def decode(cls, text: str) -> "Invite":
         """From the text itself or the path of a file that holds it. ConfigError says what is wrong."""
-        text = text.strip()
+        text = pasted.token(text, PREFIX) or text.strip()
         if not text.startswith(PREFIX):
             if not _is_file(text):
                 raise ConfigError("invite", text[:60], f"is neither an invite ({PREFIX}…) nor a file that holds one")
@@ -112,7 +112,8 @@ class Invite:
         with open(path, "rb") as stream:
             data = stream.read(MAX_TEXT + 2)
         try:
-            return cls._parse(data.decode().strip(), f"invite {path}")
+            text = pasted.decoded(data)
+            return cls._parse(pasted.token(text, PREFIX) or text.strip(), f"invite {path}")
         except UnicodeDecodeError:
             raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole") from None
 

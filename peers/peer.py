@@ -29,6 +29,7 @@ from peers.accounting import Accounting
 from peers.advice import Advice, Circumstances, Patience, advise, of_problems
 from peers.belonging import check_run_of
 from peers.config import PeerConfig, load_peer_config
+from peers.descriptors import settle_descriptors
 from peers.directory import PeerDirectory, keep_port, last_port, write_json
 from peers.errors import ConfigError, PeerError, StartError, in_one_line
 from peers.eventlog import EventLog
@@ -539,6 +540,7 @@ def _end_within(seconds: float, error: BaseException | None = None, has_been_rea
 
 def main(peer_type: type[Peer] = Peer) -> None:
     """Entry point of the process; its arguments are those of the command line."""
+    settle_descriptors()
     parser = argparse.ArgumentParser(description="one peer; started by sparehive join or sparehive seed")
     parser.add_argument("mode", choices=("join", "seed"))
     parser.add_argument("directory", type=Path)

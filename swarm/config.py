@@ -303,7 +303,7 @@ class RunConfig(_Part):
 def load_run(path: Path) -> RunConfig:
     """Read `run.toml`. InputError in one line: missing, not TOML, unknown key, value out of range."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})"

@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from peers.descriptors import settle_descriptors
+
 _CHAIN, _SWARM = "peers.cli.chain", "peers.cli.swarm"
 _COMMANDS = {
     "join": _SWARM,
@@ -98,6 +100,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
 
 def main() -> None:
     """Entry point: user errors become one line on stderr and exit status 1 (2 for wrong usage)."""
+    settle_descriptors()
     try:
         cli.main(prog_name="sparehive", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

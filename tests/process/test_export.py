@@ -99,6 +99,23 @@ def test_a_full_folder_is_not_written_into(trained: tuple[PeerDirectory, Anchor]
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_the_working_directory_is_filled(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
+    """Neither it nor a mount point can be replaced by another folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "peers", "export", "--dir", str(trained[0].root.resolve()), "--out", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if name.startswith(".")]
+
+
 def test_a_directory_of_no_peer_is_named(tmp_path: Path) -> None:
     done = export(PeerDirectory(tmp_path), tmp_path / "model")
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,0 +1,21 @@
+"""What a command is given as its standard descriptors: closed ones, terminals that know no UTF-8."""
+
+import os
+import sys
+from io import TextIOWrapper
+
+
+def settle_descriptors() -> None:
+    """To be called first thing. A closed descriptor would be taken by the next file that is opened, and a print would go there:
+    it becomes /dev/null. What a terminal cannot show is written as an escape, where it would be an error."""
+    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest number that is free: this one
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
