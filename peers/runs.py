@@ -141,8 +141,9 @@ def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> No
             )
 
 
-def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:
-    """Held-out loss of a lone peer after `units` units of the run's own inner steps, without rounds."""
+def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, Any]:
+    """Held-out loss of a lone peer after `units` units of the run's own inner steps, without rounds. `curve`: [units, loss]
+    at the start, each `every` units (0: never) and at the end."""
     import torch
 
     from swarm.models import FlatModel, build_model
@@ -169,7 +170,10 @@ def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:
     task = CausalLMTask(config, run.data)
     before = task.evaluate(model)
     inner = InnerOptimizer(config.inner, model.flat)
+    curve = [[0, before]]
     for unit in range(units):
+        if every and unit and unit % every == 0:
+            curve.append([unit, task.evaluate(model)])
         for step in range(config.inner.steps_per_unit):
             task.step(model, bytes(20), config.run_id, unit, step)
             # alone, the clock of the schedule runs on own units
@@ -177,7 +181,8 @@ def baseline(root: Path, units: int, threads: int) -> dict[str, Any]:
                 unit, config.inner.lr, config.inner.warmup_units, max(units, config.inner.warmup_units + 1)
             )
             inner.step(model.grad_flat, rate)
-    return {"untrained": before, "loss": task.evaluate(model), "units": units}
+    loss = task.evaluate(model)
+    return {"untrained": before, "loss": loss, "units": units, "curve": [*curve, [units, loss]] if units else curve}
 
 
 __all__ = ["RunDirectory", "baseline", "bind_run", "check_run", "copy_blocks"]

@@ -278,13 +278,14 @@ def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
 @click.command("baseline")
 @click.argument("run_directory", type=click.Path(path_type=Path))
 @click.option("--units", type=click.IntRange(0), required=True, help="Units that the lone peer trains.")
+@click.option("--every", type=click.IntRange(0), default=0, help="Measure each so many units too (--json: curve).")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run_baseline(run_directory: Path, units: int, threads: int, as_json: bool) -> None:
+def run_baseline(run_directory: Path, units: int, threads: int, every: int, as_json: bool) -> None:
     """Train alone on the run's data and print the held-out loss before and after: what joining is worth."""
     from peers.runs import baseline
 
-    result = baseline(run_directory, units, threads)
+    result = baseline(run_directory, units, threads, every)
     click.echo(
         json.dumps(result)
         if as_json

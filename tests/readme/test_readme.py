@@ -1,4 +1,4 @@
-"""What the README says is true: its commands run in its order, its links and its tree lead somewhere, its targets exist."""
+"""What README and docs say is true: the organiser's walk runs in its order, links and tree lead somewhere, targets exist."""
 
 import contextlib
 import json
@@ -21,6 +21,8 @@ from peers.follow import own_receipts, read_terms
 from tests.terminal import ROOT, Job, Terminal, until
 
 README = (ROOT / "README.md").read_text()
+WALK = (ROOT / "docs" / "organising.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 _STEP = re.compile(r"<!-- test: (?P<how>[^>]*?) -->\n```bash\n(?P<script>.*?)```", re.DOTALL)
 LINE = wan.LineRate(up_bits=200e6, down_bits=200e6, round_trip_seconds=0.004)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -35,7 +37,7 @@ class Step:
 
 
 def steps() -> list[Step]:
-    return [Step(found["how"], found["script"]) for found in _STEP.finditer(README)]
+    return [Step(found["how"], found["script"]) for found in _STEP.finditer(WALK)]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevChain]:
 
 
 def test_every_bash_block_is_part_of_the_walk() -> None:
-    assert README.count("```bash\n") == len(steps())
+    assert WALK.count("```bash\n") == len(steps())
 
 
 @pytest.mark.timeout(600)
@@ -174,7 +176,7 @@ def headings(text: str) -> list[str]:
 
 
 def test_its_tree_names_what_is_there() -> None:
-    tree = README.split("## What lies where")[1].split("```")[1]
+    tree = ARCHITECTURE.split("## What lies where")[1].split("```")[1]
     base, named = "", []
     for line in tree.strip("\n").splitlines():
         names = line[:23].split()

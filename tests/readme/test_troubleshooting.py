@@ -1,0 +1,54 @@
+"""Every message that docs/troubleshooting.md quotes is one that the product says, and every advice has its line there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.terminal import ROOT
+
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+ELSEWHERE = {"NotBound": "incentives/contracts/src/Settlement.sol"}
+
+
+def quotes() -> list[str]:
+    """The first column of each table."""
+    return re.findall(r"^\| `([^`]+)`", PAGE, re.M)
+
+
+@cache
+def sources() -> tuple[tuple[Path, ast.Module], ...]:
+    paths = [path for package in ("peers", "swarm", "incentives") for path in sorted((ROOT / package).rglob("*.py"))]
+    return tuple((path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths)
+
+
+def said(tree: ast.AST) -> Iterator[str]:
+    """String literals; `…` for each value in an f-string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_it_quotes_what_is_said() -> None:
+    everything = [text for _, tree in sources() for text in said(tree)]
+    assert len(quotes()) > 40
+    unknown = []
+    for quote in quotes():
+        if quote in ELSEWHERE:
+            assert quote in (ROOT / ELSEWHERE[quote]).read_text(encoding="utf-8")
+        elif not any(quote in text for text in everything):
+            unknown.append(quote)
+    assert unknown == []
+
+
+def test_it_has_a_line_for_each_advice() -> None:
+    (tree,) = (tree for path, tree in sources() if path.name == "advice.py")
+    given = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Advice":
+            given.append(next(said(node.args[1])))
+    assert len(given) >= 7
+    assert [text for text in given if not any(quote in text for quote in quotes())] == []
