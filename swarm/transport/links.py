@@ -178,12 +178,13 @@ class Links:
         new = self._read_hello(link.stream, data[:MAX_HELLO_BYTES], link.opened_here)
         if new.account != link.account:
             raise PeerFault("link: about another account")
-        was = link.addresses
-        if (new.flags, new.addresses) == (link.flags, was):
+        was, flags = link.addresses, link.flags
+        if (new.flags, new.addresses) == (flags, was):
             return
         link.flags, link.addresses, link.local = new.flags, new.addresses, new.local
         self.book.linked(link.peer_id, link.addresses, link.account, time.time())
-        self._on_change(link.account, link.flags, True)
+        if link.flags != flags:
+            self._on_change(link.account, link.flags, True)
         now = time.monotonic()
         if link.addresses and link.addresses != was and now - link.told_at >= TELL_SECONDS:
             link.told_at = now

@@ -40,6 +40,7 @@ class SwarmNetwork:
         self.reaching: Reaching | None = None
         self.reducers: ReducerChecks | None = None
         self._keeps_addresses = False  # also where nobody got through
+        self._flags = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -116,7 +117,7 @@ class SwarmNetwork:
             sync_seconds,
             known_file,
         )
-        links.addresses, self._keeps_addresses = tuple(addresses), bool(addresses)
+        links.addresses, self._keeps_addresses, self._flags = tuple(addresses), bool(addresses), flags
         links.book.add_invited(self._initial_peers)
         self.reducers = reducers = ReducerChecks()
         dialback = DialBack(node, self.dialer, lambda peer_id: peer_id in self._peers(), reducers.reached)
@@ -165,15 +166,18 @@ class SwarmNetwork:
         }
 
     def _reached(self, reach: Reach, on_reach: Callable[[Reach], None]) -> None:
-        assert self.links is not None
-        if reach.addresses or not self._keeps_addresses:
-            self.links.declare(self.links.flags, reach.addresses)
         on_reach(reach)
+        self._tell()
 
     def declare(self, flags: int) -> None:
-        """What this peer does from now on."""
+        """What this peer does from now on; to be called in `on_reach`, the linked peers are told after it."""
         if self.links is not None:
-            self.links.declare(flags, self.links.addresses)
+            self._flags = flags
+
+    def _tell(self) -> None:
+        assert self.links is not None
+        found = self.reach.addresses
+        self.links.declare(self._flags, found if found or not self._keeps_addresses else self.links.addresses)
 
     @property
     def failure(self) -> BaseException | None:
