@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import platform
+import shlex
 import struct
 import subprocess
 import sys
@@ -57,6 +58,25 @@ def mounted(setup: str, command: Sequence[str]) -> list[str]:
     if probe.returncode:
         pytest.skip("mount namespaces need root: " + probe.stderr.decode().strip())
     return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", f'{setup}\nexec "$@"', "sh", *command]
+
+
+def shown_to_others(*paths: Path) -> str:
+    """Shell lines for `mounted`: `paths` can be read by other users, also below a folder like /root that lets nobody in. The
+    rest of that folder is gone then."""
+    hidden = {
+        path: folder
+        for path in paths
+        if (folder := next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None)) is not None
+    }
+    kept = [(f"/run/kept-{number}", path) for number, path in enumerate(hidden)]
+    lines = ["mount -t tmpfs t /run"]
+    lines += [f"mkdir {kept_at} && mount --bind {shlex.quote(str(path))} {kept_at}" for kept_at, path in kept]
+    lines += [f"mount -t tmpfs -o mode=755 t {shlex.quote(str(folder))}" for folder in dict.fromkeys(hidden.values())]
+    lines += [
+        f"mkdir -p {shlex.quote(str(path))} && mount --bind {kept_at} {shlex.quote(str(path))}"
+        for kept_at, path in kept
+    ]
+    return "\n".join(lines)
 
 
 def sparehive(*arguments: str | Path) -> list[str]:
