@@ -113,6 +113,8 @@ class Invite:
             data = stream.read(MAX_TEXT + 2)
         try:
             text = pasted.decoded(data)
+            if not text.strip():
+                raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole")
             return cls._parse(pasted.token(text, PREFIX) or text.strip(), f"invite {path}")
         except UnicodeDecodeError:
             raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole") from None

@@ -380,7 +380,7 @@ def test_an_edited_receipt_is_refused(world: World) -> None:
     words = records.encode_words("ContributionReceipt", values_of(replace(world.lineage.receipts[0][0], units=9)))
     edit(path, "UPDATE receipts SET words = ? WHERE peer = ?", words, world.lineage.receipts[0][0].peer)
     line = refused("settle", *world.settle_options())
-    assert "was changed; restore the file from another peer" in line
+    assert "was changed: move it and its -wal and -shm away" in line
     assert nothing_proposed(world)
 
 
@@ -395,7 +395,7 @@ def test_an_edited_receipt_is_refused(world: World) -> None:
 def test_an_edited_ledger_is_one_line(world: World, statement: str) -> None:
     world.work(alice=2)
     edit(world.peer("alice").ledger, statement)
-    assert "was changed; restore the file from another peer" in refused("settle", *world.settle_options())
+    assert "was changed: move it and its -wal and -shm away" in refused("settle", *world.settle_options())
     assert nothing_proposed(world)
 
 
