@@ -3,6 +3,7 @@ ends when it is told to, and with the kernel."""
 
 import contextlib
 import io
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from peers.follow import Follower, Snapshot
 from peers.invite import Invite
 from peers.supervisor import GRACE_SECONDS, die_with_parent
 
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of a terminal
 SAMPLE_SECONDS = 1.0
 DRAW_SECONDS = 3.0
 LEAVE_SECONDS = GRACE_SECONDS + 10.0
@@ -114,10 +116,10 @@ class NotebookPeer:
             except subprocess.TimeoutExpired:
                 self.process.kill()  # the peer below gets SIGTERM from the system
                 self.process.wait()
-        lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines()
-        begin = next(
-            (at for at in reversed(range(len(lines))) if lines[at].startswith("left ")), max(0, len(lines) - 3)
-        )
+        text = _CONTROL.sub("", self.log.read_text(errors="replace", encoding="utf-8"))  # a kernel asks for colours
+        lines = text.splitlines()
+        begins = [at for at, line in enumerate(lines) if line.startswith(("left at ", "left before "))]
+        begin = begins[-1] if begins else max(0, len(lines) - 3)
         print("\n".join(lines[begin:]))
 
     def __enter__(self) -> "NotebookPeer":

@@ -62,7 +62,7 @@ from swarm.transport.reach import Reach
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
 LOG_BYTES = 16 << 20  # of peer.log, and of the one before
-CONNECTING_SECONDS = 3.0
+CONNECTING_SECONDS, SELF_SECONDS = 3.0, 2.0
 REACH_WAIT_SECONDS = 10.0
 RECEIPT_SECONDS = 3.0  # that a leaver waits for the witnesses of its last receipt
 LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
@@ -341,7 +341,11 @@ class Peer:
         """Addresses of the invite at which not even this machine gets an answer. RetryError where none answers: what is deaf must not
         be open to others."""
         addresses = self._invited_addresses(network)
+        until = time.monotonic() + self.config.startup_timeout_seconds
         answered = await network.answering(addresses)
+        while not answered and time.monotonic() < until:  # a busy machine may take longer than one look
+            await asyncio.sleep(SELF_SECONDS)
+            answered = await network.answering(addresses)
         if not answered:
             raise RetryError(
                 f"this peer does not answer itself at {', '.join(addresses) or 'any address'}: is something between the p2p daemon and "

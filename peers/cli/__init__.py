@@ -126,7 +126,10 @@ def main() -> None:
             "numpy",
         ):
             raise
-        print(f"sparehive: this command needs {error.name}: pip install 'sparehive[peer]'", file=sys.stderr)
+        print(
+            f"sparehive: this command needs {error.name}: pip install 'sparehive[peer]' (until it is on PyPI: '.[peer]' in a checkout)",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except Exception as error:
         if isinstance(error, _known_errors()):

@@ -143,10 +143,14 @@ def test_the_walk_takes_each_command_of_an_organiser_and_an_earner() -> None:
     assert places == sorted(places)
 
 
-def test_the_targets_it_names_exist() -> None:
-    named = sorted(set(re.findall(r"(?:^    |`)make ([a-z]+)", README, re.M)))
-    assert {"demo", "test"} <= set(named)
-    for target in named:
+def documents() -> list[Path]:
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_targets_they_name_exist() -> None:
+    named = {d: set(re.findall(r"(?:^    |`)make ([a-z]+)", d.read_text(encoding="utf-8"), re.M)) for d in documents()}
+    assert {"demo", "test"} <= named[ROOT / "README.md"]
+    for target in sorted(set().union(*named.values())):
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
         assert done.returncode == 0, done.stderr
 
@@ -157,9 +161,22 @@ def test_make_test_runs_every_folder_of_tests() -> None:
     assert sorted(re.findall(r"tests/([a-z]+)", done.stdout)) == sorted(found)
 
 
-def test_its_links_lead_to_files_and_headings() -> None:
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+def test_what_it_shows_is_small_and_says_nothing_of_who_made_it() -> None:
+    shown = re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", README)
+    assert len(shown) >= 2
+    for name in shown:
+        data = (ROOT / name).read_bytes()
+        assert len(data) < 150_000, name
+        assert not re.search(rb"/(work|home|root|tmp|Users)/", data), name
+
+
+def test_no_cell_of_it_waits_for_a_figure() -> None:
+    assert re.findall(r"\b[A-Z]{2,}_[A-Z_]+\b|\bTODO\b|\bTBD\b", README) == []
+
+
+def test_their_links_lead_to_files_and_headings() -> None:
+    for document in documents():
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
             if target.startswith(("http://", "https://")):
                 continue
             name, _, heading = target.partition("#")
