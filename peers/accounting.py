@@ -57,17 +57,15 @@ class Accounting:
     ) -> None:
         self.notary, self.ledger, self.witnesses, self.publish = notary, ledger, witnesses, publish
         self._body_of = body_of
-        self._tip_before = (
-            ledger.tip()
-        )  # of an earlier process, until its lineage has been announced up to there once more
+        # Of an earlier process, until its lineage has been announced up to there once more.
+        self._tip_before = ledger.tip()
         self._lock = threading.RLock()
         self._received: dict[Hash, bytes] = {}  # contribution → peer
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
         self._waiting: dict[Hash, dict[bytes, Signed]] = {}  # contribution → signer → too early
         self._num_waiting = 0
-        self._uncosigned: set[bytes] = (
-            set()
-        )  # drawn witnesses that have not signed the receipt of `_own`, the newest contribution
+        # Drawn witnesses that have not signed the receipt of `_own`, the newest contribution.
+        self._uncosigned: set[bytes] = set()
         self._own = ZERO_HASH
         self._owed: set[Hash] = set()  # contributions of the newest certificate that this peer is to witness
         self._signed = self._witnessed = self._refused = 0
@@ -97,9 +95,8 @@ class Accounting:
         if self._tip_before is not None and (event.id == self._tip_before or self.ledger.certificate(event.id) is None):
             self._tip_before = None
         self.ledger.add_certificate(values_of(event.certificate), body_bytes(event.body), event.signatures)
-        if (
-            self._tip_before is None
-        ):  # else it would go back to the run's beginning, under whoever settles from this ledger
+        # Else it would go back to the run's beginning, under whoever settles from this ledger.
+        if self._tip_before is None:
             self.ledger.set_tip(event.id)
         for leaf in event.body.contributors:
             self._leaves[leaf.contribution] = (event.id, event.certificate.epoch, leaf.units, leaf.peer)

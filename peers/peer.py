@@ -215,7 +215,7 @@ class Peer:
                 Path(link["keystore"]),
                 Path(link["password_file"]),
                 (self.identity.account,),
-                self._invited_addresses(network),
+                network.addresses(),
             )
             check_run_of(directory, made.binding.run_id, made.binding.domain())
             write_atomically(directory.invite, made.encode().encode() + b"\n")
@@ -340,7 +340,7 @@ class Peer:
     async def _silent_here(self, network: SwarmNetwork) -> tuple[str, ...]:
         """Addresses of the invite at which not even this machine gets an answer. RetryError where none answers: what is deaf must not
         be open to others."""
-        addresses = self._invited_addresses(network)
+        addresses = network.addresses()
         until = time.monotonic() + self.config.startup_timeout_seconds
         answered = await network.answering(addresses)
         while not answered and time.monotonic() < until:  # a busy machine may take longer than one look
@@ -352,9 +352,6 @@ class Peer:
                 "this process, or a firewall on this machine? See peer.log"
             )
         return tuple(a for a in addresses if a not in answered)
-
-    def _invited_addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
-        return network.addresses()
 
     def _on_reach(self, reach: Reach) -> None:
         """Linked peers have dialled back: reduce, or do not."""

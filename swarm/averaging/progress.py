@@ -30,9 +30,8 @@ class _Word:
     record: Progress
     allowance: float
     heard_at: float
-    is_of_link: bool = (
-        True  # heard since its signer's link came up: a process that died and is back has said nothing yet
-    )
+    # Heard since its signer's link came up: a process that died and is back has said nothing yet.
+    is_of_link: bool = True
     was_current: bool = False  # named the swarm's anchor when it was heard
 
 

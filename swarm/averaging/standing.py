@@ -114,12 +114,10 @@ class MachineState:
         self._gone: set[Account] = set()  # were ready, and are no more
         self._unreached: frozenset[Account] = frozenset()  # cannot reduce, whatever they say
         self._silent: dict[Hash, set[Account]] = {}
-        self._passed_over: dict[
-            Account, int
-        ] = {}  # reducers that were silent of late → epoch up to which others are drawn first
-        self._unawaited: dict[
-            Account, int
-        ] = {}  # joiners that did not keep their word → epoch up to which nobody waits for them
+        # Reducers that were silent of late → epoch up to which others are drawn first.
+        self._passed_over: dict[Account, int] = {}
+        # Joiners that did not keep their word → epoch up to which nobody waits for them.
+        self._unawaited: dict[Account, int] = {}
         self._rounds: dict[Hash, Standing] = {}
         self._signed: dict[Hash, list[RoundVote | RoundVoid | RoundCertificate]] = {}  # before a restart
         self._kept: dict[Hash, list[Signed]] = {}  # the same and all else, while its predecessor is unknown
