@@ -34,6 +34,10 @@ _DIE_WITH_PARENT = (
 )
 
 
+class PortTaken(InputError):
+    """Somebody listens at a port that this daemon was to have."""
+
+
 class Daemon:
     """A running p2pd. `close` is idempotent."""
 
@@ -44,7 +48,8 @@ class Daemon:
 
     @classmethod
     async def start(cls, identity: Path, listen: Sequence[str], timeout_seconds: float) -> "Daemon":
-        """`listen` empty: client mode. `InputError`: port taken; `RetryError`: it does not come up in time."""
+        """`listen` empty: client mode. `PortTaken`; `InputError`: nowhere for its sockets; `RetryError`: it does not come up in
+        time."""
         directory = make_socket_directory(places(identity.parent))
         socket = directory / DAEMON_SOCKET
         arguments = [
@@ -110,7 +115,7 @@ class Daemon:
     def _why(self, listen: Sequence[str]) -> Exception:
         words = " ".join(" ".join(self._words).split())
         if "address already in use" in words or "failed to listen on any addresses" in words:
-            return InputError("--port", ",".join(listen), "cannot be listened on; choose another or 0 for any free one")
+            return PortTaken("--port", ",".join(listen), "cannot be listened on; choose another or 0 for any free one")
         return RetryError(f"the p2p daemon did not start: {words[-200:] or 'it said nothing'}")
 
     async def _read(self) -> None:

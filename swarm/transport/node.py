@@ -23,7 +23,7 @@ from hivemind.utils.multiaddr import Multiaddr
 from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.transport.addresses import best_addresses, check_announced, listen_address, listen_hosts
-from swarm.transport.daemon import Daemon
+from swarm.transport.daemon import Daemon, PortTaken
 from swarm.transport.interfaces import bridge_addresses
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = (
 )  # a busy machine may take long; what is broken is seen at once
 ANSWER_SECONDS = 20.0  # of the daemon, to a question about itself
 PORT_TRIES = 20  # to find one that is free on all interfaces
+START_TRIES = 5  # of the daemon, whose free port was taken meanwhile
 Handler = Callable[["Stream"], Awaitable[None]]
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
@@ -114,9 +115,7 @@ class Node:
             P2P.generate_identity(str(part))
             os.chmod(part, 0o600)
             os.replace(part, identity)
-        if hosts:
-            hosts, port = _free_port(hosts, port, preferred_port)
-        daemon = await Daemon.start(identity, [listen_address(h, port) for h in hosts], startup_timeout_seconds)
+        daemon, port = await _start(identity, hosts, port, preferred_port, startup_timeout_seconds)
         try:
             async with asyncio.timeout(startup_timeout_seconds):
                 p2p = await daemon.connect()
@@ -312,6 +311,22 @@ class Node:
 
 def _reason(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+
+async def _start(
+    identity: Path, hosts: Sequence[str], wanted: int, preferred: int, timeout_seconds: float
+) -> tuple[Daemon, int]:
+    """The daemon and its port, 0 in client mode. A port that was free may be another's before the daemon has it: try the
+    next, but for one that the owner `wanted`."""
+    tries = 1 if wanted else START_TRIES
+    while True:
+        found, port = _free_port(hosts, wanted, preferred) if hosts else ((), 0)
+        try:
+            return await Daemon.start(identity, [listen_address(h, port) for h in found], timeout_seconds), port
+        except PortTaken:
+            tries, preferred = tries - 1, 0
+            if not tries:
+                raise
 
 
 def _free_port(hosts: Sequence[str], port: int, preferred: int = 0) -> tuple[tuple[str, ...], int]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from swarm.errors import InputError
 
 PREFIX = "sparehive-"
 DAEMON_SOCKET = "p2pd.sock"
+# A daemon that has bound its socket and does not listen yet refuses, too: nothing that young is called dead.
+YOUNG_SECONDS = 3600.0
 _LONGEST_NAME = "p2pclient-" + "x" * 11 + ".sock"  # as `P2P.replicate` of hivemind 1.1.12 names its own
 
 
@@ -55,10 +58,11 @@ def make_socket_directory(candidates: Iterable[Path]) -> Path:
 
 
 def _remove_dead(parent: Path) -> None:
-    """A peer that was killed could not clean up. Its daemon is gone when its socket refuses."""
+    """A peer that was killed could not clean up. Its daemon is gone when its socket refuses long after it was made."""
     for left in parent.glob(f"{PREFIX}*"):
         try:
-            if left.lstat().st_uid != os.getuid():
+            found = left.lstat()
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < YOUNG_SECONDS:
                 continue
             with socket.socket(socket.AF_UNIX) as caller:
                 caller.settimeout(1.0)

@@ -97,13 +97,12 @@ class Swarm:
                 return bool(self.status(name).get("units", 0) >= units)
             return (self.home / name / "ready.json").exists()
 
+        def what_it_said() -> str:
+            return f"{name}: {job.process.returncode} {job.shown[-1000:]!r} {log.read_text(encoding='utf-8') if log.exists() else ''}"
+
         job, log = self.jobs[name], self.home / name / "peer.log"
-        until(
-            lambda: holds() or job.process.poll() is not None,
-            60.0,
-            lambda: f"{name}: {job.shown[-1000:]!r} {log.read_text(encoding='utf-8') if log.exists() else ''}",
-        )
-        assert holds(), (job.process.returncode, bytes(job.shown[-1000:]))
+        until(lambda: holds() or job.process.poll() is not None, 60.0, what_it_said)
+        assert holds(), what_it_said()
 
     def leave(self) -> None:
         for job in self.jobs.values():

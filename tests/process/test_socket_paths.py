@@ -1,14 +1,16 @@
 """A peer hears and is heard wherever its sockets have to lie."""
 
+import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import InputError
-from swarm.transport.sockets import DAEMON_SOCKET, make_socket_directory
+from swarm.transport.sockets import DAEMON_SOCKET, YOUNG_SECONDS, make_socket_directory
 from tests.odd_machines import mounted, run
 
 # Two nodes in one process; the second calls the first, which answers: the path from the daemon to the peer works too.
@@ -58,10 +60,12 @@ def test_a_private_directory_and_dead_ones_removed(tmp_path: Path) -> None:
         bind = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
         subprocess.run([sys.executable, "-c", bind, str(made / DAEMON_SOCKET)], check=True, timeout=30)
         young = make_socket_directory([places])
+        assert made.exists(), "its daemon may have bound its socket and listen in a moment"
+        long_ago = time.time() - 2 * YOUNG_SECONDS
+        os.utime(made, (long_ago, long_ago))
+        os.utime(young, (long_ago, long_ago))
+        assert make_socket_directory([places]).exists()
         assert not made.exists() and list(young.iterdir()) == []
-        assert (
-            make_socket_directory([places]).exists() and young.exists()
-        )  # without a socket it may be about to get one
     finally:
         subprocess.run(["rm", "-rf", str(places)], check=True, timeout=30)
 

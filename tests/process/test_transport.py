@@ -1,6 +1,7 @@
 """The transport with real p2p daemons on loopback."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from incentives import records
 from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import sha256
+from swarm.transport import node as node_module
 from swarm.transport.bulk import Bulk
 from swarm.transport.links import PROTOCOL, Links
 from swarm.transport.node import Node
@@ -266,6 +268,20 @@ def test_a_peer_of_another_run_or_with_anothers_account_gets_no_link(tmp_path: P
                 assert members[0].links.links == {}
 
     run(work())
+
+
+def test_a_port_that_another_takes_in_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look for a free port and the daemon's own listening lie milliseconds, and many daemons start at once."""
+
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            look, taken_port = node_module._free_port, taken.getsockname()[1]
+            answers = [(("127.0.0.1",), taken_port)]
+            monkeypatch.setattr(node_module, "_free_port", lambda *args: answers.pop() if answers else look(*args))
+            async with await Node.open(tmp_path / "b") as other:
+                assert not answers and other.port not in (0, taken_port)
+
+    asyncio.run(body())
 
 
 def test_a_taken_port_and_a_silent_bootstrap_peer_are_one_line(tmp_path: Path) -> None:
