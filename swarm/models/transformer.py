@@ -1,5 +1,6 @@
 """Causal language models of transformers, by configuration; nothing is downloaded."""
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -118,10 +119,27 @@ def count_values(config: ModelConfig, context: int) -> int:
 def _built(config: ModelConfig, context: int) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
+    _import_dynamo()
     made = transformer_config(config, context)
     return AutoModelForCausalLM.from_config(  # type: ignore[no-any-return]
         made, dtype=torch.float32, attn_implementation="sdpa"
     )
+
+
+def _import_dynamo() -> None:
+    """Models of transformers import it, and it makes a directory for compiled code at once: at a fixed name in TMPDIR, in the
+    working directory, or where a parent process had one. A run compiles nothing, and that place may not be this user's to
+    write to (torch 2.13.0, `torch._dynamo.package`); one that is there needs no making."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    told = os.environ.get(name)
+    os.environ[name] = os.sep
+    try:
+        importlib.import_module("torch._dynamo")
+    finally:
+        if told is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = told
 
 
 def _blamed(

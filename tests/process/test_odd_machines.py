@@ -141,6 +141,7 @@ def of_nobody(home: Path) -> Swarm | str:
         80,
         lambda arguments: mounted(setup, [*user, "bash", "-c", f"exec {PROGRAM} {arguments} <&- >&- 2>&-"]),
         HOME="/nonexistent",
+        TORCHINDUCTOR_CACHE_DIR="/tmp/torchinductor_root",  # as a process has it whose parent has imported torch._dynamo
     )
 
 
