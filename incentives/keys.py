@@ -3,6 +3,7 @@
 A key never appears in a message, a log or a repr. Password files and key files are readable by their owner alone.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import secrets
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 from coincurve import PrivateKey
 from eth_hash.auto import keccak
@@ -45,9 +47,9 @@ def load_key(path: Path, password: str) -> PrivateKey:
     """The key in `path`. KeyFileError: missing, readable by others, malformed, or another password."""
     from eth_account import Account
 
-    text = _read_private(path, "key")
+    data = _read_private(path, "key")
     try:
-        value = from_json(pasted.braced(pasted.decoded(text)))  # bounds the depth; json.loads can overflow the stack
+        value = _key_value(data)
         if not isinstance(value, dict):
             raise ValueError
         secret = Account.decrypt(value, password)
@@ -62,10 +64,14 @@ def load_key(path: Path, password: str) -> PrivateKey:
     return key
 
 
+def _key_value(data: bytes) -> Any:
+    return from_json(pasted.braced(pasted.decoded(data)))  # bounds the depth; json.loads can overflow the stack
+
+
 def key_account(path: Path) -> bytes | None:
     """The account that the key file says it holds, without its password; None where the file does not say."""
     try:
-        return parse_address("0x" + str(from_json(_read_private(path, "key"))["address"]).removeprefix("0x"))
+        return parse_address("0x" + str(_key_value(_read_private(path, "key"))["address"]).removeprefix("0x"))
     except (ValueError, KeyError, TypeError, InputError):
         return None
 
@@ -74,20 +80,36 @@ def load_password(path: Path, *, create: bool = False) -> str:
     """The first line of the file. With `create`, a missing file is made with 64 random hex digits, 0600."""
     if create and not path.exists():
         _create(path, secrets.token_hex(32).encode() + b"\n", "password")
+    return _passwords(path)[0]
+
+
+def unlock_key(path: Path, password_path: Path) -> PrivateKey:
+    """The key in `path`, opened with what `password_path` holds. KeyFileError as `load_key` and `load_password` raise it."""
+    likeliest, *others = _passwords(password_path)
     try:
-        password = pasted.first_line(pasted.decoded(_read_private(path, "password")))
+        return load_key(path, likeliest)
+    except WrongPassword:
+        for password in others:
+            with contextlib.suppress(WrongPassword):
+                return load_key(path, password)
+        raise
+
+
+def _passwords(path: Path) -> list[str]:
+    try:
+        found = pasted.passwords(_read_private(path, "password"))
     except UnicodeDecodeError:
         raise KeyFileError(f"password file {path} is not text: write the password into its first line") from None
-    if not password:
+    if not found:
         raise KeyFileError(f"password file {path} is empty: write the password into its first line")
-    return password
+    return found
 
 
 def load_or_create_key(path: Path, password_path: Path) -> PrivateKey:
     """A peer's hot key: made at the first start, with its random password, and loaded at every later one."""
     if path.exists():
         try:
-            return load_key(path, load_password(password_path))
+            return unlock_key(path, password_path)
         except WrongPassword:
             raise WrongPassword(
                 f"key file {path} does not open with what is in {password_path}: restore the one that was changed from a copy"
@@ -191,4 +213,5 @@ __all__ = [
     "parse_address",
     "store_key",
     "to_checksum",
+    "unlock_key",
 ]

@@ -1,7 +1,9 @@
 """What people paste, without what chats, mail programs and editors put around it. Pure."""
 
+import contextlib
 import re
 import unicodedata
+from collections.abc import Iterator
 
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 
@@ -16,10 +18,16 @@ def visible(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
-def token(text: str, prefix: str) -> str | None:
-    """The first word in `text` that begins with `prefix` and goes on in URL-safe base64; None where there is none."""
-    found = re.search(re.escape(prefix) + r"[A-Za-z0-9_-]*={0,2}", visible(text))
-    return found.group() if found else None
+def tokens(text: str, prefix: str) -> Iterator[str]:
+    """What the first word in `text` that begins with `prefix` and goes on in URL-safe base64 may be: the word, then the word with
+    one, two, … of the lines after it, over which a mail program broke it (and quoted it). Which is whole, its reader must know."""
+    text = visible(text)
+    found = re.search(re.escape(prefix) + r"[A-Za-z0-9_-]*={0,2}", text)
+    word = ""
+    while found is not None:
+        word = word.rstrip("=") + found.group().lstrip("> \t\r\n")
+        yield word
+        found = re.compile(r"[ \t]*\r?\n[ \t>]*[A-Za-z0-9_-]+={0,2}").match(text, found.end())
 
 
 def braced(text: str) -> str:
@@ -28,6 +36,17 @@ def braced(text: str) -> str:
     return text[text.find("{") : text.rfind("}") + 1]
 
 
-def first_line(text: str) -> str:
-    """As a password file holds it: no line end and nothing invisible. Spaces and quotes may be meant and stay."""
-    return visible(re.split(r"[\r\n]", visible(text).lstrip("\r\n"), maxsplit=1)[0])
+def passwords(data: bytes) -> list[str]:
+    """What a password file may mean, the likeliest first: its first line without what nobody sees around it, then that line as
+    it stands, which an older key may have been made with. Spaces, quotes and what lies within (joiners of many scripts and of
+    emoji) are kept in both. Empty where there is no password; UnicodeDecodeError where the file is no text."""
+    lines = re.split(r"[\r\n]+", decoded(data))
+    found = [_trimmed(next((line for line in lines if _trimmed(line)), ""))]
+    with contextlib.suppress(UnicodeDecodeError):
+        found.append(data.decode("utf-8").split("\n", 1)[0].rstrip("\r"))
+    return [password for password in dict.fromkeys(found) if password]
+
+
+def _trimmed(line: str) -> str:
+    kept = [at for at, c in enumerate(line) if unicodedata.category(c) != "Cf"]
+    return line[kept[0] : kept[-1] + 1] if kept else ""

@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from peers.errors import ConfigError
 from swarm.atomic import write_atomically
+from swarm.toml import parse_toml
 
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_COUNT = 2**53 - 1
@@ -106,7 +106,7 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
     values: dict[str, object] = {}
     if os.path.lexists(path):
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            values = parse_toml(path.read_bytes())
         except (
             ValueError,
             RecursionError,

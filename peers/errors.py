@@ -42,7 +42,12 @@ def in_one_line(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}"
         if error.errno in _REMEDIES:
             text += f": {_REMEDIES[error.errno]}"
-    return " ".join(text.split())
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Words of the system, of strangers or of the owner, as one line that a terminal can show."""
+    return printable(" ".join(text.split()), 2000)
 
 
 class StartError(PeerError):

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from swarm.hashing import canonical_json
 PREFIX = "sparehive1:"
 MAX_TEXT = 4096  # that is read
 SHORT_TEXT = 2000  # that is made: to be pasted into a chat
+MAX_FILE = 16 * 1024  # with what a mail put around it
 MAX_JSON = 64 * 1024
 # zlib's preset dictionary: what nearly every invite says, so that it need not be in it. Part of the format, not to be changed.
 DICTIONARY = (
@@ -99,7 +101,7 @@ class Invite:
     @classmethod
     def decode(cls, text: str) -> "Invite":
         """From the text itself or the path of a file that holds it. ConfigError says what is wrong."""
-        text = pasted.token(text, PREFIX) or text.strip()
+        text = _found(text)
         if not text.startswith(PREFIX):
             if not _is_file(text):
                 raise ConfigError("invite", text[:60], f"is neither an invite ({PREFIX}…) nor a file that holds one")
@@ -110,12 +112,12 @@ class Invite:
     def of_file(cls, path: Path) -> "Invite":
         """From the file that holds it. ConfigError says what is wrong."""
         with open(path, "rb") as stream:
-            data = stream.read(MAX_TEXT + 2)
+            data = stream.read(MAX_FILE)
         try:
             text = pasted.decoded(data)
             if not text.strip():
                 raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole")
-            return cls._parse(pasted.token(text, PREFIX) or text.strip(), f"invite {path}")
+            return cls._parse(_found(text), f"invite {path}")
         except UnicodeDecodeError:
             raise ConfigError("invite", str(path), "is no text: it must hold an invite; copy it whole") from None
 
@@ -126,11 +128,7 @@ class Invite:
                 source, text[:60], f"must begin with {PREFIX} and be at most {MAX_TEXT} characters; copy it whole"
             )
         try:
-            inflate = zlib.decompressobj(zdict=DICTIONARY)
-            raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
-            if not inflate.eof:  # its checksum comes last
-                raise ValueError("its end is missing")
-            value: dict[str, Any] = from_json(raw)  # bounds the depth, which json.loads does not
+            value: dict[str, Any] = from_json(_unpacked(text))  # bounds the depth, which json.loads does not
             part = value["binding"]
             signature = bytes.fromhex(value["signature"])
             config = RunConfig.parse(value["config"], "its run")
@@ -147,6 +145,28 @@ class Invite:
         except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
             raise ConfigError(source, text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
         return cls(config, binding, organiser, signature)
+
+
+def _unpacked(text: str) -> bytes:
+    """ValueError (also as binascii.Error) or zlib.error where it is not whole."""
+    inflate = zlib.decompressobj(zdict=DICTIONARY)
+    raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
+    if not inflate.eof:  # its checksum comes last
+        raise ValueError("its end is missing")
+    return raw
+
+
+def _found(text: str) -> str:
+    """The invite in what was pasted; where none is whole, what looks like one; else the text itself."""
+    candidates: list[str] = []
+    for candidate in pasted.tokens(text, PREFIX):
+        if len(candidate) > MAX_TEXT and candidates:
+            break
+        candidates.append(candidate)
+        with contextlib.suppress(ValueError, zlib.error):
+            _unpacked(candidate[: MAX_TEXT + 1])
+            return candidate
+    return candidates[0] if candidates else text.strip()
 
 
 def _is_file(text: str) -> bool:

@@ -22,6 +22,7 @@ from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.follow import EventTail, Follower, Snapshot
+from swarm.errors import printable_lines
 
 LOSSES_SHOWN = 40
 WIDTH = 78
@@ -95,7 +96,7 @@ class View:
     def said(self, text: str) -> None:
         """What the peer's process wrote to its stderr."""
         for line in text.splitlines():
-            self.console.print(Text(line), soft_wrap=True)
+            self._say(line)
 
     def restarting(self, text: str) -> None:
         """A word of the supervisor; also where the view is quiet."""
@@ -119,7 +120,7 @@ class View:
 
     # -- lines --------------------------------------------------------------------------------------------------------
     def _say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(printable_lines(line)), soft_wrap=True)
         if not self.console.is_terminal:
             with contextlib.suppress(OSError):
                 self.console.file.flush()
@@ -258,7 +259,7 @@ class View:
                 if new.unpaid_units:
                     grid.add_row("unpaid", f"{_count(new.unpaid_units, 'unit')} without a receipt so far")
         for text in new.advice:
-            grid.add_row(Text("note", style="bold yellow"), Text(text, style="yellow"))
+            grid.add_row(Text("note", style="bold yellow"), Text(printable_lines(text), style="yellow"))
         if new.faults:
             grid.add_row("dropped", f"{_count(new.faults, 'message')} or part that broke a rule; see peer.log")
         grid.add_row("account", new.account or "…")
@@ -266,7 +267,7 @@ class View:
         title = f"sparehive {self.mode}" + (f" · {terms.name}" if terms else "")
         return Panel(
             Group(grid),
-            title=Text(title),
+            title=Text(printable_lines(title)),
             subtitle=Text("Ctrl-C leaves cleanly"),
             width=min(WIDTH, self.console.width),
             title_align="left",

@@ -18,6 +18,7 @@ from peers.errors import StartError
 from peers.follow import Follower, Snapshot
 from peers.invite import Invite
 from peers.supervisor import GRACE_SECONDS, die_with_parent
+from swarm.errors import printable_lines
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of a terminal
 SAMPLE_SECONDS = 1.0
@@ -120,7 +121,7 @@ class NotebookPeer:
         lines = text.splitlines()
         begins = [at for at, line in enumerate(lines) if line.startswith(("left at ", "left before "))]
         begin = begins[-1] if begins else max(0, len(lines) - 3)
-        print("\n".join(lines[begin:]))
+        print(printable_lines("\n".join(lines[begin:])))
 
     def __enter__(self) -> "NotebookPeer":
         return self
@@ -139,7 +140,7 @@ class NotebookPeer:
         for text in snapshot.advice:
             if text not in self._told:
                 self._told.add(text)
-                print(f"note: {text}", flush=True)
+                print(f"note: {printable_lines(text)}", flush=True)
 
     def _show(self, handle: Any) -> Any:
         from IPython.display import DisplayHandle, Image

@@ -52,7 +52,7 @@ from swarm.cancelling import cancel_all
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.dht.board import BoardSettings
-from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError
+from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, printable_lines
 from swarm.models import FlatModel, build_model
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
@@ -517,6 +517,13 @@ def _read_link(directory: PeerDirectory) -> dict[str, str]:
         ) from None
 
 
+class _ForTerminals(logging.Formatter):
+    """People look at a log with `cat` and `tail -f`, and strangers' words are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _say_why(error: BaseException, has_been_ready: bool) -> int:
     """One line for people (where it goes to may be on the full disk too), and the exit status that follows."""
     with contextlib.suppress(OSError):
@@ -557,9 +564,8 @@ def main(peer_type: type[Peer] = Peer) -> None:
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
             handler = RotatingFileHandler(directory.root / "peer.log", maxBytes=LOG_BYTES, backupCount=1)
-            logging.basicConfig(
-                handlers=[handler], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-            )
+            handler.setFormatter(_ForTerminals("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logging.basicConfig(handlers=[handler], level=logging.INFO)
             peer = peer_type(arguments.mode, directory, arguments.quiet)
             peer.stop_after(arguments.stop_after_epoch)
             asyncio.run(peer.run())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from incentives.errors import InputError
-from incentives.keys import load_key, load_password, parse_address
+from incentives.keys import parse_address, unlock_key
 from incentives.records import Domain
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, RunBinding
@@ -115,7 +115,7 @@ def bind_run(
 ) -> Invite:
     """The signed invite: with the chain of chain.json if the run was deployed, else without one."""
     config, domain = run.load(), run.domain()
-    key = load_key(keystore, load_password(password_file))
+    key = unlock_key(keystore, password_file)
     binding = RunBinding(config.run_id, domain.chain_id, domain.verifying_contract, founders, bootstrap)
     return Invite.short(config, binding, key)
 

@@ -3,7 +3,6 @@
 Changing any value makes another run. Canonical JSON (RFC 8785) of all fields → keccak-256 = `run_id` (PROTOCOL §2).
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
+from swarm.toml import parse_toml
 
 TEXT_FILE, TOKENIZER_FILE = "text.txt", "tokenizer.json"
 MAX_COUNT = 2**53 - 1  # what canonical JSON can hold
@@ -303,13 +303,11 @@ class RunConfig(_Part):
 def load_run(path: Path) -> RunConfig:
     """Read `run.toml`. InputError in one line: missing, not TOML, unknown key, value out of range."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        values = parse_toml(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from None
-    try:
-        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and what is nested too deep
         raise InputError("run config", str(path), f"is not TOML: {error}") from None
     return RunConfig.parse(values, path.name)

@@ -27,6 +27,11 @@ def printable(text: str, most: int) -> str:
     return short if short.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
+def printable_lines(text: str, most: int = 5000) -> str:
+    """Text from outside for a terminal, line by line; `most` bounds each line."""
+    return "\n".join(printable(line.expandtabs(), most) for line in text.splitlines())
+
+
 class SwarmError(Exception):
     """Base of all errors of this package; `str()` is one line for people."""
 

@@ -6,6 +6,7 @@ import sys
 import click
 
 from peers.descriptors import settle_descriptors
+from peers.errors import in_one_line, one_line
 
 _CHAIN, _SWARM = "peers.cli.chain", "peers.cli.swarm"
 _COMMANDS = {
@@ -106,10 +107,10 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
     except click.UsageError as error:
-        print(f"sparehive: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
+        print(f"sparehive: {one_line(error.format_message())} (see --help)", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
-        print(f"sparehive: {' '.join(error.format_message().split())}", file=sys.stderr)
+        print(f"sparehive: {one_line(error.format_message())}", file=sys.stderr)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         print("sparehive: stopped", file=sys.stderr)
@@ -133,8 +134,6 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         if isinstance(error, _known_errors()):
-            from peers.errors import in_one_line
-
             print(f"sparehive: {in_one_line(error)}", file=sys.stderr)
             sys.exit(1)
         raise

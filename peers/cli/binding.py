@@ -13,10 +13,10 @@ from incentives.keys import (
     LIGHT_SCRYPT,
     STRONG_SCRYPT,
     create_key,
-    load_key,
     load_password,
     parse_address,
     to_checksum,
+    unlock_key,
 )
 from incentives.onchain import RunState
 from incentives.records import Domain, account_of, digest, sign
@@ -53,7 +53,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
     A password file that is missing is made, with a random password. Keep copies of both files: there is no other way
     back to what the wallet holds."""
     if keystore.exists():
-        account, made = account_of(load_key(keystore, load_password(password_file))), False
+        account, made = account_of(unlock_key(keystore, password_file)), False
     else:
         chosen = password_file.exists()
         password = load_password(password_file, create=True)
@@ -167,7 +167,7 @@ def _make_consent(directory: PeerDirectory, state: RunState, owner: bytes) -> di
     """Signed by the peer's hot key; counts for a week after the newest block."""
     if not directory.hot_key.exists():
         raise InputError("--dir", str(directory.root), "holds no peer: it has no keys/hot.json")
-    key = load_key(directory.hot_key, load_password(directory.hot_password))
+    key = unlock_key(directory.hot_key, directory.hot_password)
     net_id = net_id_of(directory.identity)
     deadline = max(int(time.time()), state.block_time) + CONSENT_SECONDS
     signature = sign(key, _binding_digest(state, owner, account_of(key), net_id, deadline))

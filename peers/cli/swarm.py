@@ -159,13 +159,13 @@ def seed(
     """Start the bootstrap peer (a founder) of the run in RUN_DIRECTORY and print the invite.
 
     It trains nothing: it helps peers find each other, signs the first seating, keeps blocks, certificates and receipts."""
-    from incentives.keys import load_key, load_password
+    from incentives.keys import unlock_key
     from peers.runs import RunDirectory
 
     run = RunDirectory(run_directory.resolve())
     config, domain = run.load(), run.domain()  # what is bad is refused before anything starts
     keystore, password_file = keystore or run.organiser_key, password_file or run.organiser_password
-    load_key(keystore, load_password(password_file))
+    unlock_key(keystore, password_file)
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
@@ -194,9 +194,14 @@ def export(directory: Path, out: Path, as_json: bool) -> None:
     click.echo(json.dumps(result) if as_json else f"epoch {result['epoch']} written to {out}")
 
 
+def _as_utf8(text: str) -> str:
+    """An argument whose bytes are not of this locale (LC_ALL=C) comes as half characters; everybody else's encoding is UTF-8."""
+    return text if text.isprintable() else os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
 @click.command("new")
 @click.argument("run_directory", type=click.Path(path_type=Path))
-@click.option("--name", default="my-run", show_default=True)
+@click.option("--name", default="my-run", show_default=True, callback=lambda *given: _as_utf8(given[-1]))
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

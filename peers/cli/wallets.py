@@ -12,12 +12,13 @@ import click
 from coincurve import PrivateKey
 
 from incentives.errors import InputError
-from incentives.keys import key_account, load_key, load_password, parse_address, to_checksum
+from incentives.keys import key_account, parse_address, to_checksum, unlock_key
 from incentives.onchain import Deployment, RunState, check_deployment
 from incentives.outbox import Outbox
 from incentives.records import account_of
 from incentives.shelf import open_shelf
 from peers.directory import PeerDirectory
+from swarm.errors import printable_lines
 
 if TYPE_CHECKING:
     from incentives.chain import Chain
@@ -72,7 +73,7 @@ def open_key(keystore: Path | None, password_file: Path | None, prefix: str = "-
     """UsageError where one of the two is missing, KeyFileError where they do not open."""
     if keystore is None or password_file is None:
         raise click.UsageError(f"{prefix}keystore and {prefix}password-file are both needed")
-    return load_key(keystore, load_password(password_file))
+    return unlock_key(keystore, password_file)
 
 
 def organisers_key(run: Path | None, keystore: Path | None, password_file: Path | None) -> tuple[Path, PrivateKey]:
@@ -175,7 +176,7 @@ def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
 
 def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:
     """The result for programs, or lines for people."""
-    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+    click.echo(json.dumps(result) if as_json else printable_lines("\n".join(lines)))
 
 
 def address(account: bytes | None) -> str | None:
