@@ -1,11 +1,12 @@
 """`sparehive run new`: a run's directory, made whole or not at all."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from peers.settings import with_settings
 from peers.sources import Sources, read_sources
 from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, dump_run
 
+_MAKING = ".making-"  # beginning of the name of what is not made yet
 _NO_FILE = {"size": 1, "sha256": "0" * 64}
 
 
@@ -38,6 +40,9 @@ def create_run(
 
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
+    if root.is_dir():
+        with _alone(run):
+            _check_free(run)
     _check_free(run)
     vocabulary = _wanted_vocabulary(tokenizer)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": "0" * 64}
@@ -167,21 +172,66 @@ def _write(
 
 @contextlib.contextmanager
 def _made(run: RunDirectory) -> Iterator[RunDirectory]:
-    """A directory inside the run's that becomes its content, run.toml last; nothing of it is left after an error."""
+    """A directory inside the run's that becomes its content, run.toml last; nothing of it is left after an error, and after a SIGKILL
+    nothing that the next `run new` there does not remove."""
     new = [path for path in (run.root, *run.root.parents) if not path.exists()]
-    making = run.root / f".making-{secrets.token_hex(4)}"
-    making.mkdir(parents=True)
+    making = run.root / f"{_MAKING}{secrets.token_hex(4)}"
+    run.root.mkdir(parents=True, exist_ok=True)
     try:
-        yield RunDirectory(making)
-        for path in sorted(making.iterdir(), key=lambda path: path.name == run.toml.name):
-            os.rename(path, run.root / path.name)
-        making.rmdir()
+        with _alone(run):
+            _check_free(run)  # somebody else may have made one meanwhile
+            making.mkdir()
+            yield RunDirectory(making)
+            for path in _in_order(run, making.iterdir()):
+                os.rename(path, run.root / path.name)
+            making.rmdir()
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         with contextlib.suppress(OSError):
             for path in new:
                 path.rmdir()  # only where it is empty
         raise
+
+
+@contextlib.contextmanager
+def _alone(run: RunDirectory) -> Iterator[None]:
+    """Holds the directory against another `run new` (ConfigError), and removes what killed ones left there. Where directories cannot
+    be locked nobody is held off, and nothing is removed: what is there may be in the making."""
+    handle = os.open(run.root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                "RUN_DIRECTORY",
+                str(run.root),
+                "another `run new` is at work in it: wait for it, or choose another directory",
+            ) from None
+        except OSError:
+            pass
+        else:
+            for left in run.root.glob(f"{_MAKING}*"):
+                _remove(run, left)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove(run: RunDirectory, left: Path) -> None:
+    """What a killed `run new` had made, and what of it had its place already: without run.toml, which comes last, it is no run.
+    The organiser's key stays, and the next one takes it."""
+    order = _in_order(run, (left / path.name for path in (run.blocks, run.data, run.sources)))
+    has_begun = (left / run.toml.name).is_file() and not os.path.lexists(order[0]) and not os.path.lexists(run.toml)
+    for path in order if has_begun else ():
+        placed = run.root / path.name
+        if not os.path.lexists(path) and os.path.lexists(placed):
+            shutil.rmtree(placed) if placed.is_dir() else placed.unlink()
+    shutil.rmtree(left, ignore_errors=True)
+
+
+def _in_order(run: RunDirectory, paths: Iterable[Path]) -> list[Path]:
+    """As they take their places: by name, run.toml last."""
+    return sorted(paths, key=lambda path: (path.name == run.toml.name, path.name))
 
 
 __all__ = ["create_run"]

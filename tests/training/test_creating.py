@@ -129,6 +129,53 @@ def test_a_run_directory_is_left_as_it_was_when_the_making_fails(tmp_path: Path)
     assert not (tmp_path / "a").exists()
 
 
+STOPPED = """
+import os, sys
+from pathlib import Path
+from peers.creating import create_run
+
+def stop_before(event, given):
+    if event == "os.rename" and os.path.basename(given[1]) == sys.argv[1]:
+        print("there", flush=True)
+        sys.stdin.readline()
+
+sys.addaudithook(stop_before)
+create_run(Path("run"), "test", Path("source.txt"), "demo", 1, %r)
+"""
+
+
+@pytest.mark.parametrize("path", ["blocks", "run.toml"])
+def test_what_a_killed_one_left_is_removed_by_the_next_but_nothing_of_a_living_one(tmp_path: Path, path: str) -> None:
+    """Killed before anything, and when all but run.toml had its place."""
+    (tmp_path / "source.txt").write_bytes(TEXT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED % TINY, path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ConfigError, match="another `run new` is at work in it"):
+            new(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+    mine = tmp_path / "run" / "notes.txt"
+    mine.write_text("mine")
+    key = RunDirectory(tmp_path / "run").organiser_key
+    kept = key.read_bytes() if key.exists() else None
+    run = new(tmp_path, text=TEXT + b"and more")
+    names = ["blocks", "data", "keys", "notes.txt", "run.toml", "sources.sha256"]
+    assert sorted(p.name for p in run.root.iterdir()) == names
+    assert check_run(run.toml)["opened"] and mine.read_text() == "mine"
+    assert kept is None or run.organiser_key.read_bytes() == kept
+
+
 def every_setting() -> list[str]:
     fields = [name for name in transformer_config(ModelConfig(), 16).to_dict() if not name.startswith("_")]
     return [*(".".join(path) for path in RUN_PATHS), *(f"model.fields.{name}" for name in fields)]
