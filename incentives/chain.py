@@ -60,9 +60,16 @@ class Chain:
 
     @classmethod
     def connect(
-        cls, url: str, chain_id: int | None = None, *, timeout_seconds: float = 20.0, wait_seconds: float = 180.0
+        cls,
+        url: str,
+        chain_id: int | None = None,
+        *,
+        source: str = "",
+        timeout_seconds: float = 20.0,
+        wait_seconds: float = 180.0,
     ) -> "Chain":
-        """`wait_seconds`: how long a sent transaction may take into a block. ChainError: unreachable, another chain."""
+        """`source`: who says that it is `chain_id`; `wait_seconds`: how long a sent transaction may take into a block.
+        ChainError: unreachable, another chain."""
         shown = _without_secrets(url)
         provider = HTTPProvider(url, request_kwargs={"timeout": timeout_seconds}, exception_retry_configuration=None)
         web3 = Web3(provider)
@@ -74,7 +81,8 @@ class Chain:
             chain.chain_id = web3.eth.chain_id
         if chain_id is not None and chain.chain_id != chain_id:
             raise ChainError(
-                f"--rpc {shown} is on chain {chain.chain_id}, the run on chain {chain_id}: use a node of that"
+                f"--rpc {shown} is on chain {chain.chain_id}, the run on chain {chain_id}{f' ({source})' if source else ''}: use a node "
+                "of that"
             )
         return chain
 
@@ -171,7 +179,13 @@ class Chain:
     # -- sending ------------------------------------------------------------------------------------------------------
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
         """From now on what `key` sends is noted there first. Before that, what earlier commands left there is looked
-        up, and waited for where it is under way; what counts by now is in `resumed`."""
+        up, and waited for where it is under way; what counts by now is in `resumed`. StorageError where that cannot be known."""
+        if outbox.torn:
+            with self._errors():
+                # the pending block: what was sent and is in no block yet has its number, too
+                count = self._web3.eth.get_transaction_count(to_checksum(account_of(key)), "pending")  # type: ignore[arg-type]
+            if outbox.may_have_left(self.chain_id, count):
+                raise outbox.damaged()
         for signed in outbox.earlier(self.chain_id):
             with self._errors():
                 sent = self._find(signed)

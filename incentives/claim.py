@@ -5,6 +5,7 @@ Pure: tables and the chain's state come in; `incentives.chain` reads and sends.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incentives.checks import (
@@ -19,7 +20,7 @@ from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.ledger import Ledger
 from incentives.onchain import PeriodState, ProvenPayout, RunState
-from incentives.publication import Evidence, find_evidence, find_tables
+from incentives.publication import Evidence, evidence_path, find_evidence, find_tables
 from incentives.records import Domain
 from incentives.rewards import check_payouts
 from incentives.settlement import LeftOut, RunRules, payable_after, proposal_of
@@ -139,7 +140,13 @@ def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: RunRules | None
         signatures, seatings = 0, 0
         evidence = find_evidence(shelf, period.number, tables) if rules else None
         if evidence is not None and rules is not None:
-            signatures = check_evidence(evidence, tables, rules, before) if is_linked else 0
+            where = f"{shelf}/{evidence_path(Path(), period.number)}"
+            try:
+                signatures = check_evidence(evidence, tables, rules, before) if is_linked else 0
+            except TamperedError as error:
+                raise TamperedError(
+                    f"{where}: {error}; where another copy of it says the same, do not trust this period"
+                ) from None
             inside = [c for c in evidence.certificates if c.epoch > max(1, from_epoch)]
             seatings = sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
         is_linked = signatures > 0

@@ -25,6 +25,8 @@ from incentives.records import account_of
 # A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
 # be guessed adds nothing but seconds to every start. What a person thought of needs STRONG_SCRYPT (about 1 s, 256 MB).
 LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
+# What opening a key may cost: eight times what STRONG_SCRYPT takes, of memory and of time. A damaged or hostile file asks for more.
+MAX_SCRYPT_BYTES, MAX_PBKDF2_ROUNDS, MAX_DERIVED_BYTES = 1 << 31, 1 << 24, 64
 _warned: set[Path] = set()  # directories
 
 
@@ -50,7 +52,7 @@ def load_key(path: Path, password: str) -> PrivateKey:
     data = _read_private(path, "key")
     try:
         value = _key_value(data)
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not _is_cheap(value):
             raise ValueError
         secret = Account.decrypt(value, password)
         key = PrivateKey(bytes(secret))
@@ -66,6 +68,25 @@ def load_key(path: Path, password: str) -> PrivateKey:
 
 def _key_value(data: bytes) -> Any:
     return from_json(pasted.braced(pasted.decoded(data)))  # bounds the depth; json.loads can overflow the stack
+
+
+def _is_cheap(value: Any) -> bool:
+    """Whether the work and the memory that the key file's KDF asks for are such as a wallet asks for. ValueError, TypeError or KeyError
+    where it names none."""
+    crypto = _lower(_lower(value)["crypto"])
+    parameters = _lower(crypto["kdfparams"])
+    if crypto["kdf"] == "scrypt":
+        costs = [(128 * parameters["n"] * parameters["r"] * parameters["p"], MAX_SCRYPT_BYTES)]
+    else:
+        costs = [(parameters["c"], MAX_PBKDF2_ROUNDS)]
+    return all(
+        type(cost) is int and 0 < cost <= most for cost, most in [*costs, (parameters["dklen"], MAX_DERIVED_BYTES)]
+    )
+
+
+def _lower(value: dict[str, Any]) -> dict[str, Any]:
+    """Some wallets write Crypto."""
+    return {str(name).lower(): item for name, item in dict(value).items()}
 
 
 def key_account(path: Path) -> bytes | None:
@@ -84,15 +105,15 @@ def load_password(path: Path, *, create: bool = False) -> str:
 
 
 def unlock_key(path: Path, password_path: Path) -> PrivateKey:
-    """The key in `path`, opened with what `password_path` holds. KeyFileError as `load_key` and `load_password` raise it."""
-    likeliest, *others = _passwords(password_path)
-    try:
-        return load_key(path, likeliest)
-    except WrongPassword:
-        for password in others:
-            with contextlib.suppress(WrongPassword):
-                return load_key(path, password)
-        raise
+    """The key in `path`, opened with what `password_path` holds. KeyFileError as `load_key` and `load_password` raise it; WrongPassword
+    names both files, for either may be the one that was changed."""
+    for password in _passwords(password_path):
+        with contextlib.suppress(WrongPassword):
+            return load_key(path, password)
+    raise WrongPassword(
+        f"key file {path} does not open with what is in {password_path} (wrong password): write the right one into its first "
+        "line, or restore the one that was changed from a copy"
+    )
 
 
 def _passwords(path: Path) -> list[str]:
@@ -108,12 +129,7 @@ def _passwords(path: Path) -> list[str]:
 def load_or_create_key(path: Path, password_path: Path) -> PrivateKey:
     """A peer's hot key: made at the first start, with its random password, and loaded at every later one."""
     if path.exists():
-        try:
-            return unlock_key(path, password_path)
-        except WrongPassword:
-            raise WrongPassword(
-                f"key file {path} does not open with what is in {password_path}: restore the one that was changed from a copy"
-            ) from None
+        return unlock_key(path, password_path)
     return create_key(path, load_password(password_path, create=True))
 
 
@@ -196,9 +212,9 @@ def _read_private(path: Path, what: str) -> bytes:
                 raise KeyFileError(f"{what} file {path} can be read by others (mode {mode:04o}): chmod 600 it")
             return stream.read(1 << 20)
     except FileNotFoundError:
-        raise KeyFileError(f"{what} file {path} does not exist: check the path") from None
+        raise KeyFileError(f"{what} file {path} does not exist: check the path, or restore it from a copy") from None
     except OSError as error:
-        raise KeyFileError(f"{what} file {path} cannot be read: {error.strerror}") from None
+        raise KeyFileError(f"{what} file {path} cannot be read: {error.strerror}: restore it from a copy") from None
 
 
 __all__ = [

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from incentives.errors import InputError, StorageError
+from incentives.errors import InputError, StorageError, shorten
 from incentives.keys import parse_address, to_checksum
 from incentives.newfile import place_new
 from incentives.tables import PayoutRow
+
+_DESCRIPTION, _RESTORE = "chain description", "restore it from a copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +151,23 @@ class Deployment:
         """From chain.json. InputError: missing, malformed, or an unknown key."""
         try:
             model = _DeploymentModel.model_validate_json(path.read_bytes())
-        except OSError:
+            settlement, registry, token = map(parse_address, (model.settlement, model.registry, model.token))
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
             raise InputError(
-                "chain description", str(path), "cannot be read; `sparehive run deploy` writes it"
+                _DESCRIPTION, str(path), f"{why}; `sparehive run deploy` writes it: restore it if it did"
             ) from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "JSON"
-            raise InputError("chain description", str(path), f"{where}: {first['msg']}") from None
+            raise InputError(_DESCRIPTION, str(path), f"{where}: {first['msg']}; {_RESTORE}") from None
+        except InputError as error:
+            raise InputError(_DESCRIPTION, str(path), f"{error}; {_RESTORE}") from None
         return cls(
             model.chain_id,
-            parse_address(model.settlement),
-            parse_address(model.registry),
-            parse_address(model.token),
+            settlement,
+            registry,
+            token,
             bytes.fromhex(model.run_id[2:]),
             int(model.unit_price_amount),
             model.window_seconds,
@@ -196,8 +202,8 @@ class _DeploymentModel(BaseModel):
     from_block: Annotated[int, Field(ge=0)]
 
 
-def check_deployment(state: RunState, deployment: Deployment) -> None:
-    """InputError where the contract at that address is not what the description says."""
+def check_deployment(state: RunState, deployment: Deployment, path: Path) -> None:
+    """InputError where the contract at that address is not what the description, read from `path`, says."""
     pairs: list[tuple[str, Any, Any]] = [
         ("registry", state.registry, deployment.registry),
         ("token", state.token, deployment.token),
@@ -207,6 +213,5 @@ def check_deployment(state: RunState, deployment: Deployment) -> None:
     ]
     for name, found, said in pairs:
         if found != said:
-            raise InputError(
-                f"chain description: {name}", said, f"differs from the contract's; get the file again ({found!r})"
-            )
+            why = f"its {name} {shorten(said)} differs from the contract's, {shorten(found)}"
+            raise InputError(_DESCRIPTION, str(path), f"{why}; {_RESTORE}")

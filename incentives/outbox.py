@@ -11,6 +11,7 @@ apart, and is free again when its holder dies.
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,8 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import rlp
 from eth_hash.auto import keccak
 from pydantic_core import from_json
+from rlp.exceptions import RLPException
 
 from incentives.errors import StorageError
 
@@ -58,6 +61,8 @@ class Outbox:
     def __init__(self, keystore: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = keystore.with_name(keystore.name + ".sending")
         self._file = self._lock(lock_seconds)
+        self._whole = 0  # bytes of the file, without a last line that is cut off
+        self.torn = b""  # that line
         self._earlier = self._read()
 
     def earlier(self, chain_id: int) -> Sequence[Signed]:
@@ -65,13 +70,16 @@ class Outbox:
         return tuple(signed for signed in self._earlier if signed.chain_id == chain_id)
 
     def add(self, signed: Signed) -> None:
-        """On disk when this returns: only then may the transaction leave."""
-        start = self._file.seek(0, os.SEEK_END)
+        """On disk when this returns: only then may the transaction leave. A line that was cut off goes: see `torn`."""
+        self._file.seek(self._whole)
+        self._file.truncate()
+        self.torn, start = b"", self._whole
         try:
             data = _line(signed)
             while data:  # a disk that fills up takes a part first, and refuses the rest
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
+            self._whole = self._file.tell()
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(start)
@@ -86,7 +94,7 @@ class Outbox:
         if self._file.closed:
             return
         untold = [signed for signed in self._earlier if signed.what not in HARMLESS]
-        if done and not untold:
+        if (done and not untold) or not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)
         elif done:
             data = b"".join(map(_line, untold))  # no longer than what it takes the place of: needs no space
@@ -109,6 +117,8 @@ class Outbox:
             try:
                 file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
             except OSError as error:
+                if os.path.lexists(self.path) and not self.path.is_file():
+                    raise StorageError(f"{self.path} is no file: what is sent is noted there; move it away") from None
                 raise StorageError(
                     f"{self.path}: {error.strerror}: what is sent is noted beside the key file; put that into a "
                     "directory that you may write to"
@@ -134,29 +144,59 @@ class Outbox:
                 ) from None
             file.close()
 
+    def may_have_left(self, chain_id: int, count: int) -> bool:
+        """Whether the transaction of a line that is cut off may have been sent; `count`: how many the node of that chain
+        knows of this key. Where the line was cut while it was written it was not, and its number is still free."""
+        if not self.torn:
+            return False
+        noted = re.match(rb'\{"chain_id": ([0-9]{1,20}), .*"nonce": ([0-9]{1,20}),', self.torn)
+        return noted is None or (int(noted[1]), int(noted[2]) >= count) != (chain_id, True)
+
+    def damaged(self, line: int | None = None) -> StorageError:
+        """In that line, or in its last one."""
+        where = "its last line" if line is None else f"line {line}"
+        return StorageError(
+            f"{self.path} is damaged in {where}: it notes a transaction that was perhaps sent. See on the chain what this key has "
+            "sent last (`sparehive run status`), then move the file away"
+        )
+
     def _read(self) -> list[Signed]:
-        """A last line that is cut off was never sent: `add` had not returned. StorageError where another one is damaged: what it
-        noted may have been sent."""
+        """StorageError where a line is damaged: what it noted may have been sent. A last line that is cut off is left to `torn`."""
         self._file.seek(0)
-        *lines, torn = self._file.read().split(b"\n")
+        data = self._file.read()
+        *lines, torn = data.split(b"\n")
         found = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
         if b"}" in torn:  # whole, but for what ends a line: perhaps sent
             found.append(self._parsed(len(lines) + 1, torn))
-        if torn:  # the next line must not be written onto its end
-            data = b"".join(map(_line, found))
-            self._file.seek(0)
-            self._file.write(data)
-            self._file.truncate(len(data))
+            self._file.write(b"\n")
+            torn = b""
+        self.torn = torn
+        self._whole = self._file.tell() - len(torn)
         return found
 
     def _parsed(self, number: int, line: bytes) -> Signed:
         try:
             signed = Signed(**from_json(line))
-            if "0x" + bytes(keccak(bytes.fromhex(signed.raw.removeprefix("0x")))).hex() == signed.hash:
+            raw = bytes.fromhex(signed.raw.removeprefix("0x"))
+            noted = (signed.chain_id, signed.nonce, signed.to.lower(), signed.call)
+            if "0x" + bytes(keccak(raw)).hex() == signed.hash and noted == _said_by(raw):
                 return signed
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RLPException):
             pass
-        raise StorageError(
-            f"{self.path} is damaged in line {number}: it notes a transaction that was perhaps sent. See on the chain what this key has "
-            "sent last (`sparehive run status`), then move the file away"
-        )
+        raise self.damaged(number)
+
+
+def _said_by(raw: bytes) -> tuple[int, int, str, str]:
+    """(chain, number, to, call) of a signed transaction: of what a line says beside it nothing is believed, for a transaction that is not
+    recognised is sent again, as a second one."""
+    kind, body = (raw[0], raw[1:]) if raw[0] < 0x80 else (0, raw)  # EIP-2718: a type, or none
+    fields = rlp.decode(body)
+    first = {0: 0, 1: 1, 2: 1}[kind]  # EIP-2930 and EIP-1559 begin with the chain
+    to, value, data = fields[first + (4 if kind == 2 else 3) :][:3]  # the latter has two prices of gas
+    chain_id = _number(fields[0]) if kind else (_number(fields[6]) - 35) // 2  # EIP-155
+    address = "0x" + to.hex() if to else ""
+    return chain_id, _number(fields[first]), address, call_id(address, "0x" + data.hex(), _number(value))
+
+
+def _number(field: bytes) -> int:
+    return int.from_bytes(field, "big")

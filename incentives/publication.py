@@ -6,6 +6,7 @@ holds, and each signature in the evidence (a file beside the tables, four times 
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from incentives import records
 from incentives.errors import InputError, StorageError, TamperedError
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.keys import to_checksum
-from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, others, read
+from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, others, read
 from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
 
 FORMAT = "sparehive-evidence-1"
@@ -48,6 +49,9 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
     the proposal that is to replace them can still fail."""
     path = tables_path(directory, number)
     data = tables.to_bytes()
+    for target in (path, evidence_path(directory, number)):
+        if target.is_dir():  # found before either is written
+            raise StorageError(f"{target} is a folder, where a file is to be written: move it away")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_bytes() != data:
@@ -55,7 +59,8 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
         _write(evidence_path(directory, number), evidence_bytes(evidence))
         _write(path, data)
     except OSError as error:
-        raise StorageError(f"{directory}: {error.strerror}: choose another --tables directory, or free space") from None
+        where = error.filename2 or error.filename or directory
+        raise StorageError(f"{where}: {error.strerror}: choose another --tables directory, or free space") from None
     return path
 
 
@@ -74,7 +79,7 @@ def find_tables(shelf: Shelf, hash_: bytes, number: int) -> Tables:
     raise InputError(
         "--tables",
         str(shelf),
-        f"holds no tables of period {number} (hash 0x{hash_.hex()}): get them from the organiser",
+        f"holds no tables of period {number} ({name}{lies_there(shelf, name)}, hash 0x{hash_.hex()}): get them from the organiser",
     )
 
 
@@ -85,23 +90,23 @@ def find_evidence(shelf: Shelf, number: int, tables: Tables) -> Evidence | None:
     problem: TamperedError | None = None
     for data in _one_by_one(named, others(shelf, f"evidence-{number}-", MAX_EVIDENCE_BYTES)):
         try:
-            return _fitting(parse_evidence(data), tables, f"{shelf}/{name}")
+            return _fitting(parse_evidence(data), tables)
         except TamperedError as error:
-            problem = problem or error
+            problem = problem or TamperedError(f"{shelf}/{name}: {error}; get it again")
     if problem is not None and named is not None:
         raise problem
     return None
 
 
-def _fitting(evidence: Evidence, tables: Tables, where: str) -> Evidence:
+def _fitting(evidence: Evidence, tables: Tables) -> Evidence:
     receipts = [(r.hash, signatures_hash(signature for _, signature in r.signatures)) for r in evidence.receipts]
     if receipts != [(row.receipt, row.signatures) for row in tables.receipts]:
-        raise TamperedError(f"{where}: its receipts or their signatures are not those of the tables; get it again")
+        raise TamperedError("its receipts or their signatures are not those of the tables")
     identities = [c.id for c in evidence.certificates]
     if len(identities) == len(tables.certificates) + 1 and evidence.certificates[1:]:
         identities = identities[1:] if identities[0] == evidence.certificates[1].prev else []
     if identities != [row.certificate for row in tables.certificates]:
-        raise TamperedError(f"{where}: its certificates are not those of the tables; get it again")
+        raise TamperedError("its certificates are not those of the tables")
     return evidence
 
 
@@ -197,11 +202,16 @@ def _keep(directory: Path, number: int, hash_: bytes) -> None:
 def _write(path: Path, data: bytes) -> None:
     """On disk, name and all, when this returns: the hash on chain must not outlive the file."""
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -217,4 +227,13 @@ def _bytes(text: str) -> bytes:
     return bytes.fromhex(text[2:])
 
 
-__all__ = ["Evidence", "co_signers", "evidence_bytes", "find_evidence", "find_tables", "parse_evidence", "publish"]
+__all__ = [
+    "Evidence",
+    "co_signers",
+    "evidence_bytes",
+    "evidence_path",
+    "find_evidence",
+    "find_tables",
+    "parse_evidence",
+    "publish",
+]

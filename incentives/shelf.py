@@ -2,6 +2,7 @@
 
 A file above its limit is not read: whoever serves tables must not be able to fill an earner's memory or disk."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,12 @@ def read(shelf: Shelf, name: str, limit: int) -> bytes | None:
         return path.read_bytes()
 
 
+def lies_there(shelf: Shelf, name: str) -> str:
+    """Words for what is no file and lies in its place: a folder, a link that leads nowhere; else nothing."""
+    lies = not isinstance(shelf, Site) and os.path.lexists(shelf / name) and not (shelf / name).is_file()
+    return " is no file: move it away" if lies else ""
+
+
 def others(shelf: Shelf, stem: str, limit: int) -> Iterator[bytes]:
     """Further files of a folder, whose names begin with `stem`; a URL has no list of its files."""
     if isinstance(shelf, Site):
@@ -101,4 +108,4 @@ def _reading(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from None
 
 
-__all__ = ["MAX_EVIDENCE_BYTES", "MAX_TABLES_BYTES", "Shelf", "Site", "open_shelf", "others", "read"]
+__all__ = ["MAX_EVIDENCE_BYTES", "MAX_TABLES_BYTES", "Shelf", "Site", "lies_there", "open_shelf", "others", "read"]

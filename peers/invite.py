@@ -104,7 +104,11 @@ class Invite:
         text = _found(text)
         if not text.startswith(PREFIX):
             if not _is_file(text):
-                raise ConfigError("invite", text[:60], f"is neither an invite ({PREFIX}…) nor a file that holds one")
+                remedy = "copy it whole, or check the path"
+                shown = text if len(text) <= 110 else f"{text[:50]}…{text[-50:]}"  # of a path, the end says which file
+                raise ConfigError(
+                    "invite", shown, f"is neither an invite ({PREFIX}…) nor a file that holds one; {remedy}"
+                )
             return cls.of_file(Path(text))
         return cls._parse(text)
 

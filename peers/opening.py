@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from swarm.tasks import CausalLMTask
 
 
+RESTORE_BLOCK = ": restore it from a copy of the run's directory, or from a seed's blocks/ folder"
+
+
 def open_settings(config: RunConfig) -> "FlatModel":
     """What needs no data: the model is built, the round has two reducers at least, the invite is read back. InputError or
     ConfigError names the field."""
@@ -72,7 +75,7 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
             raise ConfigError(
                 "RUN_DIRECTORY",
                 str(blocks.parent),
-                f"{blocks / digest.hex()} is missing or damaged; make the run again",
+                f"{blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}",
             )
         return block
 
@@ -83,11 +86,15 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
             for name, content in read_data(config.data, get):
                 if not (data / name).is_file() or (data / name).read_bytes() != content:
                     raise ConfigError(
-                        "RUN_DIRECTORY", str(data / name), "is not the file in blocks/; make the run again"
+                        "RUN_DIRECTORY",
+                        str(data / name),
+                        "is not the file in blocks/; move it away: a seed's start writes it anew",
                     )
     except PeerFault as error:
         raise ConfigError(
-            "RUN_DIRECTORY", str(blocks), f"holds other blocks than run.toml says ({error}); make the run again"
+            "RUN_DIRECTORY",
+            str(blocks),
+            f"holds other blocks than run.toml says ({error}); restore the one that was changed from a copy",
         ) from None
     with progress.during("cutting the text into tokens") as report:
         task = CausalLMTask(config, data, report)
@@ -127,4 +134,4 @@ def _try_step(config: RunConfig, task: "CausalLMTask", model: "FlatModel") -> No
         raise InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")
 
 
-__all__ = ["check_parts", "open_run", "open_settings"]
+__all__ = ["RESTORE_BLOCK", "check_parts", "open_run", "open_settings"]

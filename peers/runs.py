@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
-from incentives.errors import InputError
-from incentives.keys import parse_address, unlock_key
+from incentives.keys import unlock_key
+from incentives.onchain import Deployment
 from incentives.records import Domain
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, RunBinding
-from peers.opening import open_run, open_settings
+from peers.opening import RESTORE_BLOCK, open_run, open_settings
 from peers.progressbar import ProgressBar
-from swarm.config import MAX_COUNT, RunConfig, load_run
+from swarm.config import RunConfig, load_run
 from swarm.hashing import sha256
 
 if TYPE_CHECKING:
@@ -54,26 +52,27 @@ class RunDirectory:
     def chain(self) -> Path:
         return self.root / "chain.json"
 
-    def domain(self) -> Domain:
-        """Of chain.json if the run was deployed, else zeros. ConfigError where it cannot be read."""
+    def domain(self, config: RunConfig) -> Domain:
+        """Of chain.json if the run was deployed, else zeros. InputError where it cannot be read, ConfigError where it is of another run
+        than `config`: what is signed for that one's settlement is never paid."""
         if not os.path.lexists(self.chain):
             return Domain(0, bytes(20))
-        try:
-            chain = from_json(self.chain.read_bytes())
-            chain_id, settlement = int(chain["chain_id"]), parse_address(chain["settlement"])
-            if not 0 < chain_id <= MAX_COUNT:
-                raise ValueError(f"chain_id {chain_id} is not from 1 to {MAX_COUNT}")
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, InputError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
+        deployment = Deployment.read(self.chain)
+        self.check_deployed(config, deployment)
+        return Domain(deployment.chain_id, deployment.settlement)
+
+    def check_deployed(self, config: RunConfig, deployment: Deployment) -> None:
+        """ConfigError where chain.json is of another run than run.toml."""
+        if deployment.run_id != config.run_id:
             raise ConfigError(
                 "chain.json",
                 str(self.chain),
-                f"cannot be read ({why}); restore it from a copy, or deploy the run again",
-            ) from None
-        return Domain(chain_id, settlement)
+                f"is of run 0x{deployment.run_id.hex()}, and {self.toml} is run 0x{config.run_id.hex()}: restore the one that was changed "
+                "from a copy",
+            )
 
     def load(self) -> RunConfig:
-        if not self.toml.is_file():
+        if not os.path.lexists(self.toml):
             raise ConfigError("RUN_DIRECTORY", str(self.root), "holds no run.toml; make one with: sparehive run new")
         return load_run(self.toml)
 
@@ -114,7 +113,8 @@ def bind_run(
     run: RunDirectory, keystore: Path, password_file: Path, founders: tuple[bytes, ...], bootstrap: tuple[str, ...]
 ) -> Invite:
     """The signed invite: with the chain of chain.json if the run was deployed, else without one."""
-    config, domain = run.load(), run.domain()
+    config = run.load()
+    domain = run.domain(config)
     key = unlock_key(keystore, password_file)
     binding = RunBinding(config.run_id, domain.chain_id, domain.verifying_contract, founders, bootstrap)
     return Invite.short(config, binding, key)
@@ -135,10 +135,7 @@ def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> No
     for root in (config.data.root, config.initial_root):
         lacking = missing_block(store, bytes.fromhex(root))
         if lacking is not None:
-            raise StartError(
-                f"{run.blocks / lacking.hex()} is missing or damaged: restore it from a copy of the run's directory, or from another "
-                "seed's blocks/ folder"
-            )
+            raise StartError(f"{run.blocks / lacking.hex()} is missing or damaged{RESTORE_BLOCK}")
 
 
 def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, Any]:
@@ -163,7 +160,9 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     def get(digest: bytes) -> bytes:
         data = store.get(digest)
         if data is None:
-            raise ConfigError("RUN_DIRECTORY", str(root), "the initial anchor's blocks are gone; make the run again")
+            raise ConfigError(
+                "RUN_DIRECTORY", str(root), f"{run.blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}"
+            )
         return data
 
     model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)

@@ -292,12 +292,17 @@ class RunConfig(_Part):
                 raise InputError(f"{source}: {refusal.field}", refusal.value, refusal.remedy) from None
             where = ".".join(str(part) for part in first["loc"])
             if first["type"] == "missing":
-                raise InputError(f"{source}: {where}", None, "is missing") from None
+                raise InputError(
+                    f"{source}: {where}", None, "is missing: write it, or restore the file from a copy"
+                ) from None
             if first["type"] == "extra_forbidden":
                 raise InputError(
                     f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
                 ) from None
             raise InputError(f"{source}: {where or 'run'}", first.get("input"), first["msg"]) from None
+
+
+_RESTORE = "restore it from a copy, for with other values it is another run"
 
 
 def load_run(path: Path) -> RunConfig:
@@ -306,10 +311,10 @@ def load_run(path: Path) -> RunConfig:
         values = parse_toml(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})"
+            "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error}); {_RESTORE}"
         ) from None
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and what is nested too deep
-        raise InputError("run config", str(path), f"is not TOML: {error}") from None
+        raise InputError("run config", str(path), f"is not TOML: {error}; {_RESTORE}") from None
     return RunConfig.parse(values, path.name)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import click
 from pydantic import BaseModel, ConfigDict, Field
 
-from incentives.errors import ChainError, InputError, StorageError
+from incentives.errors import BadSignature, ChainError, InputError, StorageError
 from incentives.keys import (
     LIGHT_SCRYPT,
     STRONG_SCRYPT,
@@ -19,7 +19,7 @@ from incentives.keys import (
     unlock_key,
 )
 from incentives.onchain import RunState
-from incentives.records import Domain, account_of, digest, sign
+from incentives.records import Domain, account_of, digest, recover, sign
 from incentives.reverts import Reverted
 from peers.cli.wallets import (
     PATH,
@@ -66,7 +66,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
             raise
         made = True
     result = {"address": to_checksum(account), "created": made, "keystore": str(keystore)}
-    show(as_json, result, f"{result['address']} in {keystore}")
+    show(as_json, result, f"{'new wallet ' if made else ''}{result['address']} in {keystore}")
 
 
 @click.command("bind")
@@ -206,7 +206,19 @@ def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
     if (given.chain_id, *named[:2]) != (state.chain_id, state.registry, owner):
         where = f"is for chain {given.chain_id}, registry {given.registry}, wallet {given.wallet}"
         raise InputError("--consent", str(path), f"{where}: make one for this wallet and run")
+    signed = _binding_digest(state, owner, named[2], bytes.fromhex(given.net_id[2:]), given.deadline)
+    if not _is_by(named[2], signed, bytes.fromhex(given.signature[2:])):
+        raise InputError(
+            "--consent", str(path), f"was changed: {given.peer} has not signed it; copy it again, or make another"
+        )
     return given.model_dump()
+
+
+def _is_by(account: bytes, signed: bytes, signature: bytes) -> bool:
+    try:
+        return recover(signed, signature) == account
+    except BadSignature:
+        return False
 
 
 def _write_consent(path: Path, given: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The organiser's commands: run deploy, run fund, run status; settle is in `peers.cli.settling`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
-from incentives.onchain import PeriodState, RunState
+from incentives.onchain import Deployment, PeriodState, RunState
 from peers.cli.binding import bind, wallet
 from peers.cli.earning import claim, rewards, verify
 from peers.cli.settling import settle
@@ -69,7 +70,13 @@ def run_deploy(
         raise click.UsageError("give either --token ADDRESS or --test-token")
     run = RunDirectory(run_directory)
     config = run.load()
-    if run.chain.exists():
+    if os.path.lexists(run.chain):
+        try:
+            Deployment.read(run.chain)
+        except InputError as error:  # who deploys anew pays nothing of what was signed for the first one
+            raise StorageError(
+                f"{error}; only if no deploy ever ended well, move it away and give the command again"
+            ) from None
         raise StorageError(f"{run.chain} exists: this run is deployed already; move the file away first")
     given_token, given_registry = (parse_address(text) if text else None for text in (token, registry))
     keystore, key = organisers_key(run.root, keystore, password_file)

@@ -163,7 +163,8 @@ def seed(
     from peers.runs import RunDirectory
 
     run = RunDirectory(run_directory.resolve())
-    config, domain = run.load(), run.domain()  # what is bad is refused before anything starts
+    config = run.load()  # what is bad is refused before anything starts
+    domain = run.domain(config)
     keystore, password_file = keystore or run.organiser_key, password_file or run.organiser_password
     unlock_key(keystore, password_file)
     where = PeerDirectory(directory)

@@ -18,7 +18,8 @@ from incentives.outbox import Outbox
 from incentives.records import account_of
 from incentives.shelf import open_shelf
 from peers.directory import PeerDirectory
-from swarm.errors import printable_lines
+from peers.errors import ConfigError
+from swarm.errors import SwarmError, printable_lines
 
 if TYPE_CHECKING:
     from incentives.chain import Chain
@@ -99,7 +100,7 @@ def sending(chain: "Chain", key: PrivateKey, keystore: Path) -> Iterator[None]:
 
 def resumed_by(chain: "Chain", to: bytes, *functions: str) -> list[str]:
     """Transactions of an earlier command that was broken off: calls of one of `functions` at that contract."""
-    return [sent.hash for sent in chain.resumed if sent.what in functions and sent.to in ("", to_checksum(to))]
+    return [sent.hash for sent in chain.resumed if sent.what in functions and sent.to.lower() in ("", "0x" + to.hex())]
 
 
 def wallet_address(wallet: str | None, keystore: Path | None) -> bytes | None:
@@ -116,32 +117,36 @@ def wallet_address(wallet: str | None, keystore: Path | None) -> bytes | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's money is. `deployment` is None where only an address (or an invite) was given."""
+    """Where a run's money is. `deployment`, read from `path`, is None where only an address (or an invite) was given."""
 
     settlement: bytes
     chain_id: int | None
-    deployment: Deployment | None
+    deployment: Deployment | None = None
+    path: Path = Path()
 
     def connect(self, rpc: str) -> "Chain":
         from incentives.chain import Chain  # web3 takes half a second: only who talks to a node pays it
 
-        return Chain.connect(rpc, self.chain_id)
+        return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "")
 
     def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
         """The settlement, found to be the one described."""
         state = chain.run_state(self.settlement, finalised=finalised)
         if self.deployment is not None:
-            check_deployment(state, self.deployment)
+            check_deployment(state, self.deployment, self.path)
         return state
 
 
 def find_place(run: Path | None, settlement: str | None = None, directory: Path | None = None) -> Place:
     """From --run, else --settlement, else the peer in --dir: its invite, or the ledger that it has signed for."""
     if run is not None:
-        deployment = Deployment.read(run / "chain.json" if run.is_dir() else run)
-        return Place(deployment.settlement, deployment.chain_id, deployment)
+        path = run / "chain.json" if run.is_dir() else run
+        deployment = Deployment.read(path)
+        if run.is_dir():
+            _check_same_run(run, deployment)
+        return Place(deployment.settlement, deployment.chain_id, deployment, path)
     if settlement is not None:
-        return Place(parse_address(settlement), None, None)
+        return Place(parse_address(settlement), None)
     if directory is not None and PeerDirectory(directory).invite.is_file():
         from peers.invite import Invite
 
@@ -157,7 +162,19 @@ def find_place(run: Path | None, settlement: str | None = None, directory: Path 
         raise click.UsageError("--run, --settlement or --dir is needed, to know where the contracts are")
     if domain.chain_id == 0:
         raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
-    return Place(domain.verifying_contract, domain.chain_id, None)
+    return Place(domain.verifying_contract, domain.chain_id)
+
+
+def _check_same_run(run: Path, deployment: Deployment) -> None:
+    """ConfigError where chain.json is of another run than the run.toml beside it: money would go to that one. A run.toml that is not
+    there or cannot be read says nothing here."""
+    from peers.runs import RunDirectory
+
+    try:
+        config = RunDirectory(run).load()
+    except (SwarmError, ConfigError):
+        return
+    RunDirectory(run).check_deployed(config, deployment)
 
 
 def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":

@@ -114,20 +114,11 @@ class World:
 
     def __post_init__(self) -> None:
         self.names = ("alice", "bob", "carol")
+        self.run = RunDirectory(self.root / "run")
+        self.config = self.make_run()
         self.wallets = {name: ok("wallet", *self.keys(name))["address"] for name in (*self.names, "organiser")}
         for wallet in self.wallets.values():
             self.chain.give_gas(wallet)
-        self.run = RunDirectory(self.root / "run")
-        self.run.root.mkdir()
-        self.config = RunConfig.parse(
-            {
-                "name": "test",
-                "initial_root": "00" * 32,
-                "unit_price_amount": str(UNIT_PRICE),
-                "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
-            }
-        )
-        dump_run(self.config, self.run.toml)
         self.deployed = ok(
             "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), "--test-token", "--window", self.window
         )
@@ -143,6 +134,20 @@ class World:
             directory.root.mkdir()
             directory.invite.write_text(self.invite + "\n")
             store_key(directory.hot_key, key, load_password(directory.hot_password, create=True))
+
+    def make_run(self) -> RunConfig:
+        """run.toml alone: nobody trains."""
+        self.run.root.mkdir()
+        config = RunConfig.parse(
+            {
+                "name": "test",
+                "initial_root": "00" * 32,
+                "unit_price_amount": str(UNIT_PRICE),
+                "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
+            }
+        )
+        dump_run(config, self.run.toml)
+        return config
 
     def invite_of(self, founder: PrivateKey) -> str:
         """The run's invite, as if `founder` had to sign the first seating."""

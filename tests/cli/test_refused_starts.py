@@ -8,6 +8,7 @@ from commands import refused
 from test_wrong_inputs import ORGANISER, config, invite
 
 from incentives.ledger import Ledger
+from incentives.onchain import Deployment
 from incentives.records import Domain
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory
@@ -59,8 +60,12 @@ def test_of_another_run_or_chain(running: PeerDirectory, organiser: Path, tmp_pa
     assert "another run" in refused("seed", organiser, "--dir", running.root)
     assert "another run" in refused("join", invite(config("other")), "--dir", running.root)
     dump_run(config(), organiser / "run.toml")
-    (organiser / "chain.json").write_text('{"chain_id": 5, "settlement": "0x' + "11" * 20 + '"}')
+    run = config()
+    Deployment(5, *[b"\x11" * 20] * 3, run.run_id, run.unit_price, 60, 1).write(organiser / "chain.json")
     assert "on chain 5" in refused("seed", organiser, "--dir", running.root)
+    dump_run(config("changed"), organiser / "run.toml")
+    line = refused("seed", organiser, "--dir", running.root)
+    assert f"is of run 0x{run.run_id.hex()}, and {organiser / 'run.toml'} is run" in line and "restore the one" in line
     assert tree(running.root) == before
 
 

@@ -121,7 +121,7 @@ def test_run_baseline(tmp_path: Path) -> None:
     assert "make one with: sparehive run new" in refused("run", "baseline", tmp_path, "--units", 1)
     assert "Missing option '--units'" in refused("run", "baseline", tmp_path, code=2)
     dump_run(config(), tmp_path / "run.toml")
-    assert "anchor's blocks are gone" in refused("run", "baseline", tmp_path, "--units", 1)
+    assert "is missing or damaged: restore it from a copy" in refused("run", "baseline", tmp_path, "--units", 1)
 
 
 def test_run_replay(tmp_path: Path) -> None:
@@ -150,6 +150,7 @@ def test_join_with_a_bad_invite(tmp_path: Path) -> None:
         ("nonsense", "is neither an invite"),
         (good[:-9], "cannot be read"),
         (PREFIX + "!!!!", "cannot be read"),
+        (str(tmp_path / ("long" * 20) / ("name" * 20) / "invite.txt"), "invite.txt"),
         (PREFIX + "A" * 70000, "copy it whole"),
         ("x" * 5000, "is neither an invite"),
         (PREFIX + base64.urlsafe_b64encode(zlib.compress(b"[" * 200_000)).decode(), "cannot be read"),

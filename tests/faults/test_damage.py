@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import damage
+from tests import damages
 from tests.faults.damage import command, copied, line_of, open_as_a_peer
 from tests.faults.swarm import PeerProcess, Runner, Swarm, until
 from tests.faults.test_sigkill import SECONDS, newest_epoch
@@ -64,7 +64,7 @@ def test_a_peer_without_its_journal_does_not_sign_on(runner: Runner, left: Path,
 
 def test_a_damaged_identity_is_one_line_and_no_restart(runner: Runner, left: Path, tmp_path: Path) -> None:
     with copied(left, tmp_path / "copy") as directory:
-        damage.flip(0.5)(directory.identity)
+        damages.flip(0.5)(directory.identity)
         status, said = run_copy(runner, directory.root, tmp_path)
         assert (status, said.count("\n")) == (3, 1) and f"{directory.identity} is damaged" in said
 
@@ -84,10 +84,10 @@ def mended(swarm: Swarm) -> Iterator[PeerProcess]:
 def test_a_flipped_bit_in_the_text_is_fetched_again(mended: PeerProcess) -> None:
     (path,) = mended.directory.data.iterdir()
     whole = path.read_bytes()
-    damage.flip(0.4)(path)
+    damages.flip(0.4)(path)
     for block in mended.directory.blocks.iterdir():  # the text's own blocks are damaged, too: others have them
         if whole[:1000] in block.read_bytes():
-            damage.flip(0.4)(block)
+            damages.flip(0.4)(block)
     mended.start()
     mended.wait_ready()
     assert path.read_bytes() == whole
@@ -130,8 +130,10 @@ def test_who_reached_its_last_epoch_says_so_and_goes_on_the_next_time(
         config.write_text(before)
 
 
-@pytest.mark.parametrize("how", [damage.half, damage.deep, damage.missing, damage.folder], ids=lambda how: how.__name__)
-def test_every_file_heals_or_is_named(left: Path, tmp_path: Path, how: damage.Damage) -> None:
+@pytest.mark.parametrize(
+    "how", [damages.half, damages.deep, damages.missing, damages.folder], ids=lambda how: how.__name__
+)
+def test_every_file_heals_or_is_named(left: Path, tmp_path: Path, how: damages.Damage) -> None:
     paths = one_of_each(left)
     assert len(paths) >= 20
     wrong = []

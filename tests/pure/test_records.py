@@ -1,11 +1,13 @@
 """The record types, their ranges, signatures and keys on disk."""
 
+import json
 import os
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from coincurve import PrivateKey
+from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +165,35 @@ def test_what_is_wrong_with_a_key_file_is_said_in_one_line_without_the_key(tmp_p
     text = "".join(messages) + repr(key)
     assert "\n" not in text
     assert key.secret.hex() not in text
+
+
+@pytest.mark.parametrize(
+    ("kdf", "changes"),
+    [
+        ("pbkdf2", {"c": 2**31 - 1}),  # an hour
+        ("pbkdf2", {"c": 10**400}),
+        ("scrypt", {"n": 2**31}),  # 2 TB
+        ("scrypt", {"p": 2**26}),
+        ("scrypt", {"dklen": 10**12}),
+        ("scrypt", {"r": "8"}),
+        ("scrypt", {"n": -4096}),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_key_file_that_asks_for_years_or_for_all_memory_is_malformed(
+    tmp_path: Path, kdf: str, changes: dict[str, int | str]
+) -> None:
+    cost = 2 if kdf == "scrypt" else 1000
+    value = Account.encrypt(b"\x11" * 32, "secret", kdf=kdf, iterations=cost)
+    (tmp_path / "k").touch(mode=0o600)
+    for crypto in ("crypto", "Crypto"):  # some wallets write it large
+        whole = {**{name: part for name, part in value.items() if name != "crypto"}, crypto: value["crypto"]}
+        (tmp_path / "k").write_text(json.dumps(whole))
+        assert keys.load_key(tmp_path / "k", "secret").secret == b"\x11" * 32
+    value["crypto"]["kdfparams"] |= changes
+    (tmp_path / "k").write_text(json.dumps(value))
+    with pytest.raises(KeyFileError, match=r"k is malformed: restore it"):
+        keys.load_key(tmp_path / "k", "secret")
 
 
 def test_what_is_wrong_with_a_password_file_is_said(tmp_path: Path) -> None:
