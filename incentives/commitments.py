@@ -1,6 +1,6 @@
 """What a certificate's hashes stand for, computed from the published JSON (docs/decisions/0002).
 
-`swarm.averaging.commitments` makes the same hashes from the swarm's own records while it trains; this module is written
+`swarm.records.commitments` makes the same hashes from the swarm's own records while it trains; this module is written
 apart from it, for whoever checks a ledger with no swarm installed. A test compares the two.
 """
 

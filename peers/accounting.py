@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from incentives.ledger import Ledger
 from peers.notary import values_of
-from swarm.averaging.commitments import body_bytes
-from swarm.averaging.records import FLAG_REDUCES, ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.errors import Equivocation
 from swarm.events import Certified, Event, PartsReceived
-from swarm.notary import Notary
+from swarm.records.commitments import body_bytes
+from swarm.records.notary import Notary
+from swarm.records.types import FLAG_REDUCES, ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 
 log = logging.getLogger(__name__)
 MAX_RECEIVED = 4096  # contributions whose parts we remember having received

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from incentives.commitments import parse_body
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
-from swarm.averaging.records import ContributionReceipt, ContributorLeaf, RoundBody, RoundCertificate, Signed
-from swarm.averaging.wire import pack
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
+from swarm.records.types import ContributionReceipt, ContributorLeaf, RoundBody, RoundCertificate, Signed
+from swarm.records.wire import pack
 
 WINDOW_EPOCHS = 16
 MAX_WINDOWS = 4096  # of one summary; longer runs have longer windows in it

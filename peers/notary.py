@@ -11,7 +11,7 @@ import incentives.errors
 import swarm.errors
 from incentives import records
 from incentives.journal import SigningJournal, Subject
-from swarm.averaging.records import (
+from swarm.records.types import (
     KIND_ROUND,
     ZERO_HASH,
     Account,
@@ -47,7 +47,7 @@ _KINDS: dict[str, type[Record]] = {
 
 
 class JournalNotary:
-    """Implements `swarm.notary.Notary` for one hot key in one domain. Raises errors of `swarm.errors` only.
+    """Implements `swarm.records.notary.Notary` for one hot key in one domain. Raises errors of `swarm.errors` only.
 
     `journal` stays open for as long as the notary is used; its owner closes it. Threads may share a notary."""
 

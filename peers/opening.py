@@ -23,7 +23,7 @@ RESTORE_BLOCK = ": restore it from a copy of the run's directory, or from a seed
 def open_settings(config: RunConfig) -> "FlatModel":
     """What needs no data: the model is built, the round has two reducers at least, the invite is read back. InputError or
     ConfigError names the field."""
-    from swarm.averaging.machine import RunRules
+    from swarm.consensus.machine import RunRules
     from swarm.models import FlatModel, build_model
 
     model = FlatModel(build_model(config.model, config.data.context))

@@ -41,22 +41,22 @@ from peers.runs import RunDirectory, bind_run, copy_blocks
 from peers.supervisor import EXIT_USER_ERROR, die_with_parent
 from swarm import events
 from swarm.atomic import write_atomically
-from swarm.averaging.archive import Archive
+from swarm.audit.archive import Archive
 from swarm.averaging.driver import Driver
-from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
-from swarm.averaging.wire import pack, unpack
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
+from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.dht.board import BoardSettings
 from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, printable_lines
 from swarm.models import FlatModel, build_model
+from swarm.network import SwarmNetwork
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, Account, Contribution, Signed
+from swarm.records.wire import pack, unpack
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
-from swarm.transport.network import SwarmNetwork
 from swarm.transport.reach import Reach
 
 log = logging.getLogger(__name__)

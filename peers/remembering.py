@@ -11,8 +11,8 @@ from incentives.journal import RESTORE_OR_NEW_KEY
 from incentives.ledger import Ledger
 from peers.errors import StartError
 from peers.notary import JournalNotary
-from swarm.averaging.records import ContributionReceipt, Record, RoundCertificate, Signed
 from swarm.errors import PeerFault
+from swarm.records.types import ContributionReceipt, Record, RoundCertificate, Signed
 
 _TYPES: dict[str, type[Record]] = {"RoundCertificate": RoundCertificate, "ContributionReceipt": ContributionReceipt}
 

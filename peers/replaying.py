@@ -11,9 +11,14 @@ from peers.errors import ConfigError
 from peers.history import round_body
 from peers.invite import Invite
 from peers.notary import values_of
-from swarm.averaging.archive import Archive, rebuild_anchor
+from swarm.audit.archive import Archive, rebuild_anchor
+from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import (
+from swarm.checkpoint.anchor import Anchor, read_anchor
+from swarm.checkpoint.store import BlockStore
+from swarm.errors import InputError, SwarmError
+from swarm.models import FlatModel, build_model
+from swarm.records.types import (
     ZERO_HASH,
     Contribution,
     ContributionContent,
@@ -22,11 +27,6 @@ from swarm.averaging.records import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.checkpoint.anchor import Anchor, read_anchor
-from swarm.checkpoint.store import BlockStore
-from swarm.errors import InputError, SwarmError
-from swarm.models import FlatModel, build_model
-from swarm.replay import CertifiedState, Evidence, SignedWork, replay_contribution
 from swarm.tasks import CausalLMTask
 
 

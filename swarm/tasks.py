@@ -7,11 +7,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from swarm.averaging.records import Account, Hash
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import open_tokenizer
 from swarm.models.flat import FlatModel
+from swarm.records.types import Account, Hash
 
 
 class Task(Protocol):

@@ -18,16 +18,15 @@ from pathlib import Path
 import torch
 
 from swarm import events
-from swarm.averaging.archive import Archive
-from swarm.averaging.member import Boundary
+from swarm.averaging.member import Boundary, StateKeeper
 from swarm.averaging.merge import MadeContribution, MemberState, Snapshot
-from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.errors import RetryError, RoundError, SwarmError
 from swarm.models import FlatModel
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
+from swarm.records.types import Account, Hash
 from swarm.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Trainer:
         may_run: Callable[[], bool] = lambda: True,
         snapshot_seconds: float = 30.0,
         step_pause_seconds: float = 0.0,
-        archive: Archive | None = None,
+        archive: StateKeeper | None = None,
     ) -> None:
         self.config, self.account, self.model, self.task, self.emit, self.may_run = (
             config,

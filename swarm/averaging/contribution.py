@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from swarm.averaging.records import PartLeaf
 from swarm.errors import PeerFault, RoundError
 from swarm.hashing import sha256
 from swarm.optim.codec import decode, encode, part_slices, squared_norm
+from swarm.records.types import PartLeaf
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from swarm.averaging.machine import RoundMachine
 from swarm.averaging.reception import LATER, Reception
-from swarm.averaging.records import (
+from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine
+from swarm.errors import PeerFault, RetryError
+from swarm.optim.codec import wire_bytes
+from swarm.records.types import (
     ZERO_ACCOUNT,
     Account,
     CallContent,
     Hash,
     Signed,
 )
-from swarm.config import RunConfig
-from swarm.errors import PeerFault, RetryError
-from swarm.optim.codec import wire_bytes
 
 ASK_SECONDS = 1.0  # how often, at most, a reducer asks for parts that were not sent to it
 ASKS_PER_CONTRIBUTION = 4  # within `contribute_seconds`, whatever the run's is

@@ -13,15 +13,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm import events
-from swarm.averaging import messages, wire
-from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.delivery import Delivery, Network
 from swarm.averaging.follow import Follower
-from swarm.averaging.machine import RoundMachine
 from swarm.averaging.member import AnchorSource, Member
-from swarm.averaging.progress import ProgressBook, swarm_units
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import (
+from swarm.averaging.states import States, reduce_part, weights
+from swarm.cancelling import cancel_all
+from swarm.checkpoint.anchor import Anchor
+from swarm.config import RunConfig
+from swarm.consensus.actions import (
+    Action,
+    Adopt,
+    Blame,
+    Collect,
+    FetchAverages,
+    MakeContribution,
+    ReduceSet,
+    Scatter,
+    Send,
+    SetTimer,
+    Timer,
+)
+from swarm.consensus.machine import RoundMachine
+from swarm.consensus.progress import ProgressBook, swarm_units
+from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
+from swarm.records import wire
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.notary import Notary
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     ZERO_ACCOUNT,
@@ -38,12 +57,6 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.averaging.states import States, reduce_part, weights
-from swarm.cancelling import cancel_all
-from swarm.checkpoint.anchor import Anchor
-from swarm.config import RunConfig
-from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
-from swarm.notary import Notary
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
@@ -86,7 +99,7 @@ class Driver:
         self.run_id = config.run_id
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: dict[messages.Timer, asyncio.TimerHandle] = {}
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._progress = ProgressBook(time.monotonic)
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._received: set[Hash] = set()
@@ -233,37 +246,37 @@ class Driver:
             for sender, index, payload in self.reception.take_early(key):
                 self.delivery.take(sender, key, index, payload)
 
-    def _act(self, actions: Sequence[messages.Action]) -> None:
+    def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, messages.Send):
+            if isinstance(action, Send):
                 self.network.publish(wire.pack(action.signed), action.again)
-            elif isinstance(action, messages.SetTimer):
+            elif isinstance(action, SetTimer):
                 self._set_timer(action)
-            elif isinstance(action, messages.MakeContribution):
+            elif isinstance(action, MakeContribution):
                 self.delivery.call = action.call
                 self.spawn(self._contribute(action.call))
-            elif isinstance(action, messages.Scatter):
+            elif isinstance(action, Scatter):
                 key = self._own.get((action.call.record.prev_certificate, action.call.record.epoch))  # type: ignore[union-attr]
                 if key is not None:
                     self.spawn(self.delivery.scatter(action.call, key))
-            elif isinstance(action, messages.Collect):
+            elif isinstance(action, Collect):
                 self.delivery.call = action.call
                 self.spawn(self.delivery.collect(action.call))
-            elif isinstance(action, messages.ReduceSet):
+            elif isinstance(action, ReduceSet):
                 self.spawn(self._reduce(action.proposal))
-            elif isinstance(action, messages.FetchAverages):
+            elif isinstance(action, FetchAverages):
                 self.spawn(self._prepare(action.proposal, action.averages))
-            elif isinstance(action, messages.Adopt):
+            elif isinstance(action, Adopt):
                 self._progress.moved(self.machine.tip)
                 self._cancel_timers_before(self.machine.tip)
                 self.reception.moved(self.machine.tip, self.machine.voters())
                 self._received = {key for key in self._received if key in self.reception}
                 self.delivery.moved()
                 self.follower.adopt(action)
-            elif isinstance(action, messages.Blame):
+            elif isinstance(action, Blame):
                 self.blame(action.account, action.reason)
 
-    def _set_timer(self, action: messages.SetTimer) -> None:
+    def _set_timer(self, action: SetTimer) -> None:
         timer = action.timer
         old = self._timers.pop(timer, None)
         if old is not None:

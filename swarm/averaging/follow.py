@@ -12,13 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from swarm import events
-from swarm.averaging import messages
 from swarm.averaging.member import AnchorSource, Member
-from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Account, Hash
 from swarm.averaging.states import States
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
+from swarm.consensus.actions import Adopt, CertifiedEntry
 from swarm.errors import DiskError, SwarmError
+from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
@@ -47,11 +47,11 @@ class Follower:
         self.tip: Hash = ZERO_HASH
         self.moved_at = time.monotonic()
         self.problem = ""  # why there is no anchor yet, in the words of the last try
-        self._queue: asyncio.Queue[messages.Adopt] = asyncio.Queue()
+        self._queue: asyncio.Queue[Adopt] = asyncio.Queue()
         self._restart = False  # the state on hand is not of this lineage, or too old
         self._skipped: set[Hash] = set()  # contributions of certificates passed over without their state
 
-    def adopt(self, action: messages.Adopt) -> None:
+    def adopt(self, action: Adopt) -> None:
         """The machine has moved to another tip."""
         self._queue.put_nowait(action)
 
@@ -69,7 +69,7 @@ class Follower:
                 await asyncio.sleep(SETTLE_SECONDS)  # the lineage of a run under way comes certificate by certificate
             while not self._queue.empty():
                 actions.append(self._queue.get_nowait())
-            path: list[messages.CertifiedEntry] = []
+            path: list[CertifiedEntry] = []
             for action in actions:
                 if action.undone:
                     self.emit(events.Undone(tuple(action.undone)))
@@ -110,7 +110,7 @@ class Follower:
         if self.member is not None:
             self.member.reset(ZERO_HASH, 0, anchor)
 
-    async def _apply(self, path: Sequence[messages.CertifiedEntry]) -> None:
+    async def _apply(self, path: Sequence[CertifiedEntry]) -> None:
         last = path[-1]
         if self.anchor is None or self._restart:
             anchor = self.states.get(last.id) or await self._load(last.certificate.next_root)
@@ -129,7 +129,7 @@ class Follower:
                 self._merge(entry, next_anchor)
         await self._moved()
 
-    async def _next(self, entry: messages.CertifiedEntry) -> Anchor | None:
+    async def _next(self, entry: CertifiedEntry) -> Anchor | None:
         """The state after `entry` where it is at hand, or follows from the state before and the averages."""
         certificate, body = entry.certificate, entry.body
         known = self.states.get(entry.id)
@@ -148,7 +148,7 @@ class Follower:
         new, root = await asyncio.to_thread(self.states.next_state, self.anchor, data, units)
         return new if root == certificate.next_root else None
 
-    async def _begin_at(self, entry: messages.CertifiedEntry, anchor: Anchor) -> None:
+    async def _begin_at(self, entry: CertifiedEntry, anchor: Anchor) -> None:
         first = self.anchor is None
         self._restart = False
         self._skipped.clear()
@@ -160,7 +160,7 @@ class Follower:
             self.member.reset(entry.id, entry.certificate.epoch, anchor)
         await self._moved()
 
-    def _merge(self, entry: messages.CertifiedEntry, anchor: Anchor) -> None:
+    def _merge(self, entry: CertifiedEntry, anchor: Anchor) -> None:
         self.states.put(entry.id, anchor)
         self.anchor, self.tip = anchor, entry.id
         contributions = frozenset(leaf.contribution for leaf in entry.body.contributors)
@@ -183,7 +183,7 @@ class Follower:
             except SwarmError as error:  # joiners have to ask others; this peer goes on
                 log.warning("the anchor is not kept for joiners: %s", error)
 
-    def _announce(self, entry: messages.CertifiedEntry) -> None:
+    def _announce(self, entry: CertifiedEntry) -> None:
         own = next((x.contribution for x in entry.body.contributors if x.peer == self.account), ZERO_HASH)
         self.emit(events.Certified(entry.id, entry.certificate, entry.body, tuple(entry.signatures), own))
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.averaging.records import Hash, Merge, PartLeaf
 from swarm.checkpoint.anchor import Anchor
+from swarm.optim.inner import CommittedState
+from swarm.records.types import Hash, Merge, PartLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class Member(Protocol):
         """Since the boundary."""
 
 
+class StateKeeper(Protocol):
+    """Where the trainer leaves what an auditor will ask for."""
+
+    def keep_state(self, state: CommittedState) -> None:
+        """On disk when this returns. `RetryError` where the disk is full."""
+
+
 class AnchorSource(Protocol):
     """Anchors as content: blocks on disk and from other peers, each checked against a certified root."""
 
@@ -54,4 +62,4 @@ class AnchorSource(Protocol):
     async def save(self, anchor: Anchor) -> None: ...
 
 
-__all__ = ["AnchorSource", "Boundary", "Member"]
+__all__ = ["AnchorSource", "Boundary", "Member", "StateKeeper"]

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from swarm.averaging.contribution import EncodedContribution, encode_parts
-from swarm.averaging.records import ZERO_HASH, Hash, Merge
 from swarm.errors import PeerFault, RetryError, RoundError
 from swarm.optim.inner import CommittedState, InnerOptimizer
+from swarm.records.types import ZERO_HASH, Hash, Merge
 
 
 @dataclass(frozen=True)

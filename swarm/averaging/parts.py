@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swarm.atomic import remove_half_written, write_atomically
-from swarm.averaging.records import Hash
 from swarm.errors import DiskError
 from swarm.hashing import sha256
+from swarm.records.types import Hash
 
 
 class PartStore:

@@ -10,14 +10,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from swarm.averaging.commitments import parts_root
 from swarm.averaging.contribution import check_part
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import ZERO_HASH, Account, Contribution, ContributionContent, Hash, Signed
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
+from swarm.records.commitments import parts_root
+from swarm.records.types import ZERO_HASH, Account, Contribution, ContributionContent, Hash, Signed
 
 MAX_CONTRIBUTIONS = 1024
 MAX_PER_SIGNER = 4

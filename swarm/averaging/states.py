@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from swarm.averaging.records import ContributionContent, ContributorLeaf, Hash
 from swarm.averaging.reduce import average_part
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
@@ -16,6 +15,7 @@ from swarm.optim.clip import clip_factors
 from swarm.optim.codec import decode, encode, part_slices
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
+from swarm.records.types import ContributionContent, ContributorLeaf, Hash
 
 KEEP = 4
 

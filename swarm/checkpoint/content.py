@@ -12,14 +12,15 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from swarm.atomic import write_atomically
-from swarm.averaging.records import Account, Hash
-from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, read_anchor
+from swarm.checkpoint.anchor import Anchor, anchor_blocks, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import sha256
+from swarm.models.layout import Layout
+from swarm.records.types import Account, Hash
 
 log = logging.getLogger(__name__)
 KEEP_ANCHORS, MAX_KEPT_ANCHORS = 6, 24

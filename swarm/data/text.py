@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swarm.averaging.records import Account, Hash
 from swarm.config import TEXT_FILE, BpeTokenizer, DataConfig
 from swarm.data.tokenizer import encode_text, open_tokenizer, read_agreed, tokens_sha256
 from swarm.errors import InputError
 from swarm.hashing import keccak256
+from swarm.records.types import Account, Hash
 
 
 def unit_seed(run_id: Hash, beacon: Hash, peer: Account, unit: int) -> Hash:

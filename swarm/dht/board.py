@@ -17,11 +17,11 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 from hivemind.p2p import PeerID
 
-from swarm.averaging.records import Account, Hash
 from swarm.cancelling import cancel_all
 from swarm.dht.guard import GuardedP2P, PresenceStorage, PresenceValidator, node_id_of, subkey_bytes, value_bytes
 from swarm.dht.records import Presence, presence_key
 from swarm.errors import PeerFault
+from swarm.records.types import Account, Hash
 from swarm.transport.node import Node
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,9 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils.serializer import MSGPackSerializer
 
-from swarm.averaging.records import Account
 from swarm.dht.records import MAX_RECORD_BYTES, Presence, decode_presence, presence_key
 from swarm.errors import PeerFault
+from swarm.records.types import Account
 
 MAX_RECORDS = 1024
 MAX_STORED_BYTES = 2 << 20  # an answer has to fit in one message of the daemon (4 MiB)

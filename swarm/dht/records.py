@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
-from swarm.averaging.records import Account, Hash
 from swarm.errors import PeerFault
 from swarm.hashing import canonical_json, keccak256
+from swarm.records.types import Account, Hash
 from swarm.transport.addresses import MAX_ADDRESSES, addresses_of, is_peer_id
 
 MAX_RECORD_BYTES = 4096

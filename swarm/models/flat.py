@@ -2,7 +2,7 @@
 
 import torch
 
-from swarm.checkpoint.anchor import Layout
+from swarm.models.layout import Layout
 
 
 class FlatModel:

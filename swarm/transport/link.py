@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from swarm.averaging.records import Account
 from swarm.errors import PeerFault
+from swarm.records.types import Account
 from swarm.transport.addresses import host_of
 from swarm.transport.node import Stream
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from swarm.averaging.records import Account
 from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import canonical_json, keccak256
+from swarm.records.types import Account
 from swarm.transport.addressbook import AddressBook, Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link

@@ -9,8 +9,8 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from swarm.averaging.records import FLAG_REDUCES
 from swarm.errors import RetryError
+from swarm.records.types import FLAG_REDUCES
 from swarm.transport.dialback import DialBack
 from swarm.transport.link import Link
 

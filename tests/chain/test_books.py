@@ -22,9 +22,9 @@ from incentives.settlement import proposal_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
-from swarm.averaging.commitments import body_bytes
-from swarm.averaging.records import KIND_SEATING, RoundBody
 from swarm.config import RunConfig
+from swarm.records.commitments import body_bytes
+from swarm.records.types import KIND_SEATING, RoundBody
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from incentives.keys import parse_address
 from incentives.ledger import Ledger
 from incentives.publication import find_tables
 from peers.notary import values_of
-from swarm.averaging.commitments import body_bytes
+from swarm.records.commitments import body_bytes
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
 from peers.runs import RunDirectory
-from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
-from swarm.averaging.records import (
+from swarm.config import RunConfig, dump_run
+from swarm.records.commitments import body_bytes, body_hash, contributors_root, electorate_hash
+from swarm.records.types import (
     KIND_ROUND,
     KIND_SEATING,
     ZERO_HASH,
@@ -25,7 +26,6 @@ from swarm.averaging.records import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.config import RunConfig, dump_run
 
 UNIT_PRICE = 10**15
 BUDGET = 10**21

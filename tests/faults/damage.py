@@ -24,15 +24,15 @@ from peers.identity import open_identity
 from peers.invite import Invite
 from peers.netid import net_id_of
 from peers.remembering import check_journal
-from swarm.averaging.archive import Archive
+from swarm.audit.archive import Archive
 from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore
-from swarm.averaging.wire import unpack
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import SwarmError
 from swarm.models import FlatModel, build_model
 from swarm.optim.inner import InnerOptimizer
+from swarm.records.wire import unpack
 from swarm.transport.addressbook import AddressBook
 
 

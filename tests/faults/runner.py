@@ -27,7 +27,9 @@ from peers.supervisor import kill_group
 from swarm import events
 from swarm.averaging.member import Boundary
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import (
+from swarm.hashing import sha256
+from swarm.network import SwarmNetwork
+from swarm.records.types import (
     ZERO_HASH,
     Account,
     Average,
@@ -41,12 +43,10 @@ from swarm.averaging.records import (
     RoundSet,
     RoundVote,
 )
-from swarm.averaging.wire import unpack
-from swarm.hashing import sha256
+from swarm.records.wire import unpack
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
 from swarm.transport.link import Kind
-from swarm.transport.network import SwarmNetwork
 
 LATE_SECONDS = 4.0  # after every deadline of tests.faults.swarm.TINY
 

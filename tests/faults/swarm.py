@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from incentives.keys import key_account
 from peers.directory import PeerDirectory
-from swarm.averaging.records import Signed
-from swarm.averaging.wire import unpack
+from swarm.records.types import Signed
+from swarm.records.wire import unpack
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]

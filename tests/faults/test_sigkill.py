@@ -20,7 +20,7 @@ from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.identity import open_identity
 from peers.invite import Invite
-from swarm.averaging.records import (
+from swarm.records.types import (
     KIND_ROUND,
     Average,
     Contribution,

@@ -7,10 +7,10 @@ from typing import Any
 
 from incentives.journal import Subject
 from peers.notary import JournalNotary
-from swarm.averaging.lineage import Entry, Lineage, Trust
-from swarm.averaging.machine import STALLS_BEFORE_FEWER, RoundMachine
-from swarm.averaging.messages import Action, Adopt
-from swarm.averaging.records import KIND_SEATING, ZERO_HASH, Account, Hash, Record
+from swarm.consensus.actions import Action, Adopt
+from swarm.consensus.lineage import Entry, Lineage, Trust
+from swarm.consensus.machine import STALLS_BEFORE_FEWER, RoundMachine
+from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash, Record
 
 __all__ = ["RULES", "STALLS_BEFORE_FEWER", "without"]
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import peers.notary
-import swarm.averaging.commitments
+import swarm.records.commitments
 from incentives.journal import SigningJournal
 from peers.notary import JournalNotary
-from swarm.averaging.records import Account, Hash, Record, RoundCertificate
+from swarm.records.types import Account, Hash, Record, RoundCertificate
 
 MEMORY = Path("/dev/shm")  # fsync costs nothing there; elsewhere the same runs, slower
 
@@ -51,7 +51,7 @@ _RECORDS = SimpleNamespace(
 @contextlib.contextmanager
 def cheap_cryptography() -> Iterator[None]:
     """For as long as it lasts, records and commitments of this process are hashed and signed cheaply."""
-    commitments: Any = swarm.averaging.commitments
+    commitments: Any = swarm.records.commitments
     notary: Any = peers.notary
     before = commitments.keccak256, commitments.canonical_json, notary.records
     commitments.keccak256 = lambda data: hashlib.sha256(data).digest()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from swarm.averaging.commitments import (
+from swarm.records.commitments import (
     body_hash,
     complete_hash,
     contributors_root,
@@ -17,7 +17,7 @@ from swarm.averaging.commitments import (
     parts_root,
     reducers_hash,
 )
-from swarm.averaging.records import (
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     KIND_ROUND,

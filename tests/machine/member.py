@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from incentives.journal import SigningJournal
-from swarm.averaging import messages
-from swarm.averaging.commitments import merges_hash, parts_root
-from swarm.averaging.machine import RoundMachine
-from swarm.averaging.records import (
+from swarm.consensus.actions import (
+    Action,
+    Adopt,
+    Blame,
+    Collect,
+    FetchAverages,
+    MakeContribution,
+    ReduceSet,
+    Scatter,
+    Send,
+    SetTimer,
+    Timer,
+)
+from swarm.consensus.machine import RoundMachine
+from swarm.errors import Equivocation
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     ZERO_HASH,
@@ -23,8 +36,7 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.averaging.wire import pack_content
-from swarm.errors import Equivocation
+from swarm.records.wire import pack_content
 from tests.machine.cheap import CheapNotary, account, digest
 
 if TYPE_CHECKING:
@@ -104,8 +116,8 @@ class Member:
         self.known: dict[Hash, Signed] = {}
         self.own: dict[Hash, Hash] = {}
         self.call: Signed | None = None
-        self.timers: dict[messages.Timer, None] = {}
-        self.fetches: list[messages.FetchAverages] = []
+        self.timers: dict[Timer, None] = {}
+        self.fetches: list[FetchAverages] = []
         kept = [(record, keep) for record, _, keep in self.notary.replay_records()]
         for record, keep in kept:
             if isinstance(record, Contribution):
@@ -164,7 +176,7 @@ class Member:
         if self.live:
             self.attempt(lambda: self.act(self.machine.due()))
 
-    def fire(self, timer: messages.Timer) -> None:
+    def fire(self, timer: Timer) -> None:
         if self.live and timer in self.timers:
             del self.timers[timer]
             self.attempt(lambda: self.act(self.machine.timeout(timer)))
@@ -198,29 +210,29 @@ class Member:
         return any(self.notary.certificate_id(s.record) == identity for s in self.disk.certificates)  # type: ignore[arg-type]
 
     # -- what its machine asks for ------------------------------------------------------------------------------------
-    def act(self, actions: list[messages.Action]) -> None:
+    def act(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, messages.Send):
+            if isinstance(action, Send):
                 self.burn()
                 self.seen[(action.signed, action.signed.content)] = None
                 self.world.send(self, action.signed)
-            elif isinstance(action, messages.SetTimer):
+            elif isinstance(action, SetTimer):
                 self.timers[action.timer] = None
-            elif isinstance(action, messages.MakeContribution):
+            elif isinstance(action, MakeContribution):
                 self.call = action.call
                 self.contribute(action.call)
-            elif isinstance(action, messages.Scatter):
+            elif isinstance(action, Scatter):
                 self.scatter(action.call)
-            elif isinstance(action, messages.Collect):
+            elif isinstance(action, Collect):
                 self.call = action.call
                 self.reconsider()
-            elif isinstance(action, messages.ReduceSet):
+            elif isinstance(action, ReduceSet):
                 self.reduce(action.proposal)
-            elif isinstance(action, messages.FetchAverages):
+            elif isinstance(action, FetchAverages):
                 self.fetches.append(action)
-            elif isinstance(action, messages.Adopt):
+            elif isinstance(action, Adopt):
                 self.adopt(action)
-            elif isinstance(action, messages.Blame):
+            elif isinstance(action, Blame):
                 self.world.blamed(self, action)
 
     def learn(self, signed: Signed) -> None:
@@ -288,7 +300,7 @@ class Member:
                 self.disk.averages.add(average)
                 self.act(self.machine.averaged(proposal, part, 4, average))
 
-    def prepare(self, action: messages.FetchAverages) -> None:
+    def prepare(self, action: FetchAverages) -> None:
         """What is not to be had now is asked for again later."""
         record, content = action.proposal.record, action.proposal.content
         assert isinstance(record, RoundSet) and isinstance(content, SetContent)
@@ -309,7 +321,7 @@ class Member:
         )
         self.act(actions)
 
-    def adopt(self, action: messages.Adopt) -> None:
+    def adopt(self, action: Adopt) -> None:
         trainer = self.disk.trainer
         self.world.adopted(self, action)
         path = list(action.path)

@@ -20,11 +20,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from swarm.averaging.commitments import quorum
-from swarm.averaging.lineage import Lineage
-from swarm.averaging.machine import RoundMachine, RunRules
-from swarm.averaging.messages import Adopt, Blame, Timer
-from swarm.averaging.records import (
+from swarm.consensus.actions import Adopt, Blame, Timer
+from swarm.consensus.lineage import Lineage
+from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.records.commitments import quorum
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     KIND_ROUND,
@@ -43,7 +43,7 @@ from swarm.averaging.records import (
     RoundVote,
     Signed,
 )
-from swarm.averaging.wire import unpack_content
+from swarm.records.wire import unpack_content
 from tests.machine import ablations
 from tests.machine.cheap import account, cheap_cryptography, digest, journal_directory
 from tests.machine.liars import Liars

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from swarm.averaging.commitments import body_hash, contributors_root, electorate_hash
-from swarm.averaging.heard import MAX_EARLY_OF_ONE
-from swarm.averaging.lineage import RECENT_CERTIFICATES, Lineage
-from swarm.averaging.messages import Blame, Timer
-from swarm.averaging.records import (
+from swarm.consensus.actions import Blame, Timer
+from swarm.consensus.heard import MAX_EARLY_OF_ONE
+from swarm.consensus.lineage import RECENT_CERTIFICATES, Lineage
+from swarm.records.commitments import body_hash, contributors_root, electorate_hash
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     KIND_ROUND,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from swarm.averaging.commitments import body_hash, contributors_root, electorate_hash, merges_hash, parts_root
-from swarm.averaging.heard import MAX_EARLY, MAX_ROUNDS, MAX_STRANGERS
-from swarm.averaging.lineage import MAX_UNSETTLED
-from swarm.averaging.messages import Blame, Timer
-from swarm.averaging.records import (
+from swarm.consensus.actions import Blame, Timer
+from swarm.consensus.heard import MAX_EARLY, MAX_ROUNDS, MAX_STRANGERS
+from swarm.consensus.lineage import MAX_UNSETTLED
+from swarm.records.commitments import body_hash, contributors_root, electorate_hash, merges_hash, parts_root
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     KIND_ROUND,

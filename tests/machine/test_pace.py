@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from swarm.averaging.messages import Adopt, Timer
-from swarm.averaging.records import RoundCertificate, RoundSet, Signed
+from swarm.consensus.actions import Adopt, Timer
+from swarm.records.types import RoundCertificate, RoundSet, Signed
 from tests.machine.world import CheapNotary, Peer, World
 
 DEADLINES = {"contribute_seconds": 4.0, "average_seconds": 4.0, "vote_seconds": 3.0, "stall_seconds": 60.0}

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from swarm.averaging.commitments import quorum
-from swarm.averaging.messages import Adopt
-from swarm.averaging.records import (
+from swarm.consensus.actions import Adopt
+from swarm.records.commitments import quorum
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     KIND_SEATING,

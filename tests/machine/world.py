@@ -7,10 +7,22 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 
-from swarm.averaging import messages
-from swarm.averaging.commitments import merges_hash, parts_root
-from swarm.averaging.machine import RoundMachine, RunRules
-from swarm.averaging.records import (
+from swarm.consensus.actions import (
+    Action,
+    Adopt,
+    Blame,
+    Collect,
+    FetchAverages,
+    MakeContribution,
+    ReduceSet,
+    Send,
+    SetTimer,
+    Timer,
+)
+from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.errors import Equivocation
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     ZERO_HASH,
@@ -26,8 +38,7 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.averaging.wire import pack, unpack
-from swarm.errors import Equivocation
+from swarm.records.wire import pack, unpack
 
 RUN = b"r" * 32
 
@@ -96,30 +107,30 @@ class Peer:
             self.notary, world.rules, reduces=bool(flags & FLAG_REDUCES), votes=bool(flags & FLAG_VOTES)
         )
         self.alive = True
-        self.timers: dict[messages.Timer, float] = {}
+        self.timers: dict[Timer, float] = {}
         self.states: dict[Hash, Hash] = {}
         self.units = 1
         self.tips: list[Hash] = []
         self.blamed: list[str] = []
         self.heard: list[Signed] = []
 
-    def act(self, actions: list[messages.Action]) -> None:
+    def act(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, messages.Send):
+            if isinstance(action, Send):
                 self.world.send(self, action.signed)
-            elif isinstance(action, messages.SetTimer):
+            elif isinstance(action, SetTimer):
                 self.timers[action.timer] = self.world.now + action.seconds
-            elif isinstance(action, messages.MakeContribution):
+            elif isinstance(action, MakeContribution):
                 self.contribute(action.call)
-            elif isinstance(action, messages.Collect):
+            elif isinstance(action, Collect):
                 self.report()
-            elif isinstance(action, messages.ReduceSet):
+            elif isinstance(action, ReduceSet):
                 self.reduce(action.proposal)
-            elif isinstance(action, messages.FetchAverages):
+            elif isinstance(action, FetchAverages):
                 self.prepare(action)
-            elif isinstance(action, messages.Adopt):
+            elif isinstance(action, Adopt):
                 self.tips += [entry.id for entry in action.path]
-            elif isinstance(action, messages.Blame):
+            elif isinstance(action, Blame):
                 self.blamed.append(action.reason)
         self.report()
 
@@ -133,7 +144,7 @@ class Peer:
         )  # fmt: skip
         content = ContributionContent(parts, ())
         try:
-            from swarm.averaging.wire import pack_content
+            from swarm.records.wire import pack_content
 
             signed = Signed(record, self.notary.account, self.notary.sign(record, pack_content(content)), content)
         except Equivocation:
@@ -153,7 +164,7 @@ class Peer:
             if content.reducers[part % len(content.reducers)] == self.notary.account:
                 self.act(self.machine.averaged(proposal, part, 4, digest("average", content.contributors, part)))
 
-    def prepare(self, action: messages.FetchAverages) -> None:
+    def prepare(self, action: FetchAverages) -> None:
         content = action.proposal.content
         assert isinstance(content, SetContent)
         withheld = {who for _, who in action.averages} & self.world.withholding - {self.notary.account}

@@ -21,12 +21,12 @@ from hivemind.p2p.p2p_daemon_bindings.utils import P2PHandlerError
 from hivemind.proto import dht_pb2
 
 from incentives import records
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES
 from swarm.dht.board import BoardSettings
 from swarm.dht.guard import PresenceStorage, node_id_of, subkey_bytes, value_bytes
 from swarm.dht.records import Presence, presence_key
+from swarm.network import SwarmNetwork
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.transport import links
-from swarm.transport.network import SwarmNetwork
 from tests.process.test_transport import ListHistory
 
 RUN = b"d" * 32

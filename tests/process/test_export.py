@@ -17,11 +17,11 @@ from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
 from peers.runs import RunDirectory
-from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
-from swarm.averaging.records import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor
 from swarm.checkpoint.store import BlockStore
 from swarm.models import FlatModel, build_model
+from swarm.records.commitments import body_bytes, body_hash, contributors_root, electorate_hash
+from swarm.records.types import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
 
 TINY = ("model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16", "codec.part_values=2048")
 KEY = PrivateKey(b"\x05" * 32)

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 import swarm.transport.node as node_module
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES
 from swarm.errors import InputError, RetryError
+from swarm.network import SwarmNetwork
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.transport.bulk import GET
 from swarm.transport.dialer import Dialer
 from swarm.transport.link import MAX_MESSAGE_BYTES, MESSAGE_COST_BYTES, QUEUE_BYTES, RATE_BYTES, Kind, Link
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, PROTOCOL
-from swarm.transport.network import SwarmNetwork
 from swarm.transport.node import MAX_STREAMS_PER_PEER, Node, Stream
 from tests.process.test_transport import Member, joined, run, swarm, until
 

@@ -12,9 +12,9 @@ import pytest
 from coincurve import PrivateKey
 
 from incentives import records
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, Account
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import sha256
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, Account
 from swarm.transport import node as node_module
 from swarm.transport.bulk import Bulk
 from swarm.transport.links import PROTOCOL, Links

@@ -6,8 +6,8 @@ from coincurve import PrivateKey
 
 from incentives import records
 from incentives.evidence import SignedCertificate, SignedReceipt
-from swarm.averaging.commitments import body_bytes, body_hash, contributors_root, electorate_hash
-from swarm.averaging.records import (
+from swarm.records.commitments import body_bytes, body_hash, contributors_root, electorate_hash
+from swarm.records.types import (
     KIND_ROUND,
     KIND_SEATING,
     ZERO_HASH,

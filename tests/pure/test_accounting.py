@@ -11,8 +11,8 @@ from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting, drawn_witnesses
 from peers.notary import JournalNotary
-from swarm.averaging.records import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from swarm.events import Certified, PartsReceived
+from swarm.records.types import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 from tests.pure.small_lineage import (
     BY_ACCOUNT,
     DOMAIN,

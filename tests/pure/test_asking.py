@@ -9,14 +9,16 @@ import torch
 
 from peers.directory import PeerDirectory
 from peers.peer import Peer
-from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.delivery import ASK_SECONDS, ASKED_AT_ONCE
 from swarm.averaging.driver import Driver
-from swarm.averaging.machine import RoundMachine
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import (
+from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine
+from swarm.hashing import sha256
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import (
     ZERO_HASH,
     Account,
     CallContent,
@@ -27,8 +29,6 @@ from swarm.averaging.records import (
     RoundCall,
     Signed,
 )
-from swarm.config import RunConfig
-from swarm.hashing import sha256
 from tests.machine.world import CheapNotary, account, rules
 from tests.pure.test_averages_fetched_once import NoAnchors
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.averaging.driver import Driver
-from swarm.averaging.machine import RoundMachine
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine
 from swarm.errors import RetryError
 from swarm.hashing import sha256
+from swarm.records.types import Account, Hash
 from tests.machine.world import CheapNotary, account, rules
 
 AVERAGES = [b"first", b"second"]

@@ -47,9 +47,9 @@ from incentives.checks import (
 from incentives.commitments import parse_body
 from incentives.errors import TamperedError
 from incentives.evidence import SignedCertificate, SignedReceipt
-from swarm.averaging import commitments
-from swarm.averaging.records import KIND_SEATING, ContributorLeaf, Merge, PartLeaf, RoundBody
 from swarm.errors import PeerFault
+from swarm.records import commitments
+from swarm.records.types import KIND_SEATING, ContributorLeaf, Merge, PartLeaf, RoundBody
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 

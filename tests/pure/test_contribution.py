@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from swarm.averaging.contribution import check_part, encode_parts
-from swarm.averaging.records import PartLeaf
 from swarm.errors import PeerFault, RoundError
 from swarm.hashing import sha256
 from swarm.optim.codec import decode, squared_norm
+from swarm.records.types import PartLeaf
 
 CODECS = ("int8", "int4", "int2")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from swarm.averaging.follow import Follower
-from swarm.averaging.records import Hash
 from swarm.averaging.states import States
 from swarm.checkpoint.anchor import Anchor
 from swarm.checkpoint.content import Content
@@ -15,6 +14,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.errors import DiskError, RetryError
 from swarm.hashing import sha256
+from swarm.records.types import Hash
 from tests.training.swarmlet import initial_anchor
 
 CONFIG = RunConfig.parse(

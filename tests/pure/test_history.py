@@ -10,10 +10,10 @@ from small_lineage import DOMAIN, PEERS, ROUND, ROUND_BODY, ROUND_RECORD, RUN, r
 
 from incentives.ledger import Ledger
 from peers.history import WINDOW_EPOCHS, LedgerHistory
-from swarm.averaging.commitments import body_bytes
-from swarm.averaging.records import RoundCertificate
-from swarm.averaging.wire import unpack
 from swarm.errors import PeerFault
+from swarm.records.commitments import body_bytes
+from swarm.records.types import RoundCertificate
+from swarm.records.wire import unpack
 from swarm.transport.sync import MAX_SUMMARY_BYTES
 from tests.machine.world import Peer, World
 

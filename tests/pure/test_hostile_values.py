@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from peers.config import PeerConfig, load_peer_config, save_peer_config
 from peers.errors import ConfigError
 from peers.invite import SHORT_TEXT, Invite, RunBinding
-from swarm.averaging.machine import RunRules
 from swarm.config import BpeTokenizer, RunConfig, dump_run, load_run
+from swarm.consensus.machine import RunRules
 from swarm.errors import InputError
 from swarm.optim.schedule import learning_rate, momentum_at
 

@@ -35,8 +35,8 @@ from incentives import records
 from incentives.checks import CertificateCase, ReceiptCase, check_certificate, check_receipt
 from incentives.errors import BadSignature, InputError, StorageError, TamperedError
 from incentives.ledger import Ledger
-from swarm.averaging.commitments import body_bytes
-from swarm.averaging.records import RoundBody, RoundCertificate
+from swarm.records.commitments import body_bytes
+from swarm.records.types import RoundBody, RoundCertificate
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from coincurve import PrivateKey
 from incentives import records
 from incentives.journal import SigningJournal
 from peers.notary import JournalNotary, values_of
-from swarm.averaging.records import (
+from swarm.errors import BadSignature, Equivocation, PeerFault, RetryError
+from swarm.records.notary import Notary
+from swarm.records.types import (
     KIND_SEATING,
     Average,
     Contribution,
@@ -24,8 +26,6 @@ from swarm.averaging.records import (
     RoundVoid,
     RoundVote,
 )
-from swarm.errors import BadSignature, Equivocation, PeerFault, RetryError
-from swarm.notary import Notary
 
 KEY = PrivateKey(b"\1" * 32)
 DOMAIN = records.Domain(31337, b"\5" * 20)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.averaging.progress import (
+from swarm.consensus.progress import (
     BURST_RECORDS,
     MAX_PEERS,
     MOVE_SECONDS,
@@ -10,7 +10,7 @@ from swarm.averaging.progress import (
     ProgressBook,
     swarm_units,
 )
-from swarm.averaging.records import Progress
+from swarm.records.types import Progress
 
 accounts = st.binary(min_size=20, max_size=20)
 

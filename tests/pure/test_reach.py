@@ -1,6 +1,6 @@
 """What a peer concludes from the answers of those that dialled it, and whom it asks."""
 
-from swarm.averaging.records import FLAG_REDUCES
+from swarm.records.types import FLAG_REDUCES
 from swarm.transport.dialback import Answer, may_dial
 from swarm.transport.reach import Reach, further_candidates, judge, whom_to_ask
 from swarm.transport.reducers import DOUBT_SECONDS, ReducerChecks

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import (
@@ -20,11 +19,12 @@ from swarm.averaging.reception import (
     MAX_PER_SIGNER,
     Reception,
 )
-from swarm.averaging.records import ZERO_HASH, Account, Contribution, ContributionContent, Hash, PartLeaf, Signed
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
 from swarm.optim.codec import wire_bytes
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import ZERO_HASH, Account, Contribution, ContributionContent, Hash, PartLeaf, Signed
 
 RUN, TIP = b"\1" * 32, b"\2" * 32
 VALUES = 700  # three parts of 256, the last of 188

@@ -11,7 +11,7 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-import swarm.averaging.records as swarm_records
+import swarm.records.types as swarm_records
 from incentives import keys, records
 from incentives.errors import BadSignature, InputError, KeyFileError
 

@@ -12,10 +12,10 @@ from incentives.ledger import Ledger
 from peers.errors import StartError
 from peers.notary import JournalNotary
 from peers.remembering import check_journal
-from swarm.averaging.commitments import body_bytes
-from swarm.averaging.records import ZERO_HASH, Contribution, Record, RoundVote, Signed
-from swarm.averaging.wire import pack
 from swarm.errors import ForgottenSignature
+from swarm.records.commitments import body_bytes
+from swarm.records.types import ZERO_HASH, Contribution, Record, RoundVote, Signed
+from swarm.records.wire import pack
 
 ME = PEERS[0]
 CERTIFICATES = [replace(ROUND_RECORD, epoch=epoch, attempt=epoch % 2) for epoch in (2, 3, 4)]
@@ -125,10 +125,10 @@ def test_another_key_in_the_directory_is_not_meant(directory: Path) -> None:
 def test_a_message_that_shows_a_forgotten_signature_ends_the_peer(tmp_path: Path, record: Record) -> None:
     """Whatever was lost here, ledger included: those who heard it hand it back."""
     from swarm.averaging.driver import Driver
-    from swarm.averaging.machine import RoundMachine
     from swarm.averaging.parts import PartStore
     from swarm.averaging.reception import Reception
     from swarm.config import RunConfig
+    from swarm.consensus.machine import RoundMachine
     from tests.machine.world import rules
     from tests.pure.test_asking import Silent
     from tests.pure.test_averages_fetched_once import NoAnchors

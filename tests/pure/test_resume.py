@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from swarm.averaging.merge import MemberState
-from swarm.averaging.records import ZERO_HASH
 from swarm.config import RunConfig
 from swarm.models import FlatModel
+from swarm.records.types import ZERO_HASH
 from swarm.train import Trainer
 
 CONFIG = RunConfig.parse(

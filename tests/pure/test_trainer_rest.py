@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from swarm.averaging.records import Account, Hash
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.models import FlatModel
+from swarm.records.types import Account, Hash
 from swarm.train import Trainer
 
 STEP_SECONDS, PAUSE_SECONDS, STEPS = 0.01, 0.03, 10

@@ -10,8 +10,8 @@ import pytest
 from incentives import commitments as published
 from incentives import merkle
 from incentives.tables import CertificateRow, PayoutRow, ReceiptRow, leaf_of
-from swarm.averaging import commitments
-from swarm.averaging.records import ContributorLeaf, PartLeaf
+from swarm.records import commitments
+from swarm.records.types import ContributorLeaf, PartLeaf
 
 FILE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "merkle.json").read_text())
 ROWS = {"certificate": CertificateRow, "receipt": ReceiptRow, "payout": PayoutRow}

@@ -13,9 +13,16 @@ import torch
 
 from incentives import records
 from peers.notary import values_of
-from swarm.averaging.commitments import contributors_root, merges_hash, parts_root
+from swarm.audit.replay import CertifiedState, Evidence, Replay, SignedWork, replay_contribution
 from swarm.averaging.merge import MadeContribution, MemberState
-from swarm.averaging.records import (
+from swarm.averaging.states import next_anchor, reduce_part, weights
+from swarm.checkpoint.anchor import Anchor, anchor_root
+from swarm.config import RunConfig
+from swarm.models import FlatModel, build_model
+from swarm.optim.codec import part_slices
+from swarm.optim.inner import CommittedState, InnerOptimizer
+from swarm.records.commitments import contributors_root, merges_hash, parts_root
+from swarm.records.types import (
     ZERO_HASH,
     Account,
     Contribution,
@@ -26,13 +33,6 @@ from swarm.averaging.records import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.averaging.states import next_anchor, reduce_part, weights
-from swarm.checkpoint.anchor import Anchor, anchor_root
-from swarm.config import RunConfig
-from swarm.models import FlatModel, build_model
-from swarm.optim.codec import part_slices
-from swarm.optim.inner import CommittedState, InnerOptimizer
-from swarm.replay import CertifiedState, Evidence, Replay, SignedWork, replay_contribution
 from swarm.tasks import CausalLMTask
 from swarm.train import inner_step
 

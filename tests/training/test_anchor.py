@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from swarm.averaging.records import Account, Hash
-from swarm.checkpoint.anchor import Anchor, Layout, anchor_blocks, anchor_root, read_anchor
+from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor
 from swarm.checkpoint.content import KEEP_ANCHORS, MAX_KEPT_ANCHORS, Content
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault, RetryError
+from swarm.models.layout import Layout
+from swarm.records.types import Account, Hash
 from tests.training.swarmlet import initial_anchor
 
 LAYOUT = Layout(("a.weight", "b"), ((3, 2), (5,)))

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from swarm import events
-from swarm.averaging.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
+from swarm.audit.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
+from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import ZERO_ACCOUNT, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate, Signed
 from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import InputError, PeerFault, RetryError, SwarmError
-from swarm.replay import CertifiedState, Evidence, SignedWork, replay_contribution
+from swarm.records.types import ZERO_ACCOUNT, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate, Signed
 from tests.training.swarmlet import Learner, hash_record, initial_anchor, make_config, make_learners, new_model
 
 EVERY = 4
@@ -271,7 +271,7 @@ def test_a_full_disk_is_said_before_anything_is_signed(keeper: Keeper, monkeypat
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("swarm.averaging.archive.os.fsync", full)
+    monkeypatch.setattr("swarm.audit.archive.os.fsync", full)
     with pytest.raises(RetryError, match="No space left on device"):
         keeper.archive.keep_state(state)
     assert list((keeper.path / "audit" / "states").iterdir()) == []

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from swarm.averaging.records import Account, Hash
 from swarm.models import FlatModel
 from swarm.optim.schedule import learning_rate
+from swarm.records.types import Account, Hash
 from swarm.tasks import CausalLMTask
 from tests.training.swarmlet import Learner, Lineage, initial_anchor, make_config, new_model
 

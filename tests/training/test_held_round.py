@@ -13,19 +13,19 @@ from incentives import records
 from incentives.journal import SigningJournal
 from peers.notary import JournalNotary
 from swarm import events
-from swarm.averaging.archive import Archive
+from swarm.audit.archive import Archive
+from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
 from swarm.averaging.driver import Driver
-from swarm.averaging.machine import RoundMachine, RunRules
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.averaging.records import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
 from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import anchor_blocks
 from swarm.checkpoint.content import Content
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.errors import RetryError
-from swarm.replay import CertifiedState, Evidence, SignedWork, replay_contribution
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
 from swarm.tasks import CausalLMTask
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm.averaging.commitments import merges_hash, parts_root
+from swarm.audit.replay import Replay, SignedWork, replay_contribution
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.merge import MemberState
-from swarm.averaging.records import Merge
 from swarm.errors import InputError, PeerFault
 from swarm.optim.inner import CommittedState
-from swarm.replay import Replay, SignedWork, replay_contribution
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import Merge
 from tests.training.swarmlet import Learner, hash_record, make_config, make_learners, new_model
 
 HONEST = 1e-3
@@ -251,8 +251,8 @@ def test_a_scale_that_the_values_do_not_ask_for_is_refused(tmp_path: Path) -> No
         wires.append(wire[: 2 * blocks] + bytes(len(wire) - 2 * blocks))  # … and all codes are zero then
     work = forged(a, torch.zeros_like(honest))
     work = replace(work, wires=tuple(wires))
-    from swarm.averaging.records import PartLeaf
     from swarm.hashing import sha256
+    from swarm.records.types import PartLeaf
 
     leaves = tuple(PartLeaf(i, len(w), sha256(w), 0.0) for i, w in enumerate(wires))
     work = SignedWork(

@@ -50,7 +50,7 @@ for (const count of [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33]) {
     proofs: own.map((leaf, i) => tree.getHexProof(leaf, i)),
   });
 }
-// The packed hashes and the draw of swarm.averaging.commitments.
+// The packed hashes and the draw of swarm.records.commitments.
 const accounts = [1, 2, 3].map((i) => ethers.toBeHex(BigInt(ethers.id("a")) >> BigInt(96 + i), 20)).sort();
 const hashes = ["x", "y", "z"].map(ethers.id).sort();
 const pack = ethers.solidityPackedKeccak256;

@@ -1,24 +1,27 @@
 """What a peer knows and where it stands: the state on which the layers of `RoundMachine` work, and how it speaks.
 
-Signing journals before it returns (`swarm.notary`), so whatever leaves here is bound.
+Signing journals before it returns (`swarm.records.notary`), so whatever leaves here is bound.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from swarm.averaging.commitments import (
-    quorum,
-)
-from swarm.averaging.heard import Heard
-from swarm.averaging.lineage import Lineage
-from swarm.averaging.messages import (
+from swarm.config import RunConfig
+from swarm.consensus.actions import (
     Action,
     Blame,
     Send,
     SetTimer,
     Timer,
 )
-from swarm.averaging.records import (
+from swarm.consensus.heard import Heard
+from swarm.consensus.lineage import Lineage
+from swarm.errors import Equivocation
+from swarm.records.commitments import (
+    quorum,
+)
+from swarm.records.notary import Notary
+from swarm.records.types import (
     KIND_SEATING,
     ZERO_HASH,
     Account,
@@ -31,10 +34,7 @@ from swarm.averaging.records import (
     RoundVote,
     Signed,
 )
-from swarm.averaging.wire import pack_content
-from swarm.config import RunConfig
-from swarm.errors import Equivocation
-from swarm.notary import Notary
+from swarm.records.wire import pack_content
 
 MAX_ROUNDS_REMEMBERED = 4096  # with their locks: a branch may become the followed one again
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from swarm.averaging.records import FLAG_REDUCES, Account, Hash
 from swarm.cancelling import cancel_all
 from swarm.dht.board import BoardSettings, PresenceBoard
 from swarm.dht.records import Presence
 from swarm.errors import InputError, PeerFault, RetryError
+from swarm.records.types import FLAG_REDUCES, Account, Hash
 from swarm.transport.addressbook import Source
 from swarm.transport.addresses import MAX_ADDRESSES, check_bootstrap
 from swarm.transport.bulk import MAX_DIGESTS, Bulk

@@ -1,18 +1,20 @@
 """Calls, contributions and reports: who begins an attempt, and what is complete at a reducer (PROTOCOL §3.1–4)."""
 
-from swarm.averaging.commitments import (
-    complete_hash,
-    draw_order,
-    reducers_hash,
-)
-from swarm.averaging.messages import (
+from swarm.consensus.actions import (
     Collect,
     MakeContribution,
     Scatter,
     SetTimer,
     Timer,
 )
-from swarm.averaging.records import (
+from swarm.consensus.standing import Standing
+from swarm.consensus.votes import Votes
+from swarm.records.commitments import (
+    complete_hash,
+    draw_order,
+    reducers_hash,
+)
+from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
     Account,
@@ -22,8 +24,6 @@ from swarm.averaging.records import (
     RoundCall,
     Signed,
 )
-from swarm.averaging.standing import Standing
-from swarm.averaging.votes import Votes
 
 MIN_REDUCERS = 2
 

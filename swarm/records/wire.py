@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from swarm.averaging.records import (
+from swarm.errors import PeerFault
+from swarm.records.types import (
     Average,
     CallContent,
     Content,
@@ -33,7 +34,6 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.errors import PeerFault
 
 T = TypeVar("T")
 MAX_BYTES = 2 << 20

@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 import torch
 
-from swarm.averaging.commitments import merges_hash, parts_root
 from swarm.averaging.contribution import check_part
 from swarm.averaging.merge import MemberState
-from swarm.averaging.records import (
+from swarm.checkpoint.anchor import Anchor
+from swarm.config import RunConfig
+from swarm.errors import InputError, PeerFault
+from swarm.models.flat import FlatModel
+from swarm.optim.codec import check_remainder, part_slices
+from swarm.optim.inner import CommittedState, InnerOptimizer
+from swarm.records.commitments import merges_hash, parts_root
+from swarm.records.types import (
     KIND_ROUND,
     ZERO_HASH,
     Contribution,
@@ -24,12 +30,6 @@ from swarm.averaging.records import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.checkpoint.anchor import Anchor
-from swarm.config import RunConfig
-from swarm.errors import InputError, PeerFault
-from swarm.models.flat import FlatModel
-from swarm.optim.codec import check_remainder, part_slices
-from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.tasks import Task
 from swarm.train import inner_step
 

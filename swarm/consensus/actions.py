@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
-from swarm.averaging.records import Account, Hash, RoundBody, RoundCertificate, Signed
+from swarm.records.types import Account, Hash, RoundBody, RoundCertificate, Signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,21 @@
 
 from dataclasses import replace
 
-from swarm.averaging.commitments import (
-    body_hash,
-    contributors_root,
-    draw_order,
-    electorate_hash,
-)
-from swarm.averaging.lineage import MAX_ELECTORATE, Entry, Trust
-from swarm.averaging.messages import (
+from swarm.consensus.actions import (
     Adopt,
     CertifiedEntry,
     SetTimer,
     Timer,
 )
-from swarm.averaging.records import (
+from swarm.consensus.lineage import MAX_ELECTORATE, Entry, Trust
+from swarm.consensus.sets import Sets
+from swarm.records.commitments import (
+    body_hash,
+    contributors_root,
+    draw_order,
+    electorate_hash,
+)
+from swarm.records.types import (
     FLAG_VOTES,
     KIND_SEATING,
     ZERO_HASH,
@@ -24,7 +25,6 @@ from swarm.averaging.records import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.averaging.sets import Sets
 
 STALLS_BEFORE_FEWER = 10
 MAX_JOINED = 3  # attempts at which one seating of others is signed

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from swarm.averaging.records import ZERO_HASH, Account, ContributorLeaf, Hash, Merge, PartLeaf, RoundBody
 from swarm.errors import PeerFault
 from swarm.hashing import canonical_json, keccak256
+from swarm.records.types import ZERO_HASH, Account, ContributorLeaf, Hash, Merge, PartLeaf, RoundBody
 
 # Kinds 1 to 3 are the settlement's trees (`incentives.tables`): no leaf of one tree can be shown as one of another.
 LEAF_CONTRIBUTOR, LEAF_PART = 4, 5

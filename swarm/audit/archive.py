@@ -27,15 +27,15 @@ from safetensors.torch import save_file
 from swarm import events
 from swarm.atomic import remove_half_written, write_atomically
 from swarm.averaging.parts import PartStore
-from swarm.averaging.records import Contribution, ContributionContent, Hash, Record, RoundBody, RoundCertificate, Signed
 from swarm.averaging.states import next_anchor
-from swarm.averaging.wire import pack, unpack
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.errors import InputError, PeerFault, RetryError, SwarmError
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState
+from swarm.records.types import Contribution, ContributionContent, Hash, Record, RoundBody, RoundCertificate, Signed
+from swarm.records.wire import pack, unpack
 
 log = logging.getLogger(__name__)
 PRUNE_SECONDS = 60.0  # it reads every contribution that is kept; `hold_seconds` is ten minutes at least

@@ -1,19 +1,22 @@
 """The round, its votes and locks, seating and fork choice as one state machine: messages, inputs and time-outs in, actions out.
 
-No clock, no stream, no tensor: the driver owns those. Signing journals before it returns (`swarm.notary`), so whatever
+No clock, no stream, no tensor: the driver owns those. Signing journals before it returns (`swarm.records.notary`), so whatever
 leaves here is bound. An attempt has three steps: 0 nothing voted, 1 voted, 2 certified or voided (PROTOCOL §3.6–7).
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
-from swarm.averaging.heard import ROUND_MESSAGES
-from swarm.averaging.messages import (
+from swarm.consensus.actions import (
     Action,
     Scatter,
     Send,
     Timer,
 )
-from swarm.averaging.records import (
+from swarm.consensus.heard import ROUND_MESSAGES
+from swarm.consensus.seating import STALLS_BEFORE_FEWER, Seating
+from swarm.consensus.standing import RunRules
+from swarm.errors import PeerFault
+from swarm.records.types import (
     KIND_ROUND,
     ZERO_HASH,
     Account,
@@ -30,10 +33,7 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.averaging.seating import STALLS_BEFORE_FEWER, Seating
-from swarm.averaging.standing import RunRules
-from swarm.averaging.wire import unpack_content
-from swarm.errors import PeerFault
+from swarm.records.wire import unpack_content
 
 __all__ = ["STALLS_BEFORE_FEWER", "RoundMachine", "RunRules"]
 

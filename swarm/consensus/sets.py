@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from swarm.averaging.calls import Calls
-from swarm.averaging.commitments import (
+from swarm.consensus.actions import (
+    FetchAverages,
+    ReduceSet,
+)
+from swarm.consensus.calls import Calls
+from swarm.consensus.lineage import MAX_ELECTORATE
+from swarm.consensus.standing import Standing
+from swarm.records.commitments import (
     body_hash,
     contributors_root,
     draw_order,
     electorate_hash,
     reducers_hash,
 )
-from swarm.averaging.lineage import MAX_ELECTORATE
-from swarm.averaging.messages import (
-    FetchAverages,
-    ReduceSet,
-)
-from swarm.averaging.records import (
+from swarm.records.types import (
     FLAG_VOTES,
     KIND_ROUND,
     NO_ATTEMPT,
@@ -32,7 +33,6 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.averaging.standing import Standing
 
 
 class Sets(Calls):

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from swarm.averaging.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
-from swarm.averaging.records import (
+from swarm.errors import PeerFault
+from swarm.records.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
+from swarm.records.types import (
     KIND_ROUND,
     KIND_SEATING,
     ZERO_HASH,
@@ -15,7 +16,6 @@ from swarm.averaging.records import (
     RoundCertificate,
     Signed,
 )
-from swarm.errors import PeerFault
 
 RECENT_CERTIFICATES = 16
 MAX_ELECTORATE = 64

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from swarm.averaging.commitments import (
-    quorum,
-)
-from swarm.averaging.messages import (
+from swarm.consensus.actions import (
     SetTimer,
     Timer,
 )
-from swarm.averaging.records import (
+from swarm.consensus.standing import MachineState, Standing
+from swarm.records.commitments import (
+    quorum,
+)
+from swarm.records.types import (
     ZERO_HASH,
     Account,
     CallContent,
@@ -20,7 +21,6 @@ from swarm.averaging.records import (
     RoundVote,
     SetContent,
 )
-from swarm.averaging.standing import MachineState, Standing
 
 PASSED_OVER_EPOCHS, MAX_PASSED_OVER = 16, 1024
 GONE_SECONDS = 1.0  # a peer that was seen and is no more gets that long to come back before an attempt is given up

@@ -4,7 +4,7 @@ single peer can end or prolong an epoch, and strangers cannot fill the memory.""
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from swarm.averaging.records import ZERO_HASH, Account, Hash, Progress
+from swarm.records.types import ZERO_HASH, Account, Hash, Progress
 
 MAX_PEERS = 1024
 RECORDS_PER_SECOND, BURST_RECORDS = 8.0, 24.0

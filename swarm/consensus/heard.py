@@ -8,7 +8,9 @@ that everyone sees it), a third is refused. Whoever says too much makes room at 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from swarm.averaging.commitments import (
+from swarm.consensus.lineage import Lineage
+from swarm.errors import PeerFault
+from swarm.records.commitments import (
     complete_hash,
     contributors_root,
     draw_order,
@@ -16,8 +18,8 @@ from swarm.averaging.commitments import (
     parts_root,
     reducers_hash,
 )
-from swarm.averaging.lineage import Lineage
-from swarm.averaging.records import (
+from swarm.records.notary import Notary
+from swarm.records.types import (
     ZERO_HASH,
     Account,
     Average,
@@ -36,8 +38,6 @@ from swarm.averaging.records import (
     SetContent,
     Signed,
 )
-from swarm.errors import PeerFault
-from swarm.notary import Notary
 
 MAX_ROUNDS = 32  # branches whose next round is listened to
 MAX_CONTRIBUTORS = 256

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from swarm.averaging.records import Account, Hash, Record, RoundCertificate
+from swarm.records.types import Account, Hash, Record, RoundCertificate
 
 
 class Notary(Protocol):
