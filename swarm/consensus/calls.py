@@ -7,7 +7,7 @@ from swarm.consensus.actions import (
     SetTimer,
     Timer,
 )
-from swarm.consensus.standing import Standing
+from swarm.consensus.standing import Phase, Standing
 from swarm.consensus.votes import Votes
 from swarm.records.commitments import (
     complete_hash,
@@ -37,7 +37,7 @@ class Calls(Votes):
 
     def _try_call(self, r: Standing) -> None:
         heard = self.heard.round(self.tip)
-        if r.step != 0 or r.attempt in heard.calls or not self._initiates(r.attempt):
+        if r.phase != Phase.OPEN or r.attempt in heard.calls or not self._initiates(r.attempt):
             return
         if r.attempt >= self.rules.max_attempts or self._newest_polka() is not None:
             return  # no new contributions: an empty set, or the certificate of the newest quorum of votes

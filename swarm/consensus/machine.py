@@ -14,7 +14,7 @@ from swarm.consensus.actions import (
 )
 from swarm.consensus.heard import ROUND_MESSAGES
 from swarm.consensus.seating import STALLS_BEFORE_FEWER, Seating
-from swarm.consensus.standing import RunRules
+from swarm.consensus.standing import Phase, RunRules
 from swarm.errors import PeerFault
 from swarm.records.types import (
     KIND_ROUND,
@@ -35,7 +35,7 @@ from swarm.records.types import (
 )
 from swarm.records.wire import unpack_content
 
-__all__ = ["STALLS_BEFORE_FEWER", "RoundMachine", "RunRules"]
+__all__ = ["STALLS_BEFORE_FEWER", "Phase", "RoundMachine", "RunRules"]
 
 
 class RoundMachine(Seating):

@@ -8,7 +8,7 @@ from swarm.consensus.actions import (
 )
 from swarm.consensus.calls import Calls
 from swarm.consensus.lineage import MAX_ELECTORATE
-from swarm.consensus.standing import Standing
+from swarm.consensus.standing import Phase, Standing
 from swarm.records.commitments import (
     body_hash,
     contributors_root,
@@ -126,7 +126,7 @@ class Sets(Calls):
         return sets.get(r.attempt if voter else max(sets, default=0))
 
     def _try_set(self, r: Standing) -> None:
-        if r.step != 0 or not r.due or r.set_done >= r.attempt or not self._initiates(r.attempt):
+        if r.phase != Phase.OPEN or not r.due or r.set_done >= r.attempt or not self._initiates(r.attempt):
             return
         polka = self._newest_polka()
         if polka is not None and polka[1] in self.proposals:

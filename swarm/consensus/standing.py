@@ -5,6 +5,7 @@ Signing journals before it returns (`swarm.records.notary`), so whatever leaves 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from swarm.config import RunConfig
 from swarm.consensus.actions import (
@@ -75,13 +76,21 @@ class RunRules:
         )
 
 
+class Phase(IntEnum):
+    """Of an attempt, for a voter."""
+
+    OPEN = 0  # nothing voted
+    VOTED = 1
+    CLOSED = 2  # certified or voided
+
+
 @dataclass
 class Standing:
     """Where this peer stands in the round after a certificate."""
 
     epoch: int
     attempt: int = 0
-    step: int = 0
+    phase: Phase = Phase.OPEN
     lock: Hash | None = None
     lock_attempt: int = -1
     due: bool = False
@@ -133,7 +142,16 @@ class MachineState:
 
     @property
     def attempt(self) -> int:
-        return self._round().attempt
+        return self.round.attempt
+
+    @property
+    def round(self) -> Standing:
+        """The one under way."""
+        return self._round()
+
+    def is_passed_over(self, account: Account) -> bool:
+        """Whether others are drawn as reducers before it: it was silent of late."""
+        return self._passed_over.get(account, 0) >= self.epoch
 
     def voters(self) -> tuple[Account, ...]:
         return self.lineage.electorate(self.tip)
@@ -158,9 +176,9 @@ class MachineState:
     def _resume(self, r: Standing, record: RoundVote | RoundVoid | RoundCertificate) -> None:
         if isinstance(record, RoundCertificate) and record.kind == KIND_SEATING:
             return
-        step = 1 if isinstance(record, RoundVote) else 2
-        if (record.attempt, step) >= (r.attempt, r.step):
-            r.attempt, r.step, r.due = record.attempt, step, True
+        phase = Phase.VOTED if isinstance(record, RoundVote) else Phase.CLOSED
+        if (record.attempt, phase) >= (r.attempt, r.phase):
+            r.attempt, r.phase, r.due = record.attempt, phase, True
         if isinstance(record, RoundCertificate) and record.attempt >= r.lock_attempt:
             r.lock, r.lock_attempt = self.notary.certificate_id(record), record.attempt
 
@@ -195,5 +213,7 @@ class MachineState:
     def _step_timer(self, r: Standing) -> None:
         rules = self.rules
         grow = 1.5 ** min(r.attempt, 6)
-        seconds = (rules.contribute_seconds + rules.average_seconds if r.step == 0 else rules.vote_seconds) * grow
+        seconds = (
+            rules.contribute_seconds + rules.average_seconds if r.phase == Phase.OPEN else rules.vote_seconds
+        ) * grow
         self._out.append(SetTimer(Timer("step", self.tip, r.attempt), seconds))

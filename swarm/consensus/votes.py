@@ -7,7 +7,7 @@ from swarm.consensus.actions import (
     SetTimer,
     Timer,
 )
-from swarm.consensus.standing import MachineState, Standing
+from swarm.consensus.standing import MachineState, Phase, Standing
 from swarm.records.commitments import (
     quorum,
 )
@@ -55,24 +55,24 @@ class Votes(MachineState):
         return r.lock_attempt <= record.valid_attempt and self._voted(record, r, identity)
 
     def _vote_if_free(self, r: Standing, record: RoundSet, identity: Hash) -> None:
-        if r.step != 0 or record.attempt != r.attempt or self.account not in self.voters():
+        if r.phase != Phase.OPEN or record.attempt != r.attempt or self.account not in self.voters():
             return
         self._vote(r, identity if self._is_free(r, record, identity) else ZERO_HASH)
 
     def _vote(self, r: Standing, identity: Hash) -> None:
-        r.step = max(r.step, 1)
+        r.phase = max(r.phase, Phase.VOTED)
         self._say(RoundVote(self.rules.run_id, r.epoch, r.attempt, self.tip, identity))
         self._step_timer(r)
         self._try_certify(r)
 
     def _try_certify(self, r: Standing) -> None:
-        if r.step > 1:
+        if r.phase == Phase.CLOSED:
             return
         for identity, who in list(self.heard.round(self.tip).votes.get(r.attempt, {}).items()):
             if identity == ZERO_HASH or identity not in self.proposals or not self._has_quorum(who):
                 continue
             self._saw_quorum = True
-            r.step, r.lock, r.lock_attempt = 2, identity, r.attempt
+            r.phase, r.lock, r.lock_attempt = Phase.CLOSED, identity, r.attempt
             certificate, body = self.proposals[identity]
             self._step_timer(r)
             self._say(replace(certificate, attempt=r.attempt), body)
@@ -85,15 +85,15 @@ class Votes(MachineState):
         closed = [
             a
             for a in heard.voids.keys() | heard.certificates.keys()
-            if (a > r.attempt or (a == r.attempt and r.step == 2))
+            if (a > r.attempt or (a == r.attempt and r.phase == Phase.CLOSED))
             and self._has_quorum(heard.voids.get(a, {}).keys() | heard.certificates.get(a, set()))
         ]
         if closed:
             self._next_attempt(r, max(closed) + 1)
             return
-        if r.step == 0:
+        if r.phase == Phase.OPEN:
             self._vote(r, ZERO_HASH)
-        elif r.step == 1:
+        elif r.phase == Phase.VOTED:
             self._void(r)
         else:
             self._step_timer(r)
@@ -101,12 +101,12 @@ class Votes(MachineState):
 
     def _void(self, r: Standing) -> None:
         self._say(RoundVoid(self.rules.run_id, r.epoch, r.attempt, self.tip))
-        r.step = 2  # where the journal refuses, the certificate was signed
+        r.phase = Phase.CLOSED  # where the journal refuses, the certificate was signed
         self._step_timer(r)
 
     def _next_attempt(self, r: Standing, attempt: int) -> None:
         self._note_silent(r)
-        r.attempt, r.step = attempt, 0
+        r.attempt, r.phase = attempt, Phase.OPEN
         self._step_timer(r)
         self._progress()
 
@@ -140,19 +140,19 @@ class Votes(MachineState):
         """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""
         if not r.due:
             return
-        if r.step == 1 and self._cannot_win(r, set()):
+        if r.phase == Phase.VOTED and self._cannot_win(r, set()):
             self._void(r)
-        elif r.hurried < 2 * r.attempt + r.step and self._is_hopeless(r):
-            r.hurried = 2 * r.attempt + r.step
+        elif r.hurried < 2 * r.attempt + r.phase and self._is_hopeless(r):
+            r.hurried = 2 * r.attempt + r.phase
             self._out.append(SetTimer(Timer("step", self.tip, r.attempt), min(GONE_SECONDS, self.rules.vote_seconds)))
-        if r.step == 2 and self._has_quorum(self.heard.round(self.tip).voids.get(r.attempt, {})):
+        if r.phase == Phase.CLOSED and self._has_quorum(self.heard.round(self.tip).voids.get(r.attempt, {})):
             self._next_attempt(r, r.attempt + 1)
 
     def _is_hopeless(self, r: Standing) -> bool:
         """The initiator is gone before its set, a reducer before its report or its averages, or keeps those to itself; or
         voters are gone before their votes."""
-        if r.step:
-            return r.step == 1 and self._cannot_win(r, self._gone)
+        if r.phase != Phase.OPEN:
+            return r.phase == Phase.VOTED and self._cannot_win(r, self._gone)
         heard = self.heard.round(self.tip)
         proposal, call = heard.sets.get(r.attempt), heard.calls.get(r.attempt)
         if proposal is not None:

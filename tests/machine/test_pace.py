@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from swarm.consensus.actions import Adopt, Timer
+from swarm.consensus.machine import Phase
 from swarm.records.types import RoundCertificate, RoundSet, Signed
 from tests.machine.world import CheapNotary, Peer, World
 
@@ -116,7 +117,7 @@ def test_a_peer_that_restarts_after_its_vote_still_has_its_time_outs() -> None:
     again = restarted(world, peer)
     assert again.machine.tip == peer.machine.tip
     assert Timer("step", again.machine.tip, again.machine.attempt) in again.timers
-    assert again.machine._round().lock == peer.machine._round().lock is not None
+    assert again.machine.round.lock == peer.machine.round.lock is not None
 
 
 def restarted(world: World, peer: Peer, ledger: bool = True) -> Peer:
@@ -134,7 +135,7 @@ def test_a_lock_survives_in_the_journal_alone() -> None:
     world.lose = lambda sender, receiver, signed: isinstance(signed.record, RoundCertificate)
     begin(world)
     world.settle()
-    lock = peer.machine._round().lock
+    lock = peer.machine.round.lock
     assert lock is not None
     again = restarted(world, peer, ledger=False)
     assert again.machine.tip != peer.machine.tip
@@ -143,7 +144,7 @@ def test_a_lock_survives_in_the_journal_alone() -> None:
     for signed in [s for s in world.peers[1].heard if isinstance(s.record, RoundCertificate)]:
         again.act(again.machine.receive(signed))
     assert again.machine.tip == peer.machine.tip
-    assert (again.machine._round().lock, again.machine._round().step) == (lock, 2)
+    assert (again.machine.round.lock, again.machine.round.phase) == (lock, Phase.CLOSED)
 
 
 def test_who_survives_alone_follows_its_own_seating_at_once_after_a_restart() -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from swarm.consensus.actions import Adopt
-from swarm.records.commitments import quorum
+from swarm.consensus.actions import Adopt, ReduceSet
+from swarm.records.commitments import contributors_root, quorum
 from swarm.records.types import (
     FLAG_REDUCES,
     FLAG_VOTES,
@@ -16,6 +16,8 @@ from swarm.records.types import (
     RoundCertificate,
     RoundSet,
     RoundVote,
+    SetContent,
+    Signed,
 )
 from tests.machine.world import Peer, World
 
@@ -197,7 +199,7 @@ def test_a_reducer_that_died_and_is_back_is_waited_for_as_any_joiner() -> None:
             world.time_out()
     world.without_parts = set()
     (after,) = tips(world)
-    live = next(p for p in world.everyone() if p.flags and dead.notary.account in p.machine._passed_over)
+    live = next(p for p in world.everyone() if p.flags and p.machine.is_passed_over(dead.notary.account))
     assert dead.notary.account not in live.machine.voters()
     back = Peer(world, dead.number, dead.flags, dead.notary)
     world.peers[world.peers.index(dead)] = back
@@ -268,7 +270,7 @@ def test_a_locked_certificate_is_proposed_again_and_nothing_else_is_certified() 
     world.lose = lambda sender, receiver, signed: type(signed.record).__name__ == "RoundCertificate"
     world.round()
     assert tips(world) == {before}
-    locks = {p.machine._round().lock for p in world.peers}
+    locks = {p.machine.round.lock for p in world.peers}
     assert len(locks) == 1
     world.lose = lambda sender, receiver, signed: False
     for peer in world.peers:  # what was lost is said again when links come back; here the attempt just goes on
@@ -286,18 +288,38 @@ def test_a_locked_certificate_is_proposed_again_and_nothing_else_is_certified() 
     assert world.peers[0].machine.lineage[after].attempt == 1
 
 
-def test_a_set_that_leaves_a_quorum_out_is_not_voted_for() -> None:
+@pytest.mark.parametrize("take", ["short", "whole"])
+def test_a_set_that_leaves_a_quorum_out_is_not_acted_on(take: str) -> None:
     world = World(4)
     world.seat()
     (before,) = tips(world)
     leader = next(p for p in world.peers if p.notary.account == p.machine.leader(0))
-    voter = next(p for p in world.peers if p is not leader)
     world.lose = lambda sender, receiver, signed: isinstance(signed.record, RoundSet)
     world.round()
-    proposal = leader.machine.heard.round(before).sets[0]
-    assert voter.machine._set_fits(proposal.content, 0)  # type: ignore[arg-type]
-    short = replace(proposal.content, contributors=proposal.content.contributors[:2])  # type: ignore[arg-type,union-attr]
-    assert not voter.machine._set_fits(short, 0)  # type: ignore[arg-type]
+    call = leader.machine.heard.round(before).calls[0].content
+    assert isinstance(call, CallContent)
+    voter = next(p for p in world.peers if p is not leader and p.notary.account in call.reducers)
+    whole = leader.machine.heard.round(before).sets[0]
+    assert isinstance(whole.record, RoundSet) and isinstance(whole.content, SetContent)
+    leaves = whole.content.contributors[:2]
+    short = Signed(
+        replace(whole.record, contributors_root=contributors_root(leaves), num_contributors=2),
+        whole.signer,
+        whole.signature,
+        replace(whole.content, contributors=leaves),
+    )
+
+    def is_acted_on(proposal: Signed) -> bool:
+        actions = voter.machine.receive(proposal)
+        return any(isinstance(action, ReduceSet) and action.proposal == proposal for action in actions)
+
+    if take == "short":
+        assert not is_acted_on(short)
+        world.time_out()
+    else:
+        assert is_acted_on(whole)
+    said = [r for r, _ in voter.notary.kept if isinstance(r, RoundVote) and r.prev_certificate == before]
+    assert all(record.id == ZERO_HASH for record in said)
     assert tips(world) == {before}
 
 

@@ -154,7 +154,7 @@ class Peer:
     def report(self) -> None:
         known = self.machine.heard.round(self.machine.tip).first()
         complete = frozenset(self.notary.hash(s.record) for a, s in known.items() if a not in self.world.without_parts)
-        if complete and complete != self.machine._round().complete:
+        if complete and complete != self.machine.round.complete:
             self.act(self.machine.report(complete))
 
     def reduce(self, proposal: Signed) -> None:
