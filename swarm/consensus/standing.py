@@ -149,6 +149,10 @@ class MachineState:
         """The one under way."""
         return self._round()
 
+    def proposed_after(self, prev: Hash) -> dict[Hash, tuple[RoundCertificate, RoundBody]]:
+        """What might be certified next after `prev`, by id, as far as it is known here."""
+        return {identity: made for identity, made in self.proposals.items() if made[0].prev_certificate == prev}
+
     def is_passed_over(self, account: Account) -> bool:
         """Whether others are drawn as reducers before it: it was silent of late."""
         return self._passed_over.get(account, 0) >= self.epoch

@@ -98,13 +98,12 @@ class Liars:
         elif what == 2:
             self._set(victim, who, to)
         elif what in (3, 4, 5):
-            ids = [i for i, (c, _) in machine.proposals.items() if c.prev_certificate == tip] + [
-                digest("junk", self.made)
-            ]
+            proposed = machine.proposed_after(tip)
+            ids = [*proposed, digest("junk", self.made)]
             identity = rng.choice(ids)
             self.say(who, RoundVote(run, epoch, attempt, tip, rng.choice((identity, identity, ZERO_HASH))), None, to)
-            if identity in machine.proposals:
-                certificate, body = machine.proposals[identity]
+            if identity in proposed:
+                certificate, body = proposed[identity]
                 self.say(who, replace(certificate, attempt=attempt), body, to)
             if what == 5:
                 self.say(who, RoundVoid(run, epoch, attempt, tip), None, to)
@@ -160,7 +159,7 @@ class Liars:
         content = SetContent(tuple(leaves), reducers)
         again, valid = ZERO_HASH, NO_ATTEMPT
         if rng.random() < 0.5:
-            known = [(c, b) for c, b in machine.proposals.values() if c.prev_certificate == tip and c.kind == 0]
+            known = [made for made in machine.proposed_after(tip).values() if made[0].kind == 0]
             certificate, body = rng.choice(known) if known and rng.random() < 0.5 else self._certificate(victim)
             content = SetContent(body.contributors, body.reducers, certificate.without_attempt(), body)
             again, valid = victim.notary.certificate_id(certificate), rng.choice((NO_ATTEMPT, *range(attempt + 1)))

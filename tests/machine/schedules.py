@@ -207,7 +207,7 @@ class World:
             self.electorates.setdefault(identity, content.electorate)
         elif who in self.by_account:
             known = self.by_account[who].machine
-            body = known.proposals.get(identity)
+            body = known.proposed_after(record.prev_certificate).get(identity)
             if body is not None:
                 self.electorates.setdefault(identity, body[1].electorate)
         signers = self.signers.setdefault((identity, record.attempt), set())

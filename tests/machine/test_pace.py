@@ -1,7 +1,6 @@
 """How long a round takes when somebody dies: by a clock of its own, with the deadlines of the demo."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -14,10 +13,7 @@ DEADLINES = {"contribute_seconds": 4.0, "average_seconds": 4.0, "vote_seconds": 
 
 
 def demo(size: int) -> World:
-    world = World(size)
-    world.rules = replace(world.rules, **DEADLINES)
-    for peer in (*world.seeds, *world.peers):
-        peer.machine.rules = world.rules
+    world = World(size, **DEADLINES)
     world.seat()
     world.round()
     return world
@@ -122,7 +118,6 @@ def test_a_peer_that_restarts_after_its_vote_still_has_its_time_outs() -> None:
 
 def restarted(world: World, peer: Peer, ledger: bool = True) -> Peer:
     again = Peer(world, peer.number, peer.flags, peer.notary)
-    again.machine.rules = world.rules
     heard = [s for s in world.peers[1].heard if isinstance(s.record, RoundCertificate)] if ledger else []
     again.act(again.machine.restore(heard, list(peer.notary.kept)))
     return again

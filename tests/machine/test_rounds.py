@@ -113,10 +113,7 @@ def world_in_which_one_dies_in_a_first_attempt_that_fails(dies_too: bool = False
     """All have contributed and all is whole at both reducers; then the first attempt's averages are lost, and the contributor that
     neither called nor reduced dies. The next attempt draws other reducers, who have none of the dead one's parts yet.
     `dies_too`: a reducer of the first attempt, with parts that nobody else has. Also a peer that lives."""
-    world = World(7 if dies_too else 4)
-    world.rules = replace(world.rules, max_reducers=2)
-    for peer in (*world.seeds, *world.peers):
-        peer.machine.rules = world.rules
+    world = World(7 if dies_too else 4, max_reducers=2)
     world.seat()
     (before,) = tips(world)
     world.lose = lambda sender, receiver, signed: isinstance(signed.record, Average)

@@ -6,6 +6,8 @@ Tensors are left out: the state after a set is the hash of the state before and 
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from swarm.consensus.actions import (
     Action,
@@ -189,9 +191,11 @@ class Peer:
 class World:
     """Delivers every message once, in order; a test may cut peers off or drop messages by `lose(sender, receiver, signed)`."""
 
-    def __init__(self, peers: int, founders: int = 1, clients: int = 0, min_seated: int | None = None) -> None:
+    def __init__(
+        self, peers: int, founders: int = 1, clients: int = 0, min_seated: int | None = None, **changed: Any
+    ) -> None:
         seeds = tuple(account(1000 + i) for i in range(founders))
-        self.rules = rules(seeds, peers if min_seated is None else min_seated)
+        self.rules = replace(rules(seeds, peers if min_seated is None else min_seated), **changed)
         self.now = 0.0
         self.queue: deque[tuple[Peer, Peer, Signed]] = deque()
         self.lose: Callable[[Peer, Peer, Signed], bool] = lambda sender, receiver, signed: False
