@@ -74,14 +74,14 @@ class JournalNotary:
     def sign(self, record: Record, keep: bytes = b"") -> bytes:
         with _translated():
             digest = records.digest(self._domain, type(record).__name__, values_of(record))
-            subject = self._subject(record)
+            subject = self.subject(record)
             if subject is not None:
                 self.journal.record(subject, digest, _pack_kept(record, keep))
             return records.sign(self._key, digest)
 
     def remembers(self, record: Record) -> bool:
         with _translated():
-            subject = self._subject(record)
+            subject = self.subject(record)
             if subject is None:
                 return True
             digest = records.digest(self._domain, type(record).__name__, values_of(record))
@@ -104,7 +104,7 @@ class JournalNotary:
                     record, keep = _unpack_kept(entry.keep)
                     yield record, entry.digest, keep
 
-    def _subject(self, record: Record) -> Subject | None:
+    def subject(self, record: Record) -> Subject | None:
         """What only one digest may be signed for; None for what settles nothing."""
         kind, epoch, attempt, prev, rest = type(record).__name__, record.epoch, 0, ZERO_HASH, b""
         if isinstance(record, Progress):

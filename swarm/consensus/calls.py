@@ -1,21 +1,13 @@
 """Calls, contributions and reports: who begins an attempt, and what is complete at a reducer (PROTOCOL §3.1–4)."""
 
-from swarm.consensus.actions import (
-    Collect,
-    MakeContribution,
-    Scatter,
-    SetTimer,
-    Timer,
-)
-from swarm.consensus.standing import Phase, Standing
+from swarm.consensus.actions import Collect, MakeContribution, Scatter, SetTimer, Timer
+from swarm.consensus.roster import Roster
+from swarm.consensus.round import Act, Phase, Round
+from swarm.consensus.rules import RunRules
+from swarm.consensus.voice import Voice
 from swarm.consensus.votes import Votes
-from swarm.records.commitments import (
-    complete_hash,
-    draw_order,
-    reducers_hash,
-)
+from swarm.records.commitments import complete_hash, reducers_hash
 from swarm.records.types import (
-    FLAG_REDUCES,
     FLAG_VOTES,
     Account,
     CallContent,
@@ -25,115 +17,92 @@ from swarm.records.types import (
     Signed,
 )
 
-MIN_REDUCERS = 2
+REPORT_AT = 0.8  # of `contribute_seconds`: what is complete by then is reported
 
 
-class Calls(Votes):
+class Calls:
     """From the call to the report."""
 
-    def _current_call(self, r: Standing, voter: bool) -> Signed | None:
-        calls = self.heard.round(self.tip).calls
-        return calls.get(r.attempt if voter else max(calls, default=0))
+    def __init__(self, rules: RunRules, voice: Voice, roster: Roster, votes: Votes) -> None:
+        self._rules, self._voice, self._roster, self._votes = rules, voice, roster, votes
 
-    def _try_call(self, r: Standing) -> None:
-        heard = self.heard.round(self.tip)
-        if r.phase != Phase.OPEN or r.attempt in heard.calls or not self._initiates(r.attempt):
+    def call(self, r: Round) -> None:
+        """As the initiator: begin the attempt under way."""
+        if r.phase != Phase.OPEN or r.attempt in r.messages.calls:
             return
-        if r.attempt >= self.rules.max_attempts or self._newest_polka() is not None:
+        if not r.lineage.may_initiate(r.prev, r.attempt, self._voice.account):
+            return
+        if r.attempt >= self._rules.max_attempts or r.newest_polka() is not None:
             return  # no new contributions: an empty set, or the certificate of the newest quorum of votes
-        reducers = self._draw_reducers(r)
-        if not reducers:
-            return
-        record = RoundCall(self.rules.run_id, r.epoch, r.attempt, self.tip, reducers_hash(reducers), 0, 0, 0, 0)
-        self._say(record, CallContent(reducers))
+        reducers = self._roster.draw_reducers(r, min(self._rules.max_reducers, self._rules.num_parts))
+        if reducers:
+            record = RoundCall(self._rules.run_id, r.epoch, r.attempt, r.prev, reducers_hash(reducers), 0, 0, 0, 0)
+            self._voice.say(record, CallContent(reducers))
 
-    def _draw_reducers(self, r: Standing) -> tuple[Account, ...]:
-        """Voters before all others: a key costs nothing, a vote a contribution that was certified. Where fewer than two of them
-        will do, so many others that two can witness for each other."""
-        heard = self.heard.round(self.tip)
-        voters = set(self.voters())
-        able = {a for a, flags in self._ready.items() if flags & FLAG_REDUCES}
-        # a voter that contributed already and can reduce is alive too
-        able |= {a for a, s in heard.first().items() if s.record.flags & FLAG_REDUCES and a in voters}  # type: ignore[union-attr]
-        able |= {self.account} if self.reduces else set()
-        able -= heard.lying | self._gone | self._unreached | self._silent.get(self.tip, set())
-        late = {a for a in able if self._passed_over.get(a, 0) >= r.epoch}
-        drawn: list[Account] = sorted(able & voters - late)
-        for others in (able & voters & late, able - voters - late, able - voters & late):
-            room = max(0, MIN_REDUCERS - len(drawn))
-            drawn += draw_order(self.tip, r.epoch, r.attempt, others)[:room]
-        ranked = draw_order(self.tip, r.epoch, r.attempt, drawn)
-        return tuple(ranked[: min(self.rules.max_reducers, self.rules.num_parts)])
-
-    def _act_on_call(self, r: Standing, call: Signed) -> None:
+    def act_on(self, r: Round, call: Signed) -> None:
         attempt = call.record.attempt  # type: ignore[union-attr]
-        if r.call_done >= attempt:
+        if not r.is_first(Act.CALL, attempt):
             return
-        r.call_done = attempt
         r.complete = frozenset()  # of another draw of reducers
         assert isinstance(call.content, CallContent)
-        if not r.due and self.account in self.voters():
+        if not r.due and self._voice.account in r.voters:
             r.due = True
-            self._step_timer(r)
-        if self.account in call.content.reducers:
-            self._out.append(Collect(call))
-            self._out.append(SetTimer(Timer("report", self.tip, attempt), self.rules.contribute_seconds * 0.8))
-        if self.account in self.heard.round(self.tip).contributions:
-            self._out.append(Scatter(call))
+            self._votes.begin_waiting(r)
+        if self._voice.account in call.content.reducers:
+            seconds = self._rules.contribute_seconds * REPORT_AT
+            self._voice.ask(Collect(call), SetTimer(Timer("report", r.prev, attempt), seconds))
+        if self._voice.account in r.messages.contributions:
+            self._voice.ask(Scatter(call))
         else:
-            self._out.append(MakeContribution(call))
+            self._voice.ask(MakeContribution(call))
 
-    def was_whole(self, attempt: int) -> dict[Account, tuple[Account, ...]]:
+    def was_whole(self, r: Round, attempt: int) -> dict[Account, tuple[Account, ...]]:
         """Whose contribution all reducers of an earlier attempt had, as far as its bytes are still to be had → those reducers. The
         next attempt is for the same contributions: who died since, or is passed over, is not left out for it. What a dead reducer
         had of the dead is lost."""
-        heard = self.heard.round(self.tip)
-        live = self._ready.keys() | {self.account}
+        live = self._roster.ready.keys() | {self._voice.account}
         found: dict[Account, tuple[Account, ...]] = {}
-        for earlier in sorted(a for a in heard.calls if a < attempt):
-            content, reports = heard.calls[earlier].content, heard.reports.get(earlier, {})
+        for earlier in sorted(a for a in r.messages.calls if a < attempt):
+            content, reports = r.messages.calls[earlier].content, r.messages.reports.get(earlier, {})
             assert isinstance(content, CallContent)
             if not reports.keys() >= set(content.reducers):
                 continue
             complete = [set(reports[a].content.complete) for a in content.reducers]  # type: ignore[union-attr]
-            for peer, signed in heard.first().items():
+            whole = set.intersection(*complete)
+            for peer, signed in r.messages.first().items():
                 can_be_had = peer in live or live.issuperset(content.reducers)
-                if (
-                    can_be_had
-                    and peer not in heard.lying
-                    and self.notary.hash(signed.record) in set.intersection(*complete)
-                ):
+                if can_be_had and peer not in r.messages.lying and self._voice.notary.hash(signed.record) in whole:
                     found[peer] = content.reducers
         return found
 
-    def _try_report(self, r: Standing, at_deadline: bool) -> None:
-        call = self._current_call(r, self.account in self.voters())
-        if call is None or not isinstance(call.content, CallContent) or self.account not in call.content.reducers:
+    def report(self, r: Round, call: Signed, at_deadline: bool) -> None:
+        """As a reducer of `call`: what is complete, once all that is to be expected is, or it takes too long."""
+        content, attempt = call.content, call.record.attempt  # type: ignore[union-attr]
+        assert isinstance(content, CallContent)
+        if self._voice.account not in content.reducers or r.has_done(Act.REPORT, attempt):
             return
-        attempt = call.record.attempt  # type: ignore[union-attr]
-        if r.report_done >= attempt:
-            return
-        heard = self.heard.round(self.tip)
-        known = heard.first()
-        voters, ready = {*self.voters(), self.account}, self._ready
-        # a joiner that did not keep its word is not waited for again, nor is a key that nobody has a link with
-        joiners = {a for a in ready if a not in voters and self._unawaited.get(a, 0) < r.epoch}
-        # who is alive and trains on this anchor will contribute, a voter also where it is a little behind: it may come yet. A dead
-        # one is not waited for (the set needs a quorum anyway)
-        behind = voters & self._linked - ready.keys()
-        expected = {a for a, flags in ready.items() if flags & FLAG_VOTES and a in voters | joiners} | behind
-        if self.votes:
-            expected.add(self.account)
-        near = (voters | joiners) - self._gone - heard.lying | behind - heard.lying
-        was_whole = self.was_whole(attempt)
-        awaited = {a: self.notary.hash(s.record) for a, s in known.items() if a in near or a in was_whole}
-        missing = expected - known.keys() | {a for a, key in awaited.items() if key not in r.complete}
+        joiners = self._roster.joiners(r)
+        missing = self._missing(r, attempt, joiners)
         if missing and not at_deadline:
             return
-        self._defer(self._unawaited, missing & joiners)
+        self._roster.await_no_more(missing & joiners, r.epoch)
         if not r.complete:
             return
         complete = tuple(sorted(r.complete))
-        record = ReducerReport(self.rules.run_id, r.epoch, attempt, self.tip, complete_hash(complete))
-        r.report_done = attempt
-        self._say(record, ReportContent(complete))
+        record = ReducerReport(self._rules.run_id, r.epoch, attempt, r.prev, complete_hash(complete))
+        if r.is_first(Act.REPORT, attempt):
+            self._voice.say(record, ReportContent(complete))
+
+    def _missing(self, r: Round, attempt: int, joiners: set[Account]) -> set[Account]:
+        """Who is to be waited for. Who is alive and trains on this anchor will contribute, a voter also where it is a little behind:
+        it may come yet. A dead one is not waited for (the set needs a quorum anyway)."""
+        roster, known = self._roster, r.messages.first()
+        voters, lying = {*r.voters, self._voice.account}, r.messages.lying
+        behind = voters & roster.linked - roster.ready.keys()
+        expected = {a for a, flags in roster.ready.items() if flags & FLAG_VOTES and a in voters | joiners} | behind
+        if roster.votes:
+            expected.add(self._voice.account)
+        near = (voters | joiners) - roster.gone - lying | behind - lying
+        was_whole = self.was_whole(r, attempt)
+        awaited = {a: self._voice.notary.hash(s.record) for a, s in known.items() if a in near or a in was_whole}
+        return expected - known.keys() | {a for a, key in awaited.items() if key not in r.complete}

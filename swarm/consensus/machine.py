@@ -1,21 +1,25 @@
 """The round, its votes and locks, seating and fork choice as one state machine: messages, inputs and time-outs in, actions out.
 
-No clock, no stream, no tensor: the driver owns those. Signing journals before it returns (`swarm.records.notary`), so whatever
-leaves here is bound. An attempt has three steps: 0 nothing voted, 1 voted, 2 certified or voided (PROTOCOL §3.6–7).
+No clock, no stream, no tensor: the driver owns those. `RoundMachine` routes: `Heard` and `Lineage` take in what others say, `Roster`
+knows who is there, `Calls`, `Sets` and `Votes` act on the `Round` under way, `Seating` where there is none, `Voice` signs and speaks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from swarm.consensus.actions import (
-    Action,
-    Scatter,
-    Send,
-    Timer,
-)
-from swarm.consensus.heard import ROUND_MESSAGES
+from swarm.consensus.actions import Action, Adopt, CertifiedEntry, Scatter, Send, Timer
+from swarm.consensus.calls import Calls
+from swarm.consensus.heard import ROUND_MESSAGES, Heard
+from swarm.consensus.lineage import Entry, Lineage, Trust
+from swarm.consensus.roster import Roster
+from swarm.consensus.round import Phase, Proposal, Round, Rounds
+from swarm.consensus.rules import RunRules
 from swarm.consensus.seating import STALLS_BEFORE_FEWER, Seating
-from swarm.consensus.standing import Phase, RunRules
+from swarm.consensus.sets import Sets
+from swarm.consensus.voice import Voice
+from swarm.consensus.votes import Votes
 from swarm.errors import PeerFault
+from swarm.records.notary import Notary
 from swarm.records.types import (
     KIND_ROUND,
     ZERO_HASH,
@@ -30,16 +34,84 @@ from swarm.records.types import (
     RoundSet,
     RoundVoid,
     RoundVote,
-    SetContent,
     Signed,
 )
 from swarm.records.wire import unpack_content
 
-__all__ = ["STALLS_BEFORE_FEWER", "Phase", "RoundMachine", "RunRules"]
+__all__ = ["STALLS_BEFORE_FEWER", "Parts", "Phase", "RoundMachine", "RunRules"]
 
 
-class RoundMachine(Seating):
-    """One peer's part. Every method returns the actions that follow; none raises for what others send."""
+@dataclass(frozen=True)
+class Parts:
+    """What a machine is made of; a test of what a rule is good for puts one in that lacks it."""
+
+    lineage: type[Lineage] = Lineage
+    voice: type[Voice] = Voice
+    round: type[Round] = Round
+    sets: type[Sets] = Sets
+    seating: type[Seating] = Seating
+
+
+class RoundMachine:
+    """One peer's part. Every method returns the actions that follow; none raises for what others send.
+
+    `reduces`: it has a listening address; `votes`: it wants a seat (a seed does not)."""
+
+    def __init__(
+        self, notary: Notary, rules: RunRules, reduces: bool = True, votes: bool = True, parts: Parts | None = None
+    ) -> None:
+        parts = parts or Parts()
+        self.notary, self.rules, self.account = notary, rules, notary.account
+        self.lineage = parts.lineage(rules.run_id, rules.initial_root, rules.founders)
+        self.heard = Heard(notary, self.lineage, rules.num_parts, rules.max_reducers)
+        self.tip: Hash = ZERO_HASH
+        self._voice = parts.voice(notary)
+        self._roster = Roster(notary.account, reduces, votes)
+        self._rounds = Rounds(self.lineage, self.heard, parts.round)
+        self._votes = Votes(rules, self._voice, self._roster)
+        self._calls = Calls(rules, self._voice, self._roster, self._votes)
+        self._sets = parts.sets(rules, self._voice, self.lineage, self._votes)
+        self._seating = parts.seating(rules, self._voice, self._roster, self.lineage)
+        self._restoring = False
+        self._kept: dict[Hash, list[Signed]] = {}  # own words from before a restart, until their predecessor is known
+        self._rounds.follow(ZERO_HASH, ZERO_HASH)
+
+    # -- what it knows ------------------------------------------------------------------------------------------------
+    @property
+    def round(self) -> Round:
+        """The one under way."""
+        return self._rounds.after(self.tip)
+
+    @property
+    def epoch(self) -> int:
+        """Of the round under way."""
+        return self.lineage[self.tip].certificate.epoch + 1
+
+    @property
+    def attempt(self) -> int:
+        return self.round.attempt
+
+    @property
+    def reduces(self) -> bool:
+        return self._roster.reduces
+
+    @reduces.setter
+    def reduces(self, reduces: bool) -> None:
+        self._roster.reduces = reduces
+
+    @property
+    def votes(self) -> bool:
+        return self._roster.votes
+
+    @votes.setter
+    def votes(self, votes: bool) -> None:
+        self._roster.votes = votes
+
+    def voters(self) -> tuple[Account, ...]:
+        return self.lineage.electorate(self.tip)
+
+    def leader(self, attempt: int) -> Account:
+        return self.lineage.initiator(self.tip, attempt)
 
     def body(self, identity: Hash) -> RoundBody | None:
         entry = self.lineage.entries.get(identity)
@@ -49,11 +121,23 @@ class RoundMachine(Seating):
         """Of a certificate that a quorum has signed, on any branch."""
         return self.lineage[identity].body if self.lineage.valid(identity) else None
 
+    def proposed_after(self, prev: Hash) -> Mapping[Hash, Proposal]:
+        """What might be certified next after `prev`, by id, as far as it is known here."""
+        return self._rounds.after(prev).proposals if self.lineage.valid(prev) else {}
+
+    def was_whole(self, attempt: int) -> dict[Account, tuple[Account, ...]]:
+        """As `Calls.was_whole`, of the round under way."""
+        return self._calls.was_whole(self.round, attempt)
+
+    def is_passed_over(self, account: Account) -> bool:
+        """Whether others are drawn as reducers before it: it was silent of late."""
+        return self._roster.is_passed_over(account, self.epoch)
+
     def current_messages(self) -> list[Signed]:
         """What was heard and said of the round under way, for a peer that links up in the middle of it, and all signatures
         that weigh in the choice between branches."""
         signatures = [signed for entry in self.lineage.contested(self.tip) for signed in entry.messages()]
-        return list(self.heard.round(self.tip).messages()) + signatures
+        return list(self.round.messages.messages()) + signatures
 
     def certificates_since(self, epoch: int) -> list[Signed]:
         """Those of the own lineage after `epoch`, oldest first, as their quorum signed them."""
@@ -65,6 +149,7 @@ class RoundMachine(Seating):
             found.append([s for s in entry.messages() if s.record.attempt == entry.attempt])  # type: ignore[union-attr]
         return [signed for messages in reversed(found) for signed in messages]
 
+    # -- inputs -------------------------------------------------------------------------------------------------------
     def restore(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]] = ()) -> list[Action]:
         """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
 
@@ -72,23 +157,24 @@ class RoundMachine(Seating):
         own: list[Signed] = []
         for record, keep in kept:
             if isinstance(record, RoundVote | RoundVoid | RoundCertificate):
-                self._signed.setdefault(record.prev_certificate, []).append(record)
+                identity = self.notary.certificate_id(record) if isinstance(record, RoundCertificate) else ZERO_HASH
+                self._rounds.remember(record, identity)
             if not isinstance(record, ContributionReceipt | Progress):
                 content = unpack_content(keep) if keep else None
                 own.append(Signed(record, self.account, self.notary.sign(record, keep), content))
         self._restoring = True  # what is on disk was followed before
         for signed in backlog:
-            self._receive(signed)
+            self._hear(signed)
         self._restoring = False
         for signed in own:
             prev = signed.record.prev_certificate  # type: ignore[union-attr]
             if self.lineage.valid(prev):
-                self._receive(signed)
+                self._hear(signed)
             else:
                 self._kept.setdefault(prev, []).append(signed)
         self._follow()
-        self._set_stall_timer()
-        return self._done()
+        self._seating.begin_waiting(self.tip)
+        return self._go_on()
 
     def ready(
         self, peers: Mapping[Account, int], unreached: Collection[Account] = (), linked: Collection[Account] = ()
@@ -96,67 +182,58 @@ class RoundMachine(Seating):
         """Accounts seen alive and training on this peer's anchor now, with their flags (this peer not among them). `unreached`:
         who says that it reduces, and does not answer when it is dialled; `linked`: all that have a link, those that are behind
         too."""
-        self._unreached = frozenset(unreached)
-        self._gone = (self._gone | self._ready.keys()) - peers.keys()
-        while len(self._gone) > 256:
-            self._gone.pop()
-        changed = peers != self._ready or self._linked != set(linked)
-        self._ready, self._linked = dict(peers), set(linked)
+        changed = self._roster.look(peers, unreached, linked)
         if self.tip == ZERO_HASH and self.account in self.rules.founders:
-            self._seat_first()
-        elif changed:
-            self._progress()
-        return self._done()
+            self._seating.seat_first()
+        elif not changed:
+            return self._voice.actions()
+        return self._go_on()
 
     def due(self) -> list[Action]:
         """The epoch's work is done, or its deadline has passed."""
-        r = self._round()
-        if self.account in self.voters() and self.tip != ZERO_HASH and not r.due:
+        r = self.round
+        if self.account in r.voters and self.tip != ZERO_HASH and not r.due:
             r.due = True
-            self._step_timer(r)
-            self._progress()
-        return self._done()
+            self._votes.begin_waiting(r)
+        return self._go_on()
 
     def receive(self, signed: Signed) -> list[Action]:
         """A message whose signature was checked."""
-        self._receive(signed)
-        return self._done()
+        self._hear(signed)
+        return self._go_on()
 
     def contributed(self, signed: Signed) -> list[Action]:
         """The own contribution, signed by the driver."""
-        self._out.append(Send(signed))
-        self._receive(signed)
-        call = self._current_call(self._round(), self.account in self.voters())
+        self._voice.ask(Send(signed))
+        self._hear(signed)
+        self._advance()
+        call = self.round.call_of_interest(self.account in self.voters())
         if call is not None:
-            self._out.append(Scatter(call))
-        return self._done()
+            self._voice.ask(Scatter(call))
+        return self._go_on()
 
     def report(self, complete: frozenset[Hash]) -> list[Action]:
         """As reducer: contributions all of whose parts for this peer are here."""
-        r = self._round()
-        r.complete = complete
-        self._try_report(r, False)
-        self._progress()
-        return self._done()
+        self.round.complete = complete
+        return self._go_on()
 
     def averaged(self, proposal: Signed, part: int, length: int, digest: Hash) -> list[Action]:
         """As reducer: the own average of `part` over the proposed set is encoded."""
         record = proposal.record
         assert isinstance(record, RoundSet)
         if record.prev_certificate == self.tip:
-            self._say(Average(self.rules.run_id, record.epoch, record.attempt, self.tip, part, length, digest))
-        self._progress()
-        return self._done()
+            self._voice.say(Average(self.rules.run_id, record.epoch, record.attempt, self.tip, part, length, digest))
+        return self._go_on()
 
     def withheld(self, proposal: Signed, reducer: Account) -> list[Action]:
         """A reducer of a set hands out nothing of what it says that it has averaged, and nobody else has it."""
-        record = proposal.record
+        record, r = proposal.record, self.round
         assert isinstance(record, RoundSet)
         if record.prev_certificate == self.tip and reducer != self.account:
-            self._round().withheld.add((record.attempt, reducer))
-            self._pass_over([reducer])
-            self._progress()
-        return self._done()
+            r.withheld.add((record.attempt, reducer))
+            r.silent.add(reducer)
+            self._roster.pass_over([reducer], r.epoch)
+        return self._go_on()
 
     def prepared(
         self,
@@ -168,54 +245,59 @@ class RoundMachine(Seating):
         units: int,
     ) -> tuple[list[Action], Hash]:
         """All averages of a set are here and the outer step is taken; also the id of the certificate that follows."""
-        record, content = proposal.record, proposal.content
-        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
-        if content.certificate is not None and content.body is not None:
-            reducers = content.body.reducers
-        else:
-            reducers = content.reducers
-        certificate, body = self._compose(
-            record.prev_certificate, content.contributors, reducers, averages, factors, median, next_root, units
-        )
-        identity = self.notary.certificate_id(certificate)
-        self.proposals[identity] = (certificate, body)
-        self._prepared.add((identity, record.attempt))
-        self._progress()
-        return self._done(), identity
+        r = self._rounds.after(proposal.record.prev_certificate)  # type: ignore[union-attr]
+        identity = self._sets.prepared(r, proposal, averages, factors, median, next_root, units)
+        return self._go_on(), identity
 
     def timeout(self, timer: Timer) -> list[Action]:
         """A timer that was set has run out."""
+        r = self.round
+        if timer.prev_certificate != self.tip:
+            return self._voice.actions()
         if timer.name == "stall":
-            if timer.prev_certificate == self.tip:
-                self._stall()
-            return self._done()
-        r = self._round()
-        if timer.prev_certificate != self.tip or timer.attempt != r.attempt:
-            return self._done()
-        if timer.name == "report":
-            self._try_report(r, True)
-            self._progress()
-        elif timer.name == "step":
-            self._time_out(r)
-        return self._done()
+            self._seating.stall(self.tip)
+            self._take_own_words()
+            self._follow()
+        elif timer.attempt == r.attempt and timer.name == "report":
+            call = r.call_of_interest(self.account in r.voters)
+            if call is not None:
+                self._calls.report(r, call, at_deadline=True)
+        elif timer.attempt == r.attempt and timer.name == "step" and self.account in r.voters:
+            self._votes.time_out(r)
+        return self._go_on()
 
-    def _receive(self, signed: Signed) -> None:
-        self._gone.discard(signed.signer)
-        try:
-            self._take(signed)
-        except (PeerFault, ValueError) as error:
-            self._blame(signed.signer, str(error))
-            return
-        self._progress()
+    # -- routing ------------------------------------------------------------------------------------------------------
+    def _go_on(self) -> list[Action]:
+        """Take in what this peer has said itself and do what the messages heard so far allow, until that changes nothing."""
+        stood = None
+        while self._take_own_words() or stood != self._stands():
+            stood = self._stands()
+            self._advance()
+        return self._voice.actions()
 
-    def _take(self, signed: Signed) -> None:
+    def _stands(self) -> tuple[Hash, int, Phase]:
+        r = self.round
+        return self.tip, r.attempt, r.phase
+
+    def _take_own_words(self) -> bool:
+        took = False
+        while (own := self._voice.own_word()) is not None:
+            self._hear(own)
+            took = True
+        return took
+
+    def _hear(self, signed: Signed) -> None:
+        self._roster.heard_of(signed.signer)
         record = signed.record
-        if record.run_id != self.rules.run_id:
-            raise PeerFault("a record of another run")
-        if isinstance(record, RoundCertificate):
-            self._take_certificate(record, signed)
-        elif isinstance(record, ROUND_MESSAGES):
-            self.heard.take(signed, self.tip)
+        try:
+            if record.run_id != self.rules.run_id:
+                raise PeerFault("a record of another run")
+            if isinstance(record, RoundCertificate):
+                self._take_certificate(record, signed)
+            elif isinstance(record, ROUND_MESSAGES):
+                self.heard.take(signed, self.tip)
+        except (PeerFault, ValueError) as error:
+            self._voice.blame(signed.signer, str(error))
 
     def _take_certificate(self, record: RoundCertificate, signed: Signed) -> None:
         identity = self.notary.certificate_id(record)
@@ -228,45 +310,71 @@ class RoundMachine(Seating):
         new = self.lineage.add(identity, record, content, signed.signer, signed.signature)
         prev = record.prev_certificate
         if record.kind == KIND_ROUND and self.lineage.valid(prev) and not self.lineage.is_before(prev, self.tip):
-            self.heard.round(prev).certificates.setdefault(record.attempt, set()).add(signed.signer)
-            self.proposals.setdefault(identity, (record.without_attempt(), content))
+            r = self._rounds.after(prev)
+            r.messages.certificates.setdefault(record.attempt, set()).add(signed.signer)
+            r.proposals.setdefault(identity, (record.without_attempt(), content))
         for held in new:
             for waited in self._kept.pop(held, []) + self.heard.early(held):
-                self._receive(waited)
+                self._hear(waited)
         if new and self.lineage.is_before(prev, self.tip) and not self._restoring:
             self._say_fork(new, signed)
         is_branch = self.lineage.valid(identity) and not self._is_own(identity)
         if new or is_branch:  # one more signer adds weight to it
             self._follow()
-        elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self.stalled):
-            self._join_seating(self.lineage[identity])
+        elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self._seating.stalls):
+            self._seating.join(self.lineage[identity], self.tip)
 
     def _say_fork(self, new: Sequence[Hash], last: Signed) -> None:
         """A branch off the own path came to hold by `last`. What was signed in it before was not handed to those who linked up
         since (`Lineage.contested`); they have to weigh it too."""
         entries = [e for held in new for e in (self.lineage[held], *self.lineage.unsettled_after(held))]
-        self._out += [Send(said, again=True) for entry in entries for said in entry.messages() if said != last]
+        self._voice.ask(*(Send(said, again=True) for e in entries for said in e.messages() if said != last))
 
     def _is_own(self, identity: Hash) -> bool:
         return identity == self.tip or self.lineage.is_before(identity, self.tip)
 
-    def _progress(self) -> None:
-        """Do whatever the messages heard so far allow."""
+    def _may_follow(self, entry: Entry, trust: Trust) -> bool:
+        return self._restoring or self._seating.may_follow(entry, trust, self.tip)
+
+    def _follow(self) -> None:
+        """Go over to the branch that fork choice takes, if it is another one."""
+        old, new = self.tip, self.lineage.choose(self.tip, self._may_follow)
+        if new == old:
+            return
+        undone, taken = self.lineage.steps(old, new)
+        contributed = self.heard.round(self.lineage[new].certificate.prev_certificate).contributions
+        self.tip = new
+        r = self._rounds.follow(new, old)
+        r.omitted = contributed.keys() - {leaf.peer for leaf in self.lineage[new].body.contributors}
+        self._voice.ask(Adopt(tuple(self._entry(identity) for identity in taken), tuple(undone)))
+        self.heard.keep_rounds(new, old)
+        self._seating.moved(new)
+        if r.due:  # before a restart, or before another branch was followed: its time-outs passed unheard
+            self._votes.begin_waiting(r)
+
+    def _entry(self, identity: Hash) -> CertifiedEntry:
+        entry = self.lineage[identity]
+        attempt = entry.attempt or 0
+        signatures = tuple(sorted(entry.signatures.get(attempt, {}).items()))
+        return CertifiedEntry(identity, replace(entry.certificate, attempt=attempt), entry.body, signatures)
+
+    def _advance(self) -> None:
+        """One pass over the round under way."""
         if self.tip == ZERO_HASH:
             return
-        r = self._round()
-        voter = self.account in self.voters()
-        if voter and r.due:
-            self._try_call(r)
-        call = self._current_call(r, voter)
+        r = self.round
+        is_voter = self.account in r.voters
+        if is_voter and r.due:
+            self._calls.call(r)
+        call = r.call_of_interest(is_voter)
         if call is not None:
-            self._act_on_call(r, call)
-            self._try_report(r, False)
-        if voter:
-            self._try_set(r)
-        proposal = self._current_set(r, voter)
+            self._calls.act_on(r, call)
+            self._calls.report(r, call, at_deadline=False)
+        if is_voter:
+            self._sets.propose(r)
+        proposal = r.set_of_interest(is_voter)
         if proposal is not None:
-            self._act_on_set(r, proposal)
-        if voter:
-            self._try_certify(r)
-            self._hurry(r)
+            self._sets.act_on(r, proposal)
+        if is_voter:
+            self._votes.certify(r)
+            self._votes.hurry(r)

@@ -2,20 +2,13 @@
 
 from collections.abc import Sequence
 
-from swarm.consensus.actions import (
-    FetchAverages,
-    ReduceSet,
-)
-from swarm.consensus.calls import Calls
-from swarm.consensus.lineage import MAX_ELECTORATE
-from swarm.consensus.standing import Phase, Standing
-from swarm.records.commitments import (
-    body_hash,
-    contributors_root,
-    draw_order,
-    electorate_hash,
-    reducers_hash,
-)
+from swarm.consensus.actions import FetchAverages, ReduceSet
+from swarm.consensus.lineage import MAX_ELECTORATE, Lineage
+from swarm.consensus.round import Act, Phase, Proposal, Round
+from swarm.consensus.rules import RunRules
+from swarm.consensus.voice import Voice
+from swarm.consensus.votes import Votes
+from swarm.records.commitments import body_hash, contributors_root, draw_order, electorate_hash, reducers_hash
 from swarm.records.types import (
     FLAG_VOTES,
     KIND_ROUND,
@@ -35,18 +28,21 @@ from swarm.records.types import (
 )
 
 
-class Sets(Calls):
+class Sets:
     """From the reports to the vote."""
 
-    def _set_fits(self, content: SetContent, attempt: int) -> bool:
+    def __init__(self, rules: RunRules, voice: Voice, lineage: Lineage, votes: Votes) -> None:
+        self._rules, self._voice, self._lineage, self._votes = rules, voice, lineage, votes
+
+    # -- what a set may be --------------------------------------------------------------------------------------------
+    def fits(self, r: Round, content: SetContent, attempt: int) -> bool:
         """Quorum of the electorate, or empty from `max_attempts` on; known contributions; nobody left out twice."""
         if not content.contributors:
-            return attempt >= self.rules.max_attempts
-        if len(content.reducers) > self.rules.max_reducers:
+            return attempt >= self._rules.max_attempts
+        if len(content.reducers) > self._rules.max_reducers:
             return False
-        heard = self.heard.round(self.tip)
         for leaf in content.contributors:
-            signed = heard.contributions.get(leaf.peer, {}).get(leaf.contribution)
+            signed = r.messages.contributions.get(leaf.peer, {}).get(leaf.contribution)
             if signed is None:
                 return False
             record = signed.record
@@ -54,19 +50,19 @@ class Sets(Calls):
             if (leaf.units, leaf.flags) != (self._units(record), record.flags):
                 return False
         inside = {leaf.peer for leaf in content.contributors}
-        return self._set_has_quorum(inside) and not self._omits(inside, content.reducers, attempt)
+        return self.has_quorum(r, inside) and not self._omits(r, inside, content.reducers, attempt)
 
-    def _set_has_quorum(self, inside: set[Account]) -> bool:
+    def has_quorum(self, r: Round, inside: set[Account]) -> bool:
         """So that one round never takes the majority away from those who decide now."""
-        return self._has_quorum(inside)
+        return r.has_quorum(inside)
 
-    def _omits(self, inside: set[Account], reducers: tuple[Account, ...], attempt: int) -> bool:
+    def _omits(self, r: Round, inside: set[Account], reducers: tuple[Account, ...], attempt: int) -> bool:
         """Whether somebody was left out again without a reason. Two reducers' word is one; from the last attempt but one
         one's is enough: parts are spread, so only one reducer may lack them."""
-        heard = self.heard.round(self.tip)
+        heard = r.messages
         reports = heard.reports.get(attempt, {})
-        wanted = 2 if attempt < self.rules.max_attempts - 1 else 1
-        for peer in self._omitted & heard.contributions.keys() - inside - heard.lying:
+        wanted = 2 if attempt < self._rules.max_attempts - 1 else 1
+        for peer in r.omitted & heard.contributions.keys() - inside - heard.lying:
             (key,) = heard.contributions[peer]
             others = [a for a in reducers if a != peer]  # nobody attests for itself
             lacking = [a for a in others if a in reports and key not in reports[a].content.complete]  # type: ignore[union-attr]
@@ -75,31 +71,25 @@ class Sets(Calls):
         return False
 
     def _units(self, record: Contribution) -> int:
-        return min(record.units, self.rules.max_units)
+        return min(record.units, self._rules.max_units)
 
-    def _next_electorate(self, leaves: Sequence[ContributorLeaf], prev: Hash) -> tuple[Account, ...]:
-        able = [leaf.peer for leaf in leaves if leaf.flags & FLAG_VOTES]
-        if not able:
-            return self.lineage.electorate(prev)
-        epoch = self.lineage[prev].certificate.epoch + 1
-        return tuple(sorted(draw_order(prev, epoch, 0, able)[:MAX_ELECTORATE]))
-
-    def _compose(
+    # -- what is certified for it -------------------------------------------------------------------------------------
+    def certificate(
         self,
         prev: Hash,
-        leaves: tuple[ContributorLeaf, ...],
-        reducers: tuple[Account, ...],
+        content: SetContent,
         averages: tuple[Hash, ...],
         factors: tuple[float, ...],
         median: float,
         next_root: Hash,
         units: int,
-    ) -> tuple[RoundCertificate, RoundBody]:
-        before = self.lineage[prev].certificate
+    ) -> Proposal:
+        """What follows `prev` with this set, its averages and the state after them."""
+        before, leaves = self._lineage[prev].certificate, content.contributors
         electorate = self._next_electorate(leaves, prev)
-        body = RoundBody(leaves, reducers, averages, factors, median, electorate)
+        body = RoundBody(leaves, content.reducers, averages, factors, median, electorate)
         certificate = RoundCertificate(
-            self.rules.run_id,
+            self._rules.run_id,
             before.epoch + 1,
             0,
             KIND_ROUND,
@@ -115,47 +105,75 @@ class Sets(Calls):
         )
         return certificate, body
 
-    def _empty(self) -> tuple[RoundCertificate, RoundBody]:
-        """The void epoch: state and electorate unchanged, no units."""
-        before = self.lineage[self.tip]
-        return self._compose(self.tip, (), (), (), (), before.body.median_norm, before.certificate.next_root, 0)
+    def _next_electorate(self, leaves: Sequence[ContributorLeaf], prev: Hash) -> tuple[Account, ...]:
+        able = [leaf.peer for leaf in leaves if leaf.flags & FLAG_VOTES]
+        if not able:
+            return self._lineage.electorate(prev)
+        epoch = self._lineage[prev].certificate.epoch + 1
+        return tuple(sorted(draw_order(prev, epoch, 0, able)[:MAX_ELECTORATE]))
 
-    def _current_set(self, r: Standing, voter: bool) -> Signed | None:
-        """Who has no vote reduces for the newest."""
-        sets = self.heard.round(self.tip).sets
-        return sets.get(r.attempt if voter else max(sets, default=0))
+    def _propose_empty(self, r: Round) -> Hash:
+        """The void epoch: state and electorate unchanged, no units. Its id."""
+        before = self._lineage[r.prev]
+        root = before.certificate.next_root
+        made = self.certificate(r.prev, SetContent((), ()), (), (), before.body.median_norm, root, 0)
+        identity = self._voice.notary.certificate_id(made[0])
+        r.proposals[identity] = made
+        return identity
 
-    def _try_set(self, r: Standing) -> None:
-        if r.phase != Phase.OPEN or not r.due or r.set_done >= r.attempt or not self._initiates(r.attempt):
+    def prepared(
+        self,
+        r: Round,
+        proposal: Signed,
+        averages: tuple[Hash, ...],
+        factors: tuple[float, ...],
+        median: float,
+        next_root: Hash,
+        units: int,
+    ) -> Hash:
+        """The state after a set is here; the id of the certificate that follows."""
+        record, content = proposal.record, proposal.content
+        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
+        made = self.certificate(r.prev, content, averages, factors, median, next_root, units)
+        identity = self._voice.notary.certificate_id(made[0])
+        r.proposals[identity] = made
+        r.prepared.add((identity, record.attempt))
+        return identity
+
+    # -- the initiator's set ------------------------------------------------------------------------------------------
+    def propose(self, r: Round) -> None:
+        """As the initiator: the certificate of the newest quorum of votes again, an empty set, or a new one."""
+        if r.phase != Phase.OPEN or not r.due or r.has_done(Act.PROPOSE, r.attempt):
             return
-        polka = self._newest_polka()
-        if polka is not None and polka[1] in self.proposals:
-            certificate, body = self.proposals[polka[1]]
+        if not r.lineage.may_initiate(r.prev, r.attempt, self._voice.account):
+            return
+        polka = r.newest_polka()
+        content: SetContent | None
+        if polka is not None and polka[1] in r.proposals:
+            certificate, body = r.proposals[polka[1]]
             content = SetContent(body.contributors, body.reducers, certificate.without_attempt(), body)
             valid = polka[0]
-        elif r.attempt >= self.rules.max_attempts:
+        elif r.attempt >= self._rules.max_attempts:
             content, valid = SetContent((), ()), NO_ATTEMPT
         else:
-            made = self._new_set(r)
-            if made is None:
-                return
-            content, valid = made, NO_ATTEMPT
-        r.set_done = r.attempt
+            content, valid = self._new_set(r), NO_ATTEMPT
+        if content is None or not r.is_first(Act.PROPOSE, r.attempt):
+            return
         record = RoundSet(
-            self.rules.run_id,
+            self._rules.run_id,
             r.epoch,
             r.attempt,
-            self.tip,
+            r.prev,
             contributors_root(content.contributors),
             len(content.contributors),
             reducers_hash(content.reducers),
-            ZERO_HASH if content.certificate is None else self.notary.certificate_id(content.certificate),
+            ZERO_HASH if content.certificate is None else self._voice.notary.certificate_id(content.certificate),
             valid,
         )
-        self._say(record, content)
+        self._voice.say(record, content)
 
-    def _new_set(self, r: Standing) -> SetContent | None:
-        heard = self.heard.round(self.tip)
+    def _new_set(self, r: Round) -> SetContent | None:
+        heard = r.messages
         call, reports = heard.calls.get(r.attempt), heard.reports.get(r.attempt, {})
         if call is None or not isinstance(call.content, CallContent):
             return None
@@ -170,71 +188,58 @@ class Sets(Calls):
         for peer, signed in sorted(heard.first().items()):
             record = signed.record
             assert isinstance(record, Contribution)
-            key = self.notary.hash(record)
+            key = self._voice.notary.hash(record)
             if key in (complete or ()) and peer not in heard.lying:
                 leaves.append(ContributorLeaf(peer, key, self._units(record), record.flags))
         made = SetContent(tuple(leaves), call.content.reducers)
-        return made if leaves and self._set_fits(made, r.attempt) else None
+        return made if leaves and self.fits(r, made, r.attempt) else None
 
-    def _act_on_set(self, r: Standing, proposal: Signed) -> None:
+    # -- a set that was proposed --------------------------------------------------------------------------------------
+    def act_on(self, r: Round, proposal: Signed) -> None:
         record, content = proposal.record, proposal.content
         assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         if record.proposal != ZERO_HASH:
             self._act_on_proposal(r, proposal, record, content)
         elif not content.contributors:
-            certificate, body = self._empty()
-            identity = self.notary.certificate_id(certificate)
-            self.proposals[identity] = (certificate, body)
-            if self._set_fits(content, record.attempt):
-                self._vote_if_free(r, record, identity)
-        elif self._set_fits(content, record.attempt):
+            identity = self._propose_empty(r)
+            if self.fits(r, content, record.attempt):
+                self._votes.vote_if_free(r, record, identity)
+        elif self.fits(r, content, record.attempt):
             self._act_on_new_set(r, proposal, record, content)
 
-    def _act_on_proposal(self, r: Standing, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+    def _act_on_proposal(self, r: Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
         """A certificate proposed again. Whoever can has its averages by now; it is redone like any other before a vote."""
         assert content.body is not None
-        if not self._is_acceptable(r, record, content):
+        if not self.is_acceptable(r, record, content):
             return
         if not content.contributors:
-            certificate, body = self._empty()
-            if record.proposal == self.notary.certificate_id(certificate):
-                self.proposals[record.proposal] = (certificate, body)
-                self._vote_if_free(r, record, record.proposal)
+            if record.proposal == self._propose_empty(r):
+                self._votes.vote_if_free(r, record, record.proposal)
             return
-        if len(content.body.averages) != self.rules.num_parts:
+        if len(content.body.averages) != self._rules.num_parts:
             return
-        if (record.proposal, record.attempt) in self._prepared:
-            self._vote_if_free(r, record, record.proposal)
-        elif r.fetch_done < record.attempt:
-            r.fetch_done = record.attempt
+        if (record.proposal, record.attempt) in r.prepared:
+            self._votes.vote_if_free(r, record, record.proposal)
+        elif r.is_first(Act.FETCH, record.attempt):
             holders = content.body.reducers
             averages = tuple((d, holders[i % len(holders)]) for i, d in enumerate(content.body.averages))
-            self._out.append(FetchAverages(proposal, averages))
+            self._voice.ask(FetchAverages(proposal, averages))
 
-    def _is_acceptable(self, r: Standing, record: RoundSet, content: SetContent) -> bool:
+    def is_acceptable(self, r: Round, record: RoundSet, content: SetContent) -> bool:
         """What is proposed again: the own lock, what a quorum has voted for, or a set that would do as a new one."""
-        if r.lock == record.proposal or self._voted(record, r, record.proposal):
+        if r.lock == record.proposal or r.was_voted(record, record.proposal):
             return True
-        return self._set_fits(SetContent(content.contributors, content.reducers), record.attempt)
+        return self.fits(r, SetContent(content.contributors, content.reducers), record.attempt)
 
-    def _act_on_new_set(self, r: Standing, proposal: Signed, record: RoundSet, content: SetContent) -> None:
-        heard, reducers = self.heard.round(self.tip).averages.get(record.attempt, {}), content.reducers
-        found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self.rules.num_parts)]
+    def _act_on_new_set(self, r: Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+        heard, reducers = r.messages.averages.get(record.attempt, {}), content.reducers
+        found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self._rules.num_parts)]
         averages = [s for s in found if s is not None]
-        if self.account in reducers and proposal.signature not in self._reduced:
-            self._reduced.add(proposal.signature)
-            self._out.append(ReduceSet(proposal))
-        if r.fetch_done < record.attempt and len(averages) == self.rules.num_parts:
-            r.fetch_done = record.attempt
-            self._out.append(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))  # type: ignore[union-attr]
-        for identity, attempt in sorted(self._prepared):
-            if attempt == record.attempt and self._is_of_set(identity, content):
-                self._vote_if_free(r, record, identity)
-
-    def _is_of_set(self, identity: Hash, content: SetContent) -> bool:
-        known = self.proposals.get(identity)
-        return (
-            known is not None
-            and known[0].prev_certificate == self.tip
-            and known[1].contributors == content.contributors
-        )
+        if self._voice.account in reducers and proposal.signature not in r.reduced:
+            r.reduced.add(proposal.signature)
+            self._voice.ask(ReduceSet(proposal))
+        if len(averages) == self._rules.num_parts and r.is_first(Act.FETCH, record.attempt):
+            self._voice.ask(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))  # type: ignore[union-attr]
+        for identity, attempt in sorted(r.prepared):
+            if attempt == record.attempt and r.proposals[identity][1].contributors == content.contributors:
+                self._votes.vote_if_free(r, record, identity)

@@ -1,100 +1,153 @@
-"""The named rules of the round, each of which can be taken out of the product's classes for as long as a test lasts."""
+"""The named rules of the round, each of which can be missing from a machine that is put together for a test."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from incentives.journal import Subject
-from peers.notary import JournalNotary
-from swarm.consensus.actions import Action, Adopt
+from swarm.consensus.actions import Action, Adopt, Send
 from swarm.consensus.lineage import Entry, Lineage, Trust
-from swarm.consensus.machine import STALLS_BEFORE_FEWER, RoundMachine
+from swarm.consensus.machine import STALLS_BEFORE_FEWER, Parts, RoundMachine
+from swarm.consensus.round import Round
+from swarm.consensus.seating import Seating
+from swarm.consensus.sets import Sets
+from swarm.consensus.voice import Voice
 from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash, Record
+from tests.machine.cheap import CheapNotary
 
-__all__ = ["RULES", "STALLS_BEFORE_FEWER", "without"]
-
-Patch = tuple[type[Any], str, Callable[..., Any]]
-
-_subject = JournalNotary._subject
-_done = RoundMachine._done
-_needed = Lineage.needed
+__all__ = ["RULES", "STALLS_BEFORE_FEWER", "Kit", "without"]
 
 
-def _subject_without_predecessor(self: JournalNotary, record: Record) -> Subject | None:
-    subject = _subject(self, record)
-    return None if subject is None else subject._replace(prev_certificate=ZERO_HASH)
+class NoLock(Round):
+    def is_free(self, *_: Any) -> bool:
+        return True
 
 
-def _done_without_undone(self: RoundMachine) -> list[Action]:
-    return [replace(action, undone=()) if isinstance(action, Adopt) else action for action in _done(self)]
+class NoResume(Round):
+    def resume(self, *_: Any) -> None:
+        pass
 
 
-def _one_signature_seats(self: Lineage, entry: Entry) -> int:
-    seating = entry.certificate.kind == KIND_SEATING and entry.certificate.prev_certificate != ZERO_HASH
-    return 1 if seating else _needed(self, entry)
+class AnyVoterInitiates(Lineage):
+    def may_initiate(self, identity: Hash, attempt: int, account: Account) -> bool:
+        return account in self.electorate(identity)
 
 
-def _follow_only_children(self: Lineage, tip: Hash, may_follow: Callable[[Entry, Trust], bool]) -> Hash:
-    """No choice between branches: on from the own tip, whatever the others do."""
-    while True:
-        children = [
-            c for c in self.children.get(tip, []) if may_follow(self.entries[c], Trust(self.electorate(tip), 0))
-        ]
-        if not children:
-            return tip
-        tip = min(children)
+class FollowOnlyChildren(Lineage):
+    def choose(self, tip: Hash, may_follow: Any) -> Hash:
+        """No choice between branches: on from the own tip, whatever the others do."""
+        while True:
+            children = [
+                c for c in self.children.get(tip, []) if may_follow(self.entries[c], Trust(self.electorate(tip), 0))
+            ]
+            if not children:
+                return tip
+            tip = min(children)
 
 
-def _whole_branch(self: Lineage, identity: Hash, trust: Trust) -> set[Account]:
-    children = self.children.get(identity, ())
-    return self.entries[identity].signers().union(*(_whole_branch(self, child, trust) for child in children))
+class WeighHeadsAlone(Lineage):
+    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
+        return self.entries[identity].signers()
 
 
-RULES: dict[str, tuple[Patch, ...]] = {
+class WeighWhatIsNotSupported(Lineage):
+    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
+        children = self.children.get(identity, ())
+        return self.entries[identity].signers().union(*(self.branch_signers(child, trust) for child in children))
+
+
+class OneSignatureSeats(Lineage):
+    def needed(self, entry: Entry) -> int:
+        seating = entry.certificate.kind == KIND_SEATING and entry.certificate.prev_certificate != ZERO_HASH
+        return 1 if seating else super().needed(entry)
+
+
+class HandOverTheTipAlone(Lineage):
+    def contested(self, tip: Hash) -> list[Entry]:
+        return self.unsettled_after(tip)
+
+
+class AnySet(Sets):
+    def has_quorum(self, *_: Any) -> bool:
+        return True
+
+
+class AnythingAgain(Sets):
+    def is_acceptable(self, *_: Any) -> bool:
+        return True
+
+
+class Impatient(Seating):
+    def may_follow(self, *_: Any) -> bool:
+        return True
+
+
+class UndoesNothing(Voice):
+    def actions(self) -> list[Action]:
+        return [replace(action, undone=()) if isinstance(action, Adopt) else action for action in super().actions()]
+
+
+class SaysNothingAgain(Voice):
+    def ask(self, *actions: Action) -> None:
+        super().ask(*(a for a in actions if not (isinstance(a, Send) and a.again)))
+
+
+class SubjectsWithoutPredecessor(CheapNotary):
+    def subject(self, record: Record) -> Subject | None:
+        subject = super().subject(record)
+        return None if subject is None else subject._replace(prev_certificate=ZERO_HASH)
+
+
+RULES: dict[str, type[Any]] = {
     # two votes and a lock: who is locked votes for nothing else unless a quorum did since
-    "lock": ((RoundMachine, "_is_free", lambda self, r, record, identity: True),),
+    "lock": NoLock,
     # one initiator per attempt
-    "init": ((Lineage, "may_initiate", lambda self, identity, attempt, who: who in self.electorate(identity)),),
+    "init": AnyVoterInitiates,
     # fork choice from the oldest fork on, counting whole branches
-    "ghost": ((Lineage, "choose", _follow_only_children),),
-    "branch": ((Lineage, "branch_signers", lambda self, identity, trust: self.entries[identity].signers()),),
+    "ghost": FollowOnlyChildren,
+    "branch": WeighHeadsAlone,
     # the journal's subjects name the predecessor
-    "key": ((JournalNotary, "_subject", _subject_without_predecessor),),
+    "key": SubjectsWithoutPredecessor,
     # who changes lineage starts as after lost state
-    "linear": ((RoundMachine, "_done", _done_without_undone),),
+    "linear": UndoesNothing,
     # a seating is followed only by who has stalled, with more than a third of the voters in it
-    "patient": ((RoundMachine, "_may_follow", lambda self, entry, trust: True),),
+    "patient": Impatient,
     # a seating holds with a quorum of those it seats
-    "seatq": ((Lineage, "needed", _one_signature_seats),),
+    "seatq": OneSignatureSeats,
     # a set holds contributions of a quorum of the electorate
-    "setq": ((RoundMachine, "_set_has_quorum", lambda self, inside: True),),
+    "setq": AnySet,
     # beyond the model's list: what this machine was found to need
-    "resume": ((RoundMachine, "_resume", lambda self, r, record: None),),
-    "redo": ((RoundMachine, "_is_acceptable", lambda self, r, record, content: True),),
-    "contested": ((Lineage, "contested", lambda self, tip: self.unsettled_after(tip)),),
+    "resume": NoResume,
+    "redo": AnythingAgain,
+    "contested": HandOverTheTipAlone,
     # who sees a branch come to hold says its older signatures again
-    "again": ((RoundMachine, "_say_fork", lambda self, new, last: None),),
+    "again": SaysNothingAgain,
     # what stands on a seating that too few support gives no weight
-    "support": ((Lineage, "branch_signers", _whole_branch),),
+    "support": WeighWhatIsNotSupported,
 }
 
 
-@contextlib.contextmanager
-def without(names: tuple[str, ...]) -> Iterator[type[RoundMachine]]:
-    """The machine's class while the named rules are missing from the product."""
+@dataclass(frozen=True)
+class Kit:
+    """What a peer of a test's world is made of."""
+
+    parts: Parts = field(default_factory=Parts)
+    notary: type[CheapNotary] = CheapNotary
+
+    def machine(self, *arguments: Any) -> RoundMachine:
+        return partial(RoundMachine, parts=self.parts)(*arguments)
+
+
+def without(names: tuple[str, ...]) -> Kit:
+    """All of it but the named rules."""
     unknown = set(names) - RULES.keys()
     if unknown:
         raise SystemExit(f"--off: unknown {', '.join(sorted(unknown))}; one of {', '.join(RULES)}")
-    patches = [patch for name in names for patch in RULES[name]]
-    before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in patches]
-    for owner, name, new in patches:
-        setattr(owner, name, new)
-    try:
-        yield RoundMachine
-    finally:
-        for owner, name, old in before:
-            if old is None:  # inherited
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
+    lacking = [RULES[name] for name in names]
+
+    def made_of(part: type[Any]) -> type[Any]:
+        bases = tuple(each for each in lacking if issubclass(each, part))
+        return type(part.__name__, bases, {}) if bases else part
+
+    parts = Parts(*(made_of(part) for part in (Lineage, Voice, Round, Sets, Seating)))
+    return Kit(parts, made_of(CheapNotary))

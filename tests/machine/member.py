@@ -37,7 +37,7 @@ from swarm.records.types import (
     Signed,
 )
 from swarm.records.wire import pack_content
-from tests.machine.cheap import CheapNotary, account, digest
+from tests.machine.cheap import account, digest
 
 if TYPE_CHECKING:
     from tests.machine.schedules import World
@@ -107,8 +107,8 @@ class Member:
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self) -> None:
         self.journal = SigningJournal(self.path)
-        self.notary = CheapNotary(self.number, self.journal, self.burn, lambda r: self.world.signed(self, r))
-        self.machine: RoundMachine = self.world.machine_type(
+        self.notary = self.world.kit.notary(self.number, self.journal, self.burn, lambda r: self.world.signed(self, r))
+        self.machine: RoundMachine = self.world.kit.machine(
             self.notary, self.world.rules, bool(self.flags & FLAG_REDUCES), bool(self.flags & FLAG_VOTES)
         )
         self.live, self.fuse = True, 0

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from swarm.consensus.actions import Adopt, Blame, Timer
 from swarm.consensus.lineage import Lineage
-from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.consensus.machine import RunRules
 from swarm.records.commitments import quorum
 from swarm.records.types import (
     FLAG_REDUCES,
@@ -61,10 +61,8 @@ class Violation(Exception):
 class World:
     unpack_content = staticmethod(unpack_content)
 
-    def __init__(
-        self, rng: random.Random, directory: Path, machine_type: type[RoundMachine], trace: bool = False
-    ) -> None:
-        self.rng, self.directory, self.machine_type, self.trace = rng, directory, machine_type, trace
+    def __init__(self, rng: random.Random, directory: Path, kit: ablations.Kit, trace: bool = False) -> None:
+        self.rng, self.directory, self.kit, self.trace = rng, directory, kit, trace
         self.log = hashlib.sha256()
         self.count: Counter[str] = Counter()
         size = rng.choice((1, 2, 3, 4, 4, 5, 6, 7))
@@ -544,17 +542,16 @@ def one(
 ) -> tuple[str | None, Counter[str], str]:
     """The violation of a schedule, if any; counts; a digest of everything that was said and followed."""
     rng = random.Random(seed * 1_000_003 + index)
-    with ablations.without(off) as machine_type:
-        world = World(rng, directory, machine_type, trace)
-        world.ablated = bool(off)
-        try:
-            world.storm(rng.choice((STEPS // 4, STEPS // 2, STEPS)))
-            world.heal()
-            return None, world.count, world.log.hexdigest()
-        except Violation as violation:
-            return str(violation), world.count, world.log.hexdigest()
-        finally:
-            world.close()
+    world = World(rng, directory, ablations.without(off), trace)
+    world.ablated = bool(off)
+    try:
+        world.storm(rng.choice((STEPS // 4, STEPS // 2, STEPS)))
+        world.heal()
+        return None, world.count, world.log.hexdigest()
+    except Violation as violation:
+        return str(violation), world.count, world.log.hexdigest()
+    finally:
+        world.close()
 
 
 def reproduction(seed: int, index: int, off: tuple[str, ...] = ()) -> str:
