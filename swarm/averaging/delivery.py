@@ -18,9 +18,8 @@ from swarm.optim.codec import wire_bytes
 from swarm.records.types import (
     ZERO_ACCOUNT,
     Account,
-    CallContent,
     Hash,
-    Signed,
+    SignedCall,
 )
 
 ASK_SECONDS = 1.0  # how often, at most, a reducer asks for parts that were not sent to it
@@ -70,7 +69,7 @@ class Delivery:
         self, config: RunConfig, machine: RoundMachine, network: Network, reception: Reception, owner: Owner
     ) -> None:
         self.config, self.machine, self.network, self.reception = config, machine, network, reception
-        self.call: Signed | None = None  # the newest one that was acted on
+        self.call: SignedCall | None = None  # the newest one that was acted on
         self._owner = owner
         self._fetching: set[Hash] = set()  # contributions whose missing parts are being asked for
         self._asked: dict[Hash, int] = {}  # how often, in this round
@@ -80,11 +79,10 @@ class Delivery:
         """The round under way is another one."""
         self._asked.clear()
 
-    async def scatter(self, call: Signed, key: Hash) -> None:
+    async def scatter(self, call: SignedCall, key: Hash) -> None:
         """The own contribution's parts, each to the reducer that is to have it."""
         if key not in self.reception:
             return
-        assert isinstance(call.content, CallContent)
         reducers = call.content.reducers
         for position, reducer in enumerate(reducers):
             if reducer == self.machine.account:
@@ -99,7 +97,7 @@ class Delivery:
                 self._owner.spawn(self._push(call, reducer, payload))
         self._owner.arrived(key)
 
-    async def _push(self, call: Signed, reducer: Account, payload: Sequence[tuple[bytes, bytes]]) -> None:
+    async def _push(self, call: SignedCall, reducer: Account, payload: Sequence[tuple[bytes, bytes]]) -> None:
         """Again while the reducer has no link or does not know the contribution yet; not beyond the round."""
         seconds = self.config.rounds.contribute_seconds
         deadline = time.monotonic() + seconds
@@ -110,7 +108,7 @@ class Delivery:
             except (RetryError, PeerFault) as error:
                 if isinstance(error, PeerFault) and LATER not in str(error):
                     raise
-                if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:  # type: ignore[union-attr]
+                if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -139,39 +137,39 @@ class Delivery:
             return "later: this peer has to stop"
         return ""
 
-    async def collect(self, call: Signed) -> None:
+    async def collect(self, call: SignedCall) -> None:
         """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's
         in a task of its own, so that one who answers slowly or never keeps nobody else waiting. Who is alive pushes; what the dead
         left with the reducers of an earlier attempt is asked for at once."""
-        prev: Hash = call.record.prev_certificate  # type: ignore[union-attr]
+        prev: Hash = call.record.prev_certificate
         for key in self.reception.on_tip(prev):
             self._owner.arrived(key)
         pause = min(ASK_SECONDS, self.config.rounds.contribute_seconds / ASKS_PER_CONTRIBUTION)
-        left = self.machine.was_whole(call.record.attempt).keys() - self.network.linked().keys()  # type: ignore[union-attr]
+        left = self.machine.was_whole(call.record.attempt).keys() - self.network.linked().keys()
         self._ask_all(call, [(key, signer) for key, signer in self._worth_asking(call) if signer in left])
         while self.call is call and prev == self.machine.tip:
             await asyncio.sleep(pause)
             self._ask_all(call, self._worth_asking(call))
 
-    def _ask_all(self, call: Signed, contributions: Sequence[tuple[Hash, Account]]) -> None:
+    def _ask_all(self, call: SignedCall, contributions: Sequence[tuple[Hash, Account]]) -> None:
         for key, _ in contributions:
             if len(self._fetching) < ASKED_AT_ONCE and key not in self._fetching and self.missing(call, key):
                 self._fetching.add(key)
                 self._owner.spawn(self.ask(call, key))
 
-    def _worth_asking(self, call: Signed) -> list[tuple[Hash, Account]]:
+    def _worth_asking(self, call: SignedCall) -> list[tuple[Hash, Account]]:
         """Contributions, and whose, of voters, of linked peers, and of whom all had them in an earlier attempt; the voters' first,
         then whose turn was longest ago. Strangers push theirs."""
         voters, linked = set(self.machine.voters()), self.network.linked()
-        had = self.machine.was_whole(call.record.attempt)  # type: ignore[union-attr]
+        had = self.machine.was_whole(call.record.attempt)
         found = []
-        for key in self.reception.on_tip(call.record.prev_certificate):  # type: ignore[union-attr]
+        for key in self.reception.on_tip(call.record.prev_certificate):
             signed = self.reception.get(key)
             if signed is not None and (signed.signer in voters or signed.signer in linked or signed.signer in had):
                 found.append((signed.signer not in voters, self._asked.get(key, 0), key, signed.signer))
         return [(key, signer) for _, _, key, signer in sorted(found)]
 
-    async def ask(self, call: Signed, key: Hash) -> None:
+    async def ask(self, call: SignedCall, key: Hash) -> None:
         """Once for what is missing of one contribution: its owner first, then who had it in an earlier attempt, then anyone."""
         self._asked[key] = self._asked.get(key, 0) + 1
         try:
@@ -181,7 +179,7 @@ class Delivery:
             largest = wire_bytes(self.config.codec.part_values, self.config.codec.contribution)
             size = sum(min(leaf.length, largest) for leaf in leaves)
             seconds = self.config.rounds.contribute_seconds
-            had = self.machine.was_whole(call.record.attempt).get(signed.signer, ())  # type: ignore[union-attr]
+            had = self.machine.was_whole(call.record.attempt).get(signed.signer, ())
             holders = [signed.signer, *(a for a in had if a != self.machine.account)]
             found = await self.network.fetch(holders, [leaf.digest for leaf in leaves], size, seconds)
             for leaf in leaves:
@@ -190,9 +188,8 @@ class Delivery:
         finally:
             self._fetching.discard(key)
 
-    def missing(self, call: Signed, key: Hash) -> list[int]:
+    def missing(self, call: SignedCall, key: Hash) -> list[int]:
         """Parts that this peer as one of the call's reducers was to get and has not."""
-        assert isinstance(call.content, CallContent)
         return self.reception.missing(key, call.content.reducers, self.machine.account)
 
     async def gather(

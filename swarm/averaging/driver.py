@@ -46,7 +46,6 @@ from swarm.records.types import (
     ZERO_ACCOUNT,
     ZERO_HASH,
     Account,
-    CallContent,
     Contribution,
     ContributionContent,
     ContributionReceipt,
@@ -54,8 +53,9 @@ from swarm.records.types import (
     Hash,
     Progress,
     Record,
-    SetContent,
     Signed,
+    SignedCall,
+    SignedSet,
 )
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ class Driver:
                 self.delivery.call = action.call
                 self.spawn(self._contribute(action.call))
             elif isinstance(action, Scatter):
-                key = self._own.get((action.call.record.prev_certificate, action.call.record.epoch))  # type: ignore[union-attr]
+                key = self._own.get((action.call.record.prev_certificate, action.call.record.epoch))
                 if key is not None:
                     self.spawn(self.delivery.scatter(action.call, key))
             elif isinstance(action, Collect):
@@ -329,10 +329,10 @@ class Driver:
             if self.anchor is not None and (late or self._swarm_units() >= rounds.units_per_epoch):
                 self._act(self.machine.due())
 
-    async def _contribute(self, call: Signed) -> None:
+    async def _contribute(self, call: SignedCall) -> None:
         if self.member is None:
             return
-        prev = call.record.prev_certificate  # type: ignore[union-attr]
+        prev = call.record.prev_certificate
         deadline = time.monotonic() + self.config.rounds.contribute_seconds
         made = await self.member.boundary(prev)
         while made is None:  # the certificate before may still be on its way to the trainer
@@ -388,14 +388,10 @@ class Driver:
     def arrived(self, key: Hash) -> None:
         """As reducer: tell the machine what is complete here."""
         call = self.delivery.call
-        if (
-            call is None
-            or not isinstance(call.content, CallContent)
-            or self.notary.account not in call.content.reducers
-        ):
+        if call is None or self.notary.account not in call.content.reducers:
             return
-        signed, prev = self.reception.get(key), call.record.prev_certificate  # type: ignore[union-attr]
-        if signed is None or signed.record.prev_certificate != prev or self.delivery.missing(call, key):  # type: ignore[union-attr]
+        signed, prev = self.reception.get(key), call.record.prev_certificate
+        if signed is None or signed.record.prev_certificate != prev or self.delivery.missing(call, key):
             return
         if key not in self._received and signed.signer != self.notary.account:
             self._received.add(key)
@@ -415,13 +411,12 @@ class Driver:
             return None
         return [self.reception.content(leaf.contribution) for leaf in leaves]
 
-    async def _reduce(self, proposal: Signed) -> None:
+    async def _reduce(self, proposal: SignedSet) -> None:
         content = proposal.content
-        assert isinstance(content, SetContent)
         contents = self._contents(content.contributors)
         if contents is None or self.notary.account not in content.reducers:
             return
-        prev = proposal.record.prev_certificate  # type: ignore[union-attr]
+        prev = proposal.record.prev_certificate
         max_units = self.config.rounds.max_units_per_contribution
         factors = weights(content.contributors, contents, self._previous_median(prev), max_units).factors
         mine = content.reducers.index(self.notary.account)
@@ -441,11 +436,10 @@ class Driver:
             digest = self.parts.put(data)
             self._act(self.machine.averaged(proposal, index, len(data), digest))
 
-    async def _prepare(self, proposal: Signed, averages: Sequence[tuple[Hash, Account]]) -> None:
+    async def _prepare(self, proposal: SignedSet, averages: Sequence[tuple[Hash, Account]]) -> None:
         """Get every average of the set, take the outer step, tell the machine the certificate that follows."""
         content, record = proposal.content, proposal.record
-        assert isinstance(content, SetContent)
-        prev: Hash = record.prev_certificate  # type: ignore[union-attr]
+        prev: Hash = record.prev_certificate
         anchor, contents = self.states.get(prev), self._contents(content.contributors)
         if anchor is None or contents is None:
             return

@@ -17,7 +17,7 @@ from swarm.errors import PeerFault
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.records.commitments import parts_root
-from swarm.records.types import ZERO_HASH, Account, Contribution, ContributionContent, Hash, Signed
+from swarm.records.types import ZERO_HASH, Account, Contribution, ContributionContent, Hash, Signed, SignedContribution
 
 MAX_CONTRIBUTIONS = 1024
 MAX_PER_SIGNER = 4
@@ -28,8 +28,7 @@ LATER = "later: its contribution has not come yet"
 
 @dataclass
 class _Known:
-    signed: Signed
-    content: ContributionContent
+    signed: SignedContribution
     held: set[int] = field(default_factory=set)
     is_bad: bool = False  # its own commitment breaks a rule: nobody can make it complete
 
@@ -70,17 +69,17 @@ class Reception:
     def __contains__(self, key: object) -> bool:
         return key in self._known
 
-    def get(self, key: Hash) -> Signed | None:
+    def get(self, key: Hash) -> SignedContribution | None:
         known = self._known.get(key)
         return None if known is None else known.signed
 
     def content(self, key: Hash) -> ContributionContent:
         """Of a known contribution."""
-        return self._known[key].content
+        return self._known[key].signed.content
 
     def on_tip(self, tip: Hash) -> list[Hash]:
         """Known contributions to the round after `tip` that may still become complete."""
-        return [k for k, x in self._known.items() if _prev(x.signed) == tip and not x.is_bad]
+        return [k for k, x in self._known.items() if x.signed.record.prev_certificate == tip and not x.is_bad]
 
     # -- contributions ------------------------------------------------------------------------------------------------
     def moved(self, tip: Hash, voters: Collection[Account]) -> None:
@@ -105,17 +104,18 @@ class Reception:
         if record.peer != signed.signer or parts_root(content.parts) != record.parts_root:
             return False  # the machine says so too
         key = self._hash(record)
-        if key in self._known or not self._make_room(signed):
+        contribution = signed.of(Contribution).holding(ContributionContent)
+        if key in self._known or not self._make_room(contribution):
             return False
-        self._known[key] = _Known(signed, content)
+        self._known[key] = _Known(contribution)
         return True
 
-    def _worth(self, signed: Signed) -> tuple[bool, bool]:
-        return _prev(signed) == self._tip, signed.signer in self._voters
+    def _worth(self, signed: SignedContribution) -> tuple[bool, bool]:
+        return signed.record.prev_certificate == self._tip, signed.signer in self._voters
 
-    def _make_room(self, new: Signed) -> bool:
+    def _make_room(self, new: SignedContribution) -> bool:
         own = [k for k, x in self._known.items() if x.signed.signer == new.signer]
-        if any(_prev(self._known[k].signed) == _prev(new) for k in own):
+        if any(self._known[k].signed.record.prev_certificate == new.record.prev_certificate for k in own):
             return False  # a second, different one for one round: the first counts
         if len(own) >= MAX_PER_SIGNER:
             self._known.pop(min(own, key=lambda k: self._worth(self._known[k].signed)))
@@ -132,7 +132,7 @@ class Reception:
     # -- parts --------------------------------------------------------------------------------------------------------
     def hold_all(self, key: Hash) -> None:
         """The own contribution: every part is here."""
-        self._known[key].held.update(range(len(self._known[key].content.parts)))
+        self._known[key].held.update(range(len(self._known[key].signed.content.parts)))
 
     def missing(self, key: Hash, reducers: Sequence[Account], me: Account) -> list[int]:
         """Parts that `me` as one of `reducers` was to get and has not; empty for who reduces nothing."""
@@ -140,7 +140,9 @@ class Reception:
         if me not in reducers:
             return []
         mine = reducers.index(me)
-        return [p.index for p in known.content.parts if p.index % len(reducers) == mine and p.index not in known.held]
+        return [
+            p.index for p in known.signed.content.parts if p.index % len(reducers) == mine and p.index not in known.held
+        ]
 
     def early(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
         """A part of an unknown contribution: kept for a moment within bounds, else `LATER`, and the sender tries again."""
@@ -189,11 +191,11 @@ class Reception:
             return False
         if known.is_bad:
             raise PeerFault("the contribution broke a rule before")
-        if len(known.content.parts) != len(self.slices):
-            raise PeerFault(f"parts: {len(known.content.parts)} given, the model has {len(self.slices)}")
+        if len(known.signed.content.parts) != len(self.slices):
+            raise PeerFault(f"parts: {len(known.signed.content.parts)} given, the model has {len(self.slices)}")
         if not 0 <= index < len(self.slices):
             raise PeerFault(f"part {index}: the contribution has {len(self.slices)} parts")
-        leaf, where = known.content.parts[index], self.slices[index]
+        leaf, where = known.signed.content.parts[index], self.slices[index]
         try:
             check_part(leaf, payload, where.stop - where.start, self.config.codec.contribution)
         except PeerFault:
@@ -202,12 +204,6 @@ class Reception:
         self.parts.put(payload)
         known.held.add(index)
         return True
-
-
-def _prev(signed: Signed) -> Hash:
-    record = signed.record
-    assert isinstance(record, Contribution)
-    return record.prev_certificate
 
 
 __all__ = ["LATER", "Reception"]

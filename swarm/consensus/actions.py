@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
-from swarm.records.types import Account, Hash, RoundBody, RoundCertificate, Signed
+from swarm.records.types import Account, Hash, RoundBody, RoundCertificate, Signed, SignedCall, SignedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +35,35 @@ class Send:
 class MakeContribution:
     """Ask the trainer for a boundary, then call `contributed`."""
 
-    call: Signed
+    call: SignedCall
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
     """Send the own parts to the call's reducers: part p to reducers[p mod number of reducers]."""
 
-    call: Signed
+    call: SignedCall
 
 
 @dataclass(frozen=True, slots=True)
 class Collect:
     """As a reducer of this call: gather parts, call `report` whenever more is complete."""
 
-    call: Signed
+    call: SignedCall
 
 
 @dataclass(frozen=True, slots=True)
 class ReduceSet:
     """As a reducer: average the own parts over this set, call `averaged` for each."""
 
-    proposal: Signed
+    proposal: SignedSet
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAverages:
     """Get the averages (digest and probable holder by part), take the outer step, call `prepared`."""
 
-    proposal: Signed
+    proposal: SignedSet
     averages: tuple[tuple[Hash, Account], ...]
 
 

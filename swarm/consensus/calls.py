@@ -14,7 +14,7 @@ from swarm.records.types import (
     ReducerReport,
     ReportContent,
     RoundCall,
-    Signed,
+    SignedCall,
 )
 
 REPORT_AT = 0.8  # of `contribute_seconds`: what is complete by then is reported
@@ -39,12 +39,11 @@ class Calls:
             record = RoundCall(self._rules.run_id, r.epoch, r.attempt, r.prev, reducers_hash(reducers), 0, 0, 0, 0)
             self._voice.say(record, CallContent(reducers))
 
-    def act_on(self, r: Round, call: Signed) -> None:
-        attempt = call.record.attempt  # type: ignore[union-attr]
+    def act_on(self, r: Round, call: SignedCall) -> None:
+        attempt = call.record.attempt
         if not r.is_first(Act.CALL, attempt):
             return
         r.complete = frozenset()  # of another draw of reducers
-        assert isinstance(call.content, CallContent)
         if not r.due and self._voice.account in r.voters:
             r.due = True
             self._votes.begin_waiting(r)
@@ -64,10 +63,9 @@ class Calls:
         found: dict[Account, tuple[Account, ...]] = {}
         for earlier in sorted(a for a in r.messages.calls if a < attempt):
             content, reports = r.messages.calls[earlier].content, r.messages.reports.get(earlier, {})
-            assert isinstance(content, CallContent)
             if not reports.keys() >= set(content.reducers):
                 continue
-            complete = [set(reports[a].content.complete) for a in content.reducers]  # type: ignore[union-attr]
+            complete = [set(reports[a].content.complete) for a in content.reducers]
             whole = set.intersection(*complete)
             for peer, signed in r.messages.first().items():
                 can_be_had = peer in live or live.issuperset(content.reducers)
@@ -75,11 +73,10 @@ class Calls:
                     found[peer] = content.reducers
         return found
 
-    def report(self, r: Round, call: Signed, at_deadline: bool) -> None:
+    def report(self, r: Round, call: SignedCall, at_deadline: bool) -> None:
         """As a reducer of `call`: what is complete, once all that is to be expected is, or it takes too long."""
-        content, attempt = call.content, call.record.attempt  # type: ignore[union-attr]
-        assert isinstance(content, CallContent)
-        if self._voice.account not in content.reducers or r.has_done(Act.REPORT, attempt):
+        attempt = call.record.attempt
+        if self._voice.account not in call.content.reducers or r.has_done(Act.REPORT, attempt):
             return
         joiners = self._roster.joiners(r)
         missing = self._missing(r, attempt, joiners)

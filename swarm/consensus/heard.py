@@ -37,6 +37,10 @@ from swarm.records.types import (
     RoundVote,
     SetContent,
     Signed,
+    SignedCall,
+    SignedContribution,
+    SignedReport,
+    SignedSet,
 )
 
 MAX_ROUNDS = 32  # branches whose next round is listened to
@@ -55,18 +59,20 @@ ROUND_MESSAGES = (Contribution, RoundCall, ReducerReport, RoundSet, Average, Rou
 class RoundMessages:
     """Of the round after one certificate, by attempt."""
 
-    contributions: dict[Account, dict[Hash, Signed]] = field(default_factory=dict)  # the first of each counts here
-    calls: dict[int, Signed] = field(default_factory=dict)
-    reports: dict[int, dict[Account, Signed]] = field(default_factory=dict)
-    sets: dict[int, Signed] = field(default_factory=dict)
-    averages: dict[int, dict[tuple[int, Account], Signed]] = field(default_factory=dict)
+    contributions: dict[Account, dict[Hash, SignedContribution]] = field(
+        default_factory=dict
+    )  # the first of each counts here
+    calls: dict[int, SignedCall] = field(default_factory=dict)
+    reports: dict[int, dict[Account, SignedReport]] = field(default_factory=dict)
+    sets: dict[int, SignedSet] = field(default_factory=dict)
+    averages: dict[int, dict[tuple[int, Account], Signed[Average]]] = field(default_factory=dict)
     votes: dict[int, dict[Hash, dict[Account, Signed]]] = field(default_factory=dict)
     voids: dict[int, dict[Account, Signed]] = field(default_factory=dict)
     certificates: dict[int, set[Account]] = field(default_factory=dict)  # who signed one of kind 0
     lying: set[Account] = field(default_factory=set)
     said: dict[Account, dict[tuple[int, int, bytes], Signed]] = field(default_factory=dict)  # attempt, kind, rest
 
-    def first(self) -> dict[Account, Signed]:
+    def first(self) -> dict[Account, SignedContribution]:
         """The contribution of each peer that was heard first."""
         return {peer: next(iter(variants.values())) for peer, variants in self.contributions.items()}
 
@@ -202,7 +208,7 @@ class Heard:
             return
         if variants:
             table.lying.add(record.peer)
-        table.contributions.setdefault(record.peer, {})[key] = signed
+        table.contributions.setdefault(record.peer, {})[key] = signed.of(Contribution).holding(ContributionContent)
 
     def _in_attempt(self, record: Record, signed: Signed) -> None:
         assert isinstance(record, RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid)
@@ -268,13 +274,13 @@ class Heard:
     def _index(self, table: RoundMessages, record: Record, signed: Signed) -> None:
         who = signed.signer
         if isinstance(record, RoundCall):
-            table.calls.setdefault(record.attempt, signed)
+            table.calls.setdefault(record.attempt, signed.of(RoundCall).holding(CallContent))
         elif isinstance(record, RoundSet):
-            table.sets.setdefault(record.attempt, signed)
+            table.sets.setdefault(record.attempt, signed.of(RoundSet).holding(SetContent))
         elif isinstance(record, ReducerReport):
-            table.reports.setdefault(record.attempt, {})[who] = signed
+            table.reports.setdefault(record.attempt, {})[who] = signed.of(ReducerReport).holding(ReportContent)
         elif isinstance(record, Average):
-            table.averages.setdefault(record.attempt, {})[record.part, who] = signed
+            table.averages.setdefault(record.attempt, {})[record.part, who] = signed.of(Average)
         elif isinstance(record, RoundVote):
             table.votes.setdefault(record.attempt, {}).setdefault(record.id, {})[who] = signed
         elif isinstance(record, RoundVoid):

@@ -38,7 +38,7 @@ class Entry:
     def signers(self) -> set[Account]:
         return {account for signed in self.signatures.values() for account in signed}
 
-    def messages(self) -> Iterator[Signed]:
+    def messages(self) -> Iterator[Signed[RoundCertificate, RoundBody]]:
         """One for each signature."""
         for attempt, signed in self.signatures.items():
             for who, signature in signed.items():

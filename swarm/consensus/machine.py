@@ -31,10 +31,10 @@ from swarm.records.types import (
     Record,
     RoundBody,
     RoundCertificate,
-    RoundSet,
     RoundVoid,
     RoundVote,
     Signed,
+    SignedSet,
 )
 from swarm.records.wire import unpack_content
 
@@ -141,12 +141,12 @@ class RoundMachine:
 
     def certificates_since(self, epoch: int) -> list[Signed]:
         """Those of the own lineage after `epoch`, oldest first, as their quorum signed them."""
-        found = []
+        found: list[list[Signed]] = []
         for identity in self.lineage.ancestors(self.tip):
             entry = self.lineage[identity]
             if entry.certificate.epoch <= epoch:
                 break
-            found.append([s for s in entry.messages() if s.record.attempt == entry.attempt])  # type: ignore[union-attr]
+            found.append([s for s in entry.messages() if s.record.attempt == entry.attempt])
         return [signed for messages in reversed(found) for signed in messages]
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -217,18 +217,16 @@ class RoundMachine:
         self.round.complete = complete
         return self._go_on()
 
-    def averaged(self, proposal: Signed, part: int, length: int, digest: Hash) -> list[Action]:
+    def averaged(self, proposal: SignedSet, part: int, length: int, digest: Hash) -> list[Action]:
         """As reducer: the own average of `part` over the proposed set is encoded."""
         record = proposal.record
-        assert isinstance(record, RoundSet)
         if record.prev_certificate == self.tip:
             self._voice.say(Average(self.rules.run_id, record.epoch, record.attempt, self.tip, part, length, digest))
         return self._go_on()
 
-    def withheld(self, proposal: Signed, reducer: Account) -> list[Action]:
+    def withheld(self, proposal: SignedSet, reducer: Account) -> list[Action]:
         """A reducer of a set hands out nothing of what it says that it has averaged, and nobody else has it."""
         record, r = proposal.record, self.round
-        assert isinstance(record, RoundSet)
         if record.prev_certificate == self.tip and reducer != self.account:
             r.withheld.add((record.attempt, reducer))
             r.silent.add(reducer)
@@ -237,7 +235,7 @@ class RoundMachine:
 
     def prepared(
         self,
-        proposal: Signed,
+        proposal: SignedSet,
         averages: tuple[Hash, ...],
         factors: tuple[float, ...],
         median: float,
@@ -245,7 +243,7 @@ class RoundMachine:
         units: int,
     ) -> tuple[list[Action], Hash]:
         """All averages of a set are here and the outer step is taken; also the id of the certificate that follows."""
-        r = self._rounds.after(proposal.record.prev_certificate)  # type: ignore[union-attr]
+        r = self._rounds.after(proposal.record.prev_certificate)
         identity = self._sets.prepared(r, proposal, averages, factors, median, next_root, units)
         return self._go_on(), identity
 

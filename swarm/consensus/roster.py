@@ -68,7 +68,7 @@ class Roster:
         voters = set(r.voters)
         able = {a for a, flags in self.ready.items() if flags & FLAG_REDUCES}
         # a voter that contributed already and can reduce is alive too
-        able |= {a for a, s in r.messages.first().items() if s.record.flags & FLAG_REDUCES and a in voters}  # type: ignore[union-attr]
+        able |= {a for a, s in r.messages.first().items() if s.record.flags & FLAG_REDUCES and a in voters}
         able |= {self.account} if self.reduces else set()
         able -= r.messages.lying | self.gone | self._unreached | r.silent
         late = {a for a in able if self.is_passed_over(a, r.epoch)}

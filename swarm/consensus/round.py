@@ -14,15 +14,14 @@ from swarm.records.types import (
     KIND_SEATING,
     ZERO_HASH,
     Account,
-    CallContent,
     Hash,
     RoundBody,
     RoundCertificate,
     RoundSet,
     RoundVoid,
     RoundVote,
-    SetContent,
-    Signed,
+    SignedCall,
+    SignedSet,
 )
 
 MAX_ROUNDS_REMEMBERED = 4096  # with their locks: a branch may become the followed one again
@@ -113,12 +112,12 @@ class Round:
         self.reduced.clear()
 
     # -- what its messages say ----------------------------------------------------------------------------------------
-    def call_of_interest(self, is_voter: bool) -> Signed | None:
+    def call_of_interest(self, is_voter: bool) -> SignedCall | None:
         """Of the attempt under way; who has no vote reduces and contributes for the newest."""
         calls = self.messages.calls
         return calls.get(self.attempt if is_voter else max(calls, default=0))
 
-    def set_of_interest(self, is_voter: bool) -> Signed | None:
+    def set_of_interest(self, is_voter: bool) -> SignedSet | None:
         """As `call_of_interest`."""
         sets = self.messages.sets
         return sets.get(self.attempt if is_voter else max(sets, default=0))
@@ -181,7 +180,6 @@ class Round:
         heard = self.messages
         proposal, call = heard.sets.get(self.attempt), heard.calls.get(self.attempt)
         if proposal is not None:
-            assert isinstance(proposal.content, SetContent)
             if self.is_prepared(self.attempt) or proposal.content.certificate is not None:
                 return False
             averaged = {who for _, who in heard.averages.get(self.attempt, {})}
@@ -191,17 +189,16 @@ class Round:
             return True
         if call is None:
             return False
-        assert isinstance(call.content, CallContent)
         return bool(gone.intersection(call.content.reducers) - heard.reports.get(self.attempt, {}).keys())
 
     def silent_reducers(self) -> list[Account]:
         """Of this attempt: who did not report, or did not average."""
         heard = self.messages
         call, proposal = heard.calls.get(self.attempt), heard.sets.get(self.attempt)
-        if call is None or not isinstance(call.content, CallContent):
+        if call is None:
             return []
         spoke = set(heard.reports.get(self.attempt, {}))
-        if proposal is not None and proposal.record.proposal == ZERO_HASH:  # type: ignore[union-attr]
+        if proposal is not None and proposal.record.proposal == ZERO_HASH:
             spoke &= {who for _, who in heard.averages.get(self.attempt, {})}
         return [a for a in call.content.reducers if a not in spoke]
 

@@ -15,16 +15,14 @@ from swarm.records.types import (
     NO_ATTEMPT,
     ZERO_HASH,
     Account,
-    CallContent,
     Contribution,
     ContributorLeaf,
     Hash,
-    ReportContent,
     RoundBody,
     RoundCertificate,
     RoundSet,
     SetContent,
-    Signed,
+    SignedSet,
 )
 
 
@@ -46,7 +44,6 @@ class Sets:
             if signed is None:
                 return False
             record = signed.record
-            assert isinstance(record, Contribution)
             if (leaf.units, leaf.flags) != (self._units(record), record.flags):
                 return False
         inside = {leaf.peer for leaf in content.contributors}
@@ -65,7 +62,7 @@ class Sets:
         for peer in r.omitted & heard.contributions.keys() - inside - heard.lying:
             (key,) = heard.contributions[peer]
             others = [a for a in reducers if a != peer]  # nobody attests for itself
-            lacking = [a for a in others if a in reports and key not in reports[a].content.complete]  # type: ignore[union-attr]
+            lacking = [a for a in others if a in reports and key not in reports[a].content.complete]
             if len(lacking) < min(wanted, len(others)):
                 return True
         return False
@@ -124,7 +121,7 @@ class Sets:
     def prepared(
         self,
         r: Round,
-        proposal: Signed,
+        proposal: SignedSet,
         averages: tuple[Hash, ...],
         factors: tuple[float, ...],
         median: float,
@@ -133,7 +130,6 @@ class Sets:
     ) -> Hash:
         """The state after a set is here; the id of the certificate that follows."""
         record, content = proposal.record, proposal.content
-        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         made = self.certificate(r.prev, content, averages, factors, median, next_root, units)
         identity = self._voice.notary.certificate_id(made[0])
         r.proposals[identity] = made
@@ -175,19 +171,17 @@ class Sets:
     def _new_set(self, r: Round) -> SetContent | None:
         heard = r.messages
         call, reports = heard.calls.get(r.attempt), heard.reports.get(r.attempt, {})
-        if call is None or not isinstance(call.content, CallContent):
+        if call is None:
             return None
         complete: set[Hash] | None = None
         for reducer in call.content.reducers:
             if reducer not in reports:
                 return None
-            content = reports[reducer].content
-            assert isinstance(content, ReportContent)
-            complete = set(content.complete) if complete is None else complete & set(content.complete)
+            reported = set(reports[reducer].content.complete)
+            complete = reported if complete is None else complete & reported
         leaves = []
         for peer, signed in sorted(heard.first().items()):
             record = signed.record
-            assert isinstance(record, Contribution)
             key = self._voice.notary.hash(record)
             if key in (complete or ()) and peer not in heard.lying:
                 leaves.append(ContributorLeaf(peer, key, self._units(record), record.flags))
@@ -195,9 +189,8 @@ class Sets:
         return made if leaves and self.fits(r, made, r.attempt) else None
 
     # -- a set that was proposed --------------------------------------------------------------------------------------
-    def act_on(self, r: Round, proposal: Signed) -> None:
+    def act_on(self, r: Round, proposal: SignedSet) -> None:
         record, content = proposal.record, proposal.content
-        assert isinstance(record, RoundSet) and isinstance(content, SetContent)
         if record.proposal != ZERO_HASH:
             self._act_on_proposal(r, proposal, record, content)
         elif not content.contributors:
@@ -207,7 +200,7 @@ class Sets:
         elif self.fits(r, content, record.attempt):
             self._act_on_new_set(r, proposal, record, content)
 
-    def _act_on_proposal(self, r: Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+    def _act_on_proposal(self, r: Round, proposal: SignedSet, record: RoundSet, content: SetContent) -> None:
         """A certificate proposed again. Whoever can has its averages by now; it is redone like any other before a vote."""
         assert content.body is not None
         if not self.is_acceptable(r, record, content):
@@ -231,7 +224,7 @@ class Sets:
             return True
         return self.fits(r, SetContent(content.contributors, content.reducers), record.attempt)
 
-    def _act_on_new_set(self, r: Round, proposal: Signed, record: RoundSet, content: SetContent) -> None:
+    def _act_on_new_set(self, r: Round, proposal: SignedSet, record: RoundSet, content: SetContent) -> None:
         heard, reducers = r.messages.averages.get(record.attempt, {}), content.reducers
         found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self._rules.num_parts)]
         averages = [s for s in found if s is not None]
@@ -239,7 +232,7 @@ class Sets:
             r.reduced.add(proposal.signature)
             self._voice.ask(ReduceSet(proposal))
         if len(averages) == self._rules.num_parts and r.is_first(Act.FETCH, record.attempt):
-            self._voice.ask(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))  # type: ignore[union-attr]
+            self._voice.ask(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))
         for identity, attempt in sorted(r.prepared):
             if attempt == record.attempt and r.proposals[identity][1].contributors == content.contributors:
                 self._votes.vote_if_free(r, record, identity)

@@ -6,7 +6,9 @@ hashStruct (no domain, no signature); what is *signed* is the EIP-712 digest (wi
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, Union
+from typing import Any, Generic, TypeAlias, Union, cast
+
+from typing_extensions import TypeVar  # its defaults came into typing with Python 3.13
 
 Account: TypeAlias = bytes  # 20 bytes
 Hash: TypeAlias = bytes  # 32 bytes
@@ -227,11 +229,33 @@ class SetContent:
 Content: TypeAlias = Union[ContributionContent, CallContent, ReportContent, SetContent, RoundBody, None]
 
 
+R_co = TypeVar("R_co", bound=Record, default=Record, covariant=True)
+C_co = TypeVar("C_co", bound=Content, default=Content, covariant=True)
+R = TypeVar("R", bound=Record)
+C = TypeVar("C", bound=Content)
+
+
 @dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(Generic[R_co, C_co]):
     """A record, who signed it, and the content whose hash is in it. Equality ignores the content."""
 
-    record: Record
+    record: R_co
     signer: Account
     signature: bytes
-    content: Content = field(default=None, compare=False)
+    content: C_co = field(default=cast(Any, None), compare=False)
+
+    def of(self, record: type[R]) -> "Signed[R, C_co]":
+        """The same, where it is known to be such a record."""
+        assert isinstance(self.record, record)
+        return cast("Signed[R, C_co]", self)
+
+    def holding(self, content: type[C]) -> "Signed[R_co, C]":
+        """The same, where it is known to hold such content."""
+        assert isinstance(self.content, content)
+        return cast("Signed[R_co, C]", self)
+
+
+SignedCall: TypeAlias = Signed[RoundCall, CallContent]
+SignedReport: TypeAlias = Signed[ReducerReport, ReportContent]
+SignedSet: TypeAlias = Signed[RoundSet, SetContent]
+SignedContribution: TypeAlias = Signed[Contribution, ContributionContent]
