@@ -140,7 +140,7 @@ class Swarm:
         for directory in self.directories():
             status = read_json(directory / "status.json")
             names = ("inner_steps", "inner_seconds", "rest_seconds", "training_seconds")
-            found.append(Counters(*(status[name] for name in names)) if names[-1] in status else ZERO)
+            found.append(Counters(*(status[name] for name in names)) if status.get(names[-1]) is not None else ZERO)
         return found
 
     def check(self) -> None:

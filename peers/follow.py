@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from incentives.errors import IncentivesError
 from peers.directory import PeerDirectory, old_events
 from peers.errors import PeerError
+from peers.status import PeerStatus
 
 UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is taken
 RECEIPT_SECONDS = 2.0  # between two looks into the ledger, and at most 2 % of the time
@@ -143,34 +144,34 @@ class Follower:
     def read(self) -> Snapshot:
         if self.terms is None:
             self.terms = read_terms(self.directory)
-        status = read_object(self.directory.status)
-        if self.pid is not None and status.get("pid") != self.pid:
-            status = {}
+        status = PeerStatus.read(self.directory.status)
+        if self.pid is not None and status.pid != self.pid:
+            status = PeerStatus()
             self._samples.clear()
-        self._count_receipts(str(status.get("account", "")))
+        self._count_receipts(status.account)
         return Snapshot(
-            phase=str(status.get("phase", "starting")),
-            account=str(status.get("account", "")),
-            epoch=_integer(status, "epoch"),
-            peers=_integer(status, "peers"),
-            units=_integer(status, "units"),
-            inner_steps=_integer(status, "inner_steps"),
-            train_loss=_number(status, "train_loss"),
-            held_out_loss=_number(status, "held_out_loss"),
+            phase=status.phase,
+            account=status.account,
+            epoch=status.epoch,
+            peers=status.peers,
+            units=status.units,
+            inner_steps=status.inner_steps or 0,
+            train_loss=status.train_loss,
+            held_out_loss=status.held_out_loss,
             utilisation=self._utilisation(status),
-            received_bytes=_integer(status, "received_bytes"),
-            total_bytes=_integer(status, "total_bytes"),
-            faults=_integer(status, "faults"),
-            ended=str(status.get("ended", "")),
+            received_bytes=status.received_bytes,
+            total_bytes=status.total_bytes,
+            faults=status.faults,
+            ended=status.ended,
             receipts=self._receipts[0],
             paid_units=self._receipts[1],
             unpaid_units=self._receipts[2],
-            is_reachable=_boolean(status, "reachable"),
-            advice=_advice(status),
+            is_reachable=status.reachable,
+            advice=tuple(each.text for each in status.advice),
         )
 
-    def _utilisation(self, status: dict[str, Any]) -> float | None:
-        now, compute = _number(status, "time"), _number(status, "compute_seconds")
+    def _utilisation(self, status: PeerStatus) -> float | None:
+        now, compute = status.time, status.compute_seconds
         if now is None or compute is None:
             return None
         samples = self._samples
@@ -214,17 +215,9 @@ def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[
 
 def standing_advice(directory: PeerDirectory) -> tuple[str, ...]:
     """What a peer that runs now advises its owner; nothing where it does not run."""
-    status = read_object(directory.status)
-    is_running = time.time() - (_number(status, "time") or 0.0) < FRESH_SECONDS
-    return _advice(status) if is_running else ()
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where it is missing, half-written or none."""
-    try:
-        return _parse(path.read_bytes()) or {}
-    except OSError:
-        return {}
+    status = PeerStatus.read(directory.status)
+    is_running = time.time() - (status.time or 0.0) < FRESH_SECONDS
+    return tuple(each.text for each in status.advice) if is_running else ()
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
@@ -233,24 +226,3 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     except ValueError:  # not JSON, or not UTF-8
         return None
     return value if isinstance(value, dict) else None
-
-
-def _number(values: dict[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _integer(values: dict[str, Any], name: str) -> int:
-    value = _number(values, name)
-    return int(value) if value is not None and abs(value) < 2**63 else 0
-
-
-def _boolean(values: dict[str, Any], name: str) -> bool | None:
-    value = values.get(name)
-    return value if isinstance(value, bool) else None
-
-
-def _advice(status: dict[str, Any]) -> tuple[str, ...]:
-    given = status.get("advice")
-    texts = [each.get("text") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
-    return tuple(text for text in texts if isinstance(text, str))

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
-EXIT_USER_ERROR = 3  # the peer said why in one line; starting it again would not help
+from peers.leaving import EXIT_LEFT, EXIT_USER_ERROR
+
 GRACE_SECONDS = 10.0
 MAX_RESTARTS = 5
 STABLE_SECONDS = 300.0  # a peer that ran this long has earned its restarts back
@@ -113,8 +114,8 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
             if child.stderr is not None:
                 child.stderr.close()
             code = child.returncode
-            if stopping or code in (0, EXIT_USER_ERROR):
-                return 0 if code in (0, -signal.SIGTERM) else 1
+            if stopping or code in (EXIT_LEFT, EXIT_USER_ERROR):
+                return 0 if code in (EXIT_LEFT, -signal.SIGTERM) else 1
             if time.monotonic() - begun > STABLE_SECONDS:
                 restarts = 0
             restarts += 1

@@ -5,7 +5,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from swarm.cancelling import cancel_all
 from swarm.dht.board import BoardSettings, PresenceBoard
@@ -26,7 +28,59 @@ from swarm.transport.sync import History
 
 log = logging.getLogger(__name__)
 ASK_SECONDS, ASK_BYTES = 25.0, 64 << 20
-REACH_EVERY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who takes part in which run, and how it proves it. `sign`: a digest with the account's key; `recover`: the account that
+    signed a digest, `PeerFault` where none did."""
+
+    run_id: Hash
+    account: Account
+    flags: int
+    sign: Callable[[bytes], bytes]
+    recover: Callable[[bytes, bytes], Account]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """`addresses` are told to others until linked peers have dialled back, which they are asked to every `reach_seconds`; from
+    then on what answered is. `known_file` keeps addresses for the next start."""
+
+    addresses: tuple[str, ...] = ()
+    known_file: Path | None = None
+    sync_seconds: float = 30.0
+    reach_seconds: float = 300.0
+    presence: BoardSettings = field(default_factory=BoardSettings)
+
+
+class Handler(Protocol):
+    """What a peer does with what the network brings, and what it has for others. All is called in the network's loop, must return
+    at once and raises nothing."""
+
+    @property
+    def history(self) -> History: ...
+
+    def on_message(self, sender: Account, data: bytes) -> bool:
+        """A flooded message; whether it is passed on."""
+
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
+        """A pushed part; "" or why it is refused. Whoever pushes one need not be linked: the digest decides."""
+
+    def on_link(self, account: Account, flags: int, up: bool) -> None:
+        """A link has come up, or ended."""
+
+    def on_reach(self, reach: Reach) -> None:
+        """Linked peers have dialled back; answered with `SwarmNetwork.declare`."""
+
+    def lookup(self, digest: Hash) -> bytes | None:
+        """What others ask for."""
+
+    def tip(self) -> tuple[int, Hash]:
+        """(epoch, certificate id) that this peer follows, published with its presence."""
+
+    def is_member(self, account: Account) -> bool:
+        """Whether the lineage names it: strangers cannot take its place."""
 
 
 class SwarmNetwork:
@@ -72,52 +126,31 @@ class SwarmNetwork:
         )
         return cls(node, initial_peers, dialer)
 
-    async def join(
-        self,
-        run_id: Hash,
-        account: Account,
-        flags: int,
-        sign_hello: Callable[[bytes], bytes],
-        recover_hello: Callable[[bytes, bytes], Account],
-        lookup: Callable[[Hash], bytes | None],
-        on_message: Callable[[Account, bytes], bool],
-        on_part: Callable[[Account, bytes, bytes], str],
-        history: History,
-        on_change: Callable[[Account, int, bool], None],
-        tip: Callable[[], tuple[int, Hash]],
-        is_member: Callable[[Account], bool] = lambda account: False,
-        known_file: Path | None = None,
-        sync_seconds: float = 30.0,
-        presence: BoardSettings | None = None,
-        addresses: Sequence[str] = (),
-        on_reach: Callable[[Reach], None] = lambda reach: None,
-        reach_seconds: float = REACH_EVERY_SECONDS,
-    ) -> None:
-        """Serve, link up and be found. Whoever pushes a part need not be linked: the digest decides.
-
-        `tip()`: (epoch, certificate id) that the peer follows, published with its presence; `known_file` keeps addresses
-        for the next start. `addresses` are told to others until linked peers have dialled back, which they are asked to every
-        `reach_seconds`; from then on what answered is. `on_reach` hears of it, and answers with `declare`."""
-        node = self.node
+    async def join(self, membership: Membership, handler: Handler, settings: NetworkSettings) -> None:
+        """Serve, link up and be found."""
+        node, is_member = self.node, handler.is_member
         self.bulk = Bulk(
-            node, lookup, lambda peer_id, header, payload: on_part(self._account_of(peer_id), header, payload)
+            node,
+            handler.lookup,
+            lambda peer_id, header, payload: handler.on_part(self._account_of(peer_id), header, payload),
         )
         await self.bulk.start()
         self.links = links = Links(
             node,
-            run_id,
-            account,
-            flags,
-            sign_hello,
-            recover_hello,
-            on_message,
-            history,
-            on_change,
+            membership.run_id,
+            membership.account,
+            membership.flags,
+            membership.sign,
+            membership.recover,
+            handler.on_message,
+            handler.history,
+            handler.on_link,
             is_member,
-            sync_seconds,
-            known_file,
+            settings.sync_seconds,
+            settings.known_file,
         )
-        links.addresses, self._keeps_addresses, self._flags = tuple(addresses), bool(addresses), flags
+        links.addresses, self._keeps_addresses = settings.addresses, bool(settings.addresses)
+        self._flags = membership.flags
         links.book.add_invited(self._initial_peers)
         self.reducers = reducers = ReducerChecks()
         dialback = DialBack(node, self.dialer, lambda peer_id: peer_id in self._peers(), reducers.reached)
@@ -127,31 +160,44 @@ class SwarmNetwork:
             node,
             dialback,
             lambda: self._weights(is_member),
-            lambda reach: self._reached(reach, on_reach),
-            reach_seconds,
+            lambda reach: self._reached(reach, handler.on_reach),
+            settings.reach_seconds,
         )
         self._tasks = [
             asyncio.create_task(reaching.run()),
-            asyncio.create_task(reducers.run(dialback, lambda: list(links.links.values()), reach_seconds)),
+            asyncio.create_task(reducers.run(dialback, lambda: list(links.links.values()), settings.reach_seconds)),
         ]
+        self.board = self._make_board(links, membership, handler, settings.presence)
+        await self.board.start()
 
+    def _make_board(
+        self, links: Links, membership: Membership, handler: Handler, settings: BoardSettings
+    ) -> PresenceBoard:
         def own(expires_at: int) -> Presence:
-            epoch, certificate = tip()
+            epoch, certificate = handler.tip()
             told = links.addresses[:MAX_ADDRESSES]
-            return Presence(run_id, account, node.peer_id, told, links.flags, epoch, certificate, expires_at)
+            return Presence(
+                membership.run_id,
+                membership.account,
+                self.node.peer_id,
+                told,
+                links.flags,
+                epoch,
+                certificate,
+                expires_at,
+            )
 
-        self.board = PresenceBoard(
-            node,
-            run_id,
-            recover_hello,
-            sign_hello,
+        return PresenceBoard(
+            self.node,
+            membership.run_id,
+            membership.recover,
+            membership.sign,
             own,
             lambda: [link.peer_id for link in links.links.values() if link.addresses],
             lambda found: links.book.add(found.peer_id, found.addresses, Source.PRESENCE, account=found.account),
-            presence or BoardSettings(),
+            settings,
             lambda: not links.addresses,
         )
-        await self.board.start()
 
     def _peers(self) -> set[str]:
         return set() if self.links is None else {link.peer_id for link in self.links.links.values()}

@@ -304,9 +304,13 @@ class Driver:
             units[self.notary.account] = self.member.units_done()
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
 
-    def link_lost(self, account: Account) -> None:
-        """Whoever links up next with this account has to say anew where it stands."""
-        self._progress.lost(account)
+    def on_link(self, account: Account, flags: int, up: bool) -> None:
+        """A link has come up, or ended: whoever links up next with this account has to say anew where it stands."""
+        if up:
+            self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)))
+        else:
+            self._progress.lost(account)
+            self.emit(events.PeerLost(account))
 
     async def _tick_loop(self) -> None:
         said = (ZERO_HASH, -1, 0)

@@ -8,7 +8,6 @@ which ends the process with SIGKILL at the message that the script names and not
 import asyncio
 import contextlib
 import faulthandler
-import inspect
 import json
 import os
 import select
@@ -28,7 +27,7 @@ from swarm import events
 from swarm.averaging.member import Boundary
 from swarm.averaging.reception import Reception
 from swarm.hashing import sha256
-from swarm.network import SwarmNetwork
+from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.records.types import (
     ZERO_HASH,
     Account,
@@ -68,10 +67,9 @@ class FaultyNetwork(SwarmNetwork):
         self._dying = False
         self._seen = open(self.seen, "ab", buffering=0)  # noqa: SIM115 (ends with the process)
 
-    async def join(self, *arguments: Any, **named: Any) -> None:
-        bound = inspect.signature(SwarmNetwork.join).bind(self, *arguments, **named)
-        self._me, self._flags = bound.arguments["account"], bound.arguments["flags"]
-        on_message = bound.arguments["on_message"]
+    async def join(self, membership: Membership, handler: Any, settings: NetworkSettings) -> None:
+        self._me, self._flags = membership.account, membership.flags
+        on_message = handler.on_message
 
         def heard(sender: Account, data: bytes) -> bool:
             record = self._note(data)
@@ -81,12 +79,12 @@ class FaultyNetwork(SwarmNetwork):
                 self._die_at("set", record.epoch)
             return bool(on_message(sender, data))
 
-        bound.arguments["on_message"] = heard
-        self.adjust(bound.arguments)
-        await SwarmNetwork.join(*bound.args, **bound.kwargs)
+        handler.on_message = heard
+        self.adjust(handler)
+        await super().join(membership, handler, settings)
 
-    def adjust(self, arguments: dict[str, Any]) -> None:
-        """For subclasses: arguments of `join` by name."""
+    def adjust(self, handler: Any) -> None:
+        """For subclasses: what the peer does with what comes."""
 
     async def close(self) -> None:
         if self._is_due("hung-close", 1 << 32):
@@ -181,9 +179,9 @@ class HostileNetwork(FaultyNetwork):
     def breaks(cls, *rules: str) -> bool:
         return cls.attack.exists() and cls.attack.read_text() in rules
 
-    def adjust(self, arguments: dict[str, Any]) -> None:
-        lookup = arguments["lookup"]
-        arguments["lookup"] = lambda digest: None if digest in self.withheld else lookup(digest)
+    def adjust(self, handler: Any) -> None:
+        lookup = handler.lookup
+        handler.lookup = lambda digest: None if digest in self.withheld else lookup(digest)
 
     def publish(self, data: bytes, again: bool = False) -> None:
         record = unpack(data).record

@@ -24,9 +24,10 @@ from incentives import records
 from swarm.dht.board import BoardSettings
 from swarm.dht.guard import PresenceStorage, node_id_of, subkey_bytes, value_bytes
 from swarm.dht.records import Presence, presence_key
-from swarm.network import SwarmNetwork
+from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.transport import links
+from swarm.transport.reach import Reach
 from tests.process.test_transport import ListHistory
 
 RUN = b"d" * 32
@@ -40,6 +41,33 @@ def nested_msgpack(depth: int) -> bytes:
     for _ in range(depth):
         data = msgpack.packb(msgpack.ExtType(0x40, data))
     return data
+
+
+class Listener:
+    """Implements `swarm.network.Handler`: it remembers what it hears, and has nothing."""
+
+    def __init__(self, heard: list[bytes]) -> None:
+        self.heard, self.history = heard, ListHistory()
+
+    def on_message(self, sender: bytes, data: bytes) -> bool:
+        self.heard.append(data)
+        return True
+
+    def on_part(self, sender: bytes, header: bytes, payload: bytes) -> str:
+        return ""
+
+    def on_link(self, account: bytes, flags: int, up: bool) -> None: ...
+
+    def on_reach(self, reach: Reach) -> None: ...
+
+    def lookup(self, digest: bytes) -> bytes | None:
+        return None
+
+    def tip(self) -> tuple[int, bytes]:
+        return 7, TIP
+
+    def is_member(self, account: bytes) -> bool:
+        return False
 
 
 class Member:
@@ -72,22 +100,16 @@ class Member:
             startup_timeout_seconds=120.0,
         )
         member = cls(network, key or PrivateKey())
+        says = FLAG_VOTES | (0 if client_mode else FLAG_REDUCES) if flags is None else flags
         await network.join(
-            RUN,
-            member.account,
-            FLAG_VOTES | (0 if client_mode else FLAG_REDUCES) if flags is None else flags,
-            member.sign,
-            records.recover,
-            lambda digest: None,
-            lambda account, data: member.heard.append(data) or True,  # type: ignore[func-returns-value]
-            lambda account, header, payload: "",
-            ListHistory(),
-            lambda account, flags, up: None,
-            tip=lambda: (7, TIP),
-            known_file=directory / "known.json",
-            sync_seconds=2.0,
-            presence=BoardSettings(1.0, expiry_seconds, 5.0),
-            addresses=network.addresses() if addresses is None else addresses,
+            Membership(RUN, member.account, says, member.sign, records.recover),
+            Listener(member.heard),
+            NetworkSettings(
+                addresses=network.addresses() if addresses is None else addresses,
+                known_file=directory / "known.json",
+                sync_seconds=2.0,
+                presence=BoardSettings(1.0, expiry_seconds, 5.0),
+            ),
         )
         return member
 

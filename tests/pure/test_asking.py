@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from peers.directory import PeerDirectory
-from peers.peer import Peer
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.delivery import ASK_SECONDS, ASKED_AT_ONCE
 from swarm.averaging.driver import Driver
@@ -149,14 +147,10 @@ def test_what_the_dead_left_with_earlier_reducers_is_asked_of_those_at_once(tmp_
 
 
 def test_what_a_peer_said_ends_with_its_link(tmp_path: Path) -> None:
-    (tmp_path / "peer").mkdir()
-    peer = Peer("join", PeerDirectory(tmp_path / "peer"), True)
-
     async def work(driver: Driver) -> None:
-        peer.driver = driver
         driver._progress.take(LINKED, Progress(b"r" * 32, 1, ZERO_HASH, 1, 1, 3), set)
         assert driver._progress.ready([LINKED]) == {LINKED: 3}
-        peer._on_link(LINKED, 3, False)
+        driver.on_link(LINKED, 3, False)
         assert driver._progress.ready([LINKED]) == {}
 
     run(tmp_path, "int8", Silent(), work)

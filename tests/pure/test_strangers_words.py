@@ -12,9 +12,10 @@ from rich.console import Console
 from peers.advice import of_problems
 from peers.cli.wallets import show
 from peers.directory import PeerDirectory
+from peers.leaving import say_why
 from peers.live import View
 from peers.notebook import NotebookPeer
-from peers.peer import _ForTerminals, _say_why
+from peers.peer import ForTerminals
 from swarm.errors import PeerFault, RetryError, printable_lines
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\rpaid " + "x" * 10_000
@@ -38,7 +39,7 @@ def test_what_is_printed_is_printable_and_bounded() -> None:
 def test_a_peers_refusal_in_a_note_and_in_an_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the wire on: `Links` puts a peer's words into `problems`, which become a note."""
     fault = PeerFault(f"peer Qm refused a part: {HOSTILE}")
-    assert _say_why(RetryError(str(fault)), False) == 3
+    assert say_why(RetryError(str(fault)), False) == 3
     line = capsys.readouterr().err.removesuffix("\n")
     assert "owned" in line and "\n" not in line and is_harmless(line)
 
@@ -72,5 +73,5 @@ def test_results_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_log() -> None:
     record = logging.LogRecord("x", logging.ERROR, "", 0, "dropped: %s", (HOSTILE,), None)
-    shown = _ForTerminals("%(levelname)s %(message)s").format(record)
+    shown = ForTerminals("%(levelname)s %(message)s").format(record)
     assert shown.startswith("ERROR dropped: \\x1b") and is_harmless(shown)

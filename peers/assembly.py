@@ -1,0 +1,362 @@
+"""Where the parts of a peer are put together: opened in their order, joined, and closed the other way round.
+
+What a volunteer and a seed do not share is in their `Role`; `peers.peer` runs what is put together here.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic_core import from_json
+
+from incentives.journal import SigningJournal
+from incentives.ledger import Ledger
+from peers.accounting import Accounting
+from peers.belonging import check_run_of
+from peers.config import PeerConfig
+from peers.directory import PeerDirectory, keep_port, last_port
+from peers.errors import ConfigError
+from peers.history import LedgerHistory
+from peers.identity import Identity, recover_account
+from peers.invite import Invite
+from peers.notary import JournalNotary
+from peers.remembering import check_journal
+from peers.runs import RunDirectory, bind_run, copy_blocks
+from swarm import events
+from swarm.atomic import write_atomically
+from swarm.audit.archive import Archive
+from swarm.averaging.driver import Driver
+from swarm.averaging.parts import PartStore
+from swarm.averaging.reception import Reception
+from swarm.checkpoint.content import Content
+from swarm.checkpoint.store import BlockStore
+from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.dht.board import BoardSettings
+from swarm.models import FlatModel, build_model
+from swarm.network import Membership, NetworkSettings, SwarmNetwork
+from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
+from swarm.records.wire import unpack
+from swarm.tasks import CausalLMTask
+from swarm.train import Trainer
+from swarm.transport.reach import Reach
+
+log = logging.getLogger(__name__)
+ANCHOR_BYTES_PER_VALUE = 8  # fp32 parameters and momentum
+
+
+class Role(Protocol):
+    """What this peer is in its run."""
+
+    flags: int  # that it begins with; it reduces once it is known to be reachable
+
+    def bootstrap(self) -> tuple[str, ...]:
+        """Addresses of live peers, known before anything is opened. `ConfigError` where what says so cannot be read."""
+
+    async def invite(self, network: SwarmNetwork) -> Invite:
+        """Of the run, once the network listens."""
+
+    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
+        """Blocks that need not be fetched."""
+
+    def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
+        """That are told to others before anybody has dialled back."""
+
+    def text(self) -> Path:
+        """Where the run's text is, or goes to."""
+
+
+class Volunteer:
+    """Trains, votes and, where it can be reached, reduces."""
+
+    flags = FLAG_VOTES
+
+    def __init__(self, directory: PeerDirectory) -> None:
+        self._directory = directory
+
+    def bootstrap(self) -> tuple[str, ...]:
+        return Invite.of_file(self._directory.invite).binding.bootstrap
+
+    async def invite(self, network: SwarmNetwork) -> Invite:
+        return Invite.of_file(self._directory.invite)
+
+    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
+        pass
+
+    def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
+        return ()
+
+    def text(self) -> Path:
+        return self._directory.data
+
+
+class Seed:
+    """The organiser's own peer: it writes the invite, hands out the text and trains nothing. `check` is awaited once the network
+    listens: what is deaf must not be open to others."""
+
+    flags = 0
+
+    def __init__(self, directory: PeerDirectory, account: Account) -> None:
+        """`ConfigError` where seed.json cannot be read."""
+        self._directory, self._account = directory, account
+        try:
+            link = from_json(directory.seed_link.read_bytes())
+            self._run = RunDirectory(Path(str(link["run"])))
+            self._keystore, self._password_file = Path(str(link["keystore"])), Path(str(link["password_file"]))
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(
+                "seed.json", str(directory.seed_link), "cannot be read; `sparehive seed RUN --dir …` writes it anew"
+            ) from None
+
+    def bootstrap(self) -> tuple[str, ...]:
+        return ()
+
+    async def invite(self, network: SwarmNetwork) -> Invite:
+        """Made anew at each start, with the addresses of this one."""
+        addresses = network.addresses()
+        made = bind_run(self._run, self._keystore, self._password_file, (self._account,), addresses)
+        check_run_of(self._directory, made.binding.run_id, made.binding.domain())
+        write_atomically(self._directory.invite, made.encode().encode() + b"\n")
+        return Invite.of_file(self._directory.invite)
+
+    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
+        await asyncio.to_thread(copy_blocks, self._run, run, store)
+
+    def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
+        return network.addresses()
+
+    def text(self) -> Path:
+        return self._run.root / "data"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A peer's parts. `trainer` is None at a seed."""
+
+    network: SwarmNetwork
+    invite: Invite
+    notary: JournalNotary
+    ledger: Ledger
+    store: BlockStore
+    parts: PartStore
+    archive: Archive
+    model: FlatModel
+    content: Content
+    machine: RoundMachine
+    accounting: Accounting
+    trainer: Trainer | None
+    driver: Driver
+    history: LedgerHistory
+
+    @property
+    def run(self) -> RunConfig:
+        return self.invite.config
+
+    @property
+    def is_paid_run(self) -> bool:
+        return self.invite.binding.chain_id != 0
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the parts tell the peer: events, receipts to publish, and bytes of what is being fetched (what, received, in all)."""
+
+    emit: Callable[[events.Event], None]
+    publish: Callable[[Signed], None]
+    on_fetch: Callable[[str, int, int], None]
+    trainer_type: type[Trainer] = Trainer
+
+
+async def open_network(
+    directory: PeerDirectory, config: PeerConfig, bootstrap: tuple[str, ...], network_type: type[SwarmNetwork]
+) -> SwarmNetwork:
+    """Listening, not yet joined; the port is kept for the next start. Errors as `SwarmNetwork.open`."""
+    network = await network_type.open(
+        directory.identity,
+        host=config.host,
+        port=config.port,
+        preferred_port=last_port(directory),
+        announce=config.announce,
+        client_mode=config.client_mode,
+        initial_peers=(*bootstrap, *config.peers),
+        startup_timeout_seconds=config.startup_timeout_seconds,
+    )
+    if network.node.port:
+        keep_port(directory, network.node.port)
+    return network
+
+
+async def assemble(
+    stack: contextlib.AsyncExitStack,
+    directory: PeerDirectory,
+    config: PeerConfig,
+    identity: Identity,
+    role: Role,
+    network: SwarmNetwork,
+    wiring: Wiring,
+) -> Assembled:
+    """Everything but what waits for other peers; `stack` closes it."""
+    invite = await role.invite(network)
+    run, domain = invite.config, invite.binding.domain()
+    store = BlockStore(directory.blocks, config.blocks_quota_bytes)
+    await role.lay_in(run, store)
+    journal = stack.enter_context(SigningJournal(directory.journal))
+    notary = identity.notary(domain, journal)
+    ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
+    model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
+    parts = PartStore(directory.contributions)
+    archive = Archive(directory.archive, run, parts, notary.hash)
+    stack.callback(archive.close)
+    if ledger.tip() is None and len(journal):
+        log.warning(
+            "%s is new, or all in it was lost: certificates and receipts come back from the others", directory.ledger
+        )
+    await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
+    content = _content(run, store, model, network, archive, config, wiring)
+    num_values = model.layout.num_values()
+    rules = RunRules.of(run, invite.binding.founders, num_values)
+    machine = RoundMachine(notary, rules, reduces=False, votes=bool(role.flags & FLAG_VOTES))
+    accounting = Accounting(notary, ledger, run.witnesses, wiring.publish, machine.certified_body)
+    trainer = None
+    if role.flags & FLAG_VOTES:
+        trainer = wiring.trainer_type(
+            run,
+            notary.account,
+            model,
+            None,
+            directory.snapshot,
+            wiring.emit,
+            snapshot_seconds=config.snapshot_seconds,
+            step_pause_seconds=config.step_pause_seconds,
+            archive=archive,
+        )
+    driver = Driver(
+        run,
+        notary,
+        machine,
+        network,
+        content,
+        Reception(run, num_values, parts, notary.hash),
+        trainer,
+        wiring.emit,
+        accounting.on_receipt,
+        role.flags,
+    )
+    stack.push_async_callback(driver.close)
+    history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
+    return Assembled(
+        network,
+        invite,
+        notary,
+        ledger,
+        store,
+        parts,
+        archive,
+        model,
+        content,
+        machine,
+        accounting,
+        trainer,
+        driver,
+        history,
+    )
+
+
+def _content(
+    run: RunConfig,
+    store: BlockStore,
+    model: FlatModel,
+    network: SwarmNetwork,
+    archive: Archive,
+    config: PeerConfig,
+    wiring: Wiring,
+) -> Content:
+    """The run's initial anchor and those that audits may ask for stay."""
+    initial = frozenset([bytes.fromhex(run.initial_root)])
+    content = Content(
+        store,
+        model.layout,
+        network.ask,
+        network.donors,
+        config.join_timeout_seconds,
+        lambda: initial | archive.pinned_roots(),
+    )
+    data_root, data_bytes = bytes.fromhex(run.data.root), run.data.size_bytes()
+    anchor_bytes = ANCHOR_BYTES_PER_VALUE * model.layout.num_values()
+
+    def tell(root: Hash, received: int) -> None:
+        is_data = root == data_root
+        wiring.on_fetch("data" if is_data else "the anchor", received, data_bytes if is_data else anchor_bytes)
+
+    content.on_progress = tell
+    return content
+
+
+class Reactions:
+    """Implements `swarm.network.Handler` for a peer."""
+
+    def __init__(self, made: Assembled, on_reach: Callable[[Reach], None]) -> None:
+        self._made, self._on_reach = made, on_reach
+        self.history = made.history
+
+    def on_message(self, sender: Account, data: bytes) -> bool:
+        return self._made.driver.on_message(sender, data)
+
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
+        return self._made.driver.on_part(sender, header, payload)
+
+    def on_reach(self, reach: Reach) -> None:
+        self._on_reach(reach)
+
+    def on_link(self, account: Account, flags: int, up: bool) -> None:
+        self._made.driver.on_link(account, flags, up)
+
+    def lookup(self, digest: Hash) -> bytes | None:
+        return self._made.parts.get(digest) or self._made.store.get(digest)
+
+    def tip(self) -> tuple[int, Hash]:
+        return self._made.machine.epoch - 1, self._made.driver.tip
+
+    def is_member(self, account: Account) -> bool:
+        return account in self._made.machine.voters()
+
+
+async def join_run(
+    made: Assembled,
+    directory: PeerDirectory,
+    config: PeerConfig,
+    identity: Identity,
+    role: Role,
+    reactions: Reactions,
+) -> None:
+    """The network takes part in the run from now on."""
+    await made.network.join(
+        Membership(made.run.run_id, made.notary.account, role.flags, identity.sign_digest, recover_account),
+        reactions,
+        NetworkSettings(
+            addresses=role.addresses(made.network),
+            known_file=directory.known,
+            sync_seconds=config.sync_seconds,
+            reach_seconds=config.reach_seconds,
+            presence=BoardSettings(
+                config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
+            ),
+        ),
+    )
+
+
+async def begin(made: Assembled, task: CausalLMTask) -> None:
+    """Take up what was kept of rounds and work, and go on from there."""
+    signed = [(record, keep) for record, _, keep in made.notary.replay_records()]
+    if made.trainer is not None:
+        made.trainer.task = task
+        used = (r.first_unit + r.units for r, _ in signed if isinstance(r, Contribution))
+        made.trainer.resume(max(used, default=0))
+    kept = (*made.history.everything(), *made.history.current())
+    await made.driver.start([unpack(data) for data in kept], signed)
+    if made.trainer is not None:
+        made.trainer.start()

@@ -1,0 +1,87 @@
+"""status.json: what a peer says of itself, twice a second. Written and read by one type."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from pydantic_core import from_json
+
+from peers.advice import Advice
+from peers.directory import write_json
+
+
+@dataclass
+class PeerStatus:
+    """Seconds are wall clock, losses nats per token, bytes payload; None: not known yet. `phase`: starting, connecting, fetching
+    data, reading the data, fetching the anchor, training or serving."""
+
+    mode: str = ""
+    phase: str = "starting"
+    pid: int | None = None
+    account: str = ""
+    epoch: int = 0
+    attempt: int = 0
+    root: str = ""
+    time: float | None = None
+    peers: int = 0  # linked
+    present: int = 0  # who signed a presence that still holds
+    addresses: tuple[str, ...] = ()  # told to others
+    reachable: bool | None = None  # None: nobody was asked
+    advice: tuple[Advice, ...] = ()
+    units: int = 0  # all it ever did
+    swarm_units: int = 0
+    train_loss: float | None = None
+    held_out_loss: float | None = None  # a seed's
+    inner_steps: int | None = None  # of this process, as are the seconds
+    inner_seconds: float | None = None
+    rest_seconds: float | None = None
+    training_seconds: float | None = None
+    compute_seconds: float | None = None
+    received_bytes: int = 0
+    total_bytes: int = 0
+    sent_bytes: int = 0
+    faults: int = 0
+    ended: str = ""
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.phase in ("training", "serving")
+
+    def write(self, path: Path) -> None:
+        """Renamed into place. What cannot be written is not worth ending for."""
+        with contextlib.suppress(OSError):
+            write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "PeerStatus":
+        """What is missing, half-written or of another type is as if it had not been said. Raises nothing."""
+        try:
+            found = from_json(path.read_bytes())  # bounds the depth; json.loads can overflow the stack
+        except (OSError, ValueError):  # not there, not JSON, or not UTF-8
+            return cls()
+        return cls.of(found) if isinstance(found, dict) else cls()
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "PeerStatus":
+        """As `read`."""
+        said = {name: _as(kind, values[name]) for name, kind in get_type_hints(cls).items() if name in values}
+        return cls(**{name: value for name, value in said.items() if value is not None})
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """`value` as a field of this type; None where it is no such thing."""
+    wanted = next((t for t in get_args(kind) if t is not NoneType), kind) if NoneType in get_args(kind) else kind
+    if wanted is bool or wanted is str:
+        return value if isinstance(value, wanted) else None
+    if wanted in (int, float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+        return wanted(value) if is_number else None
+    if not isinstance(value, list):
+        return None
+    if get_args(wanted)[0] is str:
+        return tuple(each for each in value if isinstance(each, str))
+    pairs = ((each.get("code"), each.get("text")) for each in value if isinstance(each, dict))
+    return tuple(Advice(code, text) for code, text in pairs if isinstance(code, str) and isinstance(text, str))
