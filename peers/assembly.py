@@ -306,8 +306,8 @@ class Reactions:
     def on_message(self, sender: Account, data: bytes) -> bool:
         return self._made.driver.on_message(sender, data)
 
-    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        return self._made.driver.on_part(sender, header, payload)
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
+        self._made.driver.on_part(sender, header, payload)
 
     def on_reach(self, reach: Reach) -> None:
         self._on_reach(reach)

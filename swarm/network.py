@@ -56,7 +56,7 @@ class NetworkSettings:
 
 class Handler(Protocol):
     """What a peer does with what the network brings, and what it has for others. All is called in the network's loop, must return
-    at once and raises nothing."""
+    at once and raises nothing but what it says."""
 
     @property
     def history(self) -> History: ...
@@ -64,8 +64,8 @@ class Handler(Protocol):
     def on_message(self, sender: Account, data: bytes) -> bool:
         """A flooded message; whether it is passed on."""
 
-    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        """A pushed part; "" or why it is refused. Whoever pushes one need not be linked: the digest decides."""
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
+        """A pushed part, whose digest decides. `PeerFault`: it is refused; `RetryError`: it may be sent again later."""
 
     def on_link(self, account: Account, flags: int, up: bool) -> None:
         """A link has come up, or ended."""

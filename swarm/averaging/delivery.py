@@ -6,11 +6,12 @@ with a word to its sender and a fault.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from swarm.averaging.reception import LATER, Reception
+from swarm.averaging.reception import Reception
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine
 from swarm.errors import PeerFault, RetryError
@@ -105,37 +106,39 @@ class Delivery:
             try:
                 await self.network.push_parts(reducer, payload, seconds)
                 return
-            except (RetryError, PeerFault) as error:
-                if isinstance(error, PeerFault) and LATER not in str(error):
-                    raise
+            except RetryError:
                 if time.monotonic() > deadline or self.machine.tip != call.record.prev_certificate:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
 
-    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        """A pushed part; "" or why it was refused. The sender may be any member, who need not be the contributor: the digest
-        decides. Raises nothing."""
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
+        """A pushed part. The sender may be any member, who need not be the contributor: the digest decides. `PeerFault`: it is
+        refused; `RetryError`: it may be sent again later. Raises nothing else."""
         if sender not in self.network.linked():
-            return "member: no link with the sender; link up first"
+            raise PeerFault("member: no link with the sender; link up first")
         if len(header) != 36:
-            return "header: 36 bytes expected"
+            raise PeerFault("header: 36 bytes expected")
         key, index = header[:32], int.from_bytes(header[32:], "big")
-        if key not in self.reception:
-            return self.reception.early(sender, key, index, payload)
-        return self.take(sender, key, index, payload)
+        if key in self.reception:
+            self._take(sender, key, index, payload)
+        else:
+            self.reception.early(sender, key, index, payload)
 
-    def take(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
-        """A part of a known contribution, from whoever had it; "" or why it was refused."""
+    def take(self, sender: Account, key: Hash, index: int, payload: bytes) -> None:
+        """A part of a known contribution, from whoever had it. Raises nothing: what breaks a rule is its sender's fault."""
+        with contextlib.suppress(PeerFault, RetryError):
+            self._take(sender, key, index, payload)
+
+    def _take(self, sender: Account, key: Hash, index: int, payload: bytes) -> None:
         try:
             if self.reception.take(key, index, payload):
                 self._owner.arrived(key)
         except PeerFault as error:
             self._owner.blame(sender, str(error))
-            return str(error)
+            raise
         except Exception as error:
             self._owner.fail(error)
-            return "later: this peer has to stop"
-        return ""
+            raise RetryError("this peer has to stop") from None
 
     async def collect(self, call: SignedCall) -> None:
         """As reducer: parts that are here already count; missing ones are asked for from whoever holds them, each contributor's

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from swarm import events
 from swarm.averaging.delivery import Delivery, Network
@@ -248,36 +248,41 @@ class Driver:
 
     def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, Send):
-                self.network.publish(wire.pack(action.signed), action.again)
-            elif isinstance(action, SetTimer):
-                self._set_timer(action)
-            elif isinstance(action, MakeContribution):
-                self.delivery.call = action.call
-                self.spawn(self._contribute(action.call))
-            elif isinstance(action, Scatter):
-                key = self._own.get((action.call.record.prev_certificate, action.call.record.epoch))
-                if key is not None:
-                    self.spawn(self.delivery.scatter(action.call, key))
-            elif isinstance(action, Collect):
-                self.delivery.call = action.call
-                self.spawn(self.delivery.collect(action.call))
-            elif isinstance(action, ReduceSet):
-                self.spawn(self._reduce(action.proposal))
-            elif isinstance(action, FetchAverages):
-                self.spawn(self._prepare(action.proposal, action.averages))
-            elif isinstance(action, Adopt):
-                self._progress.moved(self.machine.tip)
-                self._cancel_timers_before(self.machine.tip)
-                self.reception.moved(self.machine.tip, self.machine.voters())
-                self._received = {key for key in self._received if key in self.reception}
-                self.delivery.moved()
-                self.follower.adopt(action)
-            elif isinstance(action, Blame):
-                self.blame(action.account, action.reason)
+            match action:
+                case Send(signed, again):
+                    self.network.publish(wire.pack(signed), again)
+                case SetTimer(timer, seconds):
+                    self._set_timer(timer, seconds)
+                case MakeContribution(call):
+                    self.delivery.call = call
+                    self.spawn(self._contribute(call))
+                case Scatter(call):
+                    key = self._own.get((call.record.prev_certificate, call.record.epoch))
+                    if key is not None:
+                        self.spawn(self.delivery.scatter(call, key))
+                case Collect(call):
+                    self.delivery.call = call
+                    self.spawn(self.delivery.collect(call))
+                case ReduceSet(proposal):
+                    self.spawn(self._reduce(proposal))
+                case FetchAverages(proposal, averages):
+                    self.spawn(self._prepare(proposal, averages))
+                case Adopt():
+                    self._adopt(action)
+                case Blame(account, reason):
+                    self.blame(account, reason)
+                case _:
+                    assert_never(action)
 
-    def _set_timer(self, action: SetTimer) -> None:
-        timer = action.timer
+    def _adopt(self, action: Adopt) -> None:
+        self._progress.moved(self.machine.tip)
+        self._cancel_timers_before(self.machine.tip)
+        self.reception.moved(self.machine.tip, self.machine.voters())
+        self._received = {key for key in self._received if key in self.reception}
+        self.delivery.moved()
+        self.follower.adopt(action)
+
+    def _set_timer(self, timer: Timer, seconds: float) -> None:
         old = self._timers.pop(timer, None)
         if old is not None:
             old.cancel()
@@ -290,7 +295,7 @@ class Driver:
                 except Exception as error:
                     self.fail(error)
 
-        self._timers[timer] = asyncio.get_running_loop().call_later(action.seconds, fire)
+        self._timers[timer] = asyncio.get_running_loop().call_later(seconds, fire)
 
     def _cancel_timers_before(self, tip: Hash) -> None:
         """The machine minds timers of its own tip only; a history of thousands of certificates sets one for each."""
@@ -385,9 +390,9 @@ class Driver:
         self._act(self.machine.contributed(signed))
 
     # -- parts --------------------------------------------------------------------------------------------------------
-    def on_part(self, sender: Account, header: bytes, payload: bytes) -> str:
-        """A pushed part; "" or why it was refused. Raises nothing."""
-        return self.delivery.on_part(sender, header, payload)
+    def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
+        """As `Delivery.on_part`."""
+        self.delivery.on_part(sender, header, payload)
 
     def arrived(self, key: Hash) -> None:
         """As reducer: tell the machine what is complete here."""

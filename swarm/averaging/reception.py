@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from swarm.averaging.contribution import check_part
 from swarm.averaging.parts import PartStore
 from swarm.config import RunConfig
-from swarm.errors import PeerFault
+from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.records.commitments import parts_root
@@ -23,7 +23,6 @@ MAX_CONTRIBUTIONS = 1024
 MAX_PER_SIGNER = 4
 EARLY_BYTES, EARLY_SENDER_BYTES, EARLY_SECONDS = 64 << 20, 8 << 20, 20.0
 EARLY_COST_BYTES = 1024  # at least, for each: parts without bytes must not be free
-LATER = "later: its contribution has not come yet"
 
 
 @dataclass
@@ -144,12 +143,12 @@ class Reception:
             p.index for p in known.signed.content.parts if p.index % len(reducers) == mine and p.index not in known.held
         ]
 
-    def early(self, sender: Account, key: Hash, index: int, payload: bytes) -> str:
-        """A part of an unknown contribution: kept for a moment within bounds, else `LATER`, and the sender tries again."""
+    def early(self, sender: Account, key: Hash, index: int, payload: bytes) -> None:
+        """A part of an unknown contribution: kept for a moment within bounds, else `RetryError`. `PeerFault`: no part of this run."""
         if index >= len(self.slices) or len(payload) > wire_bytes(
             self.config.codec.part_values, self.config.codec.contribution
         ):
-            return "part: longer than any of this run, or one that its model does not have"
+            raise PeerFault("part: longer than any of this run, or one that its model does not have")
         now = self._clock()
         while self._early_order and self._early_order[0][0] <= now:
             _, old = self._early_order.popleft()
@@ -163,11 +162,10 @@ class Reception:
             self._early_bytes.total() + new.cost > EARLY_BYTES
             or self._early_bytes[sender] + new.cost > EARLY_SENDER_BYTES
         ):
-            return LATER
+            raise RetryError("its contribution has not come yet")
         self._early.setdefault(key, []).append(new)
         self._early_order.append((new.until, key))
         self._early_bytes[sender] += new.cost
-        return ""
 
     def take_early(self, key: Hash) -> list[tuple[Account, int, bytes]]:
         """Parts that came before the contribution `key`, with who sent them; they are forgotten here."""
@@ -206,4 +204,4 @@ class Reception:
         return True
 
 
-__all__ = ["LATER", "Reception"]
+__all__ = ["Reception"]

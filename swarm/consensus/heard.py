@@ -7,6 +7,7 @@ that everyone sees it), a third is refused. Whoever says too much makes room at 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
 
 from swarm.consensus.lineage import Lineage
 from swarm.errors import PeerFault
@@ -28,7 +29,6 @@ from swarm.records.types import (
     Contribution,
     ContributionContent,
     Hash,
-    Record,
     ReducerReport,
     ReportContent,
     RoundCall,
@@ -51,7 +51,7 @@ MAX_EARLY = 4096
 MAX_EARLY_OF_ONE = 64
 MAX_EARLY_CONTRIBUTIONS = 256
 
-RoundMessage = Contribution | RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid
+AttemptMessage: TypeAlias = RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid
 ROUND_MESSAGES = (Contribution, RoundCall, ReducerReport, RoundSet, Average, RoundVote, RoundVoid)
 
 
@@ -210,8 +210,7 @@ class Heard:
             table.lying.add(record.peer)
         table.contributions.setdefault(record.peer, {})[key] = signed.of(Contribution).holding(ContributionContent)
 
-    def _in_attempt(self, record: Record, signed: Signed) -> None:
-        assert isinstance(record, RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid)
+    def _in_attempt(self, record: AttemptMessage, signed: Signed) -> None:
         prev, attempt, who, content = record.prev_certificate, record.attempt, signed.signer, signed.content
         voter = who in self._lineage.electorate(prev)
         if isinstance(record, RoundVote | RoundVoid) and not voter:
@@ -271,7 +270,7 @@ class Heard:
         table.lying.add(signed.signer)
         said[shadow] = signed
 
-    def _index(self, table: RoundMessages, record: Record, signed: Signed) -> None:
+    def _index(self, table: RoundMessages, record: AttemptMessage, signed: Signed) -> None:
         who = signed.signer
         if isinstance(record, RoundCall):
             table.calls.setdefault(record.attempt, signed.of(RoundCall).holding(CallContent))
@@ -285,6 +284,8 @@ class Heard:
             table.votes.setdefault(record.attempt, {}).setdefault(record.id, {})[who] = signed
         elif isinstance(record, RoundVoid):
             table.voids.setdefault(record.attempt, {})[who] = signed
+        else:
+            assert_never(record)
 
     def _check_call(self, record: RoundCall, content: Content) -> None:
         if not isinstance(content, CallContent) or reducers_hash(content.reducers) != record.reducers_hash:

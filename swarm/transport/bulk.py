@@ -9,17 +9,19 @@ from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 from swarm.transport.node import MAX_FRAME_BYTES, Node, Stream
 
-GET, PUSH = "/sparehive/get/1", "/sparehive/push/1"
+GET, PUSH = "/sparehive/get/1", "/sparehive/push/2"
+LATER, REFUSED = b"\1", b"\2"  # first byte of the answer to a pushed part, before the reason; empty: taken
 MAX_DIGESTS = 256
 SERVING, SERVING_ONE = 64, 4  # blocks on their way at once, in all and to one peer; the others wait
 IDLE_SECONDS = 20.0  # without a byte
 
 
 class Bulk:
-    """`lookup(digest)` gives what is served; `on_part(peer_id, header, payload)` takes a pushed part and says "" or why not."""
+    """`lookup(digest)` gives what is served; `on_part(peer_id, header, payload)` takes a pushed part, or raises `PeerFault` where
+    it refuses it, `RetryError` where it may be sent again later."""
 
     def __init__(
-        self, node: Node, lookup: Callable[[bytes], bytes | None], on_part: Callable[[str, bytes, bytes], str]
+        self, node: Node, lookup: Callable[[bytes], bytes | None], on_part: Callable[[str, bytes, bytes], None]
     ) -> None:
         self.node, self._lookup, self._on_part = node, lookup, on_part
         self._serving = asyncio.Semaphore(SERVING)
@@ -80,13 +82,22 @@ class Bulk:
                 return
             payload = await stream.receive(IDLE_SECONDS)
             self.received_bytes += len(payload)
-            await stream.send(self._on_part(stream.remote, header, payload).encode()[:200], IDLE_SECONDS)
+            await stream.send(self._answer(stream.remote, header, payload), IDLE_SECONDS)
             del payload
             await asyncio.sleep(0)  # many parts in one read must not hold up everything else
 
+    def _answer(self, peer_id: str, header: bytes, payload: bytes) -> bytes:
+        try:
+            self._on_part(peer_id, header, payload)
+        except PeerFault as error:
+            return REFUSED + str(error).encode()[:200]
+        except RetryError as error:
+            return LATER + str(error).encode()[:200]
+        return b""
+
     async def push(self, peer_id: str, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None:
-        """All (header, payload) pairs, each acknowledged. `RetryError` if the peer does not take them in time; `PeerFault` with
-        its words if it refuses one."""
+        """All (header, payload) pairs, each acknowledged. `RetryError` if the peer does not take them in time, or wants one
+        later; `PeerFault` with its words if it refuses one."""
         try:
             async with asyncio.timeout(timeout):
                 stream = await self.node.stream(peer_id, PUSH, timeout)
@@ -96,9 +107,12 @@ class Bulk:
                         await stream.send(payload, timeout)
                         self.sent_bytes += len(payload)
                     for _ in parts:
-                        refusal = await stream.receive(timeout, 256)
-                        if refusal:
-                            raise PeerFault(f"peer {peer_id[:12]} refused a part: {refusal.decode(errors='replace')}")
+                        answer = await stream.receive(timeout, 256)
+                        words = answer[1:].decode(errors="replace")
+                        if answer[:1] == LATER:
+                            raise RetryError(f"peer {peer_id[:12]} wants a part later: {words}")
+                        if answer:
+                            raise PeerFault(f"peer {peer_id[:12]} refused a part: {words}")
                     await stream.send(b"", timeout)
                 finally:
                     stream.close()

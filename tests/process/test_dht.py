@@ -53,8 +53,7 @@ class Listener:
         self.heard.append(data)
         return True
 
-    def on_part(self, sender: bytes, header: bytes, payload: bytes) -> str:
-        return ""
+    def on_part(self, sender: bytes, header: bytes, payload: bytes) -> None: ...
 
     def on_link(self, account: bytes, flags: int, up: bool) -> None: ...
 

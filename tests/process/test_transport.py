@@ -71,9 +71,12 @@ class Member:
         self.heard.append(data)
         return self.valid
 
-    def on_part(self, peer_id: str, header: bytes, payload: bytes) -> str:
+    def on_part(self, peer_id: str, header: bytes, payload: bytes) -> None:
         self.pushed.append((header, payload))
-        return "" if payload != b"bad" else "norm: no"
+        if payload == b"bad":
+            raise PeerFault("norm: no")
+        if payload == b"early":
+            raise RetryError("its contribution has not come yet")
 
     def put(self, data: bytes) -> bytes:
         self.store[sha256(data)] = data
@@ -215,6 +218,8 @@ def test_parts_are_pushed_and_a_refusal_is_told(tmp_path: Path) -> None:
             assert [h for h, _ in reducer.pushed] == [b"h1", b"h2"]
             with pytest.raises(PeerFault, match="norm: no"):
                 await client.bulk.push(reducer.node.peer_id, [(b"h3", b"bad")], 20)
+            with pytest.raises(RetryError, match="wants a part later"):
+                await client.bulk.push(reducer.node.peer_id, [(b"h4", b"early")], 20)
 
     run(work())
 
