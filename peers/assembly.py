@@ -201,39 +201,17 @@ async def assemble(
 ) -> Assembled:
     """Everything but what waits for other peers; `stack` closes it."""
     invite = await role.invite(network)
-    run, domain = invite.config, invite.binding.domain()
-    store = BlockStore(directory.blocks, config.blocks_quota_bytes)
+    run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
     await role.lay_in(run, store)
-    journal = stack.enter_context(SigningJournal(directory.journal))
-    notary = identity.notary(domain, journal)
-    ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
     model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
     parts = PartStore(directory.contributions)
-    archive = Archive(directory.archive, run, parts, notary.hash)
-    stack.callback(archive.close)
-    if ledger.tip() is None and len(journal):
-        log.warning(
-            "%s is new, or all in it was lost: certificates and receipts come back from the others", directory.ledger
-        )
-    await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
+    notary, ledger, archive = await _open_books(stack, directory, identity, invite, parts)
     content = _content(run, store, model, network, archive, config, wiring)
     num_values = model.layout.num_values()
     rules = RunRules.of(run, invite.binding.founders, num_values)
     machine = RoundMachine(notary, rules, reduces=False, votes=bool(role.flags & FLAG_VOTES))
     accounting = Accounting(notary, ledger, run.witnesses, wiring.publish, machine.certified_body)
-    trainer = None
-    if role.flags & FLAG_VOTES:
-        trainer = wiring.trainer_type(
-            run,
-            notary.account,
-            model,
-            None,
-            directory.snapshot,
-            wiring.emit,
-            snapshot_seconds=config.snapshot_seconds,
-            step_pause_seconds=config.step_pause_seconds,
-            archive=archive,
-        )
+    trainer = _trainer(notary, model, archive, directory, config, wiring, run) if role.flags & FLAG_VOTES else None
     driver = Driver(
         run,
         notary,
@@ -248,21 +226,47 @@ async def assemble(
     )
     stack.push_async_callback(driver.close)
     history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
-    return Assembled(
-        network,
-        invite,
-        notary,
-        ledger,
-        store,
-        parts,
-        archive,
+    made = (network, invite, notary, ledger, store, parts, archive, model, content, machine, accounting)
+    return Assembled(*made, trainer, driver, history)
+
+
+async def _open_books(
+    stack: contextlib.AsyncExitStack, directory: PeerDirectory, identity: Identity, invite: Invite, parts: PartStore
+) -> tuple[JournalNotary, Ledger, Archive]:
+    """What this peer has signed, heard and kept. `StartError` where the journal lacks what the others show."""
+    run, domain = invite.config, invite.binding.domain()
+    journal = stack.enter_context(SigningJournal(directory.journal))
+    notary = identity.notary(domain, journal)
+    ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
+    archive = Archive(directory.archive, run, parts, notary.hash)
+    stack.callback(archive.close)
+    if ledger.tip() is None and len(journal):
+        log.warning(
+            "%s is new, or all in it was lost: certificates and receipts come back from the others", directory.ledger
+        )
+    await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
+    return notary, ledger, archive
+
+
+def _trainer(
+    notary: JournalNotary,
+    model: FlatModel,
+    archive: Archive,
+    directory: PeerDirectory,
+    config: PeerConfig,
+    wiring: Wiring,
+    run: RunConfig,
+) -> Trainer:
+    return wiring.trainer_type(
+        run,
+        notary.account,
         model,
-        content,
-        machine,
-        accounting,
-        trainer,
-        driver,
-        history,
+        None,
+        directory.snapshot,
+        wiring.emit,
+        snapshot_seconds=config.snapshot_seconds,
+        step_pause_seconds=config.step_pause_seconds,
+        archive=archive,
     )
 
 

@@ -36,7 +36,6 @@ def create_run(
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens."""
     from swarm.data.text import held_out_tokens
-    from swarm.models import check_model
 
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
@@ -46,13 +45,7 @@ def create_run(
     _check_free(run)
     vocabulary = _wanted_vocabulary(tokenizer)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": "0" * 64}
-    given["data"] = {"root": "0" * 64, "text": _NO_FILE}
-    if vocabulary:
-        given["data"]["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
-        given["model"] = {"fields": {"vocab_size": vocabulary}}
-    # wrong settings are told before the text is read, which may last
-    draft = RunConfig.parse(with_settings(preset, given, settings))
-    check_parts(draft, check_model(draft.model, draft.data.context))
+    _check_settings(preset, given, settings, vocabulary)
     with progress.during("reading the text"):
         sources = read_sources(data)
     if sources.skipped:
@@ -70,9 +63,7 @@ def create_run(
         config, num_values = _write(making, content, with_settings(preset, given, settings), progress)
         making.sources.write_text(sources.checksums(), encoding="utf-8")
         open_run(config, making.data, making.blocks, progress)
-        keys = run if run.organiser_key.parent.exists() else making
-        if not keys.organiser_key.exists():
-            create_key(keys.organiser_key, load_password(keys.organiser_password, create=True))
+        _make_organisers_key(run if run.organiser_key.parent.exists() else making)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": num_values,
@@ -82,6 +73,24 @@ def create_run(
         "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
         "path": str(root),
     }
+
+
+def _make_organisers_key(run: RunDirectory) -> None:
+    if not run.organiser_key.exists():
+        create_key(run.organiser_key, load_password(run.organiser_password, create=True))
+
+
+def _check_settings(preset: str, given: dict[str, Any], settings: Sequence[str], vocabulary: int) -> None:
+    """Wrong ones are told before the text is read, which may last."""
+    from swarm.models import check_model
+
+    data: dict[str, Any] = {"root": "0" * 64, "text": _NO_FILE}
+    draft = {**given, "data": data}
+    if vocabulary:
+        data["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
+        draft["model"] = {"fields": {"vocab_size": vocabulary}}
+    run = RunConfig.parse(with_settings(preset, draft, settings))
+    check_parts(run, check_model(run.model, run.data.context))
 
 
 def _check_free(run: RunDirectory) -> None:

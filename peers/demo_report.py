@@ -7,50 +7,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from peers.directory import PeerDirectory
+from peers.follow import read_events
+
 if TYPE_CHECKING:
     from peers.demo import Session
 
 
 def build_report(session: "Session", money: dict[str, Any], exported: dict[str, Any]) -> dict[str, Any]:
     """The documented content of report.json (docs/demo.md)."""
-    from peers.demo import JOINS_LATE, KILLED, PEERS, read_events
+    from peers.demo import KILLED, PEERS
 
-    peers = []
-    for name in PEERS:
-        directory = session.peers[name]
-        claim = money["claims"][name]
-        events = read_events(directory)
-        first = next((e["epoch"] for e in events if e["event"] == "Ready"), 0)
-        account = claim["accounts"][0]
-        peers.append(
-            {
-                "name": name,
-                "account": account["account"],
-                "wallet": session.wallets[name],
-                "units": account["units"],
-                "receipts": account["receipts"],
-                "co_signers": account["co_signers"],
-                "earned": str(account["earned"]),
-                "claimed": str(account["claimed"]),
-                "balance_before": str(money["before"][name]),
-                "balance_after": str(money["after"][name]),
-                "joined_epoch": first,
-                "joined_late": name == JOINS_LATE,
-                "killed": name == KILLED,
-            }
-        )
     seed_events = read_events(session.seed)
     losses = [(e["time"], e["epoch"], e["loss"]) for e in seed_events if e["event"] == "Evaluated"]
     certified = [e for e in seed_events if e["event"] == "Certified" and e["kind"] == 0]
-    seen = {
-        name: {e["epoch"]: e["root"] for e in read_events(session.peers[name]) if e["event"] == "Certified"}
-        for name in PEERS
-        if name != KILLED
-    }
-    common = min(max(epochs, default=0) for epochs in seen.values())  # one may have left before the last certificate
-    roots = {name: epochs.get(common, "") for name, epochs in seen.items()}
+    common, roots = _common_roots({name: session.peers[name] for name in PEERS if name != KILLED})
     return {
-        "peers": peers,
+        "peers": [_peer_row(session, name, money) for name in PEERS],
         "loss": {
             "untrained": None,
             "start": losses[0][2] if losses else None,
@@ -77,6 +50,37 @@ def build_report(session: "Session", money: dict[str, Any], exported: dict[str, 
         "sample": exported.get("sample", ""),
         "seconds": None,
     }
+
+
+def _peer_row(session: "Session", name: str, money: dict[str, Any]) -> dict[str, Any]:
+    from peers.demo import JOINS_LATE, KILLED
+
+    account = money["claims"][name]["accounts"][0]
+    return {
+        "name": name,
+        "account": account["account"],
+        "wallet": session.wallets[name],
+        "units": account["units"],
+        "receipts": account["receipts"],
+        "co_signers": account["co_signers"],
+        "earned": str(account["earned"]),
+        "claimed": str(account["claimed"]),
+        "balance_before": str(money["before"][name]),
+        "balance_after": str(money["after"][name]),
+        "joined_epoch": next((e["epoch"] for e in read_events(session.peers[name]) if e["event"] == "Ready"), 0),
+        "joined_late": name == JOINS_LATE,
+        "killed": name == KILLED,
+    }
+
+
+def _common_roots(survivors: dict[str, PeerDirectory]) -> tuple[int, dict[str, str]]:
+    """The newest epoch that all have seen certified, and each one's root of it; one may have left before the last."""
+    seen = {
+        name: {e["epoch"]: e["root"] for e in read_events(directory) if e["event"] == "Certified"}
+        for name, directory in survivors.items()
+    }
+    common = min(max(epochs, default=0) for epochs in seen.values())
+    return common, {name: epochs.get(common, "") for name, epochs in seen.items()}
 
 
 def tokens(amount: str | int) -> str:

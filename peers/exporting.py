@@ -50,12 +50,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
     run = Invite.of_file(directory.invite).config
-    with Ledger.read(directory.ledger) as ledger:
-        tip = ledger.tip()
-        certificate = None if tip is None else ledger.certificate(tip)
-    epoch = 0 if certificate is None else certificate.epoch
-    root = bytes.fromhex(run.initial_root) if certificate is None else certificate.values["next_root"]
-    assert isinstance(root, bytes)
+    epoch, root = _newest_anchor(directory, run)
     store = BlockStore(directory.blocks, 1 << 62, owned=False)
 
     def get(digest: bytes) -> bytes:
@@ -68,15 +63,42 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
 
     model = FlatModel(build_model(run.model, run.data.context))
     model.flat.copy_(read_anchor(root, get, model.layout).parameters)
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    exists = out.exists()  # a mount point or the working directory cannot be replaced: it is filled from within
+    def write(part: Path) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        model.module.save_pretrained(part)  # type: ignore[operator]
+        _save_tokenizer(run, directory, get, part)
+
+    _fill(out, write)
+    result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
+    if all((directory.data / file).is_file() for file in run.data.content()):
+        task = CausalLMTask(run, directory.data)
+        result["loss"] = task.evaluate(model)
+        result["sample"] = task.generate(model, "def ", 120)
+    return result
+
+
+def _newest_anchor(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes]:
+    """(epoch, root) by the peer's own ledger."""
+    with Ledger.read(directory.ledger) as ledger:
+        tip = ledger.tip()
+        certificate = None if tip is None else ledger.certificate(tip)
+    if certificate is None:
+        return 0, bytes.fromhex(run.initial_root)
+    root = certificate.values["next_root"]
+    assert isinstance(root, bytes)
+    return certificate.epoch, root
+
+
+def _fill(out: Path, write: Callable[[Path], None]) -> None:
+    """All that `write` makes, or nothing. A mount point or the working directory cannot be replaced: it is filled from within."""
+    exists = out.exists()
     part = out / _part_name("new") if exists else out.with_name(_part_name(out.name))
     moved: list[Path] = []
     try:
-        model.module.save_pretrained(part)  # type: ignore[operator]
-        _save_tokenizer(run, directory, get, part)
+        write(part)
         if exists:
             for path in sorted(part.iterdir()):
                 moved.append(path.rename(out / path.name))
@@ -90,9 +112,3 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
         raise StartError(
             f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder"
         ) from None
-    result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
-    if all((directory.data / file).is_file() for file in run.data.content()):
-        task = CausalLMTask(run, directory.data)
-        result["loss"] = task.evaluate(model)
-        result["sample"] = task.generate(model, "def ", 120)
-    return result

@@ -71,75 +71,102 @@ def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
 
     SIGTERM and SIGINT are passed on once as SIGTERM; after `GRACE_SECONDS` the tree is killed. Must be called from the main
     thread."""
-    watcher = watcher or Nobody()
-    stopping = told = False
-    child: subprocess.Popen[bytes] | None = None
-    asked_at, asked_by = 0.0, 0
+    return _Supervision(arguments, watcher or Nobody()).run()
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping, asked_at, asked_by
-        if not stopping:
-            stopping, asked_at, asked_by = True, time.monotonic(), signum
-        if child is not None and child.poll() is None:
+
+class _Supervision:
+    """Of one peer, from its first start to its last end."""
+
+    def __init__(self, arguments: Sequence[str], watcher: Watcher) -> None:
+        self._arguments, self._watcher = arguments, watcher
+        self._child: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._asked_at: float | None = None  # to stop
+        self._asked_by = 0
+        self._is_told = False
+
+    def run(self) -> int:
+        old = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while True:
+                begun = time.monotonic()
+                code = self._run_once()
+                if self._asked_at is not None or code in (EXIT_LEFT, EXIT_USER_ERROR):
+                    return 0 if code in (EXIT_LEFT, -signal.SIGTERM) else 1
+                if time.monotonic() - begun > STABLE_SECONDS:
+                    self._restarts = 0
+                if not self._wait_for_restart(code):
+                    return 1
+                if self._asked_at is not None:
+                    self._watcher.leaving(self._asked_by)
+                    return 0
+        finally:
+            self._end_child()
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        if self._asked_at is None:
+            self._asked_at, self._asked_by = time.monotonic(), signum
+        if self._child is not None and self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                child.terminate()
+                self._child.terminate()
 
-    old = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    restarts = 0
-    try:
-        while True:
-            begun = time.monotonic()
-            child = subprocess.Popen(
-                [sys.executable, "-m", "peers.peer", *arguments],
-                start_new_session=True,
-                stderr=subprocess.PIPE if watcher.is_live else None,
-            )
-            if child.stderr is not None:
-                os.set_blocking(child.stderr.fileno(), False)
-            if stopping:  # asked between two starts
-                child.terminate()
-            while child.poll() is None:
-                if stopping and time.monotonic() - asked_at > GRACE_SECONDS:
+    def _run_once(self) -> int:
+        """One life of the peer; its exit status, or the negative signal."""
+        watcher = self._watcher
+        child = self._child = subprocess.Popen(
+            [sys.executable, "-m", "peers.peer", *self._arguments],
+            start_new_session=True,
+            stderr=subprocess.PIPE if watcher.is_live else None,
+        )
+        if child.stderr is not None:
+            os.set_blocking(child.stderr.fileno(), False)
+        if self._asked_at is not None:  # asked between two starts
+            child.terminate()
+        while child.poll() is None:
+            if self._asked_at is not None:
+                if time.monotonic() - self._asked_at > GRACE_SECONDS:
                     kill_group(child.pid)
-                if stopping and not told:
-                    told = True
-                    watcher.leaving(asked_by)
-                _pass_on(child, watcher)
-                watcher.tick(child.pid)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(0.25)
-            kill_group(child.pid)
-            watcher.tick(child.pid)
+                if not self._is_told:
+                    self._is_told = True
+                    watcher.leaving(self._asked_by)
             _pass_on(child, watcher)
-            if child.stderr is not None:
-                child.stderr.close()
-            code = child.returncode
-            if stopping or code in (EXIT_LEFT, EXIT_USER_ERROR):
-                return 0 if code in (EXIT_LEFT, -signal.SIGTERM) else 1
-            if time.monotonic() - begun > STABLE_SECONDS:
-                restarts = 0
-            restarts += 1
-            if restarts > MAX_RESTARTS:
-                watcher.restarting(
-                    f"the peer died {restarts} times (last status {code}); see peer.log in its directory"
-                )
-                return 1
-            watcher.restarting(f"the peer died (status {code}); starting it again, {restarts} of {MAX_RESTARTS}")
-            until = time.monotonic() + min(2.0**restarts, 30.0) / 2
-            while time.monotonic() < until and not stopping:  # a signal does not end a sleep
-                time.sleep(0.1)
-            if stopping:
-                watcher.leaving(asked_by)
-                return 0
-    finally:
-        if child is not None and child.poll() is None:  # the watcher failed: stdout is gone, say
+            watcher.tick(child.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.25)
+        kill_group(child.pid)
+        watcher.tick(child.pid)
+        _pass_on(child, watcher)
+        if child.stderr is not None:
+            child.stderr.close()
+        return child.returncode
+
+    def _wait_for_restart(self, code: int) -> bool:
+        """Longer each time; False: it has died too often."""
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            self._watcher.restarting(
+                f"the peer died {self._restarts} times (last status {code}); see peer.log in its directory"
+            )
+            return False
+        self._watcher.restarting(
+            f"the peer died (status {code}); starting it again, {self._restarts} of {MAX_RESTARTS}"
+        )
+        until = time.monotonic() + min(2.0**self._restarts, 30.0) / 2
+        while time.monotonic() < until and self._asked_at is None:  # a signal does not end a sleep
+            time.sleep(0.1)
+        return True
+
+    def _end_child(self) -> None:
+        """Where the watcher failed: stdout is gone, say."""
+        child = self._child
+        if child is not None and child.poll() is None:
             child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(GRACE_SECONDS)
             kill_group(child.pid)
             child.wait()
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _pass_on(child: "subprocess.Popen[bytes]", watcher: Watcher) -> None:

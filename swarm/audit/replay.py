@@ -181,24 +181,35 @@ def _start(
     hash_record: Callable[[Record], Hash],
 ) -> tuple[MemberState, list[Merge]]:
     """The peer right after the boundary before (or at its start), model and optimiser with it; and the merges to come."""
-    record, merges = evidence.work.record, list(evidence.work.content.merges)
-    previous, before = evidence.previous, evidence.before
-    if record.previous == ZERO_HASH:
-        if not merges or merges[0].kind != "start" or merges[0].inner_step != 0:
-            raise PeerFault("merges: without a previous contribution they begin with a start at inner step 0")
-        state = evidence.certified(merges[0].hash)
-        member = MemberState.fresh(
-            merges[0].hash,
-            state.epoch,
-            state.anchor.parameters,
-            state.anchor.cumulative_units,
-            inner,
-            record.first_unit,
-        )
-        if member.state_before != record.state_before:
-            raise PeerFault("stateBefore: not that of a peer that begins anew")
-        model.flat.copy_(state.anchor.parameters)
-        return member, merges[1:]
+    merges = list(evidence.work.content.merges)
+    if evidence.work.record.previous == ZERO_HASH:
+        return _begun_anew(model, inner, evidence, merges), merges[1:]
+    return _gone_on(config, model, inner, evidence, hash_record), merges
+
+
+def _begun_anew(model: FlatModel, inner: InnerOptimizer, evidence: Evidence, merges: list[Merge]) -> MemberState:
+    record = evidence.work.record
+    if not merges or merges[0].kind != "start" or merges[0].inner_step != 0:
+        raise PeerFault("merges: without a previous contribution they begin with a start at inner step 0")
+    state = evidence.certified(merges[0].hash)
+    anchor = state.anchor
+    member = MemberState.fresh(
+        merges[0].hash, state.epoch, anchor.parameters, anchor.cumulative_units, inner, record.first_unit
+    )
+    if member.state_before != record.state_before:
+        raise PeerFault("stateBefore: not that of a peer that begins anew")
+    model.flat.copy_(anchor.parameters)
+    return member
+
+
+def _gone_on(
+    config: RunConfig,
+    model: FlatModel,
+    inner: InnerOptimizer,
+    evidence: Evidence,
+    hash_record: Callable[[Record], Hash],
+) -> MemberState:
+    record, previous, before = evidence.work.record, evidence.previous, evidence.before
     if previous is None or before is None:
         raise InputError("previous", record.previous.hex(), "contribution and state are needed; ask the peer for them")
     if hash_record(previous.record) != record.previous or previous.record.peer != record.peer:
@@ -213,7 +224,7 @@ def _start(
     state = evidence.certified(base)
     inner.load_state_tensors(before.tensors, before.num_steps)
     torch.sub(state.anchor.parameters, unspent, out=model.flat)
-    member = MemberState(
+    return MemberState(
         base,
         state.epoch,
         state.anchor.parameters,
@@ -227,7 +238,6 @@ def _start(
         own=record.previous,
         previous=record.previous,
     )
-    return member, merges
 
 
 def _check_residual(name: str, state: CommittedState, like: torch.Tensor) -> None:
