@@ -39,7 +39,7 @@ bench: setup ## Measure beside hivemind.Optimizer, in ten minutes (ARGS=... for 
 # Two at a time, but for the faults: their swarms of four peers need both cores.
 test: setup ## Run all tests
 	$(PY) -m pytest -n 2 --dist loadfile tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
-	$(PY) -m pytest -n 2 --dist loadfile tests/process tests/notebook tests/readme
+	$(PY) -m pytest -n 2 --dist loadfile tests/readme tests/process tests/notebook
 	$(PY) -m pytest tests/faults
 
 check: setup ## Lint, format, types, import directions
