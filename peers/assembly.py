@@ -39,6 +39,7 @@ from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.dht.board import BoardSettings
 from swarm.models import FlatModel, build_model
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
+from swarm.pace import Pace
 from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.records.wire import unpack
 from swarm.tasks import CausalLMTask
@@ -151,6 +152,7 @@ class Assembled:
     trainer: Trainer | None
     driver: Driver
     history: LedgerHistory
+    pace: Pace
 
     @property
     def run(self) -> RunConfig:
@@ -207,11 +209,13 @@ async def assemble(
     parts = PartStore(directory.contributions)
     notary, ledger, archive = await _open_books(stack, directory, identity, invite, parts)
     content = _content(run, store, model, network, archive, config, wiring)
+    pace = Pace(config.step_pause_seconds)
+    is_training = bool(role.flags & FLAG_VOTES)
     num_values = model.layout.num_values()
     rules = RunRules.of(run, invite.binding.founders, num_values)
-    machine = RoundMachine(notary, rules, reduces=False, votes=bool(role.flags & FLAG_VOTES))
+    machine = RoundMachine(notary, rules, reduces=False, votes=is_training)
     accounting = Accounting(notary, ledger, run.witnesses, wiring.publish, machine.certified_body)
-    trainer = _trainer(notary, model, archive, directory, config, wiring, run) if role.flags & FLAG_VOTES else None
+    trainer = _trainer(notary, model, archive, directory, config, wiring, run, pace) if is_training else None
     driver = Driver(
         run,
         notary,
@@ -223,11 +227,12 @@ async def assemble(
         wiring.emit,
         accounting.on_receipt,
         role.flags,
+        pace,
     )
     stack.push_async_callback(driver.close)
     history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
     made = (network, invite, notary, ledger, store, parts, archive, model, content, machine, accounting)
-    return Assembled(*made, trainer, driver, history)
+    return Assembled(*made, trainer, driver, history, pace)
 
 
 async def _open_books(
@@ -256,6 +261,7 @@ def _trainer(
     config: PeerConfig,
     wiring: Wiring,
     run: RunConfig,
+    pace: Pace,
 ) -> Trainer:
     return wiring.trainer_type(
         run,
@@ -264,8 +270,8 @@ def _trainer(
         None,
         directory.snapshot,
         wiring.emit,
-        snapshot_seconds=config.snapshot_seconds,
-        step_pause_seconds=config.step_pause_seconds,
+        pace,
+        config.snapshot_seconds,
         archive=archive,
     )
 

@@ -1,6 +1,6 @@
 """The training loop on one page: inner steps in units, merges between two steps, boundaries between two units.
 
-It runs in a thread of its own, emits events and asks `may_run()` before every step. It never waits for a round: what the
+It runs in a thread of its own, emits events and looks at its `Pace` before every step. It never waits for a round: what the
 round has for it lies in a queue that is looked at between two inner steps (PROTOCOL §4).
 """
 
@@ -26,6 +26,7 @@ from swarm.errors import RetryError, RoundError, SwarmError
 from swarm.models import FlatModel
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
+from swarm.pace import Pace
 from swarm.records.types import Account, Hash
 from swarm.tasks import Task
 
@@ -65,21 +66,13 @@ class Trainer:
         task: Task | None,
         snapshot: Path,
         emit: Callable[[events.Event], None],
-        may_run: Callable[[], bool] = lambda: True,
+        pace: Pace | None = None,
         snapshot_seconds: float = 30.0,
-        step_pause_seconds: float = 0.0,
         archive: StateKeeper | None = None,
     ) -> None:
-        self.config, self.account, self.model, self.task, self.emit, self.may_run = (
-            config,
-            account,
-            model,
-            task,
-            emit,
-            may_run,
-        )
+        self.config, self.account, self.model, self.task, self.emit = config, account, model, task, emit
+        self.pace = pace or Pace()
         self.snapshot, self.snapshot_seconds, self.archive = snapshot, snapshot_seconds, archive
-        self.step_pause_seconds = step_pause_seconds
         self.inner = InnerOptimizer(config.inner, model.flat)
         self.first_unit = 0  # numbers below are used up (journal)
         self.member: MemberState | None = None
@@ -134,17 +127,8 @@ class Trainer:
     def units_done(self) -> int:
         return self._units
 
-    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[MadeContribution | None] = loop.create_future()
-
-        def work() -> None:
-            made = self._boundary(prev_certificate)
-            loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(made))
-
-        self._at_unit_end.append(work)
-        self._wake.set()
-        made = await future
+    async def boundary(self, prev_certificate: Hash, seconds: float) -> Boundary | None:
+        made = await self._made_within(prev_certificate, seconds)
         if made is None:
             return None
         if self.archive is not None:  # before anything is signed: what is not kept cannot be audited
@@ -163,6 +147,22 @@ class Trainer:
             made.encoded.parts,
             made.encoded.leaves,
         )
+
+    async def _made_within(self, prev_certificate: Hash, seconds: float) -> MadeContribution | None:
+        """At the next end of a unit. Too late it is not made at all: what is made and not signed would have to be done again."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[MadeContribution | None] = loop.create_future()
+        turn = threading.Lock()  # of whoever is first: the trainer that begins, or the driver that gives up
+
+        def work() -> None:
+            if turn.acquire(blocking=False):
+                made = self._boundary(prev_certificate)
+                loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(made))
+
+        self._at_unit_end.append(work)
+        self._wake.set()
+        done, _ = await asyncio.wait((future,), timeout=seconds)
+        return await future if done or not turn.acquire(blocking=False) else None
 
     def signed(self, contribution: Hash) -> None:
         def work() -> None:
@@ -214,16 +214,14 @@ class Trainer:
             while self._queue:
                 self._queue.popleft()()
             member = self.member
-            if member is None or not self.may_run():
+            if member is not None and member.unit_step == 0:
+                self._end_unit(member)
+            if member is None or self.pace.is_paused:
                 self._wake.wait(0.1)
                 self._wake.clear()
                 continue
             self._begun = self._begun or time.monotonic()
             if member.unit_step == 0:
-                self._units = member.units
-                while self._at_unit_end:
-                    self._at_unit_end.popleft()()
-                self._units = member.units
                 loss_sum, begun = torch.zeros(()), time.monotonic()
                 if time.monotonic() - saved > self.snapshot_seconds:
                     self._save()
@@ -240,13 +238,20 @@ class Trainer:
                         member.epoch, member.next_unit - 1, self.inner_steps, mean, time.monotonic() - begun
                     )
                 )
-            if self.step_pause_seconds:
+            if self.pace.rest_seconds:
                 rested = time.monotonic()
-                self._stop.wait(self.step_pause_seconds)
+                self._stop.wait(self.pace.rest_seconds)
                 self.rest_seconds += time.monotonic() - rested
         while self._queue:  # a signature or a certificate that came while stopping must be in the snapshot
             self._queue.popleft()()
         self._save()
+
+    def _end_unit(self, member: MemberState) -> None:
+        """A boundary may be made here, by who pauses too."""
+        self._units = member.units
+        while self._at_unit_end:
+            self._at_unit_end.popleft()()
+        self._units = member.units
 
     def _step(self, member: MemberState) -> torch.Tensor:
         begun = time.monotonic()

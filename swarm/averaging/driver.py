@@ -15,7 +15,7 @@ from typing import Any, assert_never
 from swarm import events
 from swarm.averaging.delivery import Delivery, Network
 from swarm.averaging.follow import Follower
-from swarm.averaging.member import AnchorSource, Member
+from swarm.averaging.member import AnchorSource, Boundary, Member
 from swarm.averaging.reception import Reception
 from swarm.averaging.states import States, reduce_part, weights
 from swarm.cancelling import cancel_all
@@ -37,6 +37,7 @@ from swarm.consensus.actions import (
 from swarm.consensus.machine import RoundMachine
 from swarm.consensus.progress import ProgressBook, swarm_units
 from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
+from swarm.pace import Pace
 from swarm.records import wire
 from swarm.records.commitments import merges_hash, parts_root
 from swarm.records.notary import Notary
@@ -60,6 +61,7 @@ from swarm.records.types import (
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
+PENDING_SECONDS = 0.05
 PROGRESS_SECONDS = 0.5
 FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can send thousands a second
 
@@ -89,11 +91,12 @@ class Driver:
         emit: Callable[[events.Event], None],
         on_receipt: Callable[[Signed], bool],
         flags: int,
+        pace: Pace | None = None,
     ) -> None:
         self.config, self.notary, self.machine, self.network = config, notary, machine, network
         self.anchors, self.member, self.emit, self.on_receipt = anchors, member, emit, on_receipt
         self.reception, self.parts = reception, reception.parts
-        self.flags = flags
+        self.flags, self.pace = flags, pace or Pace()
         self.states = States(config)
         self.delivery = Delivery(config, machine, network, reception, self)
         self.run_id = config.run_id
@@ -201,7 +204,16 @@ class Driver:
 
     def declare(self, flags: int) -> None:
         """What this peer does from the next contribution on; the others hear of it with the next word on progress."""
-        self.flags, self.machine.reduces = flags, bool(flags & FLAG_REDUCES)
+        self.flags = flags
+        self._tell_machine()
+
+    def _flags_now(self) -> int:
+        """Who pauses neither trains nor reduces: nobody waits for it, and it is not drawn."""
+        return 0 if self.pace.is_paused else self.flags
+
+    def _tell_machine(self) -> None:
+        flags = self._flags_now()
+        self.machine.reduces, self.machine.votes = bool(flags & FLAG_REDUCES), bool(flags & FLAG_VOTES)
 
     # -- messages -----------------------------------------------------------------------------------------------------
     def on_message(self, sender: Account, data: bytes) -> bool:
@@ -322,16 +334,17 @@ class Driver:
         spoke = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._tell_machine()
             linked = self.network.linked()
             self._act(self.machine.ready(self._progress.ready(linked), self.network.unreached(), linked))
             if self.member is not None and self.anchor is not None:
-                now = (self.tip, self.member.units_done(), self.flags)
+                now = (self.tip, self.member.units_done(), self._flags_now())
                 if (
                     now != said and time.monotonic() - spoke > TICK_SECONDS
                 ) or time.monotonic() - spoke > 6 * PROGRESS_SECONDS:
                     said, spoke = now, time.monotonic()
                     self._sequence = max(self._sequence + 1, int(time.time() * 1000))
-                    record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, self.flags)
+                    record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, now[2])
                     self.network.publish(wire.pack(Signed(record, self.notary.account, self.notary.sign(record))))
             rounds = self.config.rounds
             late = time.monotonic() - self.follower.moved_at > rounds.epoch_deadline_seconds
@@ -339,16 +352,10 @@ class Driver:
                 self._act(self.machine.due())
 
     async def _contribute(self, call: SignedCall) -> None:
-        if self.member is None:
-            return
         prev = call.record.prev_certificate
-        deadline = time.monotonic() + self.config.rounds.contribute_seconds
-        made = await self.member.boundary(prev)
-        while made is None:  # the certificate before may still be on its way to the trainer
-            await asyncio.sleep(0.05)
-            if self.machine.tip != prev or time.monotonic() > deadline:
-                return
-            made = await self.member.boundary(prev)
+        made = await self._boundary(prev, call.record.epoch)
+        if made is None or self.member is None:
+            return
         try:
             await asyncio.to_thread(self.parts.keep_all, made.parts)
         except DiskError:
@@ -388,6 +395,19 @@ class Driver:
         self.reception.hold_all(key)
         self.emit(events.Contributed(signed))
         self._act(self.machine.contributed(signed))
+
+    async def _boundary(self, prev: Hash, epoch: int) -> Boundary | None:
+        """At the end of a unit, however long that takes while the round goes on: a slow peer is in a later attempt. None: there is
+        none to be had any more."""
+        seconds = self.config.rounds.contribute_seconds
+        while self.member is not None and not self.pace.is_paused:
+            made = await self.member.boundary(prev, seconds)
+            if made is not None:
+                return made
+            await asyncio.sleep(PENDING_SECONDS)  # the certificate before may still be on its way to the trainer
+            if self.machine.tip != prev or (prev, epoch) in self._own:
+                break
+        return None
 
     # -- parts --------------------------------------------------------------------------------------------------------
     def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:

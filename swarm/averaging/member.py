@@ -26,8 +26,9 @@ class Boundary:
 class Member(Protocol):
     """The trainer as the driver sees it. All calls return at once; the trainer acts between two inner steps."""
 
-    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
-        """At the next end of a unit; None when something is pending or the anchor is another one."""
+    async def boundary(self, prev_certificate: Hash, seconds: float) -> Boundary | None:
+        """At the next end of a unit, within `seconds`; None when it takes longer, something is pending or the anchor is another
+        one."""
 
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution has been signed with this hash."""

@@ -202,8 +202,8 @@ class HostileNetwork(FaultyNetwork):
 class HostileTrainer(Trainer):
     """Commits to what breaks a rule: its record, its leaves and its bytes agree with each other."""
 
-    async def boundary(self, prev_certificate: Hash) -> Boundary | None:
-        made = await super().boundary(prev_certificate)
+    async def boundary(self, prev_certificate: Hash, seconds: float) -> Boundary | None:
+        made = await super().boundary(prev_certificate, seconds)
         if made is None:
             return None
         parts, norms = list(made.parts), [leaf.squared_norm for leaf in made.leaves]

@@ -161,6 +161,29 @@ def test_nobody_waits_for_parts_that_only_the_dead_had() -> None:
     assert dead.notary.account not in {leaf.peer for leaf in entry.body.contributors}
 
 
+def test_nobody_waits_for_who_pauses_and_it_votes_on() -> None:
+    """It says with its word on progress that it neither trains nor reduces."""
+    world = World(4)
+    world.seat()
+    world.round()
+    paused = world.peers[2]
+    paused.flags, paused.machine.votes, paused.machine.reduces = 0, False, False
+    me = paused.notary.account
+    for at in range(3):
+        (before,) = tips(world)
+        world.round()
+        (after,) = tips(world)
+        body = world.peers[0].machine.lineage[after].body
+        assert after != before, "no time-out was needed"
+        assert me not in {leaf.peer for leaf in body.contributors} and me not in body.reducers
+        voted = [r for r, _ in paused.notary.kept if isinstance(r, RoundVote) and r.prev_certificate == before]
+        assert bool(voted) == (at == 0), "as long as it has a vote"
+    paused.flags, paused.machine.votes, paused.machine.reduces = FLAG_VOTES | FLAG_REDUCES, True, True
+    world.round()
+    (last,) = tips(world)
+    assert me in world.peers[0].machine.lineage[last].body.electorate
+
+
 def test_a_voter_that_is_a_little_behind_is_waited_for() -> None:
     """Its link is up; the others were done before it had the newest anchor. It was taken for dead and left out."""
     world = World(4)

@@ -57,7 +57,7 @@ class Bench:
 
 
 def boundary(trainer: Trainer) -> Boundary:
-    made = asyncio.run(trainer.boundary(START))
+    made = asyncio.run(trainer.boundary(START, 60.0))
     assert made is not None
     return made
 
@@ -121,7 +121,7 @@ def test_weights_that_diverged_begin_anew_and_the_peer_lives(tmp_path: Path) -> 
     trainer = bench.start()
     bench.until("a unit", lambda: trainer.units_done() >= 1)
     trainer._submit(lambda: trainer.model.flat.fill_(float("nan")))
-    assert asyncio.run(trainer.boundary(START)) is None
+    assert asyncio.run(trainer.boundary(START, 60.0)) is None
     assert any(isinstance(e, events.Fault) and "begins anew" in e.reason for e in bench.events)
     bench.until("work after it", lambda: trainer.units_done() >= 1)
     used = trainer.member.next_unit - trainer.member.units  # type: ignore[union-attr]
