@@ -1,4 +1,4 @@
-"""What makes a receipt payable and a certificate valid (PROTOCOL §3, §5, §6): lists of small pure checks.
+"""What makes a receipt payable and a certificate valid (protocol §5.1, §6): lists of small pure checks.
 
 Each answers OK, FAILED (it breaks a rule: never pay) or TRY_LATER (something may still arrive). All are run; a failure
 outranks what may still arrive. A signature says that the bytes were delivered, not that the work was useful.

@@ -1,4 +1,4 @@
-"""The signing journal: one digest per subject, on disk before the signature leaves the process (PROTOCOL §1).
+"""The signing journal: one digest per subject, on disk before the signature leaves the process (protocol §1.2).
 
 One append-only file. After an 8-byte magic come frames: uint32 length, uint32 crc32 of those four bytes, uint32 crc32
 of the payload, payload (big-endian). What a crash can do to the end of the file (a frame cut short, or space that was

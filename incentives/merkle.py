@@ -1,4 +1,4 @@
-"""Positional Merkle trees (PROTOCOL §8, docs/decisions/0002).
+"""Positional Merkle trees (protocol §2.4, docs/decisions/0002).
 
 Leaves stand in the order given and are padded with zeros to a power of two; node = keccak(left ‖ right); leaf =
 keccak(keccak(abi.encode(kind, …))), hashed twice so that no node can be shown as a leaf (second preimage). A proof is

@@ -1,4 +1,4 @@
-"""Every EIP-712 type of the protocol (PROTOCOL §2), their hashes, signatures and packed form.
+"""Every EIP-712 type of the protocol (protocol §2.2), their hashes, signatures and packed form.
 
 A record is a mapping from snake_case field names to values: `bytes` for hashes and addresses, `int` for numbers, a
 sequence for arrays, `str` for strings. Its *hash* (`hash_struct`) has no domain and no signature; what is signed is its

@@ -1,4 +1,4 @@
-"""The three tables of a period, their leaves, and the one file that publishes them (PROTOCOL §8, docs/decisions/0002).
+"""The three tables of a period, their leaves, and the one file that publishes them (protocol §8.3, docs/decisions/0002).
 
 The file is canonical JSON; its keccak-256 is on chain. Numbers wider than 32 bits are decimal strings in it, bytes are
 lower-case hex with 0x. Whoever has the file rebuilds the trees, every proof and every sum with no other source.

@@ -2,7 +2,7 @@
 
 A certified contribution makes its peer sign a ContributionReceipt. Whoever is a drawn witness of it and received its parts
 co-signs; everybody keeps what was signed, so that any one peer can settle alone. Signatures say that the bytes were
-delivered; they do not say that the work was useful (PROTOCOL §10).
+delivered; they do not say that the work was useful (protocol §10).
 """
 
 import logging
@@ -28,7 +28,7 @@ def drawn_witnesses(body: RoundBody, peer: bytes, witnesses: int) -> tuple[bytes
     """The reducers of a round in rank order that can witness `peer`'s contribution, at most `witnesses`.
 
     Only contributors with flag 1 other than the peer itself count; fewer than `witnesses` are taken where there are no
-    more; none: the contribution is not paid (PROTOCOL §6)."""
+    more; none: the contribution is not paid (protocol §6)."""
     able = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_REDUCES and leaf.peer != peer}
     return tuple(r for r in body.reducers if r in able)[:witnesses]
 

@@ -1,4 +1,4 @@
-"""The invite: RunConfig and the organiser's signed RunBinding in one line of text (PROTOCOL §2)."""
+"""The invite: RunConfig and the organiser's signed RunBinding in one line of text (protocol §2.6)."""
 
 import base64
 import binascii

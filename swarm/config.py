@@ -1,6 +1,6 @@
 """RunConfig (`run.toml`): what everybody in a run agrees on. Its hash is the run's id; no addresses, no hosts.
 
-Changing any value makes another run. Canonical JSON (RFC 8785) of all fields → keccak-256 = `run_id` (PROTOCOL §2).
+Changing any value makes another run. Canonical JSON (RFC 8785) of all fields → keccak-256 = `run_id` (protocol §2.6).
 """
 
 from pathlib import Path
@@ -242,7 +242,7 @@ class RunConfig(_Part):
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
         inner = self.inner
-        # bf16 moments with a boundary after every few steps would never decay (PROTOCOL §4)
+        # bf16 moments with a boundary after every few steps would never decay (protocol §4.3)
         if inner.optimizer == "adamw" and inner.steps_per_unit * (1 - inner.betas[1]) < 0.005:
             raise Refusal(
                 "inner.betas",

@@ -1,4 +1,4 @@
-"""Hashes and the canonical form of everything hashed that is not EIP-712 (PROTOCOL §2)."""
+"""Hashes and the canonical form of everything hashed that is not EIP-712 (protocol §2.1)."""
 
 import hashlib
 from typing import Any

@@ -1,7 +1,7 @@
 """The training loop on one page: inner steps in units, merges between two steps, boundaries between two units.
 
 It runs in a thread of its own, emits events and looks at its `Pace` before every step. It never waits for a round: what the
-round has for it lies in a queue that is looked at between two inner steps (PROTOCOL §4).
+round has for it lies in a queue that is looked at between two inner steps (protocol §4).
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class Trainer:
         """Before `start`: take up the snapshot if there is one; units below `first_unit` are used up either way (journal).
 
         A snapshot from before the last signed contribution, or from between a boundary and its signature, is of no use: its
-        units would be contributed twice. The peer begins anew then (PROTOCOL §4, state lost)."""
+        units would be contributed twice. The peer begins anew then (protocol §4.6)."""
         self.first_unit = first_unit
         member = MemberState.load(self.snapshot, self.model.flat, self.inner)
         if member is None and os.path.lexists(self.snapshot):

@@ -1,4 +1,4 @@
-"""What a peer keeps so that its contributions can be redone (PROTOCOL §7), on disk and bounded by the run's `audit.hold_seconds`.
+"""What a peer keeps so that its contributions can be redone (protocol §7.1), on disk and bounded by the run's `audit.hold_seconds`.
 
     states/<hash>.safetensors         moments and residual after a boundary, by stateAfter
     contributions/<epoch>-<hash>      the signed contribution and its content

@@ -1,4 +1,4 @@
-"""Redo a contribution and say how far the signed one is from it (PROTOCOL §4, §7).
+"""Redo a contribution and say how far the signed one is from it (protocol §4, §7.2).
 
 The auditor starts from certified anchors and the peer's previous contribution as encoded, takes moments and residual from
 the peer (checked against the hashes that it signed), redoes units and merges with the same code that trains, and compares
@@ -81,7 +81,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Replay:
-    """distance: t of PROTOCOL §7 (without inner steps there is no progress: relative to e then).
+    """distance: t of protocol §7.2 (without inner steps there is no progress: relative to e then).
 
     moments_distance: the same for the moments, ‖committed − redone‖ / ‖redone‖.
     Both are to be at most `tolerance`; `fault` names a rule that the remainder breaks ("": none)."""

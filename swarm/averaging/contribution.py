@@ -1,4 +1,4 @@
-"""A contribution's wire form, and the checks a part must pass before it counts (PROTOCOL §2, §3.3)."""
+"""A contribution's wire form, and the checks a part must pass before it counts (protocol §2.3, §3.3)."""
 
 import math
 from dataclasses import dataclass

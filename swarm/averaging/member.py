@@ -11,7 +11,7 @@ from swarm.records.types import Hash, Merge, PartLeaf
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """What the trainer hands over at a boundary (PROTOCOL §4): the record's fields that it alone knows, and the bytes."""
+    """What the trainer hands over at a boundary (protocol §4.3): the record's fields that it alone knows, and the bytes."""
 
     previous: Hash
     first_unit: int

@@ -1,4 +1,4 @@
-"""The merge: asynchronous and rebuildable (PROTOCOL §4). One peer's bookkeeping around its live weights; no I/O, no clocks.
+"""The merge: asynchronous and rebuildable (protocol §4). One peer's bookkeeping around its live weights; no I/O, no clocks.
 
 Always w = A − U + p, where A is the anchor, U the own contribution that w lacks (pending, or unspent), p what the inner
 steps did since the boundary. The residual r holds what the codec left over and what came back unspent.

@@ -1,4 +1,4 @@
-"""The weighted average of one part over a set (PROTOCOL §3.5)."""
+"""The weighted average of one part over a set (protocol §3.5)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The anchors a peer holds, by certificate id, and how the next one follows (PROTOCOL §3.5–6, §9). Runs in a worker thread."""
+"""The anchors a peer holds, by certificate id, and how the next one follows (protocol §3.5–6, §9). Runs in a worker thread."""
 
 import math
 from collections import OrderedDict
@@ -49,7 +49,7 @@ def reduce_part(
     wires: Sequence[bytes],
     factors: Sequence[float],
 ) -> bytes:
-    """A reducer's average of one part over the set, encoded once (PROTOCOL §3.5)."""
+    """A reducer's average of one part over the set, encoded once (protocol §3.5)."""
     decoded = [decode(wire, num_values, config.codec.contribution) for wire in wires]
     units = [min(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
     return encode(average_part(decoded, units, factors), config.codec.average)

@@ -1,4 +1,4 @@
-"""The canonical anchor (PROTOCOL §9): the same state has the same bytes on every machine, hence the same root CID.
+"""The canonical anchor (protocol §9): the same state has the same bytes on every machine, hence the same root CID.
 
 A UnixFS directory of `parameters.safetensors` and `momentum.safetensors` (fp32, sorted names, a fixed header) and
 `manifest.json` (canonical JSON; no signer, time, host or version).

@@ -1,4 +1,4 @@
-"""Calls, contributions and reports: who begins an attempt, and what is complete at a reducer (PROTOCOL §3.1–4)."""
+"""Calls, contributions and reports: who begins an attempt, and what is complete at a reducer (protocol §3.1–4)."""
 
 from swarm.consensus.actions import Collect, MakeContribution, Scatter, SetTimer, Timer
 from swarm.consensus.roster import Roster

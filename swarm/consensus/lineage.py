@@ -1,4 +1,4 @@
-"""Certificates, their signatures and which branch to follow (PROTOCOL §2, §3.6, §5). Pure."""
+"""Certificates, their signatures and which branch to follow (protocol §2, §3.6, §5). Pure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Seatings: what ready peers do when no certificate comes (PROTOCOL §5); the choice between branches is `Lineage.choose`."""
+"""Seatings: what ready peers do when no certificate comes (protocol §5.2–3); the choice between branches is `Lineage.choose`."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Sets: which contributions count, and the certificate that follows (PROTOCOL §3.4–7)."""
+"""Sets: which contributions count, and the certificate that follows (protocol §3.4–7)."""
 
 from collections.abc import Sequence
 

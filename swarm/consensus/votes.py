@@ -1,4 +1,4 @@
-"""Votes, locks, certificates, voids and the next attempt (PROTOCOL §3.6–7)."""
+"""Votes, locks, certificates, voids and the next attempt (protocol §3.6–7)."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 """The run's text as tokens; its end is held out. Sample indices follow from public hashes, so nobody
-picks data (PROTOCOL §7)."""
+picks data (protocol §4.1)."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The robust clip of contributions by their committed norms (PROTOCOL §3.5). Plain Python: the factors are certified, so
+"""The robust clip of contributions by their committed norms (protocol §3.5). Plain Python: the factors are certified, so
 every operation is one that IEEE 754 rounds correctly everywhere (√, ×, ÷), never `pow`."""
 
 import math

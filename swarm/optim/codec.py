@@ -1,4 +1,4 @@
-"""Wire codecs: blocks of 256 values, one fp16 scale per block, symmetric integer codes (PROTOCOL §3.5, notes on learning §4).
+"""Wire codecs: blocks of 256 values, one fp16 scale per block, symmetric integer codes (protocol §3.3).
 
 Wire bytes of a part of n values: ⌈n/256⌉ scales (fp16, little-endian), then the codes, `bits` each, low bits first, padded
 to whole blocks. int2 has the codes −1, 0, 1. Scales are rounded up: no value lies beyond the largest code, so what the codec
@@ -110,7 +110,7 @@ def check_remainder(wire: bytes, remainder: torch.Tensor, codec: str) -> None:
     """Whether `wire` is what `encode` makes of the values it decodes to plus `remainder` (fp16 [n], what was left over).
 
     `PeerFault` where a remainder is more than half a step of its block, or a scale is not the one that the values ask for:
-    decoded values could be forged then, with the difference hidden in the remainder (PROTOCOL §7)."""
+    decoded values could be forged then, with the difference hidden in the remainder (protocol §7.2)."""
     left = remainder.float()
     values, steps = decode_with_scales(wire, left.numel(), codec)
     excess = left.abs() - (0.5 * steps * (1 + _SLACK) + _HALF_ULP)

@@ -1,7 +1,7 @@
 """Inner optimisers over one flat fp32 parameter vector: AdamW, bitsandbytes' 8-bit AdamW (which steps on a CPU too), SGD.
 
 At a boundary the moments are rounded to bf16 and the peer goes on with the rounded values, so that an auditor starts from
-the same bits (PROTOCOL §4; fp16 would flush 17–36 % of AdamW's second moments to zero). The 8-bit optimiser's state is
+the same bits (protocol §4.3; fp16 would flush 17–36 % of AdamW's second moments to zero). The 8-bit optimiser's state is
 committed as it is.
 """
 

@@ -5,7 +5,7 @@ import math
 
 def learning_rate(clock: int, peak: float, warmup_units: int, total_units: int) -> float:
     """Linear warm-up, then a cosine to zero. `clock` counts units: the anchor's cumulative units plus the peer's own since
-    the boundary (PROTOCOL §4). Never negative; zero from `total_units` on."""
+    the boundary (protocol §4.2). Never negative; zero from `total_units` on."""
     if clock < warmup_units:
         return peak * (clock + 1) / warmup_units
     if clock >= total_units:

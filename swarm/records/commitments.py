@@ -1,4 +1,4 @@
-"""The hashes by which a record commits to content that travels beside it (PROTOCOL §2, docs/decisions/0002),
+"""The hashes by which a record commits to content that travels beside it (protocol §2.4, docs/decisions/0002),
 and the draw.
 
 Everything here is pure. Packed integers are big-endian. Leaves are keccak(keccak(abi.encode(kind, …))), nodes

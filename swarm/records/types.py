@@ -1,4 +1,4 @@
-"""The signed records of a round (PROTOCOL §2), as plain frozen values, and the content that travels with them.
+"""The signed records of a round (protocol §2.2), as plain frozen values, and the content that travels with them.
 
 Field order is the order of the EIP-712 types in `incentives.records`; `peers.notary` joins the two and a test compares
 them. Types: 32-byte hashes and 20-byte accounts are `bytes`, everything else is `int`. A record's *hash* is its EIP-712
@@ -41,7 +41,8 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class RoundCall:
-    """An initiator's word that attempt `attempt` begins. Deadlines are unix milliseconds."""
+    """An initiator's word that attempt `attempt` begins. The four deadlines are reserved: written as zeros and read by nobody
+    (protocol §2.2, §12)."""
 
     run_id: Hash
     epoch: int
@@ -170,12 +171,12 @@ class PartLeaf:
     index: int
     length: int  # bytes
     digest: Hash  # sha-256 of the wire bytes
-    squared_norm: float  # of the decoded values, fp64, summed in index order
+    squared_norm: float  # of the decoded values, fp64, summed as a tree (`swarm.optim.codec.squared_norm`)
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """One entry of a contribution's list of merges (PROTOCOL §4). kind: "start", "certificate" or "void"."""
+    """One entry of a contribution's list of merges (protocol §4.7). kind: "start", "certificate" or "void"."""
 
     kind: str
     hash: Hash

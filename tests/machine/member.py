@@ -48,7 +48,7 @@ class Crash(BaseException):
 
 
 class Trainer:
-    """PROTOCOL §4 with bags: residual r and U, the own contribution that the live weights lack."""
+    """protocol §4 with bags: residual r and U, the own contribution that the live weights lack."""
 
     def __init__(self, first_unit: int) -> None:
         self.units = self.lost = first_unit  # numbers below `lost` were given out before the state was lost

@@ -1,4 +1,4 @@
-"""A contribution redone from public data, moments and residual: honest ones come out within PROTOCOL §7's tolerance, cheats do not.
+"""A contribution redone from public data, moments and residual: honest ones come out within protocol §7.2's tolerance, cheats do not.
 
 Honest distances here: 2e-5 to 3e-4 (the rounding of the residual to fp16); the tolerance is 0.2 / inner steps = 0.0125 to 0.05.
 """

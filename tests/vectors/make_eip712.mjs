@@ -1,4 +1,4 @@
-// Makes eip712.json with ethers, from types written here by hand after PROTOCOL §2 (not read from our code).
+// Makes eip712.json with ethers, from types written here by hand after protocol §2.2 (not read from our code).
 //   mkdir /tmp/vectors && cd /tmp/vectors && npm i --ignore-scripts ethers@6.17.0
 //   NODE_PATH=/tmp/vectors/node_modules node tests/vectors/make_eip712.mjs > tests/vectors/eip712.json
 import { createRequire } from "node:module";

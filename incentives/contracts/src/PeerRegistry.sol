@@ -5,7 +5,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
-/// @title Which wallet owns a peer's hot key, and where that wallet wants to be paid (PROTOCOL §1, §8)
+/// @title Which wallet owns a peer's hot key, and where that wallet wants to be paid (protocol §1, §8.6)
 /// @notice One per chain, shared by all runs. It holds no money and has no owner.
 /// @dev A hot key lies unattended on a training machine. It can consent to be owned and nothing else: who steals it
 /// after it was bound can neither move funds nor rebind it.

@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
-/// @title Merkle trees whose leaves have a position (PROTOCOL §8)
+/// @title Merkle trees whose leaves have a position (protocol §2.4)
 /// @notice Leaves in order, padded with zeros to a power of two; node = keccak(left ‖ right).
 /// @dev Sorted pairs cannot say *where* a leaf stands, so neither order nor absence could ever be proved with them.
 library PositionalTree {

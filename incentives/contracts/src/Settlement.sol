@@ -9,7 +9,7 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {PeerRegistry} from "./PeerRegistry.sol";
 import {PositionalTree} from "./PositionalTree.sol";
 
-/// @title The money of one run: periods, their roots, and cumulative claims (PROTOCOL §8)
+/// @title The money of one run: periods, their roots, and cumulative claims (protocol §8.5)
 /// @notice The organiser proposes the roots of a period; after the window anyone finalises them; anyone may then push
 /// what an account is owed to the payout address of the wallet that it is bound to.
 /// @dev No proxy and no owner's exit: what was funded can only leave as a claim. Always claimed ≤ released ≤ funded, so
