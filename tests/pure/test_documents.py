@@ -1,4 +1,4 @@
-"""Documents and citations lead somewhere: every section that is cited, every path that is named."""
+"""Documents and citations lead somewhere: every section that is cited, every path that is named, and lines that can be read."""
 
 import os
 import re
@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOL = ROOT / "docs" / "protocol.md"
 SUFFIXES = (".py", ".md", ".sol", ".mjs", ".js", ".c", ".toml", ".ipynb", ".json")
+MAX_LINE, MAX_DECISION_LINES = 140, 60
 # "protocol §3.6", "[protocol](protocol.md) §7.1", "protocol §3.5–6, §9"
 _SECTION = r"§(\d+(?:\.\d+)?)(?:–(\d+))?"
 _CITED = re.compile(rf"\bprotocol(?:\]\([^)]*protocol\.md\))?[\s#/*]+({_SECTION}(?:,?[\s#/*]+(?:and\s+)?{_SECTION})*)")
@@ -138,3 +139,19 @@ def test_files_that_documents_name_exist() -> None:
         if not is_there(span)
     ]
     assert missing == []
+
+
+def test_lines_of_documents_can_be_read() -> None:
+    """Rows of tables and links cannot be broken."""
+    long = []
+    for name, text in documents():
+        for number, line in enumerate(text.splitlines(), 1):
+            if len(re.sub(r"\]\([^)]*\)", "]", line)) > MAX_LINE and not line.lstrip().startswith("|"):
+                long.append(f"{name}:{number}: {len(line)}")
+    assert long == []
+
+
+def test_a_decision_is_a_page() -> None:
+    pages = {name: len(text.splitlines()) for name, text in documents() if name.startswith("docs/decisions/0")}
+    assert len(pages) >= 9
+    assert {name: lines for name, lines in pages.items() if lines > MAX_DECISION_LINES} == {}
