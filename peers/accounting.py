@@ -63,7 +63,7 @@ class Accounting:
         self._received: dict[Hash, bytes] = {}  # contribution → peer
         self._leaves: dict[Hash, tuple[Hash, int, int, bytes]] = {}  # contribution → certificate, epoch, units, peer
         self._waiting: dict[Hash, dict[bytes, Signed]] = {}  # contribution → signer → too early
-        self._num_waiting = 0
+        self.num_waiting = 0
         # Drawn witnesses that have not signed the receipt of `_own`, the newest contribution.
         self._uncosigned: set[bytes] = set()
         self._own = ZERO_HASH
@@ -128,7 +128,7 @@ class Accounting:
     def _no_longer(self, contribution: Hash) -> list[Signed]:
         """What waits for this contribution; it is forgotten here."""
         found = list(self._waiting.pop(contribution, {}).values())
-        self._num_waiting -= len(found)
+        self.num_waiting -= len(found)
         return found
 
     def _wait(self, signed: Signed) -> None:
@@ -138,10 +138,10 @@ class Accounting:
         early = self._waiting.get(receipt.contribution, {})
         if len(early) >= MAX_WAITING_OF_ONE and signed.signer not in early:
             return
-        while self._num_waiting >= MAX_WAITING:
+        while self.num_waiting >= MAX_WAITING:
             self._no_longer(next(iter(self._waiting)))
         early = self._waiting.setdefault(receipt.contribution, {})
-        self._num_waiting += signed.signer not in early
+        self.num_waiting += signed.signer not in early
         early[signed.signer] = signed
 
     def on_receipt(self, signed: Signed) -> bool:

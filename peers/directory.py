@@ -110,14 +110,14 @@ class PeerDirectory:
                     raise StartError(f"{path} is no folder, where a peer keeps one: move it away")
                 if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
                     raise StartError(f"{path} may not be read and written by this user: chown it, or chmod u+rwx")
-        for path in self._files():
+        for path in self.files():
             if os.path.lexists(path):
                 if not path.is_file():
                     raise StartError(f"{path} is no file, where a peer keeps one: move it away")
                 if not os.access(path, os.R_OK | os.W_OK):
                     raise StartError(f"{path} may not be read and written by this user: chown it, or chmod u+rw")
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
         ledger = [self.ledger.with_name(self.ledger.name + end) for end in ("", "-wal", "-shm")]
         logs = [self.root / name for name in ("peer.log", "peer.log.1", "lock", "anchors.json")]
         keys = [self.hot_key, self.hot_password, self.identity, self.journal]

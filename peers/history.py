@@ -68,7 +68,7 @@ class LedgerHistory:
         """`current()`: the round under way; `since(epoch)`: certificates after an epoch that the ledger may not have yet."""
         self._ledger, self._current, self._since = ledger, current, since
         self._windows: dict[int, int] = {}  # window → xor of the hashes of what is held
-        self._complete_at = float("-inf")
+        self.complete_at = float("-inf")
 
     def summary(self) -> bytes:
         windows = self._scan()
@@ -116,8 +116,8 @@ class LedgerHistory:
     def _scan(self) -> dict[int, int]:
         """The newest windows are read anew each time, all of them now and then (a late receipt of long ago)."""
         first = max(max(self._windows, default=0) - FRESH_WINDOWS, 0)
-        if time.monotonic() - self._complete_at > COMPLETE_SECONDS:
-            first, self._complete_at = 0, time.monotonic()
+        if time.monotonic() - self.complete_at > COMPLETE_SECONDS:
+            first, self.complete_at = 0, time.monotonic()
         windows = {w: value for w, value in self._windows.items() if w < first}
         for epoch, hash_, signer in self._ledger.held(first * WINDOW_EPOCHS):
             key = int.from_bytes(sha256(hash_ + signer)[:8], "big")

@@ -45,7 +45,7 @@ class NotebookPeer:
     process: "subprocess.Popen[bytes]"
     samples: list[Sample] = field(default_factory=list)
     _begun: float = field(default_factory=time.monotonic)
-    _told: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.follower = Follower(self.directory)
@@ -82,7 +82,7 @@ class NotebookPeer:
         with contextlib.suppress(KeyboardInterrupt):
             while self.process.poll() is None and time.monotonic() < deadline:
                 snapshot = self._sample()
-                self._tell(snapshot)
+                self.tell(snapshot)
                 if until_receipts is not None and snapshot.receipts >= until_receipts:
                     break
                 if time.monotonic() - drawn > DRAW_SECONDS:
@@ -135,11 +135,11 @@ class NotebookPeer:
         self.samples.append(Sample(time.monotonic() - self._begun, snapshot.train_loss, snapshot.receipts, earned))
         return snapshot
 
-    def _tell(self, snapshot: Snapshot) -> None:
+    def tell(self, snapshot: Snapshot) -> None:
         """What its owner should know, each once: that this work cannot be paid, say."""
         for text in snapshot.advice:
-            if text not in self._told:
-                self._told.add(text)
+            if text not in self.told:
+                self.told.add(text)
                 print(f"note: {printable_lines(text)}", flush=True)
 
     def _show(self, handle: Any) -> Any:

@@ -51,11 +51,11 @@ class CausalLMTask:
         """The same for samples at the given positions of the text."""
         inputs, targets = self.data.batch(np.asarray(offsets))
         model.zero_grad()
-        loss = self._loss(model, inputs, targets)
+        loss = self.loss(model, inputs, targets)
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = model.module(input_ids=inputs).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
@@ -65,7 +65,7 @@ class CausalLMTask:
         with torch.no_grad():
             for start in range(0, num_samples, 32):
                 part = inputs[start : start + 32]
-                total += float(self._loss(model, part, targets[start : start + 32])) * len(part)
+                total += float(self.loss(model, part, targets[start : start + 32])) * len(part)
         return total / num_samples
 
     def generate(self, model: FlatModel, prompt: str, num_tokens: int, seed: int = 0) -> str:

@@ -169,7 +169,7 @@ class Trainer:
             self._member().signed(contribution)
             self._save()
 
-        self._submit(work)
+        self.between_steps(work)
 
     def refused(self) -> None:
         def work() -> None:
@@ -177,7 +177,7 @@ class Trainer:
             if member.unsigned:
                 self._begin(member.anchor_id, member.epoch, member.anchor, member.cumulative_units)
 
-        self._submit(work)
+        self.between_steps(work)
 
     def certified(self, certificate_id: Hash, epoch: int, anchor: Anchor, contributions: frozenset[Hash]) -> None:
         def work() -> None:
@@ -186,17 +186,17 @@ class Trainer:
                 certificate_id, epoch, anchor.parameters, anchor.cumulative_units, contributions, self.model.flat
             )
 
-        self._submit(work)
+        self.between_steps(work)
 
     def voided(self, certificate_id: Hash, epoch: int) -> None:
-        self._submit(lambda: self._member().void(certificate_id, epoch))
+        self.between_steps(lambda: self._member().void(certificate_id, epoch))
 
     def reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
         def work() -> None:
             if self.member is None or self.member.anchor_id != certificate_id or self.member.epoch != epoch:
                 self._reset(certificate_id, epoch, anchor)
 
-        self._submit(work)
+        self.between_steps(work)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -286,7 +286,7 @@ class Trainer:
             raise SwarmError("the trainer has no state yet")
         return self.member
 
-    def _submit(self, work: Callable[[], None]) -> None:
+    def between_steps(self, work: Callable[[], None]) -> None:
         self._queue.append(work)
         self._wake.set()
 

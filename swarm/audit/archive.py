@@ -62,7 +62,7 @@ class Archive:
             remove_half_written(directory / name)
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
-        self._pruned_at = float("-inf")
+        self.pruned_at = float("-inf")
         self._pinned = dict(self._roots())
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
         self._last_epoch = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
@@ -70,6 +70,10 @@ class Archive:
     def close(self) -> None:
         """Idempotent; what is queued is written first."""
         self._pool.shutdown(wait=True)
+
+    def flush(self, seconds: float) -> None:
+        """Until all that was queued before is written; TimeoutError where it takes longer."""
+        self._pool.submit(lambda: None).result(seconds)
 
     def _listed(self, name: str) -> list[Path]:
         """By epoch. What is not named as `_name` does is not ours: half-written, or left by a file manager."""
@@ -144,8 +148,8 @@ class Archive:
         if complete and averages:
             data = b"".join(wire for wire in averages if wire is not None)
             self._submit(lambda: write_atomically(self._directory / "averages" / _name(epoch, event.id), data))
-        if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
-            self._pruned_at = time.monotonic()
+        if time.monotonic() - self.pruned_at > PRUNE_SECONDS:
+            self.pruned_at = time.monotonic()
             self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
 
     def pinned_roots(self) -> frozenset[Hash]:

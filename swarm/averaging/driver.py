@@ -103,7 +103,7 @@ class Driver:
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._progress = ProgressBook(time.monotonic)
+        self.progress = ProgressBook(time.monotonic)
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._received: set[Hash] = set()
         self._sequence = int(time.time() * 1000)
@@ -129,11 +129,11 @@ class Driver:
         """Restore what was kept and begin; the anchor comes in the background (`Follower.waiting_seconds`)."""
         for signed in backlog:
             if isinstance(signed.record, Contribution):
-                self._learn(signed)
+                self.learn(signed)
         for record, keep in kept:
             if isinstance(record, Contribution):
                 content = wire.unpack_content(keep)
-                self._learn(Signed(record, self.notary.account, self.notary.sign(record, keep), content))
+                self.learn(Signed(record, self.notary.account, self.notary.sign(record, keep), content))
                 self._own[record.prev_certificate, record.epoch] = self.notary.hash(record)
         self._act(self.machine.restore(list(backlog), kept))
         self.spawn(self.follower.run())
@@ -199,7 +199,7 @@ class Driver:
     def training(self) -> dict[Account, int]:
         """Other peers that train now → their flags; who cannot be reached from here does not reduce."""
         reached = self.network.linked().keys() - self.network.unreached()
-        heard = self._progress.heard_lately()
+        heard = self.progress.heard_lately()
         return {a: f if a in reached else f & ~FLAG_REDUCES for a, f in heard.items() if f & FLAG_VOTES}
 
     def declare(self, flags: int) -> None:
@@ -234,12 +234,12 @@ class Driver:
         if signed.signer == self.notary.account and not self.notary.remembers(record):
             raise ForgottenSignature(f"a {type(record).__name__} of epoch {record.epoch}")
         if isinstance(record, Progress):
-            return self._progress.take(signed.signer, record, self._members)
+            return self.progress.take(signed.signer, record, self._members)
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
         if isinstance(record, Contribution):
             try:
-                self._learn(signed)
+                self.learn(signed)
             except (
                 PeerFault
             ) as error:  # before the machine keeps it; its signer's fault, not that of whoever passed it on
@@ -252,7 +252,7 @@ class Driver:
     def _members(self) -> set[Account]:
         return {*self.network.linked(), *self.machine.voters()}
 
-    def _learn(self, signed: Signed) -> None:
+    def learn(self, signed: Signed) -> None:
         if self.reception.learn(signed):
             key = self.notary.hash(signed.record)
             for sender, index, payload in self.reception.take_early(key):
@@ -287,7 +287,7 @@ class Driver:
                     assert_never(action)
 
     def _adopt(self, action: Adopt) -> None:
-        self._progress.moved(self.machine.tip)
+        self.progress.moved(self.machine.tip)
         self._cancel_timers_before(self.machine.tip)
         self.reception.moved(self.machine.tip, self.machine.voters())
         self._received = {key for key in self._received if key in self.reception}
@@ -316,7 +316,7 @@ class Driver:
 
     # -- own progress -------------------------------------------------------------------------------------------------
     def _swarm_units(self) -> int:
-        units = self._progress.units(self.machine.voters(), self.tip)
+        units = self.progress.units(self.machine.voters(), self.tip)
         if self.member is not None:
             units[self.notary.account] = self.member.units_done()
         return swarm_units(units, self.config.rounds.max_units_per_contribution)
@@ -326,7 +326,7 @@ class Driver:
         if up:
             self.emit(events.PeerSeen(account, bool(flags & FLAG_REDUCES)))
         else:
-            self._progress.lost(account)
+            self.progress.lost(account)
             self.emit(events.PeerLost(account))
 
     async def _tick_loop(self) -> None:
@@ -336,7 +336,7 @@ class Driver:
             await asyncio.sleep(TICK_SECONDS)
             self._tell_machine()
             linked = self.network.linked()
-            self._act(self.machine.ready(self._progress.ready(linked), self.network.unreached(), linked))
+            self._act(self.machine.ready(self.progress.ready(linked), self.network.unreached(), linked))
             if self.member is not None and self.anchor is not None:
                 now = (self.tip, self.member.units_done(), self._flags_now())
                 if (
@@ -391,7 +391,7 @@ class Driver:
         self._own[(prev, record.epoch)] = key
         while len(self._own) > 64:
             self._own.pop(next(iter(self._own)))
-        self._learn(signed)
+        self.learn(signed)
         self.reception.hold_all(key)
         self.emit(events.Contributed(signed))
         self._act(self.machine.contributed(signed))

@@ -80,6 +80,10 @@ class Reception:
         """Known contributions to the round after `tip` that may still become complete."""
         return [k for k, x in self._known.items() if x.signed.record.prev_certificate == tip and not x.is_bad]
 
+    def sizes(self) -> dict[str, int]:
+        """How much is kept, for tests of the bounds."""
+        return {"contributions": len(self._known), "early": len(self._early), "early_order": len(self._early_order)}
+
     # -- contributions ------------------------------------------------------------------------------------------------
     def moved(self, tip: Hash, voters: Collection[Account]) -> None:
         """The round under way is another one: its contributions are now kept before all others."""

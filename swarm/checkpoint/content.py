@@ -45,7 +45,7 @@ class Content:
         self._pinned = pinned
         self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
         self._index = store.directory.with_name("anchors.json")
-        self._saved: list[tuple[float, Hash]] = self._read_index()
+        self.saved: list[tuple[float, Hash]] = self._read_index()
 
     def _get(self, digest: Hash) -> bytes:
         data = self.store.get(digest)
@@ -79,19 +79,19 @@ class Content:
         root, now = b"", time.time()
         for block in anchor_blocks(anchor):
             root = self.store.put(block.data)
-        self._saved = [(at, r) for at, r in self._saved if r != root] + [(now, root)]
+        self.saved = [(at, r) for at, r in self.saved if r != root] + [(now, root)]
         pinned = self._pinned()
-        free = [(at, r) for at, r in self._saved[:-KEEP_ANCHORS] if r not in pinned]
+        free = [(at, r) for at, r in self.saved[:-KEEP_ANCHORS] if r not in pinned]
         surplus = len(free) + KEEP_ANCHORS - MAX_KEPT_ANCHORS
         for position, (at, old) in enumerate(free):
             if at >= now - KEEP_SECONDS and position >= surplus:
                 continue
-            self._saved.remove((at, old))
-            kept = {*pinned, *(r for _, r in self._saved)}
+            self.saved.remove((at, old))
+            kept = {*pinned, *(r for _, r in self.saved)}
             for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
                 self.store.delete(digest)
         try:
-            write_atomically(self._index, json.dumps([[at, r.hex()] for at, r in self._saved]).encode())
+            write_atomically(self._index, json.dumps([[at, r.hex()] for at, r in self.saved]).encode())
         except OSError as error:
             raise RetryError(f"{self._index}: cannot be written ({error.strerror}); free some disk") from None
 

@@ -43,7 +43,7 @@ def train_bpe(text: bytes, vocabulary: int, report: Report = _unheard) -> bytes:
     every = -(-len(text) // MAX_TRAINING_BYTES)
 
     def pieces() -> Iterator[str]:
-        for end, piece in islice(_pieces(text), 0, None, max(1, every)):
+        for end, piece in islice(pieces_of(text), 0, None, max(1, every)):
             yield piece
             report(end / len(text))
 
@@ -94,9 +94,9 @@ def read_agreed(path: Path, sha256: str) -> bytes:
 
 
 def encode_text(tokenizer: Any, text: bytes, report: Report = _unheard) -> np.ndarray:
-    """Tokens of a text, uint16. It is cut into pieces (`_pieces`), each encoded by itself, so that everybody cuts alike."""
+    """Tokens of a text, uint16. It is cut into pieces (`pieces_of`), each encoded by itself, so that everybody cuts alike."""
     found: list[np.ndarray] = []
-    pieces = _pieces(text)
+    pieces = pieces_of(text)
     while group := list(islice(pieces, GROUP)):
         found += [np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch([piece for _, piece in group])]
         report(group[-1][0] / len(text))
@@ -108,7 +108,7 @@ def tokens_sha256(tokens: np.ndarray) -> str:
     return hashlib.sha256(tokens.astype("<u2").tobytes()).hexdigest()
 
 
-def _pieces(text: bytes) -> Iterator[tuple[int, str]]:
+def pieces_of(text: bytes) -> Iterator[tuple[int, str]]:
     """Pieces of 64 to 128 KiB with where each ends: behind the first line end from 64 KiB on, and without one at 128 KiB, between two
     characters."""
     start = 0

@@ -72,13 +72,13 @@ class PresenceBoard:
         self.p2p = GuardedP2P(node.p2p, self.validator)
         self.present: dict[Account, Presence] = {}
         self._key = DHTID.generate(source=presence_key(run_id))
-        self._dht: DHTNode | None = None
+        self.dht: DHTNode | None = None
         self._task: asyncio.Task[None] | None = None
         self._stored = 0
 
     async def start(self) -> None:
         """Serve, and refresh from now on."""
-        self._dht = await self._open()
+        self.dht = await self._open()
         self._task = asyncio.create_task(self._loop())
 
     async def _open(self) -> DHTNode:
@@ -98,7 +98,7 @@ class PresenceBoard:
 
     async def close(self) -> None:
         """Idempotent."""
-        task, dht, self._task, self._dht = self._task, self._dht, None, None
+        task, dht, self._task, self.dht = self._task, self.dht, None, None
         if task is not None:
             await cancel_all([task])
         if dht is not None:
@@ -107,7 +107,7 @@ class PresenceBoard:
                     await dht.shutdown()
 
     def statistics(self) -> BoardStatistics:
-        table = self._dht.protocol.routing_table.uid_to_peer_id if self._dht is not None else {}
+        table = self.dht.protocol.routing_table.uid_to_peer_id if self.dht is not None else {}
         return BoardStatistics(len(self.present), len(table), self._stored, self.p2p.refused)
 
     async def _loop(self) -> None:
@@ -124,12 +124,12 @@ class PresenceBoard:
 
     async def refresh(self) -> None:
         """Meet who is linked, look up who is present, renew the own record."""
-        dht = self._dht
+        dht = self.dht
         if dht is None:
             return
         if dht.protocol.client_mode != self._is_client():
             await dht.shutdown()
-            dht = self._dht = await self._open()
+            dht = self.dht = await self._open()
         await self._meet(dht)
         answered = await self._search(dht)
         await self._announce(dht, answered)

@@ -201,10 +201,10 @@ class GuardedP2P:
             if len(response.results) != len(input.keys):
                 raise PeerFault("dht: an answer to something else")
             for key, result in zip(input.keys, response.results, strict=True):
-                self._clean(key, result)
+                self.clean(key, result)
         return response
 
-    def _clean(self, key: bytes, result: Any) -> None:
+    def clean(self, key: bytes, result: Any) -> None:
         """Leave in the answer what is sound; what hivemind decodes afterwards was encoded here."""
         pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:MAX_NEIGHBOURS]
         sound = [

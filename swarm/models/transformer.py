@@ -15,7 +15,7 @@ MAX_LAYERS = 512
 BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
 # Fields that are not the organiser's to set, and why.
 _FROM_CONTEXT = "follows from data.context; set that"
-_NO_CHANCE = "is always 0: an auditor must be able to redo every step"
+NO_CHANCE = "is always 0: an auditor must be able to redo every step"
 _FIXED: dict[str, str] = {
     "n_positions": _FROM_CONTEXT,
     "max_position_embeddings": _FROM_CONTEXT,
@@ -24,7 +24,7 @@ _FIXED: dict[str, str] = {
 for _name in ("bos_token_id", "eos_token_id", "pad_token_id"):
     _FIXED[_name] = "means nothing to a run: its text is one without an end"
 for _name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "classifier_dropout"):
-    _FIXED[_name] = _NO_CHANCE
+    _FIXED[_name] = NO_CHANCE
 
 
 def transformer_config(config: ModelConfig, context: int) -> Any:
@@ -42,7 +42,7 @@ def transformer_config(config: ModelConfig, context: int) -> Any:
     fields: dict[str, Any] = {"vocab_size": BYTE_VOCABULARY, **ids, **sizes, **config.fields}
     made = AutoConfig.for_model(config.family, **fields)
     for name, why in _FIXED.items():
-        if why == _NO_CHANCE and hasattr(made, name):
+        if why == NO_CHANCE and hasattr(made, name):
             setattr(made, name, 0.0)
     made.use_cache = False
     return made

@@ -57,7 +57,7 @@ class Link:
     _answer_bytes: int = 0
     _answer: Iterator[tuple[Kind, bytes]] | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _allowance: float = BURST_BYTES
+    allowance: float = BURST_BYTES
     _counted_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -133,7 +133,7 @@ class Link:
     async def rest(self, num_bytes: int) -> None:
         """Read on only as fast as a link may talk: the other end feels it as a slow line, and the other links get their turn."""
         now = time.monotonic()
-        self._allowance = min(BURST_BYTES, self._allowance + (now - self._counted_at) * RATE_BYTES)
+        self.allowance = min(BURST_BYTES, self.allowance + (now - self._counted_at) * RATE_BYTES)
         self._counted_at = now
-        self._allowance -= max(num_bytes, MESSAGE_COST_BYTES)
-        await asyncio.sleep(max(0.0, -self._allowance / RATE_BYTES))
+        self.allowance -= max(num_bytes, MESSAGE_COST_BYTES)
+        await asyncio.sleep(max(0.0, -self.allowance / RATE_BYTES))

@@ -72,8 +72,8 @@ class Links:
     ) -> None:
         self.node, self.run_id, self.account, self.flags = node, run_id, account, flags
         self._sign, self._recover = sign_hello, recover_hello
-        self._on_message, self._history, self._on_change, self._is_member = on_message, history, on_change, is_member
-        self._sync_seconds, self._known_file = sync_seconds, known_file
+        self._on_message, self._history, self._on_change, self.is_member = on_message, history, on_change, is_member
+        self.sync_seconds, self._known_file = sync_seconds, known_file
         self.addresses = node.addresses()  # that are told to others
         self.problems: dict[str, str] = {}  # peer id → why there was no link when it was tried last
         self.links: dict[Account, Link] = {}
@@ -83,7 +83,7 @@ class Links:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[str] = set()
         self._relinks: dict[str, tuple[float, float]] = {}  # peer id → (allowance, when)
-        self._syncing: Link | None = None
+        self.syncing: Link | None = None
         self._sync_begun = self._sync_after = self._started = self._useful_at = time.monotonic()
         self._wake = asyncio.Event()
         self.sent_bytes = self.received_bytes = 0
@@ -119,7 +119,7 @@ class Links:
         if (flags, tuple(addresses)) == (self.flags, self.addresses):
             return
         self.flags, self.addresses = flags, tuple(addresses)
-        about = self._hello(peers=False)
+        about = self.hello(peers=False)
         for link in list(self.links.values()):
             link.put(Kind.ABOUT, about)
 
@@ -150,17 +150,17 @@ class Links:
         elif kind == Kind.DONE:
             if link.is_asked:
                 link.is_asked, self.synced = False, True
-            if self._syncing is link:
+            if self.syncing is link:
                 # What came is still being taken in: asking the next link now would bring it all once more.
                 now = time.monotonic()
                 self._sync_after = now + max(SYNC_GAP_SECONDS, 2 * (now - self._sync_begun))
-                self._syncing = None
+                self.syncing = None
         elif kind == Kind.HISTORY:
             # Whoever had all before hands on what is news to it; a joiner hands on nothing.
             # Seen before or not: what was refused then (a full disk) may be taken now.
             is_news = self._seen.add(data)
             is_good = self._on_message(link.account, data)
-            if is_good and is_news and link is self._syncing:
+            if is_good and is_news and link is self.syncing:
                 self._useful_at = time.monotonic()
             if is_good and is_news and self.synced:
                 self._flood(data, link)
@@ -216,22 +216,22 @@ class Links:
         while True:
             self._wake.clear()
             now = time.monotonic()
-            if self._syncing is not None and (
-                self.links.get(self._syncing.account) is not self._syncing
-                or now - self._syncing.heard_at > DEAD_SECONDS
-                or now - self._sync_begun > 20 * self._sync_seconds
+            if self.syncing is not None and (
+                self.links.get(self.syncing.account) is not self.syncing
+                or now - self.syncing.heard_at > DEAD_SECONDS
+                or now - self._sync_begun > 20 * self.sync_seconds
                 or (len(self.links) > 1 and self._is_sync_idle(now))
             ):
-                self._syncing = None
+                self.syncing = None
             if not self.synced and self.links and now - max(self._started, self._first_link()) > FIRST_SYNC_SECONDS:
                 self.synced = True  # nobody answers: then what is heard must do
-            if self._syncing is None and now >= self._sync_after:
-                due = [x for x in self.links.values() if now - x.synced_at >= self._sync_seconds]
+            if self.syncing is None and now >= self._sync_after:
+                due = [x for x in self.links.values() if now - x.synced_at >= self.sync_seconds]
                 if due:
                     link = min(due, key=lambda x: x.synced_at)
                     is_first = link.synced_at == float("-inf")
                     link.synced_at = self._sync_begun = now
-                    self._syncing, link.is_asked = link, True
+                    self.syncing, link.is_asked = link, True
                     link.put(Kind.SUMMARY, bytes((is_first,)) + self._history.summary())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -241,7 +241,7 @@ class Links:
         """Whether another link should be asked: this one tells nothing new, or has had the word for long. What it still has to
         say is taken in all the same."""
         useful_at = max(self._sync_begun, self._useful_at)
-        return now - useful_at > SYNC_IDLE_SECONDS or now - self._sync_begun > 4 * self._sync_seconds
+        return now - useful_at > SYNC_IDLE_SECONDS or now - self._sync_begun > 4 * self.sync_seconds
 
     def _first_link(self) -> float:
         return min(link.begun_at for link in self.links.values())
@@ -250,7 +250,7 @@ class Links:
     def _hello_digest(self, peer_id: str, account: Account, flags: int) -> bytes:
         return keccak256(b"sparehive hello" + self.run_id + account + flags.to_bytes(4, "big") + peer_id.encode())
 
-    def _hello(self, peers: bool = True) -> bytes:
+    def hello(self, peers: bool = True) -> bytes:
         digest = self._hello_digest(self.node.peer_id, self.account, self.flags)
         value = {
             "account": self.account.hex(),
@@ -290,7 +290,7 @@ class Links:
         if not self._may_relink(stream.remote):
             raise PeerFault("link: too often")
         link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), False)
-        await stream.send(self._hello(), HELLO_SECONDS)
+        await stream.send(self.hello(), HELLO_SECONDS)
         await self._run(link)
 
     def _may_relink(self, peer_id: str) -> bool:
@@ -314,7 +314,7 @@ class Links:
             stream = await self.node.stream(peer_id, PROTOCOL, HELLO_SECONDS)
             try:
                 self.problems[peer_id] = "answers, but says no hello"
-                await stream.send(self._hello(), HELLO_SECONDS)
+                await stream.send(self.hello(), HELLO_SECONDS)
                 hello = await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES)
                 self.problems[peer_id] = "answers, but refuses the link"
                 link = self._read_hello(stream, hello, True)
@@ -345,7 +345,7 @@ class Links:
             return True  # the other end has lost the old one
         return new.opened_here == (self.account < new.account)
 
-    def _admit(self, link: Link) -> bool:
+    def admit(self, link: Link) -> bool:
         """Take the link's seat, or not: members before strangers, those that we chose before those that chose us."""
         old = self.links.get(link.account)
         if old is not None:
@@ -355,8 +355,8 @@ class Links:
             return False
         if any(other.peer_id == link.peer_id for other in self.links.values()):
             return False  # one identity, one account
-        strangers = [x for x in self.links.values() if not self._is_member(x.account)]
-        if self._is_member(link.account):
+        strangers = [x for x in self.links.values() if not self.is_member(x.account)]
+        if self.is_member(link.account):
             if len(self.links) < MAX_LINKS:
                 return True
             if not strangers:
@@ -376,7 +376,7 @@ class Links:
 
     async def _run(self, link: Link) -> None:
         """Until the link ends; returns at once if it is not admitted."""
-        if self._closed or not self._admit(link):
+        if self._closed or not self.admit(link):
             return
         replaced = link.account in self.links
         self.links[link.account] = link
@@ -400,8 +400,8 @@ class Links:
             self._drop(link)
             if time.monotonic() - link.begun_at >= STABLE_SECONDS:
                 self.book.proven(link.peer_id)
-            if self._syncing is link:
-                self._syncing = None
+            if self.syncing is link:
+                self.syncing = None
 
     async def _send(self, link: Link) -> None:
         try:

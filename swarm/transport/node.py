@@ -320,7 +320,7 @@ async def _start(
     next, but for one that the owner `wanted`."""
     tries = 1 if wanted else START_TRIES
     while True:
-        found, port = _free_port(hosts, wanted, preferred) if hosts else ((), 0)
+        found, port = free_port(hosts, wanted, preferred) if hosts else ((), 0)
         try:
             return await Daemon.start(identity, [listen_address(h, port) for h in found], timeout_seconds), port
         except PortTaken:
@@ -329,7 +329,7 @@ async def _start(
                 raise
 
 
-def _free_port(hosts: Sequence[str], port: int, preferred: int = 0) -> tuple[tuple[str, ...], int]:
+def free_port(hosts: Sequence[str], port: int, preferred: int = 0) -> tuple[tuple[str, ...], int]:
     """Those of `hosts` that this machine has, and a port that is free on all of them: `port`, or any if it is 0."""
     for number in range(PORT_TRIES):
         bound, chosen = [], port or (0 if number else preferred)

@@ -59,7 +59,7 @@ def tables_of(world: World, lineage: Lineage) -> tuple[Tables, Evidence]:
     rows, certificates, receipts, paid = [], [], [], []
     for certificate, body, signers in lineage.entries[state.settled_epoch - 1 :]:
         values = {name: value for name, value in values_of(certificate).items() if name != "attempt"}
-        known = set(signers) & set(lineage._by_account)
+        known = set(signers) & set(lineage.by_account)
         signed = tuple(sorted(lineage.sign("RoundCertificate", certificate, tuple(known))))
         identity = records.certificate_id(values_of(certificate))
         certificates.append(SignedCertificate(identity, values, body_bytes(body), {0: signed}))
@@ -158,7 +158,7 @@ def test_voters_who_seat_themselves_are_told_and_a_peer_knows_better(world: Worl
     """A seating needs no signature of the electorate before it: whoever makes one can certify and pay himself."""
     made_up = branch(world, SYBILS)
     body = RoundBody((), (), (), (), 0.0, tuple(made_up.accounts))
-    made_up._append(KIND_SEATING, body, tuple(made_up.accounts))
+    made_up.append(KIND_SEATING, body, tuple(made_up.accounts))
     made_up.round({made_up.accounts[0]: 500})
     propose(world, *tables_of(world, made_up))
     code, out, _ = sparehive("verify", *where(world))
@@ -174,7 +174,7 @@ def test_voters_who_seat_themselves_are_told_and_a_peer_knows_better(world: Worl
 def test_receipts_that_are_left_out_are_listed(world: World) -> None:
     world.work(bob=3, carol=1)
     without = branch(world, SYBILS)
-    without._by_account |= world.lineage._by_account
+    without.by_account |= world.lineage.by_account
     without.receipts = [each for each in world.lineage.receipts if each[0].peer != world.accounts["bob"]]
     propose(world, *tables_of(world, without))
     checked = ok("verify", *where(world), "--dir", world.peer("alice").root)

@@ -38,11 +38,11 @@ class Lineage:
         self.run_id, self.domain, self.founder = run_id, domain, founder
         self.keys = sorted(keys, key=records.account_of)
         self.accounts = [records.account_of(key) for key in self.keys]
-        self._by_account = {records.account_of(key): key for key in [*keys, founder]}
+        self.by_account = {records.account_of(key): key for key in [*keys, founder]}
         self.entries: list[tuple[RoundCertificate, RoundBody, tuple[bytes, ...]]] = []
         self.receipts: list[tuple[ContributionReceipt, tuple[bytes, ...]]] = []
         body = RoundBody((), (), (), (), 0.0, tuple(self.accounts))
-        self._append(KIND_SEATING, body, (records.account_of(founder),))
+        self.append(KIND_SEATING, body, (records.account_of(founder),))
 
     def round(self, units: dict[bytes, int], *, unsigned: tuple[bytes, ...] = ()) -> int:
         """A certified round in which each account did its units; those in `unsigned` get no witness. Its epoch."""
@@ -53,7 +53,7 @@ class Lineage:
             for a in self.accounts
         )  # fmt: skip
         body = RoundBody(leaves, tuple(self.accounts), (b"\x55" * 32,), (1.0,) * len(leaves), 2.5, tuple(self.accounts))
-        certificate = self._append(KIND_ROUND, body, tuple(self.accounts))
+        certificate = self.append(KIND_ROUND, body, tuple(self.accounts))
         identity = records.certificate_id(values_of(certificate))
         for leaf in leaves:
             if leaf.units:
@@ -76,7 +76,7 @@ class Lineage:
                 signed = self.sign("ContributionReceipt", receipt, signers)
                 ledger.add_receipt(values_of(receipt), signed)
 
-    def _append(self, kind: int, body: RoundBody, signers: tuple[bytes, ...]) -> RoundCertificate:
+    def append(self, kind: int, body: RoundBody, signers: tuple[bytes, ...]) -> RoundCertificate:
         last = self.entries[-1][0] if self.entries else None
         units = sum(leaf.units for leaf in body.contributors)
         epoch = last.epoch + 1 if last else 1
@@ -101,7 +101,7 @@ class Lineage:
 
     def sign(self, kind: str, record: object, signers: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
         digest = records.digest(self.domain, kind, values_of(record))
-        return [(signer, records.sign(self._by_account[signer], digest)) for signer in signers]
+        return [(signer, records.sign(self.by_account[signer], digest)) for signer in signers]
 
 
 @dataclass

@@ -92,7 +92,7 @@ def test_a_cut_invite_is_never_taken_for_a_whole_one() -> None:
         assert "invite" in refused("join", whole[:length], "--dir", "/nowhere/peer")
 
 
-@pytest.mark.parametrize("name", sorted(str(p.relative_to("/d")) for p in PeerDirectory(Path("/d"))._files()))
+@pytest.mark.parametrize("name", sorted(str(p.relative_to("/d")) for p in PeerDirectory(Path("/d")).files()))
 @pytest.mark.parametrize("what", ["folder", "loop"])
 def test_what_is_no_file_lies_in_the_way(tmp_path: Path, name: str, what: str) -> None:
     path = tmp_path / "peer" / name

@@ -131,8 +131,8 @@ class Member:
 
     def stored(self) -> dict[bytes, Any]:
         """What this peer's own DHT node keeps: account → (value, expiry)."""
-        assert self.network.board is not None and self.network.board._dht is not None
-        found = self.network.board._dht.protocol.storage.get(KEY)
+        assert self.network.board is not None and self.network.board.dht is not None
+        found = self.network.board.dht.protocol.storage.get(KEY)
         return {} if found is None else {s: (i.value, i.expiration_time) for s, i in found.value.items()}
 
     async def store(self, target: "Member", *columns: Any, in_cache: bool = False) -> bool:
@@ -296,7 +296,7 @@ def test_an_answer_with_forged_nested_or_alien_entries_gives_only_the_sound_ones
                 result = dht_pb2.FindResult(type=dht_pb2.FOUND_DICTIONARY, value=value, expiration_time=9e99)
                 result.nearest_node_ids.extend([mine, DHTID.generate().to_bytes()])
                 result.nearest_peer_ids.extend([PeerID.from_base58(liar.network.node.peer_id).to_bytes()] * 2)
-                asking.network.board.p2p._clean(KEY.to_bytes(), result)
+                asking.network.board.p2p.clean(KEY.to_bytes(), result)
                 assert list(result.nearest_node_ids) == [mine]
                 if value is answers[0]:
                     kept = DHTProtocol.serializer.loads(result.value)

@@ -29,7 +29,7 @@ from tests.process.test_transport import Member, joined, run, swarm, until
 async def raw_link(member: Member, target: Member) -> Stream:
     """A link of `member` to `target` whose frames the test writes itself."""
     stream = await member.node.stream(target.node.peer_id, PROTOCOL, 20)
-    await stream.send(member.links._hello(), 20)
+    await stream.send(member.links.hello(), 20)
     await stream.receive(20)
     return stream
 
@@ -123,17 +123,17 @@ def test_strangers_can_take_neither_all_seats_nor_those_of_members(tmp_path: Pat
                 stream = _Closed()
                 account = name.to_bytes(20, "big")
                 link = Link(account, f"peer{name}", 3, (), (), stream, opened_here)  # type: ignore[arg-type]
-                if links._admit(link):
+                if links.admit(link):
                     links.links[account] = link
                     seats.append(stream)
                     return True
                 return False
 
-            links._is_member = lambda account: int.from_bytes(account, "big") >= 1000
+            links.is_member = lambda account: int.from_bytes(account, "big") >= 1000
             assert sum(come(n, False) for n in range(1, 200)) == MAX_STRANGERS_IN
             assert sum(come(n, True) for n in range(200, 400)) == MAX_LINKS - MAX_STRANGERS_IN
             assert all(come(n, False) for n in range(1000, 1000 + MAX_LINKS))
-            assert len(links.links) == MAX_LINKS and all(links._is_member(a) for a in links.links)
+            assert len(links.links) == MAX_LINKS and all(links.is_member(a) for a in links.links)
             assert sum(s.closed for s in seats) == MAX_LINKS
             assert not come(5000, False) and not come(1, True)
             links.links.clear()
@@ -214,7 +214,7 @@ def test_a_flood_on_one_link_is_read_slowly_and_does_not_hold_up_the_others(tmp_
             await until(lambda: all(len(m.links.links) == 1 and m.links.synced for m in members))
             stream = await raw_link(bad, members[0])
             await until(lambda: bad.account in members[0].links.links)
-            members[0].links.links[bad.account]._allowance = 0.0  # as after a burst
+            members[0].links.links[bad.account].allowance = 0.0  # as after a burst
             members[0].valid = False
             begun = time.monotonic()
             for index in range(10_000):
@@ -364,11 +364,11 @@ def test_who_asks_a_peer_that_tells_nothing_asks_another_soon(tmp_path: Path) ->
         async with swarm(tmp_path, 1) as members, await Node.open(tmp_path / "newcomer") as node:
             members[0].history.records = [index.to_bytes(4, "big") for index in range(10)]
             newcomer = Member(node, FLAG_VOTES)
-            newcomer.links._sync_seconds = 30.0
+            newcomer.links.sync_seconds = 30.0
             await newcomer.links.start()
             async with attacker(tmp_path, newcomer) as bad:
                 stream = await raw_link(bad, newcomer)
-                await until(lambda: newcomer.links._syncing is not None)  # the first that came is asked first
+                await until(lambda: newcomer.links.syncing is not None)  # the first that came is asked first
 
                 async def ping() -> None:
                     while True:

@@ -266,7 +266,7 @@ def test_a_peer_of_another_run_or_with_anothers_account_gets_no_link(tmp_path: P
                     if bad is thief:
                         bad.links.account = members[0].account[::-1]
                     stream = await node.stream(members[0].node.peer_id, PROTOCOL, 10)
-                    await stream.send(bad.links._hello(), 5)
+                    await stream.send(bad.links.hello(), 5)
                     with pytest.raises(RetryError):
                         await stream.receive(5)
                     stream.close()
@@ -280,9 +280,9 @@ def test_a_port_that_another_takes_in_the_last_moment(tmp_path: Path, monkeypatc
 
     async def body() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            look, taken_port = node_module._free_port, taken.getsockname()[1]
+            look, taken_port = node_module.free_port, taken.getsockname()[1]
             answers = [(("127.0.0.1",), taken_port)]
-            monkeypatch.setattr(node_module, "_free_port", lambda *args: answers.pop() if answers else look(*args))
+            monkeypatch.setattr(node_module, "free_port", lambda *args: answers.pop() if answers else look(*args))
             async with await Node.open(tmp_path / "b") as other:
                 assert not answers and other.port not in (0, taken_port)
 

@@ -112,9 +112,9 @@ def test_parts_that_strangers_announce_are_not_asked_for_and_voters_come_first(t
     async def work(driver: Driver) -> None:
         driver.delivery.call = CALL
         for stranger in range(STRANGER, STRANGER + 300):
-            driver._learn(contribution(account(stranger), "int8"))
+            driver.learn(contribution(account(stranger), "int8"))
         for who in (LINKED, VOTER):
-            driver._learn(contribution(who, "int8"))
+            driver.learn(contribution(who, "int8"))
         asking = asyncio.create_task(driver.delivery.collect(CALL))
         await asyncio.sleep(ASK_SECONDS + 0.1)
         assert network.asked == [VOTER, LINKED]
@@ -137,7 +137,7 @@ def test_what_the_dead_left_with_earlier_reducers_is_asked_of_those_at_once(tmp_
         driver.machine.was_whole = lambda attempt: {account(7): (LINKED, ME)}  # type: ignore[method-assign]
         driver.delivery.call = CALL
         for who in (account(7), LINKED, VOTER, account(STRANGER)):
-            driver._learn(contribution(who, "int8"))
+            driver.learn(contribution(who, "int8"))
         asking = asyncio.create_task(driver.delivery.collect(CALL))
         await asyncio.sleep(0.1)
         assert network.asked == [account(7), LINKED]  # for the dead one's alone: the others push theirs
@@ -148,10 +148,10 @@ def test_what_the_dead_left_with_earlier_reducers_is_asked_of_those_at_once(tmp_
 
 def test_what_a_peer_said_ends_with_its_link(tmp_path: Path) -> None:
     async def work(driver: Driver) -> None:
-        driver._progress.take(LINKED, Progress(b"r" * 32, 1, ZERO_HASH, 1, 1, 3), set)
-        assert driver._progress.ready([LINKED]) == {LINKED: 3}
+        driver.progress.take(LINKED, Progress(b"r" * 32, 1, ZERO_HASH, 1, 1, 3), set)
+        assert driver.progress.ready([LINKED]) == {LINKED: 3}
         driver.on_link(LINKED, 3, False)
-        assert driver._progress.ready([LINKED]) == {}
+        assert driver.progress.ready([LINKED]) == {}
 
     run(tmp_path, "int8", Silent(), work)
 
@@ -164,7 +164,7 @@ def test_parts_and_averages_of_every_codec_fit_what_is_asked_for(tmp_path: Path,
     async def work(driver: Driver) -> None:
         driver.delivery.call = CALL
         signed = contribution(VOTER, codec)
-        driver._learn(signed)
+        driver.learn(signed)
         key = driver.notary.hash(signed.record)
         await driver.delivery.ask(CALL, key)
         assert driver.reception.missing(key, [ME], ME) == []

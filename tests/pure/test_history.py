@@ -131,7 +131,7 @@ def test_a_late_receipt_of_long_ago_is_found_by_a_history_that_has_scanned(pair:
     record = replace(receipt(0), epoch=5, certificate=next(ours.certificates(5, 6)).id)
     ours.add_receipt(values(record), signatures(record, PEERS[:1]))
     assert list(told.missing(heard.summary())) == []  # the newest windows only, until
-    told._complete_at = float("-inf")  # the next scan of all
+    told.complete_at = float("-inf")  # the next scan of all
     assert {unpack(m).record.epoch for m in told.missing(heard.summary())} == set(range(1, 16))
 
 

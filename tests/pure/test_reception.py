@@ -118,12 +118,12 @@ def test_a_thousand_strangers_push_out_neither_the_round_nor_its_voters(receptio
     reception.learn(signed)
     for number in range(MAX_CONTRIBUTIONS + 10):
         reception.learn(contribution(100 + number, b"\x09" * 32)[1])
-    assert current in reception and len(reception._known) == MAX_CONTRIBUTIONS
+    assert current in reception and reception.sizes()["contributions"] == MAX_CONTRIBUTIONS
     for number in range(MAX_CONTRIBUTIONS + 10):
         reception.learn(contribution(5000 + number)[1])  # on the tip: these push out the others
     late, voter = contribution(2)
     assert reception.learn(voter)
-    assert current in reception and late in reception and len(reception._known) == MAX_CONTRIBUTIONS
+    assert current in reception and late in reception and reception.sizes()["contributions"] == MAX_CONTRIBUTIONS
 
 
 def test_wrong_bytes_are_the_senders_fault_and_the_contribution_may_still_be_completed(reception: Reception) -> None:
@@ -200,4 +200,4 @@ def test_early_parts_are_bounded_by_sender_and_in_all(reception: Reception, cloc
         assert of_all.count(True) == (EARLY_BYTES - EARLY_SENDER_BYTES) // EARLY_COST_BYTES
         clock.now += EARLY_SECONDS + 1.0
     assert is_kept(4, 0, 0)
-    assert len(reception._early) == len(reception._early_order) == 1  # what waited too long is forgotten
+    assert (reception.sizes()["early"], reception.sizes()["early_order"]) == (1, 1)  # what waited too long is forgotten

@@ -54,8 +54,8 @@ def test_a_peers_refusal_in_a_note_and_in_an_error_line(tmp_path: Path, capsys: 
     assert "owned" in drawn.getvalue() and is_harmless(drawn.getvalue())
 
     notebook = NotebookPeer.__new__(NotebookPeer)
-    notebook._told = set()
-    notebook._tell(view.last)
+    notebook.told = set()
+    notebook.tell(view.last)
     assert "owned" in (shown := capsys.readouterr().out) and is_harmless(shown)
 
 

@@ -40,7 +40,7 @@ class Keeper:
         layout = initial_anchor().layout
         pinned = lambda: initial | self.archive.pinned_roots()  # noqa: E731
         self.content = Content(self.store, layout, nobody, list, 0.1, pinned)
-        if not self.content._saved:
+        if not self.content.saved:
             asyncio.run(self.content.save(initial_anchor()))
 
     def contribute(self) -> SignedWork:
@@ -185,13 +185,13 @@ def test_what_is_kept_is_not_read_anew_with_each_certificate(keeper: Keeper) -> 
     def names_after(rounds: int) -> set[str]:
         for _ in range(rounds):
             keeper.round()
-        keeper.archive._pool.submit(lambda: None).result(60.0)  # all before it is written
+        keeper.archive.flush(60.0)  # all before it is written
         return {path.name for path in (keeper.path / "audit" / "contributions").iterdir()}
 
     before = names_after(3)
     age(keeper, range(5), 10**6)
     assert before < names_after(1)
-    keeper.archive._pruned_at -= PRUNE_SECONDS
+    keeper.archive.pruned_at -= PRUNE_SECONDS
     assert not before < names_after(1)
     keeper.archive.close()
 

@@ -249,7 +249,7 @@ def test_check_finds_blocks_of_other_files_than_run_toml_says(copy: RunDirectory
 
 def test_a_model_without_a_reproducible_step_is_refused(made: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     config = made.load()
-    monkeypatch.setattr("swarm.models.transformer._NO_CHANCE", "let it pass")  # so dropout stays
+    monkeypatch.setattr("swarm.models.transformer.NO_CHANCE", "let it pass")  # so dropout stays
     with pytest.raises(InputError, match="could not be redone"):
         open_run(config, made.data, made.blocks, ProgressBar(quiet=True))
 

@@ -20,7 +20,7 @@ from peers.errors import ConfigError
 from peers.runs import RunDirectory, check_run
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
-from swarm.data.tokenizer import _pieces, byte_tokenizer, encode_text, open_tokenizer, parse_tokenizer, train_bpe
+from swarm.data.tokenizer import byte_tokenizer, encode_text, open_tokenizer, parse_tokenizer, pieces_of, train_bpe
 from swarm.errors import InputError
 from swarm.hashing import keccak256
 from swarm.models import FlatModel, build_model
@@ -147,13 +147,13 @@ def test_text_without_spaces_costs_no_more_than_other_text_and_nothing_is_lost(k
     assert time.process_time() - begun < 10.0  # of all threads; it was 70 s of one
     assert tokenizer.decode(tokens.tolist()).encode() == text
     assert shares[-1] == 1.0 and len(shares) >= 4
-    assert max(len(piece) for _, piece in _pieces(text)) <= 1 << 17
+    assert max(len(piece) for _, piece in pieces_of(text)) <= 1 << 17
 
 
 @given(st.lists(st.sampled_from(["a", "的", "😀", " ", "\n", "x" * 70_000, "é" * 66_000, "\n" * 3]), max_size=8))
 def test_pieces_join_to_the_text_and_cut_no_character(parts: list[str]) -> None:
     text = "".join(parts)
-    pieces = list(_pieces(text.encode()))
+    pieces = list(pieces_of(text.encode()))
     assert "".join(piece for _, piece in pieces) == text
     assert [end for end, _ in pieces] == list(itertools.accumulate(len(piece.encode()) for _, piece in pieces))
 

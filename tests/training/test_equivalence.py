@@ -33,7 +33,7 @@ class Halves:
         inputs, targets = self.whole()
         half = slice(0, 4) if peer[0] == 1 else slice(4, 8)
         model.zero_grad()
-        loss = self.task._loss(model, inputs[half], targets[half])
+        loss = self.task.loss(model, inputs[half], targets[half])
         loss.backward()
         return loss.detach()
 
@@ -60,7 +60,7 @@ def distance_to_one_peer(tmp_path: Path, codec: str, rounds: int = 6, **outer: f
             learner.merge(tip)
         inputs, targets = halves.whole()
         alone.zero_grad()
-        task._loss(alone, inputs, targets).backward()
+        task.loss(alone, inputs, targets).backward()
         parameter.grad = alone.grad_flat
         sgd.param_groups[0]["lr"] = learning_rate(2 * number[0], 0.5, 0, 1000)
         sgd.step()

@@ -120,7 +120,7 @@ def test_weights_that_diverged_begin_anew_and_the_peer_lives(tmp_path: Path) -> 
     bench = Bench(tmp_path)
     trainer = bench.start()
     bench.until("a unit", lambda: trainer.units_done() >= 1)
-    trainer._submit(lambda: trainer.model.flat.fill_(float("nan")))
+    trainer.between_steps(lambda: trainer.model.flat.fill_(float("nan")))
     assert asyncio.run(trainer.boundary(START, 60.0)) is None
     assert any(isinstance(e, events.Fault) and "begins anew" in e.reason for e in bench.events)
     bench.until("work after it", lambda: trainer.units_done() >= 1)
