@@ -45,13 +45,13 @@ def values(count: int, seed: int) -> np.ndarray:
     return made * np.float32(1e-3)
 
 
-# -- §2 ---------------------------------------------------------------------------------------------------------------
+# -- protocol §2 ------------------------------------------------------------------------------------------------------
 def word(value: int) -> bytes:
     return value.to_bytes(32, "big")
 
 
 def tree(leaves: list[bytes]) -> bytes:
-    """§2.4"""
+    """protocol §2.4"""
     if not leaves:
         return bytes(32)
     while len(leaves) & (len(leaves) - 1):
@@ -70,7 +70,7 @@ def bits(value: float) -> bytes:
 
 
 def test_hashes_of_records_are_eip_712_with_the_domain_of_the_run() -> None:
-    """§2.1, §2.2"""
+    """protocol §2.1, §2.2"""
     vote = RoundVote(H, 7, 2, B + bytes(12), H)
     type_ = "RoundVote(bytes32 runId,uint64 epoch,uint32 attempt,bytes32 prevCertificate,bytes32 id)"
     struct_hash = keccak(keccak(type_.encode()) + H + word(7) + word(2) + B + bytes(12) + H)
@@ -89,7 +89,7 @@ def test_hashes_of_records_are_eip_712_with_the_domain_of_the_run() -> None:
 
 
 def test_trees_and_preimages() -> None:
-    """§2.4"""
+    """protocol §2.4"""
     peers = (ContributorLeaf(A, H, 3, 3), ContributorLeaf(B, bytes(32), 0, 2), ContributorLeaf(b"\xff" * 20, H, 9, 1))
     expected = tree([leaf(word(4), bytes(12) + x.peer, x.contribution, word(x.units), word(x.flags)) for x in peers])
     assert contributors_root(peers) == expected
@@ -117,7 +117,7 @@ def test_trees_and_preimages() -> None:
 
 
 def test_a_message_on_the_wire() -> None:
-    """§2.5"""
+    """protocol §2.5"""
     contribution = Contribution(H, 4, A, H, bytes(32), 11, 5, 0, bytes(32), H, H, H, H, 3)
     content = ContributionContent((PartLeaf(0, 9, H, 0.25),), (Merge("certificate", H, 6),))
     signature = bytes(range(65))
@@ -135,9 +135,9 @@ def test_a_message_on_the_wire() -> None:
     assert pack(Signed(vote, B, signature)) == b"\6" + H + long(4) + long(1) + H + bytes(32) + B + signature + b"\0"
 
 
-# -- §3 ---------------------------------------------------------------------------------------------------------------
+# -- protocol §3 ------------------------------------------------------------------------------------------------------
 def encoded(given: np.ndarray, codec: str) -> tuple[bytes, np.ndarray]:
-    """§3.3: wire bytes, and what they decode to."""
+    """protocol §3.3: wire bytes, and what they decode to."""
     width = {"int8": 8, "int4": 4, "int2": 2}[codec]
     largest = 2 ** (width - 1) - 1
     blocks = np.pad(given, (0, -len(given) % 256)).reshape(-1, 256)
@@ -163,7 +163,7 @@ def test_the_codec(codec: str, scale: float) -> None:
 
 
 def test_a_squared_norm_is_a_tree_of_additions() -> None:
-    """§2.3"""
+    """protocol §2.3"""
     given = values(1000, 4)
     squares = np.pad(given.astype(np.float64) ** 2, (0, 24))
     while len(squares) > 1:
@@ -172,7 +172,7 @@ def test_a_squared_norm_is_a_tree_of_additions() -> None:
 
 
 def clipped(norms: Sequence[float], units: Sequence[int], before: float) -> tuple[list[float], float]:
-    """§3.5"""
+    """protocol §3.5"""
     x = [n / (math.sqrt(u) * math.sqrt(math.sqrt(u))) if u else None for n, u in zip(norms, units, strict=True)]
     known = sorted(each for each in x if each is not None)
     own = known[(len(known) - 1) // 2] if known else before
@@ -197,7 +197,7 @@ def test_the_clip_and_the_average(count: int) -> None:
 
 
 def test_the_outer_step() -> None:
-    """§3.6"""
+    """protocol §3.6"""
     theta, v, g = (values(777, seed) for seed in (5, 6, 7))
     rate = momentum_at(3, 0.7, 20)
     assert rate == 0.7 * min(1.0, 3 / 20)
@@ -208,9 +208,9 @@ def test_the_outer_step() -> None:
     assert np.array_equal(given[0].numpy(), new_theta) and np.array_equal(given[1].numpy(), new_v)
 
 
-# -- §4 ---------------------------------------------------------------------------------------------------------------
+# -- protocol §4 ------------------------------------------------------------------------------------------------------
 def test_the_samples_of_a_unit() -> None:
-    """§4.1"""
+    """protocol §4.1"""
     seed = unit_seed(H, bytes(32), A, 42)
     assert seed == keccak(H + bytes(32) + A + (42).to_bytes(8, "big"))
     raw = hashlib.shake_256(seed).digest(8 * 10)
@@ -219,7 +219,7 @@ def test_the_samples_of_a_unit() -> None:
 
 
 def test_the_committed_state() -> None:
-    """§4.8"""
+    """protocol §4.8"""
     moment, residual = torch.arange(5).bfloat16(), torch.arange(5).half()
     state = CommittedState({"exp_avg_sq": moment, "exp_avg": moment + 1}, residual, 9)
     raw = (9).to_bytes(8, "big")
@@ -228,7 +228,7 @@ def test_the_committed_state() -> None:
     assert state.hash() == hashlib.sha256(raw).digest()
 
 
-# -- §9 ---------------------------------------------------------------------------------------------------------------
+# -- protocol §9 ------------------------------------------------------------------------------------------------------
 def test_the_bytes_of_an_anchor() -> None:
     theta, v = values(6, 8), values(6, 9)
     anchor = Anchor(torch.from_numpy(theta), torch.from_numpy(v), Layout(("a.weight", "b"), ((2, 2), (2,))), 70, 3)
