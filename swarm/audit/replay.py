@@ -246,21 +246,25 @@ def _check_residual(name: str, state: CommittedState, like: torch.Tensor) -> Non
 
 
 def _merge(member: MemberState, merge: Merge, certified: Callable[[Hash], CertifiedState], live: torch.Tensor) -> None:
-    """Apply one entry of the list; `PeerFault` where it does not follow from the lineage."""
+    """Apply one entry of the list; `PeerFault` where it does not follow from the lineage.
+
+    A peer may have passed over certificates whose state it could not have: their sets count in the one after (protocol §4.4)."""
     if merge.inner_step != member.inner_step or merge.kind not in ("certificate", "void"):
         raise PeerFault(f"merges: {merge.kind} at inner step {merge.inner_step} is out of order")
     state = certified(merge.hash)
-    if state.prev_certificate != member.anchor_id:
-        raise PeerFault(f"merges: epoch {state.epoch} does not follow the certificate before it")
-    if state.is_void != (merge.kind == "void"):
-        raise PeerFault(f"merges: epoch {state.epoch} is {'void' if state.is_void else 'not void'}")
-    if state.is_void:
+    contributions, is_void, at = state.contributions, state.is_void, state
+    while at.prev_certificate != member.anchor_id:
+        if at.epoch <= member.epoch + 1:
+            raise PeerFault(f"merges: epoch {state.epoch} does not follow the certificate before it")
+        at = certified(at.prev_certificate)
+        contributions, is_void = contributions | at.contributions, False
+    if is_void != (merge.kind == "void"):
+        raise PeerFault(f"merges: epoch {state.epoch} is {'void' if is_void else 'not void'}")
+    if is_void:
         member.void(merge.hash, state.epoch)
     else:
         anchor = state.anchor
-        member.certificate(
-            merge.hash, state.epoch, anchor.parameters, anchor.cumulative_units, state.contributions, live
-        )
+        member.certificate(merge.hash, state.epoch, anchor.parameters, anchor.cumulative_units, contributions, live)
 
 
 def _fault(config: RunConfig, work: SignedWork, residual: torch.Tensor) -> str:

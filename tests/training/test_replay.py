@@ -121,6 +121,27 @@ def test_a_contribution_over_several_epochs_and_a_seating(pair: list[Learner]) -
     passes(a, work)
 
 
+@pytest.mark.parametrize("is_last_void", [False, True])
+def test_a_contribution_that_passes_over_a_state_it_could_not_have(pair: list[Learner], is_last_void: bool) -> None:
+    """What `Follower` does where nobody hands out the averages in between, nor the anchor."""
+    a, b = warmed_up(pair)
+    a.units(1), b.units(1)
+    tips = [a.lineage.certify([a.contribute(), b.contribute()])]
+    b.merge(tips[0])
+    b.units(1)
+    tips.append(a.lineage.certify([] if is_last_void else [b.contribute()]))
+    passed_over, last = (a.lineage.states[tip] for tip in tips)
+    a.steps(6)
+    a.member.certificate(
+        tips[1], last.epoch, last.anchor.parameters, last.anchor.cumulative_units,
+        last.contributions | passed_over.contributions, a.model.flat,
+    )  # fmt: skip
+    a.steps(2)
+    work = a.contribute()
+    assert [(m.kind, m.hash) for m in work.content.merges] == [("certificate", tips[1])]
+    passes(a, work)
+
+
 def test_a_contribution_after_lost_state(pair: list[Learner]) -> None:
     a, b = warmed_up(pair)
     a.units(1)
