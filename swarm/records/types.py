@@ -16,7 +16,7 @@ ZERO_HASH: Hash = bytes(32)
 ZERO_ACCOUNT: Account = bytes(20)
 
 FLAG_REDUCES = 1  # reachable from outside: may reduce and witness
-FLAG_VOTES = 2  # wants a seat in the next electorate; cleared by a leaver
+FLAG_VOTES = 2  # wants a seat in the next electorate
 KIND_ROUND, KIND_SEATING = 0, 1
 NO_ATTEMPT = 2**32 - 1  # RoundSet.valid_attempt of a new proposal
 

@@ -16,7 +16,8 @@ from swarm.records.wire import pack
 from swarm.transport import bulk, dialback, links, node
 from swarm.transport.link import Kind
 
-TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
 def section(number: str) -> str:
@@ -64,6 +65,14 @@ def test_it_has_the_kinds_of_messages_and_frames() -> None:
     assert frames == {int(kind): kind.name for kind in Kind}
     named = set(re.findall(r"`(/sparehive/[a-z]+/\d)`", section("11.1")))
     assert named == {links.PROTOCOL, bulk.GET, bulk.PUSH, dialback.PROTOCOL, node.HERE}
+
+
+def test_its_gas_is_that_of_the_snapshot() -> None:
+    measured = re.findall(
+        r"^ *(\d+)  ", (ROOT / "incentives" / "contracts" / "gas.txt").read_text(encoding="utf-8"), re.M
+    )
+    told = [number.replace(",", "") for number in re.findall(r"\b\d+,\d{3}\b", section("8.7"))]
+    assert len(told) >= 4 and set(told) <= set(measured)
 
 
 def kind_byte(type_: type[Any]) -> int:
