@@ -29,9 +29,8 @@ from peers.supervisor import die_with_parent
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.store import BlockStore
 from swarm.config import InnerConfig, RunConfig
-from swarm.models import FlatModel, build_model
 from swarm.optim.schedule import learning_rate
-from swarm.tasks import CausalLMTask
+from swarm.tasks import new_model, open_task
 
 NUM_EVALUATED = 64
 WAITING = 5.0
@@ -90,7 +89,7 @@ class Plain:
 
 def load_model(run: RunDirectory, config: RunConfig) -> Plain:
     """The run's initial anchor as an ordinary module."""
-    flat = FlatModel(build_model(config.model, config.data.context))
+    flat = new_model(config)
     store = BlockStore(run.blocks, 1 << 40)
 
     def get(digest: bytes) -> bytes:
@@ -112,7 +111,7 @@ class Loop:
         self.run = RunDirectory(arguments.run)
         self.config = self.run.load()
         self.model = load_model(self.run, self.config)
-        self.task = CausalLMTask(self.config, self.run.data)
+        self.task = open_task(self.config, self.run.data)
         self.steps = 0
         self.computed_seconds = self.rest_seconds = self.training_seconds = 0.0
         self.calls: list[float] = []  # seconds of each call of the optimiser in which the epoch stayed the same

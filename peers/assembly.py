@@ -37,12 +37,12 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.dht.board import BoardSettings
-from swarm.models import FlatModel, build_model
+from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.pace import Pace
 from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.records.wire import unpack
-from swarm.tasks import CausalLMTask
+from swarm.tasks import Task, new_model
 from swarm.train import Trainer
 from swarm.transport.reach import Reach
 
@@ -205,7 +205,7 @@ async def assemble(
     invite = await role.invite(network)
     run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
     await role.lay_in(run, store)
-    model = FlatModel(await asyncio.to_thread(build_model, run.model, run.data.context))
+    model = await asyncio.to_thread(new_model, run)
     parts = PartStore(directory.contributions)
     notary, ledger, archive = await _open_books(stack, directory, identity, invite, parts)
     content = _content(run, store, model, network, archive, config, wiring)
@@ -359,7 +359,7 @@ async def join_run(
     )
 
 
-async def begin(made: Assembled, task: CausalLMTask) -> None:
+async def begin(made: Assembled, task: Task) -> None:
     """Take up what was kept of rounds and work, and go on from there."""
     signed = [(record, keep) for record, _, keep in made.notary.replay_records()]
     if made.trainer is not None:

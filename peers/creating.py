@@ -157,7 +157,7 @@ def _write(
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
     from swarm.checkpoint.content import put_data
     from swarm.checkpoint.store import BlockStore
-    from swarm.models import FlatModel, build_model
+    from swarm.tasks import new_model
 
     store = BlockStore(run.blocks, 1 << 62)
     run.data.mkdir()
@@ -168,7 +168,7 @@ def _write(
     values["data"]["root"] = root.hex()
     draft = RunConfig.parse(values)
     with progress.during("building the model"):
-        model = FlatModel(build_model(draft.model, draft.data.context, seed=int.from_bytes(root[:4], "big")))
+        model = new_model(draft, seed=int.from_bytes(root[:4], "big"))
     anchor = Anchor(model.flat.clone(), torch.zeros_like(model.flat), model.layout, 0, 0)
     with progress.during("writing the initial model"):
         for block in anchor_blocks(anchor):

@@ -16,8 +16,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import decode_node, read_file
 from swarm.config import TOKENIZER_FILE, BpeTokenizer, RunConfig
 from swarm.data.tokenizer import open_tokenizer, parse_tokenizer
-from swarm.models import FlatModel, build_model
-from swarm.tasks import CausalLMTask
+from swarm.tasks import new_model, open_task
 
 
 def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[bytes], bytes], out: Path) -> None:
@@ -61,7 +60,7 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
             )
         return data
 
-    model = FlatModel(build_model(run.model, run.data.context))
+    model = new_model(run)
     model.flat.copy_(read_anchor(root, get, model.layout).parameters)
 
     def write(part: Path) -> None:
@@ -74,9 +73,9 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     _fill(out, write)
     result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
     if all((directory.data / file).is_file() for file in run.data.content()):
-        task = CausalLMTask(run, directory.data)
+        task = open_task(run, directory.data)
         result["loss"] = task.evaluate(model)
-        result["sample"] = task.generate(model, "def ", 120)
+        result["sample"] = task.sample(model)
     return result
 
 

@@ -14,7 +14,7 @@ from swarm.errors import InputError, PeerFault
 
 if TYPE_CHECKING:
     from swarm.models import FlatModel
-    from swarm.tasks import CausalLMTask
+    from swarm.tasks import Task
 
 
 RESTORE_BLOCK = ": restore it from a copy of the run's directory, or from a seed's blocks/ folder"
@@ -24,9 +24,9 @@ def open_settings(config: RunConfig) -> "FlatModel":
     """What needs no data: the model is built, the round has two reducers at least, the invite is read back. InputError or
     ConfigError names the field."""
     from swarm.consensus.machine import RunRules
-    from swarm.models import FlatModel, build_model
+    from swarm.tasks import new_model
 
-    model = FlatModel(build_model(config.model, config.data.context))
+    model = new_model(config)
     check_parts(config, model.layout.num_values())
     key = PrivateKey(bytes(31) + b"\1")
     invite = Invite.short(config, RunBinding(config.run_id, 1, bytes(20), (bytes(20),), ()), key)
@@ -63,7 +63,7 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
     from swarm.checkpoint.anchor import read_anchor
     from swarm.checkpoint.content import read_data
     from swarm.checkpoint.store import BlockStore
-    from swarm.tasks import CausalLMTask
+    from swarm.tasks import open_task
 
     with progress.during("building the model"):
         model = open_settings(config)
@@ -97,20 +97,20 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
             f"holds other blocks than run.toml says ({error}); restore the one that was changed from a copy",
         ) from None
     with progress.during("cutting the text into tokens") as report:
-        task = CausalLMTask(config, data, report)
+        task = open_task(config, data, report)
     model.flat.copy_(anchor.parameters)
     with progress.during("taking a first step"), torch.random.fork_rng(devices=[]):
         _try_step(config, task, model)
     return model
 
 
-def _try_step(config: RunConfig, task: "CausalLMTask", model: "FlatModel") -> None:
+def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
     """Of one sample: twice the same loss and gradient, and finite numbers after it at the largest learning rate."""
     import torch
 
     from swarm.optim.inner import InnerOptimizer
 
-    last = [task.data.num_positions() - 1]
+    last = [task.num_samples() - 1]
     try:
         first = float(task.step_on(model, last))
         gradient = model.grad_flat.clone()

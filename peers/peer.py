@@ -39,7 +39,7 @@ from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, 
 from swarm.network import SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, Signed
 from swarm.records.wire import pack
-from swarm.tasks import CausalLMTask
+from swarm.tasks import Task, open_task
 from swarm.train import Trainer
 from swarm.transport.reach import Reach
 
@@ -75,7 +75,7 @@ class Peer:
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
         self._evaluating: asyncio.Task[None] | None = None
-        self._task: CausalLMTask | None = None  # of a seed, which has time to evaluate
+        self._task: Task | None = None  # of a seed, which has time to evaluate
         self._evaluated = b""
 
     def stop_after(self, epoch: int | None) -> None:
@@ -174,7 +174,7 @@ class Peer:
         stack.push_async_callback(self.network.close)  # before driver and ledger: nothing more is heard then
         await self._fetch_text(stack, made, role, (*bootstrap, *self.config.peers))
         self._enter("reading the data")
-        task = await asyncio.to_thread(CausalLMTask, made.run, role.text())
+        task = await asyncio.to_thread(open_task, made.run, role.text())
         if made.trainer is None:
             self._task = task
         else:

@@ -17,7 +17,6 @@ from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import InputError, SwarmError
-from swarm.models import FlatModel, build_model
 from swarm.records.types import (
     ZERO_HASH,
     Contribution,
@@ -27,7 +26,7 @@ from swarm.records.types import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.tasks import CausalLMTask
+from swarm.tasks import new_model, open_task
 
 
 def hash_record(record: Record) -> Hash:
@@ -44,7 +43,7 @@ class KeptRun:
         self.archive = Archive(directory.archive, self.run, self.parts, hash_record, owned=False)
         self.store = BlockStore(directory.blocks, 1 << 62, owned=False)
         self.ledger = ledger
-        self.model = FlatModel(build_model(self.run.model, self.run.data.context))
+        self.model = new_model(self.run)
         self.kept = self.archive.contributions()
         self._states: dict[Hash, CertifiedState] = {}
         self._anchors: dict[Hash, Anchor] = {}
@@ -116,7 +115,7 @@ def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
             raise ConfigError("--epoch", epoch, f"is not kept; there are {min(epochs)} to {max(epochs)}")
         key = epochs[max(epochs) if epoch is None else epoch]
         begun = time.monotonic()
-        task = CausalLMTask(kept.run, directory.data)
+        task = open_task(kept.run, directory.data)
         found = replay_contribution(kept.run, kept.model, task, kept.evidence(key), hash_record)
         record, content = kept.kept[key]
         certified = [identity for identity, *_ in ledger.contribution(key)]

@@ -143,10 +143,9 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     at the start, each `every` units (0: never) and at the end."""
     import torch
 
-    from swarm.models import FlatModel, build_model
     from swarm.optim.inner import InnerOptimizer
     from swarm.optim.schedule import learning_rate
-    from swarm.tasks import CausalLMTask
+    from swarm.tasks import new_model, open_task
 
     torch.set_num_threads(threads)
     run = RunDirectory(root)
@@ -154,7 +153,7 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     from swarm.checkpoint.anchor import read_anchor
     from swarm.checkpoint.store import BlockStore
 
-    model = FlatModel(build_model(config.model, config.data.context))
+    model = new_model(config)
     store = BlockStore(run.blocks, 1 << 40)
 
     def get(digest: bytes) -> bytes:
@@ -166,7 +165,7 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
         return data
 
     model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)
-    task = CausalLMTask(config, run.data)
+    task = open_task(config, run.data)
     before = task.evaluate(model)
     inner = InnerOptimizer(config.inner, model.flat)
     curve = [[0, before]]

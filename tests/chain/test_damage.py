@@ -25,7 +25,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig, load_run
 from swarm.errors import SwarmError
 from swarm.models import FlatModel, build_model
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from tests.damages import (
     Damage,
     cuts_and_flips,

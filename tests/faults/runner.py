@@ -43,7 +43,7 @@ from swarm.records.types import (
     RoundVote,
 )
 from swarm.records.wire import unpack
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from swarm.train import Trainer
 from swarm.transport.link import Kind
 

@@ -33,7 +33,7 @@ from swarm.records.types import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from swarm.train import inner_step
 
 TEXT = b"".join(b"def f%d(x): return x * %d + %d\n" % (i, i * 7 % 13, i) for i in range(2000))

@@ -24,7 +24,7 @@ from swarm.data.tokenizer import byte_tokenizer, encode_text, open_tokenizer, pa
 from swarm.errors import InputError
 from swarm.hashing import keccak256
 from swarm.models import FlatModel, build_model
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from tests.training.swarmlet import TEXT, make_config, new_model
 
 RUN, BEACON, PEER = b"\1" * 32, b"\2" * 32, b"\3" * 20

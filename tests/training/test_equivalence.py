@@ -7,7 +7,7 @@ import torch
 from swarm.models import FlatModel
 from swarm.optim.schedule import learning_rate
 from swarm.records.types import Account, Hash
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from tests.training.swarmlet import Learner, Lineage, initial_anchor, make_config, new_model
 
 EXACT = {

@@ -26,7 +26,7 @@ from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.errors import RetryError
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
 

@@ -13,7 +13,7 @@ from swarm.audit.archive import Archive
 from swarm.averaging.member import Boundary
 from swarm.averaging.parts import PartStore
 from swarm.errors import RetryError
-from swarm.tasks import CausalLMTask
+from swarm.tasks.causal_lm import CausalLMTask
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
 

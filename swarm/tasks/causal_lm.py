@@ -1,8 +1,7 @@
-"""What is trained: the Task protocol and causal language modelling."""
+"""Causal language modelling: the next token of the run's text."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,22 +9,14 @@ import torch
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import open_tokenizer
-from swarm.models.flat import FlatModel
+from swarm.models import FlatModel, build_model
 from swarm.records.types import Account, Hash
 
-
-class Task(Protocol):
-    """Deterministic given its arguments: an auditor calls the same."""
-
-    def step(self, model: FlatModel, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
-        """Loss (scalar) of inner step `step` of a unit; its gradient lies in `model.grad_flat` afterwards."""
-
-    def evaluate(self, model: FlatModel) -> float:
-        """Mean held-out loss, nats per token."""
+PROMPT, PROMPTED_TOKENS = "def ", 120
 
 
 class CausalLMTask:
-    """Next-token prediction on the run's text."""
+    """Implements `swarm.tasks.Task`."""
 
     def __init__(
         self, config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None
@@ -47,8 +38,10 @@ class CausalLMTask:
             self._unit = (peer, beacon, unit)
         return self.step_on(model, self._offsets[step])
 
+    def num_samples(self) -> int:
+        return self.data.num_positions()
+
     def step_on(self, model: FlatModel, offsets: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """The same for samples at the given positions of the text."""
         inputs, targets = self.data.batch(np.asarray(offsets))
         model.zero_grad()
         loss = self.loss(model, inputs, targets)
@@ -68,6 +61,9 @@ class CausalLMTask:
                 total += float(self.loss(model, part, targets[start : start + 32])) * len(part)
         return total / num_samples
 
+    def sample(self, model: FlatModel) -> str:
+        return self.generate(model, PROMPT, PROMPTED_TOKENS)
+
     def generate(self, model: FlatModel, prompt: str, num_tokens: int, seed: int = 0) -> str:
         """Text sampled at temperature 0.8."""
         tokenizer = open_tokenizer(self.config.data, self.directory)
@@ -79,3 +75,8 @@ class CausalLMTask:
                 logits = model.module(input_ids=window).logits[0, -1].float() / 0.8
                 tokens.append(int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)))
         return str(tokenizer.decode(tokens))
+
+
+def new_model(config: RunConfig, seed: int = 0) -> FlatModel:
+    """Untrained. `InputError` where it cannot be built."""
+    return FlatModel(build_model(config.model, config.data.context, seed))
