@@ -1,6 +1,6 @@
 """What an earner does with published tables: find the own leaves, see what is due, prove it, and check the books.
 
-Pure: tables and the chain's state come in; `incentives.chain` reads and sends.
+Pure: tables and the chain's state come in; `incentives.chain.node` reads and sends.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incentives.chain.state import PeriodState, ProvenPayout, RunState
 from incentives.checks import (
     CertificateCase,
     ReceiptCase,
@@ -16,19 +17,18 @@ from incentives.checks import (
     check_receipt,
     receipt_signatures,
 )
+from incentives.closing import LeftOut, RunRules, payable_after, proposal_of
 from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.ledger import Ledger
-from incentives.onchain import PeriodState, ProvenPayout, RunState
 from incentives.publication import Evidence, evidence_path, find_evidence, find_tables
 from incentives.records import Domain
 from incentives.rewards import check_payouts
-from incentives.settlement import LeftOut, RunRules, payable_after, proposal_of
 from incentives.shelf import Shelf
 from incentives.tables import PayoutRow, Tables, signatures_hash
 
 if TYPE_CHECKING:
-    from incentives.chain import Chain
+    from incentives.chain.node import Chain
 
 
 @dataclass(frozen=True, slots=True)

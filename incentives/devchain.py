@@ -74,7 +74,7 @@ class DevChain:
 
     def chain(self) -> Any:
         """A `Chain` on it."""
-        from incentives.chain import Chain
+        from incentives.chain.node import Chain
 
         return Chain.connect(self.rpc, self.chain_id)
 

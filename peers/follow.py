@@ -64,7 +64,7 @@ class Terms:
 
 def read_terms(directory: PeerDirectory) -> Terms | None:
     """None where there is no readable invite (a seed writes it when it starts)."""
-    from incentives.settlement import RunRules
+    from incentives.closing import RunRules
     from peers.invite import Invite
 
     try:
@@ -199,8 +199,8 @@ class Follower:
 def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[int, int, int] | None:
     """Of the account: (receipts, units) that would be paid now, settled ones included, and units that were certified more than
     `LATE_EPOCHS` ago without; None where the ledger is not to be read."""
+    from incentives.closing import unpaid_after
     from incentives.ledger import Ledger
-    from incentives.settlement import unpaid_after
 
     try:
         own = bytes.fromhex(account.removeprefix("0x"))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incentives.chain.state import Deployment
 from incentives.keys import unlock_key
-from incentives.onchain import Deployment
 from incentives.records import Domain
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, RunBinding

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import click
 from pydantic import BaseModel, ConfigDict, Field
 
+from incentives.chain.reverts import Reverted
+from incentives.chain.state import RunState
 from incentives.errors import BadSignature, ChainError, InputError, StorageError
 from incentives.keys import (
     LIGHT_SCRYPT,
@@ -18,9 +20,7 @@ from incentives.keys import (
     to_checksum,
     unlock_key,
 )
-from incentives.onchain import RunState
 from incentives.records import Domain, account_of, digest, recover, sign
-from incentives.reverts import Reverted
 from peers.cli.wallets import (
     PATH,
     address,

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from incentives.chain.state import Deployment, PeriodState, RunState
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
-from incentives.onchain import Deployment, PeriodState, RunState
 from peers.cli.binding import bind, wallet
 from peers.cli.earning import claim, rewards, verify
 from peers.cli.settling import settle
@@ -63,7 +63,7 @@ def run_deploy(
 
     Whoever deploys is the organiser: the one who proposes periods. Deploy before the first peer joins: every record is
     signed for this settlement."""
-    from incentives.chain import Chain
+    from incentives.chain.node import Chain
     from peers.runs import RunDirectory
 
     if (token is None) != test_token:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.reverts import Reverted
+from incentives.chain.state import RunState
 from incentives.claim import Checked, Standing, compare_ledger, final_tables, prove, standings
 from incentives.claim import verify as verify_books
 from incentives.errors import ChainError, InputError, StorageError, TamperedError
 from incentives.keys import key_account, parse_address, to_checksum
-from incentives.onchain import RunState
 from incentives.publication import Evidence, co_signers, find_evidence, find_tables
 from incentives.records import account_of
-from incentives.reverts import Reverted
 from incentives.shelf import Shelf
 from incentives.tables import Tables
 from peers.cli.wallets import (
@@ -42,8 +42,8 @@ from peers.directory import PeerDirectory
 from peers.follow import standing_advice
 
 if TYPE_CHECKING:
-    from incentives.chain import Chain
-    from incentives.settlement import LeftOut, RunRules
+    from incentives.chain.node import Chain
+    from incentives.closing import LeftOut, RunRules
 
 CLAIMS_PER_TRANSACTION = 40
 
@@ -393,8 +393,8 @@ def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes,
     rules = None if directory is None else read_rules(None, directory)
     if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
         return units, without
+    from incentives.closing import unpaid_after
     from incentives.ledger import Ledger
-    from incentives.settlement import unpaid_after
 
     covered = state.pending.to_epoch if state.pending else state.settled_epoch
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:

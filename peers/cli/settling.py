@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.reverts import Reverted
+from incentives.chain.state import PeriodState, RunState
+from incentives.closing import Closed, close_period
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle
 from incentives.ledger import Ledger
-from incentives.onchain import PeriodState, RunState
 from incentives.publication import find_tables, publish
-from incentives.reverts import Reverted
-from incentives.settlement import Closed, close_period
 from incentives.shelf import Shelf
 from peers.cli.wallets import (
     PATH,
@@ -41,7 +41,7 @@ from peers.directory import PeerDirectory
 from peers.errors import PeerError
 
 if TYPE_CHECKING:
-    from incentives.chain import Chain
+    from incentives.chain.node import Chain
 
 MAX_WAIT_SECONDS = 3600.0
 # What was read is not so any more: another settler was faster, or somebody has funded a pool that is too short.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.outbox import Outbox
+from incentives.chain.state import Deployment, RunState, check_deployment
 from incentives.errors import InputError
 from incentives.keys import key_account, parse_address, to_checksum, unlock_key
-from incentives.onchain import Deployment, RunState, check_deployment
-from incentives.outbox import Outbox
 from incentives.records import account_of
 from incentives.shelf import open_shelf
 from peers.directory import PeerDirectory
@@ -22,8 +22,8 @@ from peers.errors import ConfigError
 from swarm.errors import SwarmError, printable_lines
 
 if TYPE_CHECKING:
-    from incentives.chain import Chain
-    from incentives.settlement import RunRules
+    from incentives.chain.node import Chain
+    from incentives.closing import RunRules
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -125,7 +125,7 @@ class Place:
     path: Path = Path()
 
     def connect(self, rpc: str) -> "Chain":
-        from incentives.chain import Chain  # web3 takes half a second: only who talks to a node pays it
+        from incentives.chain.node import Chain  # web3 takes half a second: only who talks to a node pays it
 
         return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "")
 
@@ -179,7 +179,7 @@ def _check_same_run(run: Path, deployment: Deployment) -> None:
 
 def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
     """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
-    from incentives.settlement import RunRules
+    from incentives.closing import RunRules
     from peers.invite import Invite
 
     if invite is not None:

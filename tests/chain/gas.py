@@ -8,9 +8,9 @@ from coincurve import PrivateKey
 
 from incentives import records
 from incentives.claim import prove
+from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.rewards import PaidReceipt, settle
-from incentives.settlement import proposal_of
 from incentives.tables import PayoutRow, Tables
 
 FILE = Path(__file__).parents[2] / "incentives" / "contracts" / "gas.txt"

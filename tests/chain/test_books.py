@@ -12,13 +12,13 @@ from commands import ok, refused, sparehive
 from world import UNIT_PRICE, Lineage, World
 
 from incentives import records
+from incentives.chain.state import RunState
+from incentives.closing import proposal_of
 from incentives.devchain import DevChain
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.keys import load_key, load_password, parse_address
-from incentives.onchain import RunState
 from incentives.publication import Evidence, find_evidence, find_tables, publish
 from incentives.rewards import PaidReceipt, settle
-from incentives.settlement import proposal_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of

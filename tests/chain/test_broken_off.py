@@ -11,9 +11,9 @@ from breaking_node import BreakingNode
 from commands import ok, own_process_started, refused
 from world import BUDGET, UNIT_PRICE, World
 
+from incentives.chain.state import Deployment
 from incentives.devchain import DevChain
 from incentives.keys import parse_address
-from incentives.onchain import Deployment
 from swarm.config import RunConfig, dump_run
 
 POINTS = pytest.mark.parametrize("forward", [False, True], ids=["lost", "sent"])
@@ -191,8 +191,8 @@ def test_what_another_run_left_is_not_this_ones(world: World) -> None:
 
 
 def test_two_commands_with_one_key_take_turns(world: World) -> None:
+    from incentives.chain.outbox import Outbox
     from incentives.errors import StorageError
-    from incentives.outbox import Outbox
 
     keystore = Path(world.keys("alice")[1])
     with Outbox(keystore), pytest.raises(StorageError, match="another command is sending"):

@@ -72,7 +72,7 @@ def test_every_error_of_the_contracts_is_expected_by_some_forge_test() -> None:
 
 
 def test_every_error_of_the_contracts_has_a_remedy() -> None:
-    from incentives.reverts import REMEDIES
+    from incentives.chain.reverts import REMEDIES
 
     for name in ("Settlement", "PeerRegistry"):
         for entry in json.loads((GENERATED / f"{name}.json").read_text())["abi"]:

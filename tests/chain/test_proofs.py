@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from incentives import records
+from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
 from incentives.merkle import Tree
 from incentives.rewards import PaidReceipt, settle
-from incentives.settlement import proposal_of
 from incentives.tables import CertificateRow, Row, Tables
 
 PRICE, RUN = 10**15, b"\x01" * 32

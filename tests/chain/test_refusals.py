@@ -278,8 +278,8 @@ def test_a_lying_organiser_is_found_by_verify(world: World) -> None:
     world.work(alice=2, bob=1)
     proposed = world.settle()
     honest = find_tables(world.tables, bytes.fromhex(proposed["tables_hash"][2:]), 0)
+    from incentives.closing import proposal_of
     from incentives.keys import load_key, load_password
-    from incentives.settlement import proposal_of
 
     low, high = honest.payouts
     swapped = (replace(low, cum_units=1, cum_earned=UNIT_PRICE, cum_claimable=UNIT_PRICE), high)

@@ -10,8 +10,8 @@ import pytest
 import small_lineage as small
 from rich.console import Console
 
+from incentives.closing import RunRules
 from incentives.ledger import Ledger
-from incentives.settlement import RunRules
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory, write_json
 from peers.follow import EventTail, Follower, Snapshot, Terms, own_receipts

@@ -1,4 +1,4 @@
-"""What the contracts say, as frozen records, and where they are. No web3 here: reading them is `incentives.chain`'s."""
+"""What the contracts say, as frozen records, and where they are. No web3 here: reading them is `incentives.chain.node`'s."""
 
 import json
 import os

@@ -22,13 +22,13 @@ from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFou
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
+from incentives.chain.outbox import Outbox, Signed, call_id
+from incentives.chain.reverts import Reverted, explain
+from incentives.chain.state import Deployment, PeriodState, ProvenPayout, RunState
 from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
-from incentives.onchain import Deployment, PeriodState, ProvenPayout, RunState
-from incentives.outbox import Outbox, Signed, call_id
 from incentives.records import account_of
-from incentives.reverts import Reverted, explain
 
 GAS_MARGIN = 1.15  # over the node's estimate: what others do in the same block can make a call dearer
 MAX_BATCH = 500  # accounts per view call

@@ -7,6 +7,7 @@ two settlers with the same receipts get the same receipt and payout trees.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from incentives.chain.state import PeriodState, RunState
 from incentives.checks import (
     Answer,
     CertificateCase,
@@ -20,7 +21,6 @@ from incentives.commitments import KIND_ROUND, parse_body
 from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
 from incentives.evidence import SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
-from incentives.onchain import PeriodState, RunState
 from incentives.publication import Evidence
 from incentives.rewards import PaidReceipt, Payment, settle
 from incentives.tables import CertificateRow, Tables, signatures_hash
