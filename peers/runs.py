@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incentives.chain.state import Deployment
+from incentives.chain.deployment import Deployment
 from incentives.keys import unlock_key
 from incentives.records import Domain
 from peers.errors import ConfigError, StartError

@@ -22,9 +22,10 @@ from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFou
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
+from incentives.chain.deployment import Deployment
 from incentives.chain.outbox import Outbox, Signed, call_id
 from incentives.chain.reverts import Reverted, explain
-from incentives.chain.state import Deployment, PeriodState, ProvenPayout, RunState
+from incentives.chain.state import PeriodState, ProvenPayout, RunState
 from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum

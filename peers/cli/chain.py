@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from incentives.chain.state import Deployment, PeriodState, RunState
+from incentives.chain.deployment import Deployment
+from incentives.chain.state import PeriodState, RunState
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
 from peers.cli.binding import bind, wallet

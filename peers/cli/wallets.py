@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.deployment import Deployment, check_deployment
 from incentives.chain.outbox import Outbox
-from incentives.chain.state import Deployment, RunState, check_deployment
+from incentives.chain.state import RunState
 from incentives.errors import InputError
 from incentives.keys import key_account, parse_address, to_checksum, unlock_key
 from incentives.records import account_of

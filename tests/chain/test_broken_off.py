@@ -11,7 +11,7 @@ from breaking_node import BreakingNode
 from commands import ok, own_process_started, refused
 from world import BUDGET, UNIT_PRICE, World
 
-from incentives.chain.state import Deployment
+from incentives.chain.deployment import Deployment
 from incentives.devchain import DevChain
 from incentives.keys import parse_address
 from swarm.config import RunConfig, dump_run

@@ -7,7 +7,7 @@ import pytest
 from commands import refused
 from test_wrong_inputs import ORGANISER, config, invite
 
-from incentives.chain.state import Deployment
+from incentives.chain.deployment import Deployment
 from incentives.ledger import Ledger
 from incentives.records import Domain
 from peers.config import PeerConfig, save_peer_config
