@@ -1,34 +1,16 @@
-"""What an earner does with published tables: find the own leaves, see what is due, prove it, and check the books.
+"""What an earner does with published tables: find the own leaves, see what is due and prove it.
 
-Pure: tables and the chain's state come in; `incentives.chain.node` reads and sends.
+Pure: tables and the chain's state come in; `incentives.chain` reads and sends.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from incentives.chain.state import PeriodState, ProvenPayout, RunState
-from incentives.checks import (
-    CertificateCase,
-    ReceiptCase,
-    certificate_signatures,
-    check_certificate,
-    check_receipt,
-    receipt_signatures,
-)
-from incentives.closing import LeftOut, RunRules, payable_after, proposal_of
-from incentives.commitments import KIND_SEATING, body_hash, parse_body
-from incentives.errors import ChainError, InputError, TamperedError
-from incentives.ledger import Ledger
-from incentives.publication import Evidence, evidence_path, find_evidence, find_tables
-from incentives.records import Domain
-from incentives.rewards import check_payouts
+from incentives.chain.state import ProvenPayout, RunState
+from incentives.errors import ChainError, InputError
+from incentives.publication import find_tables
 from incentives.shelf import Shelf
-from incentives.tables import PayoutRow, Tables, signatures_hash
-
-if TYPE_CHECKING:
-    from incentives.chain.node import Chain
+from incentives.tables import PayoutRow, Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,207 +70,8 @@ def prove(tables: Tables, accounts: Sequence[bytes]) -> list[ProvenPayout]:
     return proven
 
 
-# -- checking the books -----------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A period that holds: what was compared. `payouts_checked`: the tables before it were there to settle from again;
-    `signatures_checked`: certificates and receipts whose signatures were verified, 0 without rules, evidence, or the
-    tables before it; `seatings`: certificates among them, after the run's first, that choose their own electorate."""
-
-    period: PeriodState
-    is_final: bool
-    tables: Tables
-    payouts_checked: bool
-    signatures_checked: int
-    seatings: int
-
-
-def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: RunRules | None) -> list[Checked]:
-    """Rebuilds the trees of every period, final and proposed, from the published files and compares roots, counts and
-    sums with the chain. The newest final period and the proposed one must be there; older ones where they are, but
-    signatures count only in an unbroken row from the first period on: each begins on the electorate of the last.
-
-    With `rules` and evidence all signatures are verified too. TamperedError or InputError: the first difference."""
-    if rules is not None and rules.run_id != state.run_id:
-        raise InputError(
-            "--invite", f"of run 0x{rules.run_id.hex()}", f"the settlement pays run 0x{state.run_id.hex()}"
-        )
-    periods = [chain.period(state.settlement, number, block=state.block) for number in range(state.num_periods)]
-    if state.pending is not None:
-        periods.append(state.pending)
-    checked: list[Checked] = []
-    before: Tables | None = None
-    is_linked = True
-    for period in periods:
-        needed = period.number >= state.num_periods - 1
-        try:
-            tables = find_tables(shelf, period.tables_hash, period.number)
-        except InputError:
-            if needed:
-                raise
-            before, is_linked = None, False
-            continue
-        from_epoch = periods[period.number - 1].to_epoch if period.number else 0
-        compare(state, period, tables, from_epoch)
-        payouts_checked = period.number == 0 or before is not None
-        if payouts_checked:
-            payment = check_payouts(before.payouts if before else (), tables)
-            if payment.paid_amount != period.amount:
-                raise TamperedError(
-                    f"period {period.number} releases {period.amount}, its tables pay {payment.paid_amount}"
-                )
-        signatures, seatings = 0, 0
-        evidence = find_evidence(shelf, period.number, tables) if rules else None
-        if evidence is not None and rules is not None:
-            where = f"{shelf}/{evidence_path(Path(), period.number)}"
-            try:
-                signatures = check_evidence(evidence, tables, rules, before) if is_linked else 0
-            except TamperedError as error:
-                raise TamperedError(
-                    f"{where}: {error}; where another copy of it says the same, do not trust this period"
-                ) from None
-            inside = [c for c in evidence.certificates if c.epoch > max(1, from_epoch)]
-            seatings = sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
-        is_linked = signatures > 0
-        is_final = period.number < state.num_periods
-        checked.append(Checked(period, is_final, tables, payouts_checked, signatures, seatings))
-        before = tables
-    _check_sums(state, checked)
-    return checked
-
-
-def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: int) -> None:
-    """TamperedError for the first thing in which the published tables and the chain differ."""
-    said = proposal_of(tables, period.amount, period.number)
-    pairs = [
-        ("run id", tables.run_id, state.run_id),
-        ("chain id", tables.chain_id, state.chain_id),
-        ("settlement", tables.settlement, state.settlement),
-        ("first epoch", tables.from_epoch, from_epoch),
-        ("unit price", tables.unit_price_amount, state.unit_price_amount),
-        ("last epoch", said.to_epoch, period.to_epoch),
-        ("units", said.total_units, period.total_units),
-        ("budget", said.budget_amount, period.budget_amount),
-        ("certificates' root", said.certificates_root, period.certificates_root),
-        ("certificates' count", said.certificates_count, period.certificates_count),
-        ("receipts' root", said.receipts_root, period.receipts_root),
-        ("receipts' count", said.receipts_count, period.receipts_count),
-        ("payouts' root", said.payouts_root, period.payouts_root),
-        ("payouts' count", said.payouts_count, period.payouts_count),
-        ("hash", said.tables_hash, period.tables_hash),
-    ]
-    for name, published, on_chain in pairs:
-        if published != on_chain:
-            raise TamperedError(
-                f"period {period.number}: {name} of the tables is {_shown(published)}, on chain {_shown(on_chain)}: "
-                "do not trust this period; ask the organiser"
-            )
-
-
-def check_evidence(evidence: Evidence, tables: Tables, rules: RunRules, before: Tables | None) -> int:
-    """Every certificate follows its predecessor with a quorum, every receipt was drawn and signed as its leaf says.
-
-    `before`: the tables of the period before, None for the first. Returns how many records were checked; TamperedError
-    names the first that fails."""
-    domain = Domain(tables.chain_id, tables.settlement)
-    rows = {row.certificate: row for row in tables.certificates}
-    _check_ends(tables, evidence, before)
-    by_id = {certificate.id: certificate for certificate in evidence.certificates}
-    for certificate in evidence.certificates:
-        row, predecessor = rows.get(certificate.id), by_id.get(certificate.prev)
-        if row is None:
-            continue  # the last one of the period before
-        if row.epoch != certificate.epoch:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: its leaf says epoch {row.epoch}")
-        case = CertificateCase(certificate, predecessor, domain, rules.run_id, rules.founders)
-        outcome = check_certificate(case)
-        if not outcome:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: {outcome.reason}")
-        if signatures_hash(certificate_signatures(case)) != row.signatures:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: its signatures are not those of its leaf")
-    for receipt, line in zip(evidence.receipts, tables.receipts, strict=True):
-        named = by_id.get(receipt.certificate)
-        outcome = check_receipt(
-            ReceiptCase(receipt, named, receipt.certificate in rows, domain, rules.run_id, rules.witnesses)
-        )
-        where = f"receipt of 0x{receipt.peer.hex()}, epoch {receipt.epoch}"
-        if not outcome or named is None:
-            raise TamperedError(f"{where}: {outcome.reason}")
-        if (receipt.peer, receipt.epoch, receipt.units) != (line.account, line.epoch, line.units):
-            raise TamperedError(f"{where}: differs from its leaf")
-        if signatures_hash(receipt_signatures(receipt, parse_body(named.body), rules.witnesses)) != line.signatures:
-            raise TamperedError(f"{where}: its signatures are not those of its leaf")
-    return len(rows) + len(evidence.receipts)
-
-
-def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> None:
-    """The period begins on the last certificate of the one before and leaves out no epoch. Without this whoever makes
-    the tables could begin on a certificate of his own making, with an electorate of his own keys."""
-    if len(tables.certificates) != tables.to_epoch - tables.from_epoch:  # they ascend within these bounds: one each
-        raise TamperedError(
-            f"the period has {len(tables.certificates)} certificates for the epochs {tables.from_epoch + 1} to "
-            f"{tables.to_epoch}: one each is due"
-        )
-    if before is not None and not before.certificates:
-        raise TamperedError("the period before has no certificates: nothing can follow it")
-    due = before.certificates[-1].certificate if before is not None else bytes(32)
-    first = next(c for c in evidence.certificates if c.id == tables.certificates[0].certificate)
-    if first.prev != due:
-        raise TamperedError(
-            f"certificate of epoch {first.epoch}: it does not follow the last one of the period before, 0x{due.hex()}"
-        )
-    outside = [c for c in evidence.certificates if c.id == due]
-    if any(body_hash(c.body) != c.values["body"] for c in outside):
-        raise TamperedError(f"certificate of epoch {tables.from_epoch}: the body does not have the certified hash")
-
-
-def compare_ledger(ledger: Ledger, rules: RunRules, tables: Tables) -> tuple[int, list[LeftOut]]:
-    """What a peer's own ledger says of a period: how many of its certificates it follows, as far as it has come, and
-    the receipts that it could pay and the tables do not, perhaps because their last signature came after the settlement.
-    TamperedError where the two follow different lineages; StorageError where the ledger lacks certificates."""
-    certificates, payable = payable_after(ledger, rules, tables.from_epoch, tables.to_epoch)
-    ours = {certificate.epoch: certificate.id for certificate in certificates}
-    for row in tables.certificates:
-        if ours.get(row.epoch, row.certificate) != row.certificate:
-            raise TamperedError(
-                f"certificate of epoch {row.epoch}: the tables follow another lineage than the peer in --dir: ask other "
-                "peers which of the two is theirs"
-            )
-    paid = {row.receipt for row in tables.receipts}
-    return sum(row.epoch in ours for row in tables.certificates), [
-        LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)
-        for r in payable
-        if r.hash not in paid
-    ]
-
-
-def _check_sums(state: RunState, checked: Sequence[Checked]) -> None:
-    if not state.claimed_amount <= state.released_amount <= state.funded_amount:
-        raise TamperedError("claimed ≤ released ≤ funded does not hold on chain")
-    for each in checked:
-        newest = state.last is not None and each.period.number == state.last.number
-        if newest and each.tables.cum_claimable != state.released_amount:
-            raise TamperedError(
-                f"the payouts sum to {each.tables.cum_claimable}, the chain has released {state.released_amount}"
-            )
-
-
 def _rows(tables: Tables | None) -> dict[bytes, PayoutRow]:
     return {row.account: row for row in tables.payouts} if tables else {}
 
 
-def _shown(value: object) -> str:
-    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
-
-
-__all__ = [
-    "Checked",
-    "Standing",
-    "check_evidence",
-    "compare",
-    "compare_ledger",
-    "final_tables",
-    "prove",
-    "standings",
-    "verify",
-]
+__all__ = ["Standing", "final_tables", "prove", "standings"]

@@ -19,9 +19,8 @@ from incentives.checks import (
 )
 from incentives.commitments import KIND_ROUND, parse_body
 from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
-from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
-from incentives.publication import Evidence
 from incentives.rewards import PaidReceipt, Payment, settle
 from incentives.tables import CertificateRow, Tables, signatures_hash
 

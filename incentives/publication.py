@@ -5,32 +5,14 @@ holds, and each signature in the evidence (a file beside the tables, four times 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
-import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from incentives import records
 from incentives.errors import InputError, StorageError, TamperedError
-from incentives.evidence import SignedCertificate, SignedReceipt
-from incentives.keys import to_checksum
+from incentives.evidence import Evidence, evidence_bytes, parse_evidence
 from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, others, read
 from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
-
-FORMAT = "sparehive-evidence-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What is under the tables' hashes: the paid receipts in the order of the table, with the signatures that count;
-    the certificates of the period, and before them the one that the first of them follows, if there is one."""
-
-    receipts: tuple[SignedReceipt, ...]
-    certificates: tuple[SignedCertificate, ...]
 
 
 def tables_path(directory: Path, number: int) -> Path:
@@ -110,81 +92,6 @@ def _fitting(evidence: Evidence, tables: Tables) -> Evidence:
     return evidence
 
 
-def co_signers(evidence: Evidence | None, account: bytes) -> list[str]:
-    """Who witnessed the account's paid receipts."""
-    found = {
-        signer
-        for receipt in (evidence.receipts if evidence else ())
-        if receipt.peer == account
-        for signer, _ in receipt.signatures
-        if signer != account
-    }
-    return [to_checksum(signer) for signer in sorted(found)]
-
-
-def evidence_bytes(evidence: Evidence) -> bytes:
-    """Canonical JSON; records as their EIP-712 words, which hash to what is in the leaves."""
-    receipts = [
-        [_hex(records.encode_words("ContributionReceipt", r.values)), _pairs(r.signatures)] for r in evidence.receipts
-    ]
-    certificates: list[Any] = [
-        [
-            _hex(records.encode_words("CertificateId", c.values)),
-            c.body.decode(),
-            {str(attempt): _pairs(signatures) for attempt, signatures in c.signatures.items()},
-        ]
-        for c in evidence.certificates
-    ]
-    content: Any = {"format": FORMAT, "receipts": receipts, "certificates": certificates}
-    return bytes(rfc8785.dumps(content))
-
-
-_Hex = Annotated[str, Field(pattern="^0x([0-9a-f]{2})*$")]
-_Pairs = list[tuple[_Hex, _Hex]]
-
-
-class _EvidenceModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    format: Annotated[str, Field(pattern=f"^{FORMAT}$")]
-    receipts: list[tuple[_Hex, _Pairs]]
-    certificates: list[tuple[_Hex, str, dict[str, _Pairs]]]
-
-
-def parse_evidence(data: bytes) -> Evidence:
-    """From the file. TamperedError where it is malformed; whether it is true is for `incentives.checks` to say."""
-    try:
-        model = _EvidenceModel.model_validate_json(data)
-        return Evidence(tuple(_receipts(model)), tuple(_certificates(model)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "JSON"
-        raise TamperedError(f"evidence: {where}: {first['msg']}") from None
-    except (InputError, ValueError) as error:
-        raise TamperedError(f"evidence: {error}") from None
-
-
-def _receipts(model: _EvidenceModel) -> Iterator[SignedReceipt]:
-    for words, pairs in model.receipts:
-        values = records.decode_words("ContributionReceipt", _bytes(words))
-        yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, _unpairs(pairs))
-
-
-def _certificates(model: _EvidenceModel) -> Iterator[SignedCertificate]:
-    for words, body, attempts in model.certificates:
-        values = records.decode_words("CertificateId", _bytes(words))
-        signatures = {int(attempt): _unpairs(pairs) for attempt, pairs in attempts.items()}
-        yield SignedCertificate(records.hash_struct("CertificateId", values), values, body.encode(), signatures)
-
-
-def _pairs(signatures: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-    return [[_hex(signer), _hex(signature)] for signer, signature in signatures]
-
-
-def _unpairs(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((_bytes(signer), _bytes(signature)) for signer, signature in pairs)
-
-
 def _one_by_one(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
     if first is not None:
         yield first
@@ -219,21 +126,4 @@ def _write(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
-def _hex(value: bytes) -> str:
-    return "0x" + value.hex()
-
-
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text[2:])
-
-
-__all__ = [
-    "Evidence",
-    "co_signers",
-    "evidence_bytes",
-    "evidence_path",
-    "find_evidence",
-    "find_tables",
-    "parse_evidence",
-    "publish",
-]
+__all__ = ["evidence_path", "find_evidence", "find_tables", "publish", "tables_path"]

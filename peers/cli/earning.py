@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.books import Checked, compare_ledger
+from incentives.books import verify as verify_books
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
-from incentives.claim import Checked, Standing, compare_ledger, final_tables, prove, standings
-from incentives.claim import verify as verify_books
+from incentives.claim import Standing, final_tables, prove, standings
 from incentives.errors import ChainError, InputError, StorageError, TamperedError
+from incentives.evidence import Evidence, co_signers
 from incentives.keys import key_account, parse_address, to_checksum
-from incentives.publication import Evidence, co_signers, find_evidence, find_tables
+from incentives.publication import find_evidence, find_tables
 from incentives.records import account_of
 from incentives.shelf import Shelf
 from incentives.tables import Tables

@@ -15,9 +15,9 @@ from incentives import records
 from incentives.chain.state import RunState
 from incentives.closing import proposal_of
 from incentives.devchain import DevChain
-from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.keys import load_key, load_password, parse_address
-from incentives.publication import Evidence, find_evidence, find_tables, publish
+from incentives.publication import find_evidence, find_tables, publish
 from incentives.rewards import PaidReceipt, settle
 from incentives.tables import CertificateRow, Tables, signatures_hash
 from peers.invite import Invite, RunBinding
