@@ -99,15 +99,49 @@ class Chain:
                 found = self._web3.eth.get_block("latest")
             return int(found["number"]), int(found["timestamp"])
 
+    def call(self, name: str, address: bytes, function: str, *arguments: object, block: int | None = None) -> Any:
+        """What a view function of the contract `name` at that address answers; a struct as a dict by field name."""
+        with self._errors():
+            bound = getattr(self._contract(name, address).functions, function)(*arguments)
+            return _named(bound.call(block_identifier="latest" if block is None else block), bound.abi["outputs"])
+
+    def call_many(
+        self, name: str, address: bytes, function: str, accounts: Sequence[bytes], block: int | None
+    ) -> list[Any]:
+        """As `call`, of a function that takes accounts and answers one value each."""
+        found: list[Any] = []
+        for start in range(0, len(accounts), MAX_BATCH):
+            chunk = [to_checksum(account) for account in accounts[start : start + MAX_BATCH]]
+            found.extend(self.call(name, address, function, chunk, block=block))
+        return found
+
+    def events(self, name: str, address: bytes, event: str, filters: dict[str, object]) -> list[dict[str, Any]]:
+        """The arguments of every such event of the contract so far. ChainError too where the node does not look that far back."""
+        with self._errors():
+            kind = getattr(self._contract(name, address).events, event)
+            return [dict(log["args"]) for log in kind.get_logs(from_block=0, argument_filters=filters)]
+
+    def has_code(self, address: bytes, block: int | None) -> bool:
+        """Whether there is a contract at `address`; at the newest block where none is given."""
+        with self._errors():
+            at = "latest" if block is None else block
+            return bool(self._web3.eth.get_code(to_checksum(address), at))  # type: ignore[arg-type]
+
+    def is_code(self, name: str, address: bytes, block: int | None = None) -> bool:
+        """Whether the contract at `address` is `name` of this version."""
+        with self._errors():
+            at = "latest" if block is None else block
+            return artifact(name).is_code(bytes(self._web3.eth.get_code(to_checksum(address), at)))  # type: ignore[arg-type]
+
     def run_state(self, settlement: bytes, *, finalised: bool = False) -> RunState:
         """The whole settlement at one block. ChainError where there is none at that address."""
         number, block_time = self.block(finalised=finalised)
         try:
-            values = self._call("Settlement", settlement, "overview", block=number)
+            values = self.call("Settlement", settlement, "overview", block=number)
         except ChainError as error:
-            if self._code(settlement, number):
+            if self.has_code(settlement, number):
                 raise
-            later = " yet at the newest final block" if finalised and self._code(settlement, None) else ""
+            later = " yet at the newest final block" if finalised and self.has_code(settlement, None) else ""
             raise ChainError(
                 f"there is no settlement at {to_checksum(settlement)} on chain {self.chain_id}{later}: "
                 + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
@@ -116,7 +150,7 @@ class Chain:
 
     def period(self, settlement: bytes, number: int, *, block: int) -> PeriodState:
         """A period that is final, or proposed."""
-        return PeriodState.of(number, self._call("Settlement", settlement, "periodAt", number, block=block))
+        return PeriodState.of(number, self.call("Settlement", settlement, "periodAt", number, block=block))
 
     def check_code(self, state: RunState) -> None:
         """TamperedError where settlement or registry are other contracts than these: they could answer anything."""
@@ -127,44 +161,35 @@ class Chain:
                     "organiser which version deployed it, and verify with that"
                 )
 
-    def is_code(self, name: str, address: bytes, block: int | None = None) -> bool:
-        """Whether the contract at `address` is `name` of this version."""
-        with self._errors():
-            at = "latest" if block is None else block
-            return artifact(name).is_code(bytes(self._web3.eth.get_code(to_checksum(address), at)))  # type: ignore[arg-type]
-
     def accounts_of(self, registry: bytes, wallet: bytes) -> list[bytes] | None:
         """The hot accounts bound to a wallet; None where the node does not look that far back."""
-        contract = self._contract("PeerRegistry", registry)
         try:
-            with self._errors():
-                event = contract.events.PeerBound
-                found = event.get_logs(from_block=0, argument_filters={"wallet": to_checksum(wallet)})
-                return sorted(parse_address(log["args"]["peer"]) for log in found)
+            found = self.events("PeerRegistry", registry, "PeerBound", {"wallet": to_checksum(wallet)})
+            return sorted(parse_address(event["peer"]) for event in found)
         except ChainError:
             return None
 
     def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
         """The wallet of each hot account; None where it is bound to nobody."""
-        found = self._many("PeerRegistry", registry, "walletsOf", accounts, block)
+        found = self.call_many("PeerRegistry", registry, "walletsOf", accounts, block)
         return [parse_address(wallet) if int(wallet, 16) else None for wallet in found]
 
     def claimed_of(self, settlement: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[int]:
         """What claims have paid to each hot account so far."""
-        return [int(amount) for amount in self._many("Settlement", settlement, "claimedOfMany", accounts, block)]
+        return [int(amount) for amount in self.call_many("Settlement", settlement, "claimedOfMany", accounts, block)]
 
     def payout_address(self, registry: bytes, account: bytes) -> bytes | None:
         """Where a hot account's rewards go; None while it is bound to nobody."""
-        found = str(self._call("PeerRegistry", registry, "payoutOf", to_checksum(account)))
+        found = str(self.call("PeerRegistry", registry, "payoutOf", to_checksum(account)))
         return parse_address(found) if int(found, 16) else None
 
     def binding_digest(self, registry: bytes, wallet: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
         """What the registry says is to be signed."""
         arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline)
-        return bytes(self._call("PeerRegistry", registry, "bindingDigest", *arguments))
+        return bytes(self.call("PeerRegistry", registry, "bindingDigest", *arguments))
 
     def token_balance(self, token: bytes, account: bytes, *, block: int | None = None) -> int:
-        return int(self._call("TestToken", token, "balanceOf", to_checksum(account), block=block))
+        return int(self.call("TestToken", token, "balanceOf", to_checksum(account), block=block))
 
     def gas_balance(self, account: bytes) -> int:
         """Of the chain's own coin, in wei."""
@@ -175,7 +200,7 @@ class Chain:
         self, settlement: bytes, period: int, tree: str, leaf: Sequence[object], index: int, proof: Sequence[bytes]
     ) -> bool:
         """What the contract says of a leaf; `tree`: Certificate, Receipt or Payout."""
-        return bool(self._call("Settlement", settlement, f"is{tree}", period, tuple(leaf), index, list(proof)))
+        return bool(self.call("Settlement", settlement, f"is{tree}", period, tuple(leaf), index, list(proof)))
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
@@ -194,178 +219,29 @@ class Chain:
                 self.resumed.append(sent)
         self._outboxes[account_of(key)] = outbox
 
-    def deploy_registry(self, key: PrivateKey) -> bytes:
-        return self._deploy(key, "PeerRegistry")[0]
-
-    def deploy_test_token(self, key: PrivateKey, supply_amount: int) -> bytes:
-        """A worthless token, all of it with the deployer."""
-        return self._deploy(key, "TestToken", to_checksum(account_of(key)), supply_amount)[0]
-
-    def deploy_settlement(
-        self,
-        key: PrivateKey,
-        *,
-        token: bytes,
-        registry: bytes,
-        run_id: bytes,
-        unit_price_amount: int,
-        window_seconds: int,
-    ) -> Deployment:
-        """The deployer becomes the organiser."""
-        address, sent = self._deploy(
-            key,
-            "Settlement",
-            to_checksum(token),
-            to_checksum(registry),
-            run_id,
-            to_checksum(account_of(key)),
-            unit_price_amount,
-            window_seconds,
-        )
-        return Deployment(
-            self.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block
-        )
-
-    def fund(self, key: PrivateKey, token: bytes, settlement: bytes, amount: int) -> list[Sent]:
-        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
-        owner, spender = to_checksum(account_of(key)), to_checksum(settlement)
-        deposit = self._call_data("Settlement", settlement, "fund", amount)
-        with self._errors(owner):
-            earlier = self._resume(key, deposit)
-        if earlier is not None:
-            return [earlier]
-        has = self.token_balance(token, account_of(key))
-        if has < amount:
-            raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
-        sent = []
-        allowed = int(self._call("TestToken", token, "allowance", owner, spender))
-        if allowed < amount:
-            if allowed:  # left by a deposit that was broken off: some tokens change an allowance only from or to zero
-                sent.append(self._transact(key, "TestToken", token, "approve", spender, 0))
-            sent.append(self._transact(key, "TestToken", token, "approve", spender, amount))
-        sent.append(self._send(key, deposit, "fund"))
-        return sent
-
-    def propose(
-        self,
-        key: PrivateKey,
-        settlement: bytes,
-        period: PeriodState,
-        from_epoch: int,
-        uri: str = "",
-        *,
-        replace: bool = False,
-    ) -> Sent:
-        """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
-        another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
-        proposal = (
-            from_epoch,
-            period.to_epoch,
-            period.total_units,
-            period.certificates_count,
-            period.receipts_count,
-            period.payouts_count,
-            period.amount,
-            period.budget_amount,
-            period.certificates_root,
-            period.receipts_root,
-            period.payouts_root,
-            period.tables_hash,
-        )
-        return self._transact(key, "Settlement", settlement, "replace" if replace else "propose", proposal, uri)
-
-    def cancel(self, key: PrivateKey, settlement: bytes) -> Sent:
-        return self._transact(key, "Settlement", settlement, "cancel")
-
-    def finalise(self, key: PrivateKey, settlement: bytes, *, wait_seconds: float = 0.0) -> Sent:
-        """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                return self._transact(key, "Settlement", settlement, "finalise")
-            except Reverted as error:
-                if error.name != "WindowOpen" or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.5)
-
-    def claim(self, key: PrivateKey, settlement: bytes, payouts: Sequence[ProvenPayout]) -> Sent:
-        """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
-        if len(payouts) == 1:
-            return self._transact(key, "Settlement", settlement, "claim", *payouts[0].arguments())
-        return self._transact(key, "Settlement", settlement, "claimMany", [payout.arguments() for payout in payouts])
-
-    def bind(
-        self, key: PrivateKey, registry: bytes, peer: bytes, net_id: bytes, deadline: int, peer_signature: bytes
-    ) -> Sent:
-        """The wallet's own transaction."""
-        return self._transact(
-            key, "PeerRegistry", registry, "bind", to_checksum(peer), net_id, deadline, peer_signature
-        )
-
-    def bind_for(
-        self,
-        key: PrivateKey,
-        registry: bytes,
-        wallet: bytes,
-        peer: bytes,
-        net_id: bytes,
-        deadline: int,
-        peer_signature: bytes,
-        wallet_signature: bytes,
-    ) -> Sent:
-        """As `bind`, with the gas paid by `key`."""
-        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline, peer_signature, wallet_signature)
-        return self._transact(key, "PeerRegistry", registry, "bindFor", *arguments)
-
-    def set_pay_to(self, key: PrivateKey, registry: bytes, pay_to: bytes) -> Sent:
-        return self._transact(key, "PeerRegistry", registry, "setPayTo", to_checksum(pay_to))
-
-    def send_coin(self, key: PrivateKey, to: bytes, amount: int) -> Sent:
-        """The chain's own coin, in wei."""
-        return self._send(key, {"to": to_checksum(to), "value": amount}, "send")
-
-    # -- inside -------------------------------------------------------------------------------------------------------
-    def _contract(self, name: str, address: bytes) -> Contract:
-        return self._web3.eth.contract(address=to_checksum(address), abi=artifact(name).abi)  # type: ignore[call-overload,no-any-return]
-
-    def _call(self, name: str, address: bytes, function: str, *arguments: object, block: int | None = None) -> Any:
-        with self._errors():
-            bound = getattr(self._contract(name, address).functions, function)(*arguments)
-            return _named(bound.call(block_identifier="latest" if block is None else block), bound.abi["outputs"])
-
-    def _many(
-        self, name: str, address: bytes, function: str, accounts: Sequence[bytes], block: int | None
-    ) -> list[Any]:
-        found: list[Any] = []
-        for start in range(0, len(accounts), MAX_BATCH):
-            chunk = [to_checksum(account) for account in accounts[start : start + MAX_BATCH]]
-            found.extend(self._call(name, address, function, chunk, block=block))
-        return found
-
-    def _code(self, address: bytes, block: int | None) -> bool:
-        with self._errors():
-            at = "latest" if block is None else block
-            return bool(self._web3.eth.get_code(to_checksum(address), at))  # type: ignore[arg-type]
-
-    def _deploy(self, key: PrivateKey, name: str, *arguments: object) -> tuple[bytes, Sent]:
+    def deploy(self, key: PrivateKey, name: str, *arguments: object) -> tuple[bytes, Sent]:
+        """(address, transaction) of a new contract `name`, or of the one that an earlier command was broken off with."""
         made = artifact(name)
         contract = self._web3.eth.contract(abi=made.abi, bytecode=made.bytecode)
         call = {"data": contract.constructor(*arguments).data_in_transaction}
         with self._errors(to_checksum(account_of(key))):
-            sent = self._resume(key, call) or self._send(key, call, name)
+            sent = self._resume(key, call) or self.send(key, call, name)
         if sent.created is None:
             raise ChainError(f"transaction {sent.hash} made no contract: the node's answer is wrong, use another")
         return sent.created, sent
 
-    def _transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
-        return self._send(key, self._call_data(name, address, function, *arguments), function)
+    def transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
+        """Has `key` call a function of the contract `name` at that address, and waits for its block."""
+        return self.send(key, self._call_data(name, address, function, *arguments), function)
 
-    def _call_data(self, name: str, address: bytes, function: str, *arguments: object) -> dict[str, Any]:
-        data = self._contract(name, address).encode_abi(function, args=list(arguments))
-        return {"to": to_checksum(address), "data": data}
+    def earlier(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent | None:
+        """The transaction of a command that was broken off which does the same as this one would: see `use_outbox`."""
+        with self._errors(to_checksum(account_of(key))):
+            return self._resume(key, self._call_data(name, address, function, *arguments))
 
-    def _send(self, key: PrivateKey, call: dict[str, Any], what: str) -> Sent:
-        """Estimates, checks that the account can pay for it, signs, notes, sends and waits."""
+    def send(self, key: PrivateKey, call: dict[str, Any], what: str) -> Sent:
+        """Estimates, checks that the account can pay for it, signs, notes, sends and waits. `call`: to, data, value; `what`: its name
+        in the outbox."""
         sender = to_checksum(account_of(key))
         outbox = self._outboxes.get(account_of(key))
         with self._errors(sender):
@@ -394,6 +270,140 @@ class Chain:
                         raise
             return replace(self._wait(hash_, what, {"from": sender, **call}), to=str(call.get("to", "")))
         raise AssertionError("not reached")
+
+    def deploy_registry(self, key: PrivateKey) -> bytes:
+        return self.deploy(key, "PeerRegistry")[0]
+
+    def deploy_test_token(self, key: PrivateKey, supply_amount: int) -> bytes:
+        """A worthless token, all of it with the deployer."""
+        return self.deploy(key, "TestToken", to_checksum(account_of(key)), supply_amount)[0]
+
+    def deploy_settlement(
+        self,
+        key: PrivateKey,
+        *,
+        token: bytes,
+        registry: bytes,
+        run_id: bytes,
+        unit_price_amount: int,
+        window_seconds: int,
+    ) -> Deployment:
+        """The deployer becomes the organiser."""
+        address, sent = self.deploy(
+            key,
+            "Settlement",
+            to_checksum(token),
+            to_checksum(registry),
+            run_id,
+            to_checksum(account_of(key)),
+            unit_price_amount,
+            window_seconds,
+        )
+        return Deployment(
+            self.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block
+        )
+
+    def fund(self, key: PrivateKey, token: bytes, settlement: bytes, amount: int) -> list[Sent]:
+        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
+        owner, spender = to_checksum(account_of(key)), to_checksum(settlement)
+        earlier = self.earlier(key, "Settlement", settlement, "fund", amount)
+        if earlier is not None:
+            return [earlier]
+        has = self.token_balance(token, account_of(key))
+        if has < amount:
+            raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
+        sent = []
+        allowed = int(self.call("TestToken", token, "allowance", owner, spender))
+        if allowed < amount:
+            if allowed:  # left by a deposit that was broken off: some tokens change an allowance only from or to zero
+                sent.append(self.transact(key, "TestToken", token, "approve", spender, 0))
+            sent.append(self.transact(key, "TestToken", token, "approve", spender, amount))
+        sent.append(self.transact(key, "Settlement", settlement, "fund", amount))
+        return sent
+
+    def propose(
+        self,
+        key: PrivateKey,
+        settlement: bytes,
+        period: PeriodState,
+        from_epoch: int,
+        uri: str = "",
+        *,
+        replace: bool = False,
+    ) -> Sent:
+        """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
+        another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
+        proposal = (
+            from_epoch,
+            period.to_epoch,
+            period.total_units,
+            period.certificates_count,
+            period.receipts_count,
+            period.payouts_count,
+            period.amount,
+            period.budget_amount,
+            period.certificates_root,
+            period.receipts_root,
+            period.payouts_root,
+            period.tables_hash,
+        )
+        return self.transact(key, "Settlement", settlement, "replace" if replace else "propose", proposal, uri)
+
+    def cancel(self, key: PrivateKey, settlement: bytes) -> Sent:
+        return self.transact(key, "Settlement", settlement, "cancel")
+
+    def finalise(self, key: PrivateKey, settlement: bytes, *, wait_seconds: float = 0.0) -> Sent:
+        """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                return self.transact(key, "Settlement", settlement, "finalise")
+            except Reverted as error:
+                if error.name != "WindowOpen" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def claim(self, key: PrivateKey, settlement: bytes, payouts: Sequence[ProvenPayout]) -> Sent:
+        """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
+        if len(payouts) == 1:
+            return self.transact(key, "Settlement", settlement, "claim", *payouts[0].arguments())
+        return self.transact(key, "Settlement", settlement, "claimMany", [payout.arguments() for payout in payouts])
+
+    def bind(
+        self, key: PrivateKey, registry: bytes, peer: bytes, net_id: bytes, deadline: int, peer_signature: bytes
+    ) -> Sent:
+        """The wallet's own transaction."""
+        return self.transact(key, "PeerRegistry", registry, "bind", to_checksum(peer), net_id, deadline, peer_signature)
+
+    def bind_for(
+        self,
+        key: PrivateKey,
+        registry: bytes,
+        wallet: bytes,
+        peer: bytes,
+        net_id: bytes,
+        deadline: int,
+        peer_signature: bytes,
+        wallet_signature: bytes,
+    ) -> Sent:
+        """As `bind`, with the gas paid by `key`."""
+        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline, peer_signature, wallet_signature)
+        return self.transact(key, "PeerRegistry", registry, "bindFor", *arguments)
+
+    def set_pay_to(self, key: PrivateKey, registry: bytes, pay_to: bytes) -> Sent:
+        return self.transact(key, "PeerRegistry", registry, "setPayTo", to_checksum(pay_to))
+
+    def send_coin(self, key: PrivateKey, to: bytes, amount: int) -> Sent:
+        """The chain's own coin, in wei."""
+        return self.send(key, {"to": to_checksum(to), "value": amount}, "send")
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def _contract(self, name: str, address: bytes) -> Contract:
+        return self._web3.eth.contract(address=to_checksum(address), abi=artifact(name).abi)  # type: ignore[call-overload,no-any-return]
+
+    def _call_data(self, name: str, address: bytes, function: str, *arguments: object) -> dict[str, Any]:
+        data = self._contract(name, address).encode_abi(function, args=list(arguments))
+        return {"to": to_checksum(address), "data": data}
 
     def _resume(self, key: PrivateKey, call: dict[str, Any]) -> Sent | None:
         """The transaction of an earlier command that does the same, sent again where the node lost it; None where

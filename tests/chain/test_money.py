@@ -157,7 +157,7 @@ def test_tokens_that_were_sent_past_fund_are_shown(world: World) -> None:
     assert ok(*status)["uncounted"] == "0"
     chain, keys = world.chain.chain(), world.keys("organiser")
     key = load_key(Path(keys[1]), load_password(Path(keys[3])))
-    chain._transact(
+    chain.transact(
         key, "TestToken", parse_address(world.deployed["token"]), "transfer", world.deployed["settlement"], 7 * 10**18
     )
     found = ok(*status)
@@ -170,9 +170,7 @@ def test_an_allowance_that_is_left_is_taken_back_first(world: World) -> None:
     """Some tokens (USDT) refuse to change an allowance that is not zero."""
     chain, keys = world.chain.chain(), world.keys("organiser")
     key = load_key(Path(keys[1]), load_password(Path(keys[3])))
-    chain._transact(
-        key, "TestToken", parse_address(world.deployed["token"]), "approve", world.deployed["settlement"], 3
-    )
+    chain.transact(key, "TestToken", parse_address(world.deployed["token"]), "approve", world.deployed["settlement"], 3)
     funded = world.fund(5)
     assert (funded["funded"], len(funded["transactions"])) == (str(BUDGET + 5), 3)
     assert len(world.fund(5)["transactions"]) == 2

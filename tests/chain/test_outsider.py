@@ -46,7 +46,7 @@ def test_an_outsider_agrees_and_claims(world: World) -> None:
     assert "period 0: epochs 0 to 2, 2 receipts: hash, roots, counts, payouts agree, 4 signatures" in done.stdout
     assert "3 payout leaves are proved" in done.stdout
     calldata = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("calldata "))
-    world.chain.chain()._send(RICH_KEY, {"to": world.deployed["settlement"], "data": calldata}, "claim")
+    world.chain.chain().send(RICH_KEY, {"to": world.deployed["settlement"], "data": calldata}, "claim")
     assert world.balance("alice") == 5 * UNIT_PRICE
 
 

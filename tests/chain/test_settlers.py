@@ -157,10 +157,10 @@ def test_a_deposit_in_between_is_counted_and_no_error(world: World) -> None:
     keys = world.keys("organiser")
     key = load_key(Path(keys[1]), load_password(Path(keys[3])))
     token = parse_address(world.deployed["token"])
-    world.chain.chain()._transact(key, "TestToken", token, "transfer", world.wallets["bob"], 10)
+    world.chain.chain().transact(key, "TestToken", token, "transfer", world.wallets["bob"], 10)
     fund = ("run", "fund", world.run.root, *world.rpc, *world.keys("bob"), "--amount")
     ok(*fund, 1)
-    world.chain.chain()._transact(
+    world.chain.chain().transact(
         load_key(Path(world.keys("bob")[1]), load_password(Path(world.keys("bob")[3]))),
         "TestToken", token, "approve", world.deployed["settlement"], 7,
     )  # fmt: skip
