@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import (
     CertificateCase,
@@ -53,7 +54,8 @@ def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: RunRules | None
         raise InputError(
             "--invite", f"of run 0x{rules.run_id.hex()}", f"the settlement pays run 0x{state.run_id.hex()}"
         )
-    periods = [chain.period(state.settlement, number, block=state.block) for number in range(state.num_periods)]
+    contract = SettlementContract(chain, state.settlement)
+    periods = [contract.period(number, block=state.block) for number in range(state.num_periods)]
     if state.pending is not None:
         periods.append(state.pending)
     checked: list[Checked] = []

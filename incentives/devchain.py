@@ -16,8 +16,9 @@ from typing import Any
 
 from coincurve import PrivateKey
 
+from incentives.chain.token import TokenContract
 from incentives.errors import ChainError
-from incentives.keys import parse_address
+from incentives.keys import parse_address, to_checksum
 
 CHAIN_ID = 31337
 VERSION = "1.7.1"
@@ -80,11 +81,11 @@ class DevChain:
 
     def give_gas(self, address: str | bytes, amount: int = 10 * 10**18) -> None:
         """Sends some of the chain's coin (wei) to an account."""
-        self.chain().send_coin(RICH_KEY, _account(address), amount)
+        self.chain().send(RICH_KEY, {"to": to_checksum(_account(address)), "value": amount}, "send")
 
     def balance_of(self, token: str | bytes, address: str | bytes) -> int:
         """Tokens of an account, in the base unit."""
-        return int(self.chain().token_balance(_account(token), _account(address)))
+        return TokenContract(self.chain(), _account(token)).balance_of(_account(address))
 
     def advance(self, seconds: int) -> None:
         """Lets the chain's clock jump and mines a block."""

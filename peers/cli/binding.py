@@ -2,12 +2,15 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from coincurve import PrivateKey
 from pydantic import BaseModel, ConfigDict, Field
 
+from incentives.chain.registry import PeerConsent, RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
 from incentives.errors import BadSignature, ChainError, InputError, StorageError
@@ -39,6 +42,9 @@ from peers.cli.wallets import (
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 from swarm.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from incentives.chain.node import Chain
 
 CONSENT_SECONDS = 7 * 24 * 3600
 MAX_CONSENT_BYTES = 1 << 16
@@ -105,14 +111,11 @@ def bind(
         raise click.UsageError("give either --dir or --consent")
     if write_consent is not None and (pay_to is not None or consent is not None):
         raise click.UsageError("--write-consent needs --dir, and only writes: give --pay-to where the wallet is")
-    key = None if write_consent else open_key(keystore, password_file)
-    owner = account_of(key) if key else wallet_address(wallet_text, keystore)
+    signers = None if write_consent else _open_signers(keystore, password_file, gas_keystore, gas_password_file)
+    owner = account_of(signers.wallet) if signers else wallet_address(wallet_text, keystore)
     if owner is None:
         raise click.UsageError("--wallet is needed with --write-consent")
     paid_to = None if pay_to is None else parse_address(pay_to)
-    payer = key
-    if key is not None and (gas_keystore is not None or gas_password_file is not None):
-        payer = open_key(gas_keystore, gas_password_file, "--gas-")
     chain = place.connect(rpc)
     state = place.state(chain)
     if paid_to is not None and paid_to in (state.settlement, state.token, state.registry):
@@ -126,36 +129,75 @@ def bind(
         _write_consent(write_consent, given)
         show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}")
         return
-    assert key is not None and payer is not None
-    peer, net_id = parse_address(given["peer"]), bytes.fromhex(given["net_id"][2:])
-    deadline, signature = int(given["deadline"]), bytes.fromhex(given["signature"][2:])
-    paying_keystore = gas_keystore or keystore
-    assert paying_keystore is not None
-    with sending(chain, payer, paying_keystore):
+    assert signers is not None
+    result = _bind(chain, state, signers, given, paid_to)
+    show(as_json, result, f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}")
+
+
+@dataclass(frozen=True)
+class _Signers:
+    """The wallet's key; and whose pays the gas, with its file, which is the wallet's own where no other was given."""
+
+    wallet: PrivateKey
+    payer: PrivateKey
+    payers_keystore: Path
+
+
+def _open_signers(
+    keystore: Path | None, password_file: Path | None, gas_keystore: Path | None, gas_password_file: Path | None
+) -> _Signers:
+    key = open_key(keystore, password_file)
+    if gas_keystore is None and gas_password_file is None:
+        assert keystore is not None
+        return _Signers(key, key, keystore)
+    payer = open_key(gas_keystore, gas_password_file, "--gas-")
+    assert gas_keystore is not None
+    return _Signers(key, payer, gas_keystore)
+
+
+def _bind(
+    chain: "Chain", state: RunState, signers: _Signers, given: dict[str, Any], paid_to: bytes | None
+) -> dict[str, Any]:
+    """Sends what is not done yet: the binding, and where the wallet's rewards go."""
+    owner, consent = account_of(signers.wallet), _consent_of(given)
+    registry = RegistryContract(chain, state.registry)
+    with sending(chain, signers.payer, signers.payers_keystore):
         transactions = resumed_by(chain, state.registry, "bind", "bindFor")
-        bound_to = chain.wallets_of(state.registry, [peer])[0]
-        if bound_to != owner:
-            if bound_to is not None:
-                raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
-            try:
-                if gas_keystore is not None:
-                    own = sign(key, _binding_digest(state, owner, peer, net_id, deadline))
-                    sent = chain.bind_for(payer, state.registry, owner, peer, net_id, deadline, signature, own)
-                else:
-                    sent = chain.bind(key, state.registry, peer, net_id, deadline, signature)
-                transactions.append(sent.hash)
-            except Reverted as error:  # somebody has sent the same consent meanwhile: it is as good
-                if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
-                    raise
+        bound_to = registry.wallets_of([consent.peer])[0]
+        if bound_to is None:
+            transactions += _send_binding(registry, state, signers, consent)
+        elif bound_to != owner:
+            raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
         if paid_to is not None:
-            transactions.append(chain.set_pay_to(key, state.registry, paid_to).hash)
-    result = {
+            transactions.append(registry.set_pay_to(signers.wallet, paid_to).hash)
+    return {
         "peer": given["peer"],
         "wallet": to_checksum(owner),
-        "pays_to": address(chain.payout_address(state.registry, peer) or owner),
+        "pays_to": address(registry.payout_address(consent.peer) or owner),
         "transactions": transactions,
     }
-    show(as_json, result, f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}")
+
+
+def _send_binding(
+    registry: RegistryContract, state: RunState, signers: _Signers, consent: PeerConsent
+) -> tuple[str, ...]:
+    """The transaction; none where somebody has sent the same consent meanwhile, which is as good."""
+    owner = account_of(signers.wallet)
+    try:
+        if signers.payer is signers.wallet:
+            return (registry.bind(signers.wallet, consent).hash,)
+        digest_ = _binding_digest(state, owner, consent.peer, consent.net_id, consent.deadline)
+        return (registry.bind_for(signers.payer, owner, consent, sign(signers.wallet, digest_)).hash,)
+    except Reverted as error:
+        if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
+            raise
+        return ()
+
+
+def _consent_of(given: dict[str, Any]) -> PeerConsent:
+    """From its JSON form."""
+    net_id, signature = bytes.fromhex(given["net_id"][2:]), bytes.fromhex(given["signature"][2:])
+    return PeerConsent(parse_address(given["peer"]), net_id, int(given["deadline"]), signature)
 
 
 def _binding_digest(state: RunState, wallet_: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:

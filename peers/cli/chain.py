@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from incentives.chain.deployment import Deployment
+from incentives.chain.registry import deploy_registry
+from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.state import PeriodState, RunState
+from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
 from peers.cli.binding import bind, wallet
@@ -87,9 +90,10 @@ def run_deploy(
             "--registry", registry, f"is no PeerRegistry of this version on chain {chain.chain_id}: claims would fail"
         )
     with sending(chain, key, keystore):
-        paid_in = given_token or chain.deploy_test_token(key, TEST_SUPPLY_AMOUNT)
-        known = given_registry or chain.deploy_registry(key)
-        deployment = chain.deploy_settlement(
+        paid_in = given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT)
+        known = given_registry or deploy_registry(chain, key)
+        deployment = deploy_settlement(
+            chain,
             key,
             token=paid_in,
             registry=known,
@@ -128,7 +132,7 @@ def run_fund(
     chain = place.connect(rpc)
     with sending(chain, key, keystore):
         state = place.state(chain)
-        sent = chain.fund(key, state.token, state.settlement, amount)
+        sent = SettlementContract(chain, state.settlement).fund(key, TokenContract(chain, state.token), amount)
     after = place.state(chain)
     resumed = [each.hash for each in chain.resumed if each in sent]
     result = {
@@ -157,7 +161,7 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
-    balance = chain.token_balance(state.token, state.settlement, block=state.block)
+    balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
     uncounted = balance - (state.funded_amount - state.claimed_amount)
     result = {
         "chain_id": state.chain_id,

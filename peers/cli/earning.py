@@ -9,7 +9,9 @@ from coincurve import PrivateKey
 
 from incentives.books import Checked, compare_ledger
 from incentives.books import verify as verify_books
+from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
+from incentives.chain.settlement import SettlementContract, check_code
 from incentives.chain.state import RunState
 from incentives.claim import Standing, final_tables, prove, standings
 from incentives.errors import ChainError, InputError, StorageError, TamperedError
@@ -88,8 +90,8 @@ def rewards(
         {row.account for t in (final, proposed) if t for row in t.payouts} | pending.keys() | set(chosen)
     )
     owner = wallet_address(wallet_text, keystore)
-    wallets = chain.wallets_of(state.registry, everybody, block=state.block)
-    claimed = chain.claimed_of(state.settlement, everybody, block=state.block)
+    wallets = RegistryContract(chain, state.registry).wallets_of(everybody, block=state.block)
+    claimed = SettlementContract(chain, state.settlement).claimed_of(everybody, block=state.block)
     found = standings(state, final, proposed, everybody, wallets, claimed)
     if chosen or owner is not None:
         found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
@@ -170,24 +172,25 @@ def _claim(
     if chosen and not everybody:
         named = ", ".join(to_checksum(account) for account in sorted(chosen))
         raise InputError("--account", named, f"has earned nothing up to epoch {state.settled_epoch}")
-    wallets = chain.wallets_of(state.registry, everybody)
+    wallets = RegistryContract(chain, state.registry).wallets_of(everybody)
+    contract = SettlementContract(chain, state.settlement)
     owners = dict(zip(everybody, wallets, strict=True))
     mine = [a for a, w in zip(everybody, wallets, strict=True) if w == account_of(key)]
     bound = [a for a, w in zip(everybody, wallets, strict=True) if w is not None]
     targets = bound if push else mine
     if not targets and not push:
         raise ChainError(_nothing_earned(chain, state, account_of(key), chosen, hot))
-    before = dict(zip(targets, chain.claimed_of(state.settlement, targets), strict=True))
+    before = dict(zip(targets, contract.claimed_of(targets), strict=True))
     earned = {row.account: row for row in published.payouts}
     due = [account for account in targets if earned[account].cum_claimable > before[account]]
     resumed = resumed_by(chain, state.settlement, "claim", "claimMany")
     if not due and not push and not resumed:
         raise ChainError(f"nothing is due to wallet {to_checksum(account_of(key))}: all that is final has been claimed")
-    sent, refused = _pay(chain, key, state.settlement, published, due)
+    sent, refused = _pay(contract, key, published, due)
     transactions = resumed + sent
     if refused and not transactions:
         raise next(iter(refused.values()))
-    after = dict(zip(targets, chain.claimed_of(state.settlement, targets), strict=True))
+    after = dict(zip(targets, contract.claimed_of(targets), strict=True))
     rows = [
         {
             "account": to_checksum(account),
@@ -220,8 +223,9 @@ def _claim(
 def _nothing_earned(chain: "Chain", state: RunState, wallet: bytes, chosen: set[bytes], hot: bytes | None) -> str:
     """Why there is nothing to claim for the wallet: not bound, or bound and without a paid receipt."""
     asked = sorted(chosen) or ([hot] if hot is not None else [])
-    owners = dict(zip(asked, chain.wallets_of(state.registry, asked), strict=True))
-    bound = [a for a in asked if owners[a] == wallet] if asked else chain.accounts_of(state.registry, wallet)
+    registry = RegistryContract(chain, state.registry)
+    owners = dict(zip(asked, registry.wallets_of(asked), strict=True))
+    bound = [a for a in asked if owners[a] == wallet] if asked else registry.accounts_of(wallet)
     if bound:
         named = ", ".join(map(to_checksum, bound))
         return f"nothing was earned up to epoch {state.settled_epoch} by {named}, bound to wallet {to_checksum(wallet)}"
@@ -234,7 +238,7 @@ def _nothing_earned(chain: "Chain", state: RunState, wallet: bytes, chosen: set[
 
 
 def _pay(
-    chain: "Chain", key: PrivateKey, settlement: bytes, published: Tables, due: Sequence[bytes]
+    contract: SettlementContract, key: PrivateKey, published: Tables, due: Sequence[bytes]
 ) -> tuple[list[str], dict[bytes, Reverted]]:
     """Claims for all of `due`: (transactions, whom the token refused and why).
 
@@ -244,7 +248,7 @@ def _pay(
     while batches:
         batch = batches.pop(0)
         try:
-            transactions.append(chain.claim(key, settlement, prove(published, batch)).hash)
+            transactions.append(contract.claim(key, prove(published, batch)).hash)
         except Reverted as error:
             if error.name in ("BadProof", "NoFinalPeriod", "OverReleased"):
                 raise  # the tables are at fault, or old: nobody's payout address
@@ -284,7 +288,7 @@ def verify(
     place = find_place(run, settlement, directory)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
-    chain.check_code(state)
+    check_code(chain, state)
     rules = read_rules(invite, directory)
     checked = verify_books(chain, state, tables, rules)
     if not checked:
@@ -424,12 +428,13 @@ def _standing_json(standing: Standing, pending_units: int, state: RunState, is_k
     }
 
 
-def _history(chain: Any, state: RunState, shelf: Shelf) -> list[tuple[Tables, Evidence | None]]:
+def _history(chain: "Chain", state: RunState, shelf: Shelf) -> list[tuple[Tables, Evidence | None]]:
     """(tables, evidence) of the final periods whose files are here. Only told, never paid by: what cannot be read is
     left out."""
-    found = []
+    found: list[tuple[Tables, Evidence | None]] = []
+    contract = SettlementContract(chain, state.settlement)
     for number in range(state.num_periods):
-        period = chain.period(state.settlement, number, block=state.block)
+        period = contract.period(number, block=state.block)
         try:
             tables = find_tables(shelf, period.tables_hash, number)
         except (InputError, TamperedError, StorageError):

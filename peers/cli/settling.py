@@ -11,6 +11,7 @@ import click
 from coincurve import PrivateKey
 
 from incentives.chain.reverts import Reverted
+from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.closing import Closed, close_period
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle
@@ -120,7 +121,7 @@ class _ToSettle:
 def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str, Any], list[str]]:
     earlier = resumed_by(chain, state.settlement, "cancel")
     if state.pending is not None or not earlier:
-        earlier = [chain.cancel(key, state.settlement).hash]
+        earlier = [SettlementContract(chain, state.settlement).cancel(key).hash]
     return {"cancelled": True, "transactions": earlier}, ["the proposal is cancelled"]
 
 
@@ -213,7 +214,7 @@ def _finalise(
 ) -> RunState:
     """The state afterwards. That somebody else has finalised it meanwhile is as good."""
     try:
-        transactions.append(chain.finalise(key, state.settlement, wait_seconds=wait_seconds).hash)
+        transactions.append(SettlementContract(chain, state.settlement).finalise(key, wait_seconds=wait_seconds).hash)
     except Reverted as error:
         if error.name != "NoProposal":
             raise
@@ -256,9 +257,10 @@ def _propose(
     """Publish, then propose; (result, lines for people)."""
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
     swap = what.replace and state.pending is not None
-    sent = chain.propose(key, state.settlement, closed.proposal, closed.tables.from_epoch, what.uri, replace=swap)
+    contract = SettlementContract(chain, state.settlement)
+    sent = contract.propose(key, closed.proposal, closed.tables.from_epoch, what.uri, replace=swap)
     transactions.append(sent.hash)
-    pending = chain.run_state(state.settlement).pending
+    pending = contract.state().pending
     result = _described(closed, path, pending.ready_at if pending else None)
     lines = [
         f"period {result['number']}: epochs {result['from_epoch'] + 1} to {result['to_epoch']}, {result['receipts']} "

@@ -13,6 +13,7 @@ from coincurve import PrivateKey
 
 from incentives.chain.deployment import Deployment, check_deployment
 from incentives.chain.outbox import Outbox
+from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.errors import InputError
 from incentives.keys import key_account, parse_address, to_checksum, unlock_key
@@ -132,7 +133,7 @@ class Place:
 
     def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
         """The settlement, found to be the one described."""
-        state = chain.run_state(self.settlement, finalised=finalised)
+        state = SettlementContract(chain, self.settlement).state(finalised=finalised)
         if self.deployment is not None:
             check_deployment(state, self.deployment, self.path)
         return state

@@ -1,0 +1,147 @@
+"""The run's contract Settlement: its money and its periods, and what its organiser and its earners send to it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coincurve import PrivateKey
+
+from incentives.chain.deployment import Deployment
+from incentives.chain.reverts import Reverted
+from incentives.chain.state import PeriodState, ProvenPayout, RunState
+from incentives.chain.token import TokenContract
+from incentives.errors import ChainError, InputError, TamperedError
+from incentives.keys import to_checksum
+from incentives.records import account_of
+
+if TYPE_CHECKING:
+    from incentives.chain.node import Chain, Sent
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementContract:
+    """The one at `address`, as the chain's node shows it. Errors are the chain's."""
+
+    chain: "Chain"
+    address: bytes
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+    def state(self, *, finalised: bool = False) -> RunState:
+        """All of it at one block. ChainError where there is none at that address."""
+        number, block_time = self.chain.block(finalised=finalised)
+        try:
+            values = self.chain.call("Settlement", self.address, "overview", block=number)
+        except ChainError as error:
+            if self.chain.has_code(self.address, number):
+                raise
+            later = " yet at the newest final block" if finalised and self.chain.has_code(self.address, None) else ""
+            raise ChainError(
+                f"there is no settlement at {to_checksum(self.address)} on chain {self.chain.chain_id}{later}: "
+                + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
+            ) from error
+        return RunState.of(self.chain.chain_id, self.address, number, block_time, values)
+
+    def period(self, number: int, *, block: int) -> PeriodState:
+        """A period that is final, or proposed."""
+        return PeriodState.of(number, self.chain.call("Settlement", self.address, "periodAt", number, block=block))
+
+    def claimed_of(self, accounts: Sequence[bytes], *, block: int | None = None) -> list[int]:
+        """What claims have paid to each hot account so far."""
+        found = self.chain.call_many("Settlement", self.address, "claimedOfMany", accounts, block)
+        return [int(amount) for amount in found]
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+    def fund(self, key: PrivateKey, token: TokenContract, amount: int) -> "list[Sent]":
+        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
+        owner = account_of(key)
+        earlier = self.chain.earlier(key, "Settlement", self.address, "fund", amount)
+        if earlier is not None:
+            return [earlier]
+        has = token.balance_of(owner)
+        if has < amount:
+            raise InputError(
+                "--amount", amount, f"{to_checksum(owner)} has {has} of the token (base units): get more, or fund less"
+            )
+        sent = []
+        allowed = token.allowance(owner, self.address)
+        if allowed < amount:
+            if allowed:  # left by a deposit that was broken off: some tokens change an allowance only from or to zero
+                sent.append(token.approve(key, self.address, 0))
+            sent.append(token.approve(key, self.address, amount))
+        sent.append(self._transact(key, "fund", amount))
+        return sent
+
+    def propose(
+        self, key: PrivateKey, period: PeriodState, from_epoch: int, uri: str = "", *, replace: bool = False
+    ) -> "Sent":
+        """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
+        another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
+        proposal = (
+            from_epoch,
+            period.to_epoch,
+            period.total_units,
+            period.certificates_count,
+            period.receipts_count,
+            period.payouts_count,
+            period.amount,
+            period.budget_amount,
+            period.certificates_root,
+            period.receipts_root,
+            period.payouts_root,
+            period.tables_hash,
+        )
+        return self._transact(key, "replace" if replace else "propose", proposal, uri)
+
+    def cancel(self, key: PrivateKey) -> "Sent":
+        return self._transact(key, "cancel")
+
+    def finalise(self, key: PrivateKey, *, wait_seconds: float = 0.0) -> "Sent":
+        """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                return self._transact(key, "finalise")
+            except Reverted as error:
+                if error.name != "WindowOpen" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def claim(self, key: PrivateKey, payouts: Sequence[ProvenPayout]) -> "Sent":
+        """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
+        if len(payouts) == 1:
+            return self._transact(key, "claim", *payouts[0].arguments())
+        return self._transact(key, "claimMany", [payout.arguments() for payout in payouts])
+
+    def _transact(self, key: PrivateKey, function: str, *arguments: object) -> "Sent":
+        return self.chain.transact(key, "Settlement", self.address, function, *arguments)
+
+
+def deploy_settlement(
+    chain: "Chain",
+    key: PrivateKey,
+    *,
+    token: bytes,
+    registry: bytes,
+    run_id: bytes,
+    unit_price_amount: int,
+    window_seconds: int,
+) -> Deployment:
+    """The deployer becomes the organiser."""
+    organiser = to_checksum(account_of(key))
+    arguments = (to_checksum(token), to_checksum(registry), run_id, organiser, unit_price_amount, window_seconds)
+    address, sent = chain.deploy(key, "Settlement", *arguments)
+    return Deployment(chain.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block)
+
+
+def check_code(chain: "Chain", state: RunState) -> None:
+    """TamperedError where settlement or registry are other contracts than these: they could answer anything."""
+    for name, address in (("Settlement", state.settlement), ("PeerRegistry", state.registry)):
+        if not chain.is_code(name, address, state.block):
+            raise TamperedError(
+                f"the code at {to_checksum(address)} is not this version's {name}: it may pay anybody; ask the "
+                "organiser which version deployed it, and verify with that"
+            )
+
+
+__all__ = ["SettlementContract", "check_code", "deploy_settlement"]
