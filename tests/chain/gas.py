@@ -7,9 +7,13 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from incentives import records
+from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
+from incentives.chain.settlement import SettlementContract, deploy_settlement
+from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.claim import prove
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
+from incentives.keys import to_checksum
 from incentives.rewards import PaidReceipt, settle
 from incentives.tables import PayoutRow, Tables
 
@@ -30,12 +34,14 @@ def measure(node: DevChain) -> dict[str, int]:
     """Gas by name. Takes some seconds."""
     chain = node.chain()
     found: dict[str, int] = {}
-    registry = chain.deploy_registry(RICH_KEY)
-    token = chain.deploy_test_token(RICH_KEY, 10**30)
-    place = chain.deploy_settlement(
-        RICH_KEY, token=token, registry=registry, run_id=RUN, unit_price_amount=PRICE, window_seconds=WINDOW
-    ).settlement
-    *_, funded = chain.fund(RICH_KEY, token, place, 10**24)
+    registry = RegistryContract(chain, deploy_registry(chain, RICH_KEY))
+    token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
+    place = deploy_settlement(
+        chain, RICH_KEY, token=token.address, registry=registry.address, run_id=RUN, unit_price_amount=PRICE,
+        window_seconds=WINDOW,
+    ).settlement  # fmt: skip
+    contract = SettlementContract(chain, place)
+    *_, funded = contract.fund(RICH_KEY, token, 10**24)
     found["fund"] = funded.gas_used
     peers = [PrivateKey((index + 1).to_bytes(32, "big")) for index in range(BATCH + 1)]
     accounts = [records.account_of(peer) for peer in peers]
@@ -43,32 +49,36 @@ def measure(node: DevChain) -> dict[str, int]:
     for index, (peer, account) in enumerate(zip(peers, accounts, strict=True)):
         wallet = PrivateKey((1000 + index).to_bytes(32, "big"))
         owner = records.account_of(wallet)
-        digest = chain.binding_digest(registry, owner, account, bytes(32), 2**40)
-        signatures = records.sign(peer, digest), records.sign(wallet, digest)
-        found["bindFor"] = chain.bind_for(
-            RICH_KEY, registry, owner, account, bytes(32), 2**40, *signatures
-        ).gas_used  # fmt: skip
+        digest = binding_digest(registry, owner, account)
+        consent = PeerConsent(account, bytes(32), 2**40, records.sign(peer, digest))
+        found["bindFor"] = registry.bind_for(RICH_KEY, owner, consent, records.sign(wallet, digest)).gas_used
     before: tuple[PayoutRow, ...] = ()
     for number, name in enumerate(("first", "later")):
-        state = chain.run_state(place)
+        state = contract.state()
         paid = [PaidReceipt(a, 10 * number + 1, 7, b"\x02" * 32, b"\x03" * 32) for a in (*accounts, *others)]
         payment = settle(before, paid, state.available_amount, PRICE)
         tables = Tables(
             RUN, chain.chain_id, place, 10 * number, 10 * number + 10, state.available_amount, PRICE, (),
             payment.receipts, payment.payouts,
         )  # fmt: skip
-        proposed = chain.propose(RICH_KEY, place, proposal_of(tables, payment.paid_amount, number), 10 * number)
+        proposed = contract.propose(RICH_KEY, proposal_of(tables, payment.paid_amount, number), 10 * number)
         node.advance(WINDOW + 1)
-        final = chain.finalise(RICH_KEY, place)
+        final = contract.finalise(RICH_KEY)
         found[f"propose, {name}"], found[f"finalise, {name}"] = proposed.gas_used, final.gas_used
         found[f"propose and finalise, {name}"] = proposed.gas_used + final.gas_used
-        one = chain.claim(RICH_KEY, place, prove(tables, accounts[:1])).gas_used
-        many = chain.claim(RICH_KEY, place, prove(tables, accounts[1:])).gas_used // BATCH
+        one = contract.claim(RICH_KEY, prove(tables, accounts[:1])).gas_used
+        many = contract.claim(RICH_KEY, prove(tables, accounts[1:])).gas_used // BATCH
         when = "repeat" if number else "first"
         found[f"claim, {when}"], found[f"claimMany of {BATCH}, {when}, each"] = one, many
         before = payment.payouts
     found["claim, first, token held"] = found["claim, first"] - NEW_BALANCE
     return found
+
+
+def binding_digest(registry: RegistryContract, wallet: bytes, account: bytes) -> bytes:
+    """What both are to sign, as `measure` binds them; the registry says it."""
+    arguments = (to_checksum(wallet), to_checksum(account), bytes(32), 2**40)
+    return bytes(registry.chain.call("PeerRegistry", registry.address, "bindingDigest", *arguments))
 
 
 def text_of(found: dict[str, int]) -> str:

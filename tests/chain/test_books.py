@@ -12,6 +12,7 @@ from commands import ok, refused, sparehive
 from world import UNIT_PRICE, Lineage, World
 
 from incentives import records
+from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.closing import proposal_of
 from incentives.devchain import DevChain
@@ -42,7 +43,7 @@ def where(world: World) -> tuple[object, ...]:
 
 
 def state_of(world: World) -> RunState:
-    state: RunState = world.chain.chain().run_state(parse_address(world.deployed["settlement"]))
+    state: RunState = SettlementContract(world.chain.chain(), parse_address(world.deployed["settlement"])).state()
     return state
 
 
@@ -90,7 +91,7 @@ def propose(world: World, tables: Tables, evidence: Evidence) -> None:
     keys = world.keys("organiser")
     key = load_key(Path(keys[1]), load_password(Path(keys[3])))
     proposal = proposal_of(tables, paid, state.num_periods)
-    world.chain.chain().propose(key, state.settlement, proposal, tables.from_epoch)
+    SettlementContract(world.chain.chain(), state.settlement).propose(key, proposal, tables.from_epoch)
 
 
 SYBILS = [PrivateKey(bytes([0x40 + index]) * 32) for index in range(3)]

@@ -8,6 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from incentives import records
+from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
+from incentives.chain.settlement import SettlementContract, deploy_settlement
+from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
@@ -21,12 +24,12 @@ PRICE, RUN = 10**15, b"\x01" * 32
 @pytest.fixture(scope="module")
 def place(node: DevChain) -> bytes:
     chain = node.chain()
-    token = chain.deploy_test_token(RICH_KEY, 10**30)
-    deployed = chain.deploy_settlement(
-        RICH_KEY, token=token, registry=chain.deploy_registry(RICH_KEY), run_id=RUN, unit_price_amount=PRICE,
-        window_seconds=3600,
+    token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
+    deployed = deploy_settlement(
+        chain, RICH_KEY, token=token.address, registry=deploy_registry(chain, RICH_KEY), run_id=RUN,
+        unit_price_amount=PRICE, window_seconds=3600,
     )  # fmt: skip
-    chain.fund(RICH_KEY, token, deployed.settlement, 10**24)
+    SettlementContract(chain, deployed.settlement).fund(RICH_KEY, token, 10**24)
     return deployed.settlement
 
 
@@ -52,15 +55,28 @@ def periods(draw: st.DrawFn) -> Tables:
     return Tables(RUN, 31337, bytes(20), 0, last, budget, PRICE, rows, payment.receipts, payment.payouts)
 
 
+def is_leaf(
+    contract: SettlementContract, period: int, tree: str, leaf: tuple[object, ...], index: int, proof: tuple[bytes, ...]
+) -> bool:
+    """What the contract says of a leaf; `tree`: Certificate, Receipt or Payout."""
+    arguments = (period, leaf, index, list(proof))
+    return bool(contract.chain.call("Settlement", contract.address, f"is{tree}", *arguments))
+
+
+def binding_digest(node: DevChain, registry: bytes, wallet: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
+    arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline)
+    return bytes(node.chain().call("PeerRegistry", registry, "bindingDigest", *arguments))
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables=periods(), other=st.integers(0, 40))
 def test_the_contract_accepts_every_leaf_at_its_place_only(
     node: DevChain, place: bytes, tables: Tables, other: int
 ) -> None:
-    chain = node.chain()
+    contract = SettlementContract(node.chain(), place)
     paid = sum(row.cum_claimable for row in tables.payouts)
-    pending = chain.run_state(place).pending is not None
-    chain.propose(RICH_KEY, place, proposal_of(tables, paid, 0), 0, replace=pending)
+    pending = contract.state().pending is not None
+    contract.propose(RICH_KEY, proposal_of(tables, paid, 0), 0, replace=pending)
     trees: list[tuple[str, Tree, tuple[Row, ...]]] = [
         ("Certificate", tables.certificate_tree(), tables.certificates),
         ("Receipt", tables.receipt_tree(), tables.receipts),
@@ -69,13 +85,13 @@ def test_the_contract_accepts_every_leaf_at_its_place_only(
     for name, tree, rows in trees:
         for index in {0, len(rows) // 2, len(rows) - 1}:
             leaf, proof = solidity(rows[index]), tree.proof(index)
-            assert chain.is_leaf(place, 0, name, leaf, index, proof)
+            assert is_leaf(contract, 0, name, leaf, index, proof)
             if other != index:
-                assert not chain.is_leaf(place, 0, name, leaf, other, proof)
-            assert not chain.is_leaf(place, 0, name, leaf, index, (*proof, bytes(32)))
-            assert not chain.is_leaf(place, 1, name, leaf, index, proof)
+                assert not is_leaf(contract, 0, name, leaf, other, proof)
+            assert not is_leaf(contract, 0, name, leaf, index, (*proof, bytes(32)))
+            assert not is_leaf(contract, 1, name, leaf, index, proof)
     changed = replace(tables.payouts[0], cum_claimable=tables.payouts[0].cum_claimable - 1)
-    assert not chain.is_leaf(place, 0, "Payout", solidity(changed), 0, tables.payout_tree().proof(0))
+    assert not is_leaf(contract, 0, "Payout", solidity(changed), 0, tables.payout_tree().proof(0))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,12 +101,12 @@ def test_the_registry_hashes_a_binding_as_we_do(
 ) -> None:
     values = {"wallet": wallet, "peer": peer, "net_id": net_id, "deadline": deadline}
     ours = records.digest(records.Domain(node.chain_id, registry), "PeerBinding", values)
-    assert node.chain().binding_digest(registry, wallet, peer, net_id, deadline) == ours
+    assert binding_digest(node, registry, wallet, peer, net_id, deadline) == ours
 
 
 @pytest.fixture(scope="module")
 def registry(node: DevChain) -> bytes:
-    return bytes(node.chain().deploy_registry(RICH_KEY))
+    return deploy_registry(node.chain(), RICH_KEY)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,19 +116,22 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
     chain = node.chain()
     price = data.draw(st.integers(1, 10**6), "price")
     keys = [PrivateKey((index + 1).to_bytes(32, "big")) for index in range(data.draw(st.integers(1, 5), "accounts"))]
-    token, desk = chain.deploy_test_token(RICH_KEY, 10**30), chain.deploy_registry(RICH_KEY)
-    settlement = chain.deploy_settlement(
-        RICH_KEY, token=token, registry=desk, run_id=RUN, unit_price_amount=price, window_seconds=1
-    ).settlement
+    token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
+    desk = RegistryContract(chain, deploy_registry(chain, RICH_KEY))
+    settlement = deploy_settlement(
+        chain, RICH_KEY, token=token.address, registry=desk.address, run_id=RUN, unit_price_amount=price,
+        window_seconds=1,
+    ).settlement  # fmt: skip
+    contract = SettlementContract(chain, settlement)
     wallet = records.account_of(RICH_KEY)
     for key in keys:
         account = records.account_of(key)
-        signature = records.sign(key, chain.binding_digest(desk, wallet, account, bytes(32), 2**40))
-        chain.bind(RICH_KEY, desk, account, bytes(32), 2**40, signature)
+        signature = records.sign(key, binding_digest(node, desk.address, wallet, account, bytes(32), 2**40))
+        desk.bind(RICH_KEY, PeerConsent(account, bytes(32), 2**40, signature))
     before = ()
     for number in range(2):
-        chain.fund(RICH_KEY, token, settlement, data.draw(st.integers(1, 2 * 10**9), "funds"))
-        state = chain.run_state(settlement)
+        contract.fund(RICH_KEY, token, data.draw(st.integers(1, 2 * 10**9), "funds"))
+        state = contract.state()
         paid = [
             PaidReceipt(records.account_of(key), number + 1, data.draw(st.integers(1, 1000)), RUN, RUN) for key in keys
         ]
@@ -122,15 +141,15 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
         tables = Tables(
             RUN, chain.chain_id, settlement, number, number + 1, budget, price, (), payment.receipts, payment.payouts
         )
-        chain.propose(RICH_KEY, settlement, proposal_of(tables, payment.paid_amount, number), number)
+        contract.propose(RICH_KEY, proposal_of(tables, payment.paid_amount, number), number)
         node.advance(2)
-        chain.finalise(RICH_KEY, settlement)
+        contract.finalise(RICH_KEY)
         before = payment.payouts
     from incentives.claim import prove
 
     due = [row.account for row in tables.payouts if row.cum_claimable]
     if due:
-        chain.claim(RICH_KEY, settlement, prove(tables, due))
-    final = chain.run_state(settlement)
+        contract.claim(RICH_KEY, prove(tables, due))
+    final = contract.state()
     assert final.claimed_amount == final.released_amount == sum(row.cum_claimable for row in tables.payouts)
-    assert chain.token_balance(token, settlement) == final.available_amount
+    assert token.balance_of(settlement) == final.available_amount

@@ -14,6 +14,7 @@ from commands import ok, own_process, own_process_started, refused
 from world import BUDGET, UNIT_PRICE, World
 
 from incentives import records
+from incentives.chain.settlement import SettlementContract
 from incentives.devchain import DevChain
 from incentives.keys import parse_address
 from incentives.ledger import Ledger
@@ -292,10 +293,8 @@ def test_a_lying_organiser_is_found_by_verify(world: World) -> None:
     lie = replace(honest, payouts=swapped)
     keys = world.keys("organiser")
     key = load_key(Path(keys[1]), load_password(Path(keys[3])))
-    chain = world.chain.chain()
-    chain.propose(
-        key, parse_address(world.deployed["settlement"]), proposal_of(lie, 3 * UNIT_PRICE, 0), 0, replace=True
-    )
+    contract = SettlementContract(world.chain.chain(), parse_address(world.deployed["settlement"]))
+    contract.propose(key, proposal_of(lie, 3 * UNIT_PRICE, 0), 0, replace=True)
     (world.tables / "period-0.json").write_bytes(lie.to_bytes())
     line = refused("verify", "--run", world.run.root, "--tables", world.tables, *world.rpc)
     assert "payout of 0x" in line
