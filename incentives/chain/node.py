@@ -22,12 +22,10 @@ from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFou
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
-from incentives.chain.deployment import Deployment
 from incentives.chain.outbox import Outbox, Signed, call_id
 from incentives.chain.reverts import Reverted, explain
-from incentives.chain.state import PeriodState, ProvenPayout, RunState
 from incentives.contracts import artifact
-from incentives.errors import ChainError, InputError, TamperedError
+from incentives.errors import ChainError, InputError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 
@@ -133,75 +131,6 @@ class Chain:
             at = "latest" if block is None else block
             return artifact(name).is_code(bytes(self._web3.eth.get_code(to_checksum(address), at)))  # type: ignore[arg-type]
 
-    def run_state(self, settlement: bytes, *, finalised: bool = False) -> RunState:
-        """The whole settlement at one block. ChainError where there is none at that address."""
-        number, block_time = self.block(finalised=finalised)
-        try:
-            values = self.call("Settlement", settlement, "overview", block=number)
-        except ChainError as error:
-            if self.has_code(settlement, number):
-                raise
-            later = " yet at the newest final block" if finalised and self.has_code(settlement, None) else ""
-            raise ChainError(
-                f"there is no settlement at {to_checksum(settlement)} on chain {self.chain_id}{later}: "
-                + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
-            ) from error
-        return RunState.of(self.chain_id, settlement, number, block_time, values)
-
-    def period(self, settlement: bytes, number: int, *, block: int) -> PeriodState:
-        """A period that is final, or proposed."""
-        return PeriodState.of(number, self.call("Settlement", settlement, "periodAt", number, block=block))
-
-    def check_code(self, state: RunState) -> None:
-        """TamperedError where settlement or registry are other contracts than these: they could answer anything."""
-        for name, address in (("Settlement", state.settlement), ("PeerRegistry", state.registry)):
-            if not self.is_code(name, address, state.block):
-                raise TamperedError(
-                    f"the code at {to_checksum(address)} is not this version's {name}: it may pay anybody; ask the "
-                    "organiser which version deployed it, and verify with that"
-                )
-
-    def accounts_of(self, registry: bytes, wallet: bytes) -> list[bytes] | None:
-        """The hot accounts bound to a wallet; None where the node does not look that far back."""
-        try:
-            found = self.events("PeerRegistry", registry, "PeerBound", {"wallet": to_checksum(wallet)})
-            return sorted(parse_address(event["peer"]) for event in found)
-        except ChainError:
-            return None
-
-    def wallets_of(self, registry: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[bytes | None]:
-        """The wallet of each hot account; None where it is bound to nobody."""
-        found = self.call_many("PeerRegistry", registry, "walletsOf", accounts, block)
-        return [parse_address(wallet) if int(wallet, 16) else None for wallet in found]
-
-    def claimed_of(self, settlement: bytes, accounts: Sequence[bytes], *, block: int | None = None) -> list[int]:
-        """What claims have paid to each hot account so far."""
-        return [int(amount) for amount in self.call_many("Settlement", settlement, "claimedOfMany", accounts, block)]
-
-    def payout_address(self, registry: bytes, account: bytes) -> bytes | None:
-        """Where a hot account's rewards go; None while it is bound to nobody."""
-        found = str(self.call("PeerRegistry", registry, "payoutOf", to_checksum(account)))
-        return parse_address(found) if int(found, 16) else None
-
-    def binding_digest(self, registry: bytes, wallet: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
-        """What the registry says is to be signed."""
-        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline)
-        return bytes(self.call("PeerRegistry", registry, "bindingDigest", *arguments))
-
-    def token_balance(self, token: bytes, account: bytes, *, block: int | None = None) -> int:
-        return int(self.call("TestToken", token, "balanceOf", to_checksum(account), block=block))
-
-    def gas_balance(self, account: bytes) -> int:
-        """Of the chain's own coin, in wei."""
-        with self._errors():
-            return int(self._web3.eth.get_balance(to_checksum(account)))  # type: ignore[arg-type]
-
-    def is_leaf(
-        self, settlement: bytes, period: int, tree: str, leaf: Sequence[object], index: int, proof: Sequence[bytes]
-    ) -> bool:
-        """What the contract says of a leaf; `tree`: Certificate, Receipt or Payout."""
-        return bool(self.call("Settlement", settlement, f"is{tree}", period, tuple(leaf), index, list(proof)))
-
     # -- sending ------------------------------------------------------------------------------------------------------
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
         """From now on what `key` sends is noted there first. Before that, what earlier commands left there is looked
@@ -270,132 +199,6 @@ class Chain:
                         raise
             return replace(self._wait(hash_, what, {"from": sender, **call}), to=str(call.get("to", "")))
         raise AssertionError("not reached")
-
-    def deploy_registry(self, key: PrivateKey) -> bytes:
-        return self.deploy(key, "PeerRegistry")[0]
-
-    def deploy_test_token(self, key: PrivateKey, supply_amount: int) -> bytes:
-        """A worthless token, all of it with the deployer."""
-        return self.deploy(key, "TestToken", to_checksum(account_of(key)), supply_amount)[0]
-
-    def deploy_settlement(
-        self,
-        key: PrivateKey,
-        *,
-        token: bytes,
-        registry: bytes,
-        run_id: bytes,
-        unit_price_amount: int,
-        window_seconds: int,
-    ) -> Deployment:
-        """The deployer becomes the organiser."""
-        address, sent = self.deploy(
-            key,
-            "Settlement",
-            to_checksum(token),
-            to_checksum(registry),
-            run_id,
-            to_checksum(account_of(key)),
-            unit_price_amount,
-            window_seconds,
-        )
-        return Deployment(
-            self.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block
-        )
-
-    def fund(self, key: PrivateKey, token: bytes, settlement: bytes, amount: int) -> list[Sent]:
-        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
-        owner, spender = to_checksum(account_of(key)), to_checksum(settlement)
-        earlier = self.earlier(key, "Settlement", settlement, "fund", amount)
-        if earlier is not None:
-            return [earlier]
-        has = self.token_balance(token, account_of(key))
-        if has < amount:
-            raise InputError("--amount", amount, f"{owner} has {has} of the token (base units): get more, or fund less")
-        sent = []
-        allowed = int(self.call("TestToken", token, "allowance", owner, spender))
-        if allowed < amount:
-            if allowed:  # left by a deposit that was broken off: some tokens change an allowance only from or to zero
-                sent.append(self.transact(key, "TestToken", token, "approve", spender, 0))
-            sent.append(self.transact(key, "TestToken", token, "approve", spender, amount))
-        sent.append(self.transact(key, "Settlement", settlement, "fund", amount))
-        return sent
-
-    def propose(
-        self,
-        key: PrivateKey,
-        settlement: bytes,
-        period: PeriodState,
-        from_epoch: int,
-        uri: str = "",
-        *,
-        replace: bool = False,
-    ) -> Sent:
-        """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
-        another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
-        proposal = (
-            from_epoch,
-            period.to_epoch,
-            period.total_units,
-            period.certificates_count,
-            period.receipts_count,
-            period.payouts_count,
-            period.amount,
-            period.budget_amount,
-            period.certificates_root,
-            period.receipts_root,
-            period.payouts_root,
-            period.tables_hash,
-        )
-        return self.transact(key, "Settlement", settlement, "replace" if replace else "propose", proposal, uri)
-
-    def cancel(self, key: PrivateKey, settlement: bytes) -> Sent:
-        return self.transact(key, "Settlement", settlement, "cancel")
-
-    def finalise(self, key: PrivateKey, settlement: bytes, *, wait_seconds: float = 0.0) -> Sent:
-        """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                return self.transact(key, "Settlement", settlement, "finalise")
-            except Reverted as error:
-                if error.name != "WindowOpen" or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.5)
-
-    def claim(self, key: PrivateKey, settlement: bytes, payouts: Sequence[ProvenPayout]) -> Sent:
-        """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
-        if len(payouts) == 1:
-            return self.transact(key, "Settlement", settlement, "claim", *payouts[0].arguments())
-        return self.transact(key, "Settlement", settlement, "claimMany", [payout.arguments() for payout in payouts])
-
-    def bind(
-        self, key: PrivateKey, registry: bytes, peer: bytes, net_id: bytes, deadline: int, peer_signature: bytes
-    ) -> Sent:
-        """The wallet's own transaction."""
-        return self.transact(key, "PeerRegistry", registry, "bind", to_checksum(peer), net_id, deadline, peer_signature)
-
-    def bind_for(
-        self,
-        key: PrivateKey,
-        registry: bytes,
-        wallet: bytes,
-        peer: bytes,
-        net_id: bytes,
-        deadline: int,
-        peer_signature: bytes,
-        wallet_signature: bytes,
-    ) -> Sent:
-        """As `bind`, with the gas paid by `key`."""
-        arguments = (to_checksum(wallet), to_checksum(peer), net_id, deadline, peer_signature, wallet_signature)
-        return self.transact(key, "PeerRegistry", registry, "bindFor", *arguments)
-
-    def set_pay_to(self, key: PrivateKey, registry: bytes, pay_to: bytes) -> Sent:
-        return self.transact(key, "PeerRegistry", registry, "setPayTo", to_checksum(pay_to))
-
-    def send_coin(self, key: PrivateKey, to: bytes, amount: int) -> Sent:
-        """The chain's own coin, in wei."""
-        return self.send(key, {"to": to_checksum(to), "value": amount}, "send")
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _contract(self, name: str, address: bytes) -> Contract:
