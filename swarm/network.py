@@ -11,7 +11,7 @@ from typing import Protocol
 
 from swarm.cancelling import cancel_all
 from swarm.dht.board import BoardSettings, PresenceBoard
-from swarm.dht.records import Presence
+from swarm.dht.presence import Presence
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.records.types import FLAG_REDUCES, Account, Hash
 from swarm.transport.addressbook import Source

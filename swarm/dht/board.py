@@ -19,7 +19,7 @@ from hivemind.p2p import PeerID
 
 from swarm.cancelling import cancel_all
 from swarm.dht.guard import GuardedP2P, PresenceStorage, PresenceValidator, node_id_of, subkey_bytes, value_bytes
-from swarm.dht.records import Presence, presence_key
+from swarm.dht.presence import Presence, presence_key
 from swarm.errors import PeerFault
 from swarm.records.types import Account, Hash
 from swarm.transport.node import Node

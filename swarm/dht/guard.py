@@ -24,7 +24,7 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.proto import dht_pb2
 from hivemind.utils.serializer import MSGPackSerializer
 
-from swarm.dht.records import MAX_RECORD_BYTES, Presence, decode_presence, presence_key
+from swarm.dht.presence import MAX_RECORD_BYTES, Presence, decode_presence, presence_key
 from swarm.errors import PeerFault
 from swarm.records.types import Account
 

@@ -23,7 +23,7 @@ from hivemind.proto import dht_pb2
 from incentives import records
 from swarm.dht.board import BoardSettings
 from swarm.dht.guard import PresenceStorage, node_id_of, subkey_bytes, value_bytes
-from swarm.dht.records import Presence, presence_key
+from swarm.dht.presence import Presence, presence_key
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.transport import links
