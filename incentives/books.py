@@ -15,7 +15,7 @@ from incentives.checks import (
     check_receipt,
     receipt_signatures,
 )
-from incentives.closing import LeftOut, RunRules, payable_after, proposal_of
+from incentives.closing import LeftOut, PayRules, payable_after, proposal_of
 from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.errors import InputError, TamperedError
 from incentives.evidence import Evidence
@@ -44,7 +44,7 @@ class Checked:
     seatings: int
 
 
-def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: RunRules | None) -> list[Checked]:
+def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules | None) -> list[Checked]:
     """Rebuilds the trees of every period, final and proposed, from the published files and compares roots, counts and
     sums with the chain. The newest final period and the proposed one must be there; older ones where they are, but
     signatures count only in an unbroken row from the first period on: each begins on the electorate of the last.
@@ -127,7 +127,7 @@ def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: in
             )
 
 
-def check_evidence(evidence: Evidence, tables: Tables, rules: RunRules, before: Tables | None) -> int:
+def check_evidence(evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None) -> int:
     """Every certificate follows its predecessor with a quorum, every receipt was drawn and signed as its leaf says.
 
     `before`: the tables of the period before, None for the first. Returns how many records were checked; TamperedError
@@ -184,7 +184,7 @@ def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> No
         raise TamperedError(f"certificate of epoch {tables.from_epoch}: the body does not have the certified hash")
 
 
-def compare_ledger(ledger: Ledger, rules: RunRules, tables: Tables) -> tuple[int, list[LeftOut]]:
+def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int, list[LeftOut]]:
     """What a peer's own ledger says of a period: how many of its certificates it follows, as far as it has come, and
     the receipts that it could pay and the tables do not, perhaps because their last signature came after the settlement.
     TamperedError where the two follow different lineages; StorageError where the ledger lacks certificates."""

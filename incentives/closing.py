@@ -26,8 +26,8 @@ from incentives.tables import CertificateRow, Tables, signatures_hash
 
 
 @dataclass(frozen=True, slots=True)
-class RunRules:
-    """What the settler has to know of a run besides its ledger: k, and who may sign the first seating."""
+class PayRules:
+    """What one has to know of a run besides its ledger to say what it pays: k, and who may sign the first seating."""
 
     run_id: bytes
     witnesses: int
@@ -57,7 +57,7 @@ class Closed:
 
 
 def close_period(
-    ledger: Ledger, rules: RunRules, state: RunState, previous: Tables | None, to_epoch: int | None = None
+    ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None, to_epoch: int | None = None
 ) -> Closed:
     """The period from the last settled epoch to `to_epoch` (default: the newest certified one).
 
@@ -119,7 +119,7 @@ def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:
 
 
 def unpaid_after(
-    ledger: Ledger, rules: RunRules, from_epoch: int
+    ledger: Ledger, rules: PayRules, from_epoch: int
 ) -> tuple[list[tuple[bytes, int]], list[LeftOut], int]:
     """(account, units) of the receipts above `from_epoch` on the lineage that would be paid now, the contributions without
     such a one, and the newest epoch."""
@@ -136,7 +136,7 @@ def unpaid_after(
 
 
 def payable_after(
-    ledger: Ledger, rules: RunRules, from_epoch: int, to_epoch: int | None = None
+    ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: int | None = None
 ) -> tuple[list[SignedCertificate], list[SignedReceipt]]:
     """The lineage above `from_epoch`, as far as `to_epoch`, and the receipts on it that would be paid now."""
     tip = ledger.tip()
@@ -147,7 +147,7 @@ def payable_after(
     return certificates, signed
 
 
-def _check_run(ledger: Ledger, rules: RunRules, state: RunState, previous: Tables | None) -> None:
+def _check_run(ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None) -> None:
     if not ledger.run_id == rules.run_id == state.run_id:
         raise InputError("--dir", f"run 0x{ledger.run_id.hex()}", f"the settlement is of run 0x{state.run_id.hex()}")
     domain = ledger.domain
@@ -178,7 +178,7 @@ def _lineage(ledger: Ledger, state: RunState, previous: Tables | None, to_epoch:
 
 
 def _certificates(
-    path: Sequence[SignedCertificate], ledger: Ledger, rules: RunRules, settled_epoch: int
+    path: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules, settled_epoch: int
 ) -> tuple[tuple[CertificateRow, ...], list[SignedCertificate]]:
     rows, certificates = [], []
     predecessor = path[0] if path[0].epoch == settled_epoch and path[0].prev != bytes(32) else None
@@ -201,7 +201,7 @@ def _certificates(
 
 
 def _receipts(
-    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: RunRules
+    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules
 ) -> tuple[list[PaidReceipt], list[SignedReceipt], list[LeftOut]]:
     """The payable ones, the same with the signatures that count in the order that is hashed, and all others."""
     paid, signed, left_out = [], [], []
@@ -234,7 +234,7 @@ def _receipts(
 __all__ = [
     "Closed",
     "LeftOut",
-    "RunRules",
+    "PayRules",
     "close_period",
     "payable_after",
     "proposal_of",

@@ -47,7 +47,7 @@ from peers.follow import standing_advice
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
-    from incentives.closing import LeftOut, RunRules
+    from incentives.closing import LeftOut, PayRules
 
 CLAIMS_PER_TRANSACTION = 40
 
@@ -359,7 +359,7 @@ def _hot_account(directory: Path | None) -> bytes | None:
 
 
 def _against_ledger(
-    directory: Path | None, rules: "RunRules | None", periods: Sequence[Tables]
+    directory: Path | None, rules: "PayRules | None", periods: Sequence[Tables]
 ) -> "tuple[int | None, list[LeftOut]]":
     """How many certificates the peer's ledger follows (None: there is no ledger, or not all of it), and its receipts
     that are not paid."""

@@ -25,7 +25,7 @@ from swarm.errors import SwarmError, printable_lines
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
-    from incentives.closing import RunRules
+    from incentives.closing import PayRules
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -179,9 +179,9 @@ def _check_same_run(run: Path, deployment: Deployment) -> None:
     RunDirectory(run).check_deployed(config, deployment)
 
 
-def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
+def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
     """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
-    from incentives.closing import RunRules
+    from incentives.closing import PayRules
     from peers.invite import Invite
 
     if invite is not None:
@@ -190,7 +190,7 @@ def read_rules(invite: str | None, directory: Path | None) -> "RunRules | None":
         found = Invite.of_file(PeerDirectory(directory).invite)
     else:
         return None
-    return RunRules(found.config.run_id, found.config.witnesses, found.binding.founders)
+    return PayRules(found.config.run_id, found.config.witnesses, found.binding.founders)
 
 
 def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import small_lineage as small
 from rich.console import Console
 
-from incentives.closing import RunRules
+from incentives.closing import PayRules
 from incentives.ledger import Ledger
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory, write_json
@@ -18,7 +18,7 @@ from peers.follow import EventTail, Follower, Snapshot, Terms, own_receipts
 from peers.live import View, sparkline
 
 PID = 4711
-TERMS = Terms("bees", 10**18, True, RunRules(small.RUN, 1, (small.FOUNDER,)))
+TERMS = Terms("bees", 10**18, True, PayRules(small.RUN, 1, (small.FOUNDER,)))
 AT_WORK = {"pid": PID, "phase": "training", "account": "0x" + "ab" * 20, "epoch": 3, "peers": 2}
 
 
