@@ -12,7 +12,7 @@ from peers.history import round_body
 from peers.invite import Invite
 from peers.notary import values_of
 from swarm.audit.archive import Archive, rebuild_anchor
-from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
+from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.store import BlockStore
@@ -48,18 +48,18 @@ class KeptRun:
         self._states: dict[Hash, CertifiedState] = {}
         self._anchors: dict[Hash, Anchor] = {}
 
-    def evidence(self, key: Hash) -> Evidence:
+    def material(self, key: Hash) -> ReplayMaterial:
         """InputError where a piece is not there any more."""
         record, content = self.kept[key]
         after = self.archive.state(record.state_after)
         if after is None:
             raise InputError("stateAfter", record.state_after.hex(), "is not kept here any more (audit.hold_seconds)")
         if record.previous == ZERO_HASH:
-            return Evidence(self._work(record, content), after, None, None, self.certified)
+            return ReplayMaterial(self._work(record, content), after, None, None, self.certified)
         if record.previous not in self.kept:
             raise InputError("previous", record.previous.hex(), "is not kept here any more (audit.hold_seconds)")
         previous = self._work(*self.kept[record.previous])
-        return Evidence(
+        return ReplayMaterial(
             self._work(record, content), after, previous, self.archive.state(record.state_before), self.certified
         )
 
@@ -116,7 +116,7 @@ def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
         key = epochs[max(epochs) if epoch is None else epoch]
         begun = time.monotonic()
         task = open_task(kept.run, directory.data)
-        found = replay_contribution(kept.run, kept.model, task, kept.evidence(key), hash_record)
+        found = replay_contribution(kept.run, kept.model, task, kept.material(key), hash_record)
         record, content = kept.kept[key]
         certified = [identity for identity, *_ in ledger.contribution(key)]
         kept.archive.close()

@@ -66,7 +66,7 @@ class CertifiedState:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReplayMaterial:
     """What a contribution is redone from. `previous` and `before`: None where it has no previous one.
 
     `certified(id)` gives each state that the contribution names (0: the initial one); it raises `InputError` for what it does
@@ -100,13 +100,13 @@ class Replay:
 
 
 def replay_contribution(
-    config: RunConfig, model: FlatModel, task: Task, evidence: Evidence, hash_record: Callable[[Record], Hash]
+    config: RunConfig, model: FlatModel, task: Task, material: ReplayMaterial, hash_record: Callable[[Record], Hash]
 ) -> Replay:
-    """Redo `evidence.work`. `model` is clobbered. `hash_record` is the notary's.
+    """Redo `material.work`. `model` is clobbered. `hash_record` is the notary's.
 
     `PeerFault`: what the peer gave does not fit what it signed. `InputError`: a piece is missing. A contribution that was
     made otherwise than it says is no error: its distance is large, or `fault` says what its remainder breaks."""
-    work, after = evidence.work, evidence.after
+    work, after = material.work, material.after
     record = work.record
     if record.run_id != config.run_id:
         raise InputError("contribution", record.run_id.hex(), "belongs to another run; give that run's configuration")
@@ -118,10 +118,10 @@ def replay_contribution(
     _check_residual("stateAfter", after, decoded)
     inner = InnerOptimizer(config.inner, model.flat)
     steps = record.units * config.inner.steps_per_unit
-    member, merges = _start(config, model, inner, evidence, hash_record)
+    member, merges = _start(config, model, inner, material, hash_record)
     if after.num_steps != inner.num_steps + steps:
         raise PeerFault(f"stateAfter: {after.num_steps} steps, {inner.num_steps + steps} expected")
-    known = evidence.certified
+    known = material.certified
 
     def catch_up() -> None:
         while merges and merges[0].inner_step <= member.inner_step:
@@ -177,21 +177,21 @@ def _start(
     config: RunConfig,
     model: FlatModel,
     inner: InnerOptimizer,
-    evidence: Evidence,
+    material: ReplayMaterial,
     hash_record: Callable[[Record], Hash],
 ) -> tuple[MemberState, list[Merge]]:
     """The peer right after the boundary before (or at its start), model and optimiser with it; and the merges to come."""
-    merges = list(evidence.work.content.merges)
-    if evidence.work.record.previous == ZERO_HASH:
-        return _begun_anew(model, inner, evidence, merges), merges[1:]
-    return _gone_on(config, model, inner, evidence, hash_record), merges
+    merges = list(material.work.content.merges)
+    if material.work.record.previous == ZERO_HASH:
+        return _begun_anew(model, inner, material, merges), merges[1:]
+    return _gone_on(config, model, inner, material, hash_record), merges
 
 
-def _begun_anew(model: FlatModel, inner: InnerOptimizer, evidence: Evidence, merges: list[Merge]) -> MemberState:
-    record = evidence.work.record
+def _begun_anew(model: FlatModel, inner: InnerOptimizer, material: ReplayMaterial, merges: list[Merge]) -> MemberState:
+    record = material.work.record
     if not merges or merges[0].kind != "start" or merges[0].inner_step != 0:
         raise PeerFault("merges: without a previous contribution they begin with a start at inner step 0")
-    state = evidence.certified(merges[0].hash)
+    state = material.certified(merges[0].hash)
     anchor = state.anchor
     member = MemberState.fresh(
         merges[0].hash, state.epoch, anchor.parameters, anchor.cumulative_units, inner, record.first_unit
@@ -206,10 +206,10 @@ def _gone_on(
     config: RunConfig,
     model: FlatModel,
     inner: InnerOptimizer,
-    evidence: Evidence,
+    material: ReplayMaterial,
     hash_record: Callable[[Record], Hash],
 ) -> MemberState:
-    record, previous, before = evidence.work.record, evidence.previous, evidence.before
+    record, previous, before = material.work.record, material.previous, material.before
     if previous is None or before is None:
         raise InputError("previous", record.previous.hex(), "contribution and state are needed; ask the peer for them")
     if hash_record(previous.record) != record.previous or previous.record.peer != record.peer:
@@ -221,7 +221,7 @@ def _gone_on(
     unspent = _decoded(config, previous, model.flat.numel())
     _check_residual("stateBefore", before, unspent)
     base = previous.record.prev_certificate
-    state = evidence.certified(base)
+    state = material.certified(base)
     inner.load_state_tensors(before.tensors, before.num_steps)
     torch.sub(state.anchor.parameters, unspent, out=model.flat)
     return MemberState(
@@ -287,4 +287,4 @@ def _ratio(difference: float, size: float) -> float:
     return 0.0 if difference == 0.0 else float("inf")
 
 
-__all__ = ["CertifiedState", "Evidence", "Replay", "SignedWork", "replay_contribution"]
+__all__ = ["CertifiedState", "ReplayMaterial", "Replay", "SignedWork", "replay_contribution"]

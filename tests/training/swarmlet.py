@@ -13,7 +13,7 @@ import torch
 
 from incentives import records
 from peers.notary import values_of
-from swarm.audit.replay import CertifiedState, Evidence, Replay, SignedWork, replay_contribution
+from swarm.audit.replay import CertifiedState, Replay, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.merge import MadeContribution, MemberState
 from swarm.averaging.states import next_anchor, reduce_part, weights
 from swarm.checkpoint.anchor import Anchor, anchor_root
@@ -180,11 +180,11 @@ class Learner:
         self.merge(self.lineage.certify([work]))
         return work
 
-    def evidence(self, work: SignedWork) -> Evidence:
+    def evidence(self, work: SignedWork) -> ReplayMaterial:
         previous = self.kept.get(work.record.previous)
         before = self.committed.get(work.record.state_before)
         after = self.committed[work.record.state_after]
-        return Evidence(work, after, previous, before if previous else None, self.lineage.states.__getitem__)
+        return ReplayMaterial(work, after, previous, before if previous else None, self.lineage.states.__getitem__)
 
     def redo(self, work: SignedWork) -> Replay:
         return replay_contribution(self.config, new_model(), self.task, self.evidence(work), hash_record)

@@ -12,7 +12,7 @@ import torch
 
 from swarm import events
 from swarm.audit.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
-from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
+from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
 from swarm.checkpoint.content import Content
@@ -92,7 +92,7 @@ class Keeper:
         certificates = self.learner.lineage.certificates.get
         return rebuild_anchor(self.config, identity, certificates, self.stored, self.averages)
 
-    def evidence(self, key: Hash) -> Evidence:
+    def evidence(self, key: Hash) -> ReplayMaterial:
         kept = self.archive.contributions()
         record, _ = kept[key]
 
@@ -108,7 +108,7 @@ class Keeper:
         previous = None if record.previous == ZERO_HASH else work(record.previous)
         after = self.archive.state(record.state_after)
         assert after is not None
-        return Evidence(work(key), after, previous, self.archive.state(record.state_before), certified)
+        return ReplayMaterial(work(key), after, previous, self.archive.state(record.state_before), certified)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from incentives.journal import SigningJournal
 from peers.notary import JournalNotary
 from swarm import events
 from swarm.audit.archive import Archive
-from swarm.audit.replay import CertifiedState, Evidence, SignedWork, replay_contribution
+from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.driver import Driver
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
@@ -157,7 +157,7 @@ def replays(config: RunConfig, path: Path, peer: Peer) -> list[float]:
         assert after is not None
         previous = None if record.previous == ZERO_HASH else work(record.previous)
         before = peer.archive.state(record.state_before)
-        evidence = Evidence(work(key), after, previous, before if previous else None, states.__getitem__)
+        evidence = ReplayMaterial(work(key), after, previous, before if previous else None, states.__getitem__)
         if record.prev_certificate in states and all(m.hash in states for m in kept[key][1].merges):
             result = replay_contribution(config, new_model(), task, evidence, hash_record)
             assert result.passed, result
