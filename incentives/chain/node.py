@@ -22,7 +22,7 @@ from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFou
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
-from incentives.chain.outbox import Outbox, Signed, call_id
+from incentives.chain.outbox import Outbox, SignedTransaction, call_id
 from incentives.chain.reverts import Reverted, explain
 from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError
@@ -189,7 +189,11 @@ class Chain:
                 signed = Account.sign_transaction(values, key.secret)
                 raw, hash_ = "0x" + signed.raw_transaction.hex(), "0x" + signed.hash.hex()
                 if outbox is not None:
-                    outbox.add(Signed(self.chain_id, _call_id(call), what, nonce, hash_, raw, str(call.get("to", ""))))
+                    outbox.add(
+                        SignedTransaction(
+                            self.chain_id, _call_id(call), what, nonce, hash_, raw, str(call.get("to", ""))
+                        )
+                    )
                 try:
                     eth.send_raw_transaction(signed.raw_transaction)
                     break
@@ -226,7 +230,7 @@ class Chain:
                 return found
         return None
 
-    def _find(self, signed: Signed) -> Sent | None:
+    def _find(self, signed: SignedTransaction) -> Sent | None:
         """What became of it, waiting while it is under way; None: the node does not know it, or it failed."""
         try:
             self._web3.eth.get_transaction(HexBytes(signed.hash))
@@ -237,7 +241,7 @@ class Chain:
         except Reverted:
             return None
 
-    def _is_free(self, signed: Signed) -> bool:
+    def _is_free(self, signed: SignedTransaction) -> bool:
         """Whether its number is still to be used. If not, another transaction took it, and it can never count."""
         sender = Account.recover_transaction(signed.raw)
         return self._web3.eth.get_transaction_count(sender, "latest") <= signed.nonce

@@ -32,7 +32,7 @@ HARMLESS = ("approve", "propose", "replace", "cancel", "finalise", "claim", "cla
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedTransaction:
     """One signed transaction. `call` says what it does, whatever its number and price are (see `call_id`)."""
 
     chain_id: int
@@ -49,8 +49,8 @@ def call_id(to: str, data: str, value: int) -> str:
     return "0x" + bytes(keccak(f"{to.lower()} {data.lower()} {value}".encode())).hex()
 
 
-def _line(signed: Signed) -> bytes:
-    return (json.dumps({name: getattr(signed, name) for name in Signed.__slots__}) + "\n").encode()
+def _line(signed: SignedTransaction) -> bytes:
+    return (json.dumps({name: getattr(signed, name) for name in SignedTransaction.__slots__}) + "\n").encode()
 
 
 class Outbox:
@@ -65,11 +65,11 @@ class Outbox:
         self.torn = b""  # that line
         self._earlier = self._read()
 
-    def earlier(self, chain_id: int) -> Sequence[Signed]:
+    def earlier(self, chain_id: int) -> Sequence[SignedTransaction]:
         """What commands before this one left, on that chain, oldest first."""
         return tuple(signed for signed in self._earlier if signed.chain_id == chain_id)
 
-    def add(self, signed: Signed) -> None:
+    def add(self, signed: SignedTransaction) -> None:
         """On disk when this returns: only then may the transaction leave. A line that was cut off goes: see `torn`."""
         self._file.seek(self._whole)
         self._file.truncate()
@@ -85,7 +85,7 @@ class Outbox:
                 self._file.truncate(start)
             raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; free some space") from None
 
-    def forget(self, signed: Signed) -> None:
+    def forget(self, signed: SignedTransaction) -> None:
         """It can never count: it need not be looked for any more."""
         self._earlier = [kept for kept in self._earlier if kept != signed]
 
@@ -160,7 +160,7 @@ class Outbox:
             "sent last (`sparehive run status`), then move the file away"
         )
 
-    def _read(self) -> list[Signed]:
+    def _read(self) -> list[SignedTransaction]:
         """StorageError where a line is damaged: what it noted may have been sent. A last line that is cut off is left to `torn`."""
         self._file.seek(0)
         data = self._file.read()
@@ -174,9 +174,9 @@ class Outbox:
         self._whole = self._file.tell() - len(torn)
         return found
 
-    def _parsed(self, number: int, line: bytes) -> Signed:
+    def _parsed(self, number: int, line: bytes) -> SignedTransaction:
         try:
-            signed = Signed(**from_json(line))
+            signed = SignedTransaction(**from_json(line))
             raw = bytes.fromhex(signed.raw.removeprefix("0x"))
             noted = (signed.chain_id, signed.nonce, signed.to.lower(), signed.call)
             if "0x" + bytes(keccak(raw)).hex() == signed.hash and noted == _said_by(raw):

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from incentives.chain.outbox import Outbox, Signed, call_id
+from incentives.chain.outbox import Outbox, SignedTransaction, call_id
 from incentives.errors import StorageError
 
 KEY, TO, DATA = "0x" + "11" * 32, "0x" + "Ab" * 20, "0x60017f"
 FEES = {2: {"maxFeePerGas": 9, "maxPriorityFeePerGas": 1}, 1: {"gasPrice": 9, "accessList": []}, 0: {"gasPrice": 9}}
 
 
-def signed(nonce: int, what: str = "fund", *, kind: int = 2, to: str = TO) -> Signed:
+def signed(nonce: int, what: str = "fund", *, kind: int = 2, to: str = TO) -> SignedTransaction:
     """As `incentives.chain.node` notes it; `kind`: EIP-2718's, 0 for none."""
     values = {"chainId": 31337, "nonce": nonce, "gas": 90_000, "value": 3, "data": DATA, **FEES[kind]}
     made = Account.sign_transaction({**values, "to": bytes.fromhex(to[2:])} if to else values, KEY)
     raw, hash_ = "0x" + made.raw_transaction.hex(), "0x" + made.hash.hex()
-    return Signed(31337, call_id(to, DATA, 3), what, nonce, hash_, raw, to)
+    return SignedTransaction(31337, call_id(to, DATA, 3), what, nonce, hash_, raw, to)
 
 
 @pytest.fixture
