@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from pydantic_core import from_json
 
-from swarm.checkpoint.unixfs import Block, Link, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import Block, BlockLink, decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault
 from swarm.hashing import canonical_json
 from swarm.models.layout import Layout
@@ -45,7 +45,7 @@ def _manifest(num_parameters: int, cumulative_units: int, num_rounds: int) -> by
 def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
     """All blocks, the root directory last."""
     header = anchor.layout.header()
-    entries: list[tuple[str, Link]] = []
+    entries: list[tuple[str, BlockLink]] = []
     files = (
         ("parameters.safetensors", header + anchor.parameters.numpy().astype("<f4", copy=False).tobytes()),
         ("momentum.safetensors", header + anchor.momentum.numpy().astype("<f4", copy=False).tobytes()),

@@ -15,7 +15,7 @@ from swarm.atomic import write_atomically
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import DAG_PB, Link, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.hashing import sha256
@@ -178,7 +178,7 @@ def read_data(data: DataConfig, get: Callable[[Hash], bytes]) -> Iterator[tuple[
 
 def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:
     """Store a flat directory of files; the digest of its root CID."""
-    entries: list[tuple[str, Link]] = []
+    entries: list[tuple[str, BlockLink]] = []
     for name, data in files:
         link, blocks = encode_file(data)
         for block in blocks:

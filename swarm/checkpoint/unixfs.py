@@ -27,7 +27,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class BlockLink:
     """A dag-pb link. `total` is the cumulative size (Tsize), `size` the file bytes below (files only)."""
 
     name: str
@@ -37,11 +37,11 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class BlockNode:
     """A decoded dag-pb UnixFS node."""
 
     is_directory: bool
-    links: tuple[Link, ...]
+    links: tuple[BlockLink, ...]
     sizes: tuple[int, ...]  # file bytes below each link
     file_size: int
 
@@ -75,7 +75,7 @@ def _number(number: int, value: int) -> bytes:
     return _varint(number << 3) + _varint(value)
 
 
-def _dag_pb(links: Sequence[Link], data: bytes) -> bytes:
+def _dag_pb(links: Sequence[BlockLink], data: bytes) -> bytes:
     out = bytearray()
     for link in links:
         body = _field(1, cid_bytes(link.digest, link.codec)) + _field(2, link.name.encode()) + _number(3, link.total)
@@ -83,18 +83,20 @@ def _dag_pb(links: Sequence[Link], data: bytes) -> bytes:
     return bytes(out) + _field(1, data)
 
 
-def encode_file(data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int = WIDTH) -> tuple[Link, Iterator[Block]]:
+def encode_file(
+    data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int = WIDTH
+) -> tuple[BlockLink, Iterator[Block]]:
     """Root link (name empty) and all blocks, leaves first. One chunk or less: the root is the raw leaf itself."""
     blocks: list[Block] = []
-    level: list[tuple[Link, int]] = []
+    level: list[tuple[BlockLink, int]] = []
     view = memoryview(data)
     for start in range(0, max(1, len(view)), chunk):
         piece = bytes(view[start : start + chunk])
         block = Block(sha256(piece), RAW, piece)
         blocks.append(block)
-        level.append((Link("", block.digest, RAW, len(piece)), len(piece)))
+        level.append((BlockLink("", block.digest, RAW, len(piece)), len(piece)))
     while len(level) > 1:
-        above: list[tuple[Link, int]] = []
+        above: list[tuple[BlockLink, int]] = []
         for start in range(0, len(level), width):
             group = level[start : start + width]
             size = sum(s for _, s in group)
@@ -102,18 +104,18 @@ def encode_file(data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int =
             node = _dag_pb([link for link, _ in group], unixfs)
             block = Block(sha256(node), DAG_PB, node)
             blocks.append(block)
-            above.append((Link("", block.digest, DAG_PB, len(node) + sum(link.total for link, _ in group)), size))
+            above.append((BlockLink("", block.digest, DAG_PB, len(node) + sum(link.total for link, _ in group)), size))
         level = above
     return level[0][0], iter(blocks)
 
 
-def encode_directory(entries: Sequence[tuple[str, Link]]) -> tuple[Link, Block]:
+def encode_directory(entries: Sequence[tuple[str, BlockLink]]) -> tuple[BlockLink, Block]:
     """A flat directory of (name, root link of a file or directory); names sorted by their bytes."""
     ordered = sorted(entries, key=lambda entry: entry[0].encode())
-    links = [Link(name, link.digest, link.codec, link.total) for name, link in ordered]
+    links = [BlockLink(name, link.digest, link.codec, link.total) for name, link in ordered]
     node = _dag_pb(links, _number(1, _DIRECTORY))
     block = Block(sha256(node), DAG_PB, node)
-    return Link("", block.digest, DAG_PB, len(node) + sum(link.total for link in links)), block
+    return BlockLink("", block.digest, DAG_PB, len(node) + sum(link.total for link in links)), block
 
 
 # -- strict decoding ----------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def _integer(value: int | bytes) -> int:
     return value
 
 
-def _decode_link(data: bytes) -> Link:
+def _decode_link(data: bytes) -> BlockLink:
     cid, name, total = b"", "", 0
     for number, value in _fields(data):
         if number == 1:
@@ -173,14 +175,14 @@ def _decode_link(data: bytes) -> Link:
             total = _integer(value)
     if len(cid) != 36 or cid[0] != 1 or cid[1] not in (RAW, DAG_PB) or cid[2:4] != b"\x12\x20":
         raise PeerFault("block: a link that is not a CIDv1 with sha2-256")
-    return Link(name, cid[4:], cid[1], total)
+    return BlockLink(name, cid[4:], cid[1], total)
 
 
-def decode_node(data: bytes) -> Node:
+def decode_node(data: bytes) -> BlockNode:
     """Strict: `PeerFault` for anything `encode_*` would not have written in kind."""
     if len(data) > MAX_NODE_BYTES:
         raise PeerFault(f"block: a node of {len(data)} bytes; at most {MAX_NODE_BYTES}")
-    links: list[Link] = []
+    links: list[BlockLink] = []
     inner = b""
     for number, value in _fields(data):
         if number == 2:
@@ -201,10 +203,10 @@ def decode_node(data: bytes) -> Node:
         raise PeerFault("block: sizes of a file do not add up")
     if kind == _DIRECTORY and len({link.name for link in links}) != len(links):
         raise PeerFault("block: a directory with a name twice")
-    return Node(kind == _DIRECTORY, tuple(links), tuple(sizes), file_size)
+    return BlockNode(kind == _DIRECTORY, tuple(links), tuple(sizes), file_size)
 
 
-def read_file(link: Link, get: Callable[[bytes], bytes], max_bytes: int) -> bytes:
+def read_file(link: BlockLink, get: Callable[[bytes], bytes], max_bytes: int) -> bytes:
     """The bytes of a file from verified blocks. `PeerFault` where the graph lies about sizes or is too deep or large."""
     out = bytearray()
 

@@ -8,14 +8,14 @@ import pytest
 
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import Block, Link, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import Block, BlockLink, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 
 DATA = bytes(i * 7 % 251 for i in range(40_000))
 
 
-def graph(data: bytes = DATA) -> tuple[bytes, Link, dict[bytes, bytes]]:
+def graph(data: bytes = DATA) -> tuple[bytes, BlockLink, dict[bytes, bytes]]:
     """Root digest of a directory of one file, the file's link, all blocks."""
     link, blocks = encode_file(data, 512, 8)
     _, directory = encode_directory([("file", link)])
@@ -135,7 +135,7 @@ def test_a_root_that_is_no_node_and_one_that_is_too_deep_are_refused(tmp_path: P
     with pytest.raises(PeerFault, match="block"):
         fetch(BlockStore(tmp_path / "a", 1 << 20), {b"a": Donor({sha256(junk): junk})}, sha256(junk))
     blocks: dict[bytes, bytes] = {}
-    link = Link("", sha256(b"leaf"), 0x55, 4)
+    link = BlockLink("", sha256(b"leaf"), 0x55, 4)
     blocks[link.digest] = b"leaf"
     block: Block | None = None
     for _ in range(12):

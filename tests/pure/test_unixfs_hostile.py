@@ -10,7 +10,7 @@ from swarm.checkpoint.unixfs import (
     DAG_PB,
     MAX_NODE_BYTES,
     RAW,
-    Link,
+    BlockLink,
     cid_bytes,
     decode_node,
     encode_directory,
@@ -77,7 +77,7 @@ def test_sizes_that_lie_are_found_while_reading() -> None:
     lie = file_node([5], 5, link(cid=cid_bytes(sha256(leaf), RAW), total=5))
     blocks = {sha256(leaf): leaf, sha256(lie): lie}
     with pytest.raises(PeerFault, match="lie"):
-        read_file(Link("", sha256(lie), DAG_PB, 0), blocks.__getitem__, 100)
+        read_file(BlockLink("", sha256(lie), DAG_PB, 0), blocks.__getitem__, 100)
 
 
 def test_a_small_graph_that_unfolds_into_a_huge_file_stops_at_the_limit() -> None:
@@ -97,7 +97,7 @@ def test_a_small_graph_that_unfolds_into_a_huge_file_stops_at_the_limit() -> Non
         return blocks[digest]
 
     with pytest.raises(PeerFault, match=r"more than|larger"):
-        read_file(Link("", digest, DAG_PB, 0), get, 10_000)
+        read_file(BlockLink("", digest, DAG_PB, 0), get, 10_000)
     assert reads < 300
 
 
@@ -115,4 +115,4 @@ def test_a_chain_of_nodes_ends_at_the_depth_of_an_honest_file() -> None:
         digest, codec = sha256(node), DAG_PB
         blocks[digest] = node
     with pytest.raises(PeerFault, match="deeper"):
-        read_file(Link("", digest, DAG_PB, 0), blocks.__getitem__, 100)
+        read_file(BlockLink("", digest, DAG_PB, 0), blocks.__getitem__, 100)

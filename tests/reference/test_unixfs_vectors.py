@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarm.checkpoint.unixfs import Block, Link, cid_text, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import Block, BlockLink, cid_text, decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault
 
 FILE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "unixfs.json").read_text())
@@ -46,7 +46,7 @@ def test_a_directory_has_the_root_of_the_javascript_importer(vector: dict[str, A
         at[name] = size
     blocks: dict[bytes, Block] = {}
 
-    def build(tree: dict[str, Any]) -> Link:
+    def build(tree: dict[str, Any]) -> BlockLink:
         entries = []
         for name, what in tree.items():
             if isinstance(what, dict):
