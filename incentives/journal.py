@@ -54,7 +54,7 @@ class Subject(NamedTuple):
     subject: bytes = b""
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     subject: Subject
     digest: bytes
     keep: bytes
@@ -112,7 +112,7 @@ class SigningJournal:
         with self._lock:
             return self._index.get(_pack(subject))
 
-    def entries(self, kind: str | None = None) -> Iterator[Entry]:
+    def entries(self, kind: str | None = None) -> Iterator[JournalEntry]:
         """What is recorded, oldest first; read from the file as it was when the iteration began."""
         with self._lock:
             self._check_usable()
@@ -288,7 +288,7 @@ def _pack(subject: Subject) -> bytes:
     )
 
 
-def _unpack(payload: bytes) -> Entry:
+def _unpack(payload: bytes) -> JournalEntry:
     kind_end = 33 + payload[32]
     kind = payload[33:kind_end].decode()
     epoch, attempt = struct.unpack_from(">QI", payload, kind_end + 32)
@@ -304,7 +304,7 @@ def _unpack(payload: bytes) -> Entry:
         payload[subject_start - 34 : subject_start - 2],
         payload[subject_start:digest_start],
     )
-    return Entry(subject, payload[digest_start : digest_start + 32], payload[digest_start + 32 :])
+    return JournalEntry(subject, payload[digest_start : digest_start + 32], payload[digest_start + 32 :])
 
 
 def _write(file: int, data: bytes, position: int) -> None:

@@ -25,7 +25,7 @@ MAX_STRANGE = 1 << 14  # seatings, and certificates whose predecessor is unknown
 
 
 @dataclass
-class Entry:
+class LineageEntry:
     """A certificate known here: its preimages, and who signed it at which attempt."""
 
     id: Hash
@@ -96,7 +96,7 @@ class Lineage:
             electorate_hash(electorate),
             ZERO_HASH,
         )
-        self.entries: dict[Hash, Entry] = {ZERO_HASH: Entry(ZERO_HASH, certificate, body, attempt=0)}
+        self.entries: dict[Hash, LineageEntry] = {ZERO_HASH: LineageEntry(ZERO_HASH, certificate, body, attempt=0)}
         self.children: dict[Hash, list[Hash]] = {}
         self._forks: dict[Hash, None] = {}  # certificates that more than one follows
         self._waiting: dict[Hash, dict[Hash, None]] = {}  # unknown or not yet valid predecessor → ids
@@ -107,7 +107,7 @@ class Lineage:
         entry = self.entries.get(identity)
         return entry is not None and entry.attempt is not None
 
-    def __getitem__(self, identity: Hash) -> Entry:
+    def __getitem__(self, identity: Hash) -> LineageEntry:
         return self.entries[identity]
 
     def electorate(self, identity: Hash) -> tuple[Account, ...]:
@@ -143,7 +143,7 @@ class Lineage:
             check_content(certificate, body)
             self._check_signer(certificate, body, signer)
             self._make_room(certificate, signer)
-            entry = self.entries[identity] = Entry(identity, certificate.without_attempt(), body)
+            entry = self.entries[identity] = LineageEntry(identity, certificate.without_attempt(), body)
             self._unsettled.setdefault(signer, {})[identity] = None
             self._num_strange += self._is_strange(entry)
         else:
@@ -170,7 +170,7 @@ class Lineage:
         if signer not in voters:
             raise PeerFault("certificate: signed by an account that has no vote on it")
 
-    def _is_strange(self, entry: Entry) -> bool:
+    def _is_strange(self, entry: LineageEntry) -> bool:
         return entry.certificate.kind == KIND_SEATING or not self.valid(entry.certificate.prev_certificate)
 
     def _make_room(self, certificate: RoundCertificate, signer: Account) -> None:
@@ -197,11 +197,11 @@ class Lineage:
             if not waiting:
                 self._waiting.pop(entry.certificate.prev_certificate, None)
 
-    def needed(self, entry: Entry) -> int:
+    def needed(self, entry: LineageEntry) -> int:
         """How many of `deciders` must sign."""
         return quorum(len(self.deciders(entry)))
 
-    def deciders(self, entry: Entry) -> tuple[Account, ...]:
+    def deciders(self, entry: LineageEntry) -> tuple[Account, ...]:
         """The predecessor's electorate; for a seating those whom it seats, the first excepted: the founders."""
         prev = entry.certificate.prev_certificate
         if entry.certificate.kind == KIND_SEATING and prev != ZERO_HASH:
@@ -230,7 +230,7 @@ class Lineage:
                     yield from self._settle(later)
                 return
 
-    def _linked(self, entry: Entry) -> bool:
+    def _linked(self, entry: LineageEntry) -> bool:
         before, now = self.entries[entry.certificate.prev_certificate].certificate, entry.certificate
         return (
             now.run_id == before.run_id
@@ -252,11 +252,11 @@ class Lineage:
             identity = self.entries[identity].certificate.prev_certificate
         yield ZERO_HASH
 
-    def unsettled_after(self, identity: Hash) -> list[Entry]:
+    def unsettled_after(self, identity: Hash) -> list[LineageEntry]:
         """Certificates proposed to follow `identity` that lack a quorum, in the order in which they were heard of."""
         return [e for e in self.entries.values() if e.attempt is None and e.certificate.prev_certificate == identity]
 
-    def contested(self, tip: Hash) -> list[Entry]:
+    def contested(self, tip: Hash) -> list[LineageEntry]:
         """All whose signatures may still matter: from the oldest fork on, the newest two at least."""
         path = set(self.ancestors(tip))
         others = [e.certificate.epoch for e in self.entries.values() if e.attempt is not None and e.id not in path]
@@ -338,7 +338,7 @@ class Lineage:
         is_seating = self.entries[identity].certificate.kind == KIND_SEATING
         return not is_seating or len(signers.intersection(trust.voters)) > len(trust.voters) // 3
 
-    def choose(self, tip: Hash, may_follow: Callable[[Entry, Trust], bool]) -> Hash:
+    def choose(self, tip: Hash, may_follow: Callable[[LineageEntry, Trust], bool]) -> Hash:
         """Fork choice: from the oldest fork on, the child that is supported and whose whole branch has more distinct signers
         among the recent contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off
         the own path (a round that stands alone never). What is not supported gives no weight: who chose for its sake would

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from swarm.consensus.actions import Action, Adopt, CertifiedEntry, Scatter, Send, Timer
 from swarm.consensus.calls import Calls
 from swarm.consensus.heard import ROUND_MESSAGES, Heard
-from swarm.consensus.lineage import Entry, Lineage, Trust
+from swarm.consensus.lineage import Lineage, LineageEntry, Trust
 from swarm.consensus.roster import Roster
 from swarm.consensus.round import Phase, Proposal, Round, Rounds
 from swarm.consensus.rules import RunRules
@@ -331,7 +331,7 @@ class RoundMachine:
     def _is_own(self, identity: Hash) -> bool:
         return identity == self.tip or self.lineage.is_before(identity, self.tip)
 
-    def _may_follow(self, entry: Entry, trust: Trust) -> bool:
+    def _may_follow(self, entry: LineageEntry, trust: Trust) -> bool:
         return self._restoring or self._seating.may_follow(entry, trust, self.tip)
 
     def _follow(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from swarm.consensus.actions import SetTimer, Timer
-from swarm.consensus.lineage import Entry, Lineage, Trust
+from swarm.consensus.lineage import Lineage, LineageEntry, Trust
 from swarm.consensus.roster import Roster
 from swarm.consensus.rules import RunRules
 from swarm.consensus.voice import Voice
@@ -52,7 +52,7 @@ class Seating:
         if not any(self.join(entry, ZERO_HASH) for entry in self._lineage.unsettled_after(ZERO_HASH)):
             self._seat(seats, self._first_attempt, ZERO_HASH)
 
-    def join(self, entry: Entry, tip: Hash) -> bool:
+    def join(self, entry: LineageEntry, tip: Hash) -> bool:
         """Sign a seating that another proposed: at the attempts that have most signatures, a few at most."""
         certificate, seated = entry.certificate, entry.body.electorate
         if certificate.kind != KIND_SEATING or certificate.prev_certificate != tip:
@@ -90,7 +90,7 @@ class Seating:
         )
         self._voice.say(certificate, body)
 
-    def may_follow(self, entry: Entry, trust: Trust, tip: Hash) -> bool:
+    def may_follow(self, entry: LineageEntry, trust: Trust, tip: Hash) -> bool:
         """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
         who has stalled, or has not seen this tip alive since its start and may have slept through the stall."""
         certificate = entry.certificate

@@ -37,7 +37,7 @@ _TRIES = {Source.HEARSAY: 4, Source.PRESENCE: 8, Source.LINKED: 60}
 
 
 @dataclass
-class Entry:
+class AddressEntry:
     addresses: tuple[str, ...]
     source: Source
     teller: str
@@ -52,7 +52,7 @@ class AddressBook:
 
     def __init__(self, own: str) -> None:
         self.own = own
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, AddressEntry] = {}
 
     def add(
         self, peer_id: object, addresses: Iterable[object], source: Source, teller: str = "", account: bytes = b""
@@ -82,7 +82,7 @@ class AddressBook:
             return False
         if len(self.entries) >= MAX_ENTRIES and not self._make_room(source):
             return False
-        self.entries[peer_id] = Entry(checked, source, teller, account)
+        self.entries[peer_id] = AddressEntry(checked, source, teller, account)
         return True
 
     def add_invited(self, addresses: Iterable[str]) -> None:

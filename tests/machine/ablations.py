@@ -6,7 +6,7 @@ from typing import Any
 
 from incentives.journal import Subject
 from swarm.consensus.actions import Action, Adopt, Send
-from swarm.consensus.lineage import Entry, Lineage, Trust
+from swarm.consensus.lineage import Lineage, LineageEntry, Trust
 from swarm.consensus.machine import STALLS_BEFORE_FEWER, Parts, RoundMachine
 from swarm.consensus.round import Round
 from swarm.consensus.seating import Seating
@@ -57,13 +57,13 @@ class WeighWhatIsNotSupported(Lineage):
 
 
 class OneSignatureSeats(Lineage):
-    def needed(self, entry: Entry) -> int:
+    def needed(self, entry: LineageEntry) -> int:
         seating = entry.certificate.kind == KIND_SEATING and entry.certificate.prev_certificate != ZERO_HASH
         return 1 if seating else super().needed(entry)
 
 
 class HandOverTheTipAlone(Lineage):
-    def contested(self, tip: Hash) -> list[Entry]:
+    def contested(self, tip: Hash) -> list[LineageEntry]:
         return self.unsettled_after(tip)
 
 

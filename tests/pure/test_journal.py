@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from incentives.errors import Equivocation, InputError, StorageError
-from incentives.journal import MAGIC, Entry, SigningJournal, Subject
+from incentives.journal import MAGIC, JournalEntry, SigningJournal, Subject
 
 SUBJECT = Subject(b"\1" * 32, "RoundVote", b"\2" * 32, 7, 1, b"\3" * 32, b"part")
 ONE, TWO = b"\x11" * 32, b"\x22" * 32
 
 
-def _filled(path: Path, count: int = 3) -> list[Entry]:
-    entries = [Entry(SUBJECT._replace(epoch=i), bytes([i + 1]) * 32, b"keep" * i) for i in range(count)]
+def _filled(path: Path, count: int = 3) -> list[JournalEntry]:
+    entries = [JournalEntry(SUBJECT._replace(epoch=i), bytes([i + 1]) * 32, b"keep" * i) for i in range(count)]
     with SigningJournal(path) as journal:
         for entry in entries:
             journal.record(*entry)
@@ -35,7 +35,7 @@ def test_the_same_digest_may_be_recorded_again_and_another_may_not(tmp_path: Pat
         journal.record(SUBJECT, ONE, b"second")
         with pytest.raises(Equivocation, match="epoch 7, attempt 1"):
             journal.record(SUBJECT, TWO)
-        assert list(journal.entries()) == [Entry(SUBJECT, ONE, b"first")]
+        assert list(journal.entries()) == [JournalEntry(SUBJECT, ONE, b"first")]
 
 
 @pytest.mark.parametrize(
