@@ -32,7 +32,7 @@ from swarm.audit.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
@@ -146,7 +146,7 @@ class Assembled:
     parts: PartStore
     archive: Archive
     model: FlatModel
-    content: Content
+    content: RunBlocks
     machine: RoundMachine
     accounting: Accounting
     trainer: Trainer | None
@@ -284,10 +284,10 @@ def _content(
     archive: Archive,
     config: PeerConfig,
     wiring: Wiring,
-) -> Content:
+) -> RunBlocks:
     """The run's initial anchor and those that audits may ask for stay."""
     initial = frozenset([bytes.fromhex(run.initial_root)])
-    content = Content(
+    content = RunBlocks(
         store,
         model.layout,
         network.ask,

@@ -155,7 +155,7 @@ def _write(
     import torch
 
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
-    from swarm.checkpoint.content import put_data
+    from swarm.checkpoint.runblocks import put_data
     from swarm.checkpoint.store import BlockStore
     from swarm.tasks import new_model
 

@@ -61,7 +61,7 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
     import torch
 
     from swarm.checkpoint.anchor import read_anchor
-    from swarm.checkpoint.content import read_data
+    from swarm.checkpoint.runblocks import read_data
     from swarm.checkpoint.store import BlockStore
     from swarm.tasks import open_task
 

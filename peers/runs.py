@@ -124,7 +124,7 @@ def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> No
     """Data and initial anchor of the run into a seed's store, which hands them out for as long as it lives.
 
     Damaged files are passed over; StartError where the seed then lacks what newcomers ask it for."""
-    from swarm.checkpoint.content import missing_block
+    from swarm.checkpoint.runblocks import missing_block
 
     if run.blocks.is_dir():
         for path in sorted(run.blocks.iterdir()):

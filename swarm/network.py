@@ -1,4 +1,4 @@
-"""The network of one peer in one run, as `swarm.averaging.delivery.Network` and `swarm.checkpoint.content` see it."""
+"""The network of one peer in one run, as `swarm.averaging.delivery.Network` and `swarm.checkpoint.runblocks` see it."""
 
 import asyncio
 import contextlib

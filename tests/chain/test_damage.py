@@ -20,7 +20,7 @@ from incentives.errors import IncentivesError
 from peers.creating import create_run
 from peers.errors import PeerError, in_one_line
 from peers.runs import RunDirectory, bind_run, copy_blocks
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig, load_run
 from swarm.errors import SwarmError
@@ -176,7 +176,7 @@ def open_as_a_seed(arguments: Sequence[str], view: object) -> int:
         store = BlockStore(seed / "blocks", 1 << 30)
         copy_blocks(run, config, store)
         layout = FlatModel(build_model(config.model, config.data.context)).layout
-        content = Content(store, layout, Nobody().ask, Nobody().donors, 0.1, set)
+        content = RunBlocks(store, layout, Nobody().ask, Nobody().donors, 0.1, set)
         asyncio.run(content.fetch_data(config.data, run.data))
         CausalLMTask(config, run.data)
     except (PeerError, SwarmError, IncentivesError, OSError) as error:

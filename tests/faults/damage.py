@@ -27,7 +27,7 @@ from peers.remembering import check_journal
 from swarm.audit.archive import Archive
 from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import SwarmError
 from swarm.models import FlatModel, build_model
@@ -82,7 +82,7 @@ def _open(directory: PeerDirectory) -> None:
         book.load(directory.known)
         book.save(directory.known)
         nobody = Nobody()
-        content = Content(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
+        content = RunBlocks(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
         asyncio.run(content.fetch_data(run.data, directory.data))
         MemberState.load(directory.snapshot, model.flat, InnerOptimizer(run.inner, model.flat))
         for data in LedgerHistory(ledger, list).everything():

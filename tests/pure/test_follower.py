@@ -9,7 +9,7 @@ import pytest
 from swarm.averaging.follow import Follower
 from swarm.averaging.states import States
 from swarm.checkpoint.anchor import Anchor
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.errors import DiskError, RetryError
@@ -72,7 +72,9 @@ def test_a_full_disk_under_a_fetched_anchor_is_one(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    content = Content(BlockStore(tmp_path / "blocks", 1 << 30), initial_anchor().layout, give, lambda: [bytes(20)], 5.0)
+    content = RunBlocks(
+        BlockStore(tmp_path / "blocks", 1 << 30), initial_anchor().layout, give, lambda: [bytes(20)], 5.0
+    )
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="No space left"):
         asyncio.run(content.load(sha256(block)))

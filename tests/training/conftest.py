@@ -16,4 +16,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def anchors_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the newest ones, without waiting until joiners on slow lines are through."""
-    monkeypatch.setattr("swarm.checkpoint.content.KEEP_SECONDS", -1.0)
+    monkeypatch.setattr("swarm.checkpoint.runblocks.KEEP_SECONDS", -1.0)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor
-from swarm.checkpoint.content import KEEP_ANCHORS, MAX_KEPT_ANCHORS, Content
+from swarm.checkpoint.runblocks import KEEP_ANCHORS, MAX_KEPT_ANCHORS, RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import decode_node, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault, RetryError
@@ -141,9 +141,9 @@ async def nobody(account: Account, digests: Sequence[Hash]) -> dict[Hash, bytes]
     raise RetryError("nobody")
 
 
-def content(path: Path, pinned: set[bytes]) -> Content:
+def content(path: Path, pinned: set[bytes]) -> RunBlocks:
     store = BlockStore(path / "blocks", 1 << 24)
-    return Content(store, LAYOUT, nobody, list, 0.5, lambda: frozenset(pinned))
+    return RunBlocks(store, LAYOUT, nobody, list, 0.5, lambda: frozenset(pinned))
 
 
 def there(path: Path, value: Anchor) -> bool:

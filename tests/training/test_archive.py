@@ -15,7 +15,7 @@ from swarm.audit.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
 from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import InputError, PeerFault, RetryError, SwarmError
 from swarm.records.types import ZERO_ACCOUNT, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate, Signed
@@ -39,7 +39,7 @@ class Keeper:
         self.store = BlockStore(path / "blocks", 1 << 30)
         layout = initial_anchor().layout
         pinned = lambda: initial | self.archive.pinned_roots()  # noqa: E731
-        self.content = Content(self.store, layout, nobody, list, 0.1, pinned)
+        self.content = RunBlocks(self.store, layout, nobody, list, 0.1, pinned)
         if not self.content.saved:
             asyncio.run(self.content.save(initial_anchor()))
 

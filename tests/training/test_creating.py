@@ -17,7 +17,7 @@ from peers.opening import open_run
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory, check_run
 from peers.settings import with_settings
-from swarm.checkpoint.content import put_data
+from swarm.checkpoint.runblocks import put_data
 from swarm.checkpoint.store import BlockStore
 from swarm.config import ModelConfig, dump_run
 from swarm.errors import InputError

@@ -20,7 +20,7 @@ from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
 from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import anchor_blocks
-from swarm.checkpoint.content import Content
+from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
@@ -92,7 +92,7 @@ class Peer:
             store.put(block.data)
         self.parts = PartStore(path / "contributions")
         self.archive = Archive(path / "audit", config, self.parts, notary.hash)
-        content = Content(store, self.model.layout, nobody, list, 5.0, self.archive.pinned_roots)
+        content = RunBlocks(store, self.model.layout, nobody, list, 5.0, self.archive.pinned_roots)
         flags = FLAG_VOTES | FLAG_REDUCES if trains else 0
         rules = RunRules.of(config, (founder,), self.model.layout.num_values())
         machine = RoundMachine(notary, rules, reduces=trains, votes=trains)

@@ -1,4 +1,4 @@
-"""Anchors and data of a run as content: from the own store, else from peers, checked block by block."""
+"""The blocks of a run, its anchors and its data: from the own store, else from peers, checked block by block."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ KEEP_SECONDS = 60.0  # a joiner on a slow line is still fetching it
 Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]
 
 
-class Content:
+class RunBlocks:
     """Implements `swarm.averaging.member.AnchorSource` for one model layout, and brings the run's data."""
 
     def __init__(
