@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.wan import Place
 from benchmarks.workload import CHECKOUT, Workload
 from peers.directory import PeerDirectory
-from peers.follow import read_events
+from peers.watching import read_events
 
 START_SECONDS = 240.0
 STOP_SECONDS = 20.0

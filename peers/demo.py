@@ -20,7 +20,7 @@ from rich.console import Console
 
 from peers.directory import PeerDirectory, write_json
 from peers.errors import ConfigError, StartError
-from peers.follow import read_events
+from peers.watching import read_events
 
 BUDGET_TOKENS = 10**22
 WINDOW_SECONDS = 3

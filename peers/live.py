@@ -21,7 +21,7 @@ from peers.cli.wallets import tokens
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
-from peers.follow import EventTail, Follower, Snapshot
+from peers.watching import EventTail, Observation, PeerWatcher
 from swarm.errors import printable_lines
 
 LOSSES_SHOWN = 40
@@ -38,9 +38,9 @@ class View:
     def __init__(self, mode: str, directory: PeerDirectory, *, quiet: bool = False, console: Console | None = None):
         self.mode, self.directory, self.quiet = mode, directory, quiet
         self.console = console or Console(highlight=False)
-        self.follower = Follower(directory)
+        self.follower = PeerWatcher(directory)
         self.tail = EventTail(directory.events)
-        self.last = Snapshot()
+        self.last = Observation()
         self.losses: deque[float] = deque(maxlen=LOSSES_SHOWN)
         self._step = -1  # quarters of a download that were told
         self._invited = False
@@ -73,7 +73,7 @@ class View:
     def tick(self, pid: int) -> None:
         """Read and show. `pid`: the peer's process now."""
         if self.follower.pid != pid:
-            self.follower.pid, self.last, self._step = pid, Snapshot(), -1
+            self.follower.pid, self.last, self._step = pid, Observation(), -1
         new = self.follower.read()
         if new.is_at_work and not self._invited:
             self._show_invite()
@@ -125,7 +125,7 @@ class View:
             with contextlib.suppress(OSError):
                 self.console.file.flush()
 
-    def _changes(self, old: Snapshot, new: Snapshot) -> list[str]:
+    def _changes(self, old: Observation, new: Observation) -> list[str]:
         lines = self._told_by_events()
         if new.phase.startswith("fetching"):
             lines += self._fetched(old, new)
@@ -145,7 +145,7 @@ class View:
             lines.append(f"{_count(new.peers, 'peer')} linked")
         return lines
 
-    def _fetched(self, old: Snapshot, new: Snapshot) -> list[str]:
+    def _fetched(self, old: Observation, new: Observation) -> list[str]:
         if old.phase != new.phase:
             self._step = -1
         share = min(1.0, new.received_bytes / new.total_bytes) if new.total_bytes else 0.0
@@ -167,7 +167,7 @@ class View:
                 )
         return lines
 
-    def _epoch_line(self, new: Snapshot) -> str:
+    def _epoch_line(self, new: Observation) -> str:
         parts = [_count(new.peers, "peer")]
         if self.mode == "seed":
             if new.held_out_loss is not None:
@@ -183,14 +183,14 @@ class View:
                 parts.append(f"{new.utilisation:.0%} of the time in training steps")
         return f"epoch {new.epoch}: " + ", ".join(parts)
 
-    def _worth(self, new: Snapshot, before: str) -> str:
+    def _worth(self, new: Observation, before: str) -> str:
         """What the receipts are worth, where something is paid at all. The pool's budget is the chain's to know."""
         terms = self.follower.terms
         if terms is None or not terms.has_chain:
             return ""
         return before + tokens(new.paid_units * terms.unit_price_amount)
 
-    def _last_words(self, last: Snapshot) -> list[str]:
+    def _last_words(self, last: Observation) -> list[str]:
         where = shlex.quote(str(self.directory.root))
         if self.mode == "seed":
             return [
@@ -241,7 +241,7 @@ class View:
         return []
 
     # -- the panel ----------------------------------------------------------------------------------------------------
-    def panel(self, new: Snapshot) -> Panel:
+    def panel(self, new: Observation) -> Panel:
         """For a terminal."""
         terms = self.follower.terms
         grid = Table.grid(padding=(0, 2))
@@ -275,7 +275,7 @@ class View:
             border_style="cyan",
         )
 
-    def _loss_row(self, grid: Table, new: Snapshot) -> None:
+    def _loss_row(self, grid: Table, new: Observation) -> None:
         loss = new.held_out_loss if self.mode == "seed" else new.train_loss
         if loss is not None:
             kind = "held out" if self.mode == "seed" else "in training"

@@ -15,9 +15,9 @@ from typing import Any
 from incentives.keys import to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import StartError
-from peers.follow import Follower, Snapshot
 from peers.invite import Invite
 from peers.supervisor import GRACE_SECONDS, die_with_parent
+from peers.watching import Observation, PeerWatcher
 from swarm.errors import printable_lines
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of a terminal
@@ -48,7 +48,7 @@ class NotebookPeer:
     told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.follower = Follower(self.directory)
+        self.follower = PeerWatcher(self.directory)
 
     @property
     def log(self) -> Path:
@@ -60,10 +60,10 @@ class NotebookPeer:
         """Address of the run's settlement: where claims are paid."""
         return to_checksum(self.invite.binding.settlement)
 
-    def status(self) -> Snapshot:
+    def status(self) -> Observation:
         return self.follower.read()
 
-    def wait(self, seconds: float = 300.0) -> Snapshot:
+    def wait(self, seconds: float = 300.0) -> Observation:
         """Until it trains. StartError with the peer's own last words if it ends or takes longer."""
         deadline = time.monotonic() + seconds
         while not self.directory.ready.exists():
@@ -129,13 +129,13 @@ class NotebookPeer:
     def __exit__(self, *error: object) -> None:
         self.leave()
 
-    def _sample(self) -> Snapshot:
+    def _sample(self) -> Observation:
         snapshot = self.status()
         earned = snapshot.paid_units * self.invite.config.unit_price
         self.samples.append(Sample(time.monotonic() - self._begun, snapshot.train_loss, snapshot.receipts, earned))
         return snapshot
 
-    def tell(self, snapshot: Snapshot) -> None:
+    def tell(self, snapshot: Observation) -> None:
         """What its owner should know, each once: that this work cannot be paid, say."""
         for text in snapshot.advice:
             if text not in self.told:

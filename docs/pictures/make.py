@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from peers.directory import PeerDirectory
-from peers.follow import read_events, read_object
 from peers.live import View
+from peers.watching import read_events, read_object
 
 PEERS, MIN_EPOCH = 4, 14  # the seed and three others are linked; dave joins after epoch 13
 POINTS = 16  # of the lone peer's curve

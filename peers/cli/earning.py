@@ -43,7 +43,7 @@ from peers.cli.wallets import (
     wallet_address,
 )
 from peers.directory import PeerDirectory
-from peers.follow import standing_advice
+from peers.watching import current_advice
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -108,7 +108,7 @@ def rewards(
         + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
         for row in rows
     ]
-    advice = standing_advice(PeerDirectory(directory)) if directory is not None else ()
+    advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     lines += [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
     result = {

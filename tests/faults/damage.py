@@ -18,12 +18,12 @@ from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError, in_one_line
 from peers.eventlog import EventLog
-from peers.follow import EventTail, Follower, read_events
 from peers.history import LedgerHistory
 from peers.identity import open_identity
 from peers.invite import Invite
 from peers.netid import net_id_of
 from peers.remembering import check_journal
+from peers.watching import EventTail, Follower, read_events
 from swarm.audit.archive import Archive
 from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore

@@ -7,7 +7,7 @@ import pytest
 
 from peers.directory import PeerDirectory, old_events
 from peers.eventlog import EventLog
-from peers.follow import EventTail, read_events
+from peers.watching import EventTail, read_events
 from swarm.events import Fault
 
 LINE = 120  # bytes, about

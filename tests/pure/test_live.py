@@ -14,8 +14,8 @@ from incentives.closing import PayRules
 from incentives.ledger import Ledger
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory, write_json
-from peers.follow import EventTail, Follower, Snapshot, Terms, own_receipts
 from peers.live import View, sparkline
+from peers.watching import EventTail, Observation, PeerWatcher, Terms, own_receipts
 
 PID = 4711
 TERMS = Terms("bees", 10**18, True, PayRules(small.RUN, 1, (small.FOUNDER,)))
@@ -45,13 +45,13 @@ class Scene:
 def test_a_status_that_is_no_status_counts_as_none(tmp_path: Path, text: str) -> None:
     directory = PeerDirectory(tmp_path)
     directory.status.write_text(text, encoding="latin-1")
-    assert Follower(directory, PID, TERMS).read() == Snapshot()
+    assert PeerWatcher(directory, PID, TERMS).read() == Observation()
 
 
 def test_the_status_of_another_process_is_an_old_one(tmp_path: Path) -> None:
     write_json(tmp_path / "status.json", AT_WORK)
-    assert Follower(PeerDirectory(tmp_path), PID + 1, TERMS).read().phase == "starting"
-    assert Follower(PeerDirectory(tmp_path), PID, TERMS).read().phase == "training"
+    assert PeerWatcher(PeerDirectory(tmp_path), PID + 1, TERMS).read().phase == "starting"
+    assert PeerWatcher(PeerDirectory(tmp_path), PID, TERMS).read().phase == "training"
 
 
 def test_events_are_given_once_and_half_a_line_waits_for_the_rest(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_events_are_given_once_and_half_a_line_waits_for_the_rest(tmp_path: Path
 
 
 def test_utilisation_is_the_share_of_the_last_minute(tmp_path: Path) -> None:
-    follower = Follower(PeerDirectory(tmp_path), PID, TERMS)
+    follower = PeerWatcher(PeerDirectory(tmp_path), PID, TERMS)
     found = []
     for second, compute in ((0.0, 0.0), (10.0, 5.0), (70.0, 65.0), (80.0, 65.0)):
         write_json(tmp_path / "status.json", {**AT_WORK, "time": 1000.0 + second, "compute_seconds": compute})

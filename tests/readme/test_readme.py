@@ -17,7 +17,7 @@ from incentives.devchain import DevChain, find_tool
 from incentives.keys import key_account
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
-from peers.follow import own_receipts, read_terms
+from peers.watching import own_receipts, read_terms
 from tests.terminal import ROOT, Job, Terminal, until
 
 README = (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""Follows a peer from outside: reads status.json, events.jsonl and the ledger in its directory, which the peer goes on
+"""Watches a peer from outside: reads status.json, events.jsonl and the ledger in its directory, which the peer goes on
 writing. Whatever is missing, half-written or of another process counts as not there yet. No torch."""
 
 import contextlib
@@ -24,7 +24,7 @@ LATE_EPOCHS = 3  # a receipt may take so long
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Observation:
     """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now, `unpaid_units` what
     was certified a while ago and has no such receipt. `advice`: what its owner should know, one line each."""
 
@@ -131,7 +131,7 @@ def _first(path: Path) -> Path:
 
 
 @dataclass
-class Follower:
+class PeerWatcher:
     """Reads one peer's directory again and again. `pid`: whose status counts; None: the last one's, alive or not."""
 
     directory: PeerDirectory
@@ -141,7 +141,7 @@ class Follower:
     _receipts: tuple[int, int, int] = (0, 0, 0)
     _look_again: float = 0.0
 
-    def read(self) -> Snapshot:
+    def read(self) -> Observation:
         if self.terms is None:
             self.terms = read_terms(self.directory)
         status = PeerStatus.read(self.directory.status)
@@ -149,7 +149,7 @@ class Follower:
             status = PeerStatus()
             self._samples.clear()
         self._count_receipts(status.account)
-        return Snapshot(
+        return Observation(
             phase=status.phase,
             account=status.account,
             epoch=status.epoch,
@@ -213,7 +213,7 @@ def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[
     return len(units), sum(units), late
 
 
-def standing_advice(directory: PeerDirectory) -> tuple[str, ...]:
+def current_advice(directory: PeerDirectory) -> tuple[str, ...]:
     """What a peer that runs now advises its owner; nothing where it does not run."""
     status = PeerStatus.read(directory.status)
     is_running = time.time() - (status.time or 0.0) < FRESH_SECONDS
