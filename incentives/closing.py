@@ -21,7 +21,7 @@ from incentives.commitments import KIND_ROUND, parse_body
 from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
 from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
-from incentives.rewards import PaidReceipt, Payment, settle
+from incentives.rewards import PaidReceipt, Payment, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 
 
@@ -75,7 +75,7 @@ def close_period(
     rows, certificates = _certificates(path, ledger, rules, state.settled_epoch)
     receipts, signed, left_out = _receipts(certificates, ledger, rules)
     old = previous.payouts if previous else ()
-    payment = settle(old, receipts, state.available_amount, state.unit_price_amount)
+    payment = payment_of(old, receipts, state.available_amount, state.unit_price_amount)
     tables = Tables(
         state.run_id,
         state.chain_id,

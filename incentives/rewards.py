@@ -40,7 +40,7 @@ class Payment:
         return self.pool_amount - self.paid_amount
 
 
-def settle(
+def payment_of(
     previous: Sequence[PayoutRow],
     receipts: Iterable[PaidReceipt],
     budget_amount: int,
@@ -102,7 +102,7 @@ def receipt_rows(receipts: Iterable[PaidReceipt]) -> tuple[ReceiptRow, ...]:
 def check_payouts(previous: Sequence[PayoutRow], tables: Tables) -> Payment:
     """Settles the published receipts again. TamperedError names the first account whose payout row differs."""
     paid = (PaidReceipt(r.account, r.epoch, r.units, r.receipt, r.signatures) for r in tables.receipts)
-    payment = settle(previous, paid, tables.budget_amount, tables.unit_price_amount)
+    payment = payment_of(previous, paid, tables.budget_amount, tables.unit_price_amount)
     if payment.receipts != tables.receipts:
         raise TamperedError("tables: receipts are not in order or their running sums are wrong")
     if payment.payouts != tables.payouts:

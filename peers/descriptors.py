@@ -5,7 +5,7 @@ import sys
 from io import TextIOWrapper
 
 
-def settle_descriptors() -> None:
+def take_standard_descriptors() -> None:
     """To be called first thing. A closed descriptor would be taken by the next file that is opened, and a print would go there:
     it becomes /dev/null. What a terminal cannot show is written as an escape, where it would be an error."""
     for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):

@@ -24,7 +24,7 @@ class Identity:
     key: PrivateKey = field(repr=False)
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """For the hello of a link, which settles nothing; records are signed by the notary."""
+        """For the hello of a link, which decides nothing; records are signed by the notary."""
         return records.sign(self.key, digest)
 
     def notary(self, domain: records.Domain, journal: SigningJournal) -> JournalNotary:

@@ -105,7 +105,7 @@ class JournalNotary:
                     yield record, entry.digest, keep
 
     def subject(self, record: Record) -> Subject | None:
-        """What only one digest may be signed for; None for what settles nothing."""
+        """What only one digest may be signed for; None for what decides nothing."""
         kind, epoch, attempt, prev, rest = type(record).__name__, record.epoch, 0, ZERO_HASH, b""
         if isinstance(record, Progress):
             return None

@@ -24,7 +24,7 @@ from incentives.errors import IncentivesError, StorageError
 from peers.advice import Advice, Circumstances, Patience, advise, of_problems
 from peers.assembly import Assembled, Reactions, Role, Seed, Volunteer, Wiring, assemble, begin, join_run, open_network
 from peers.config import PeerConfig, load_peer_config
-from peers.descriptors import settle_descriptors
+from peers.descriptors import take_standard_descriptors
 from peers.directory import PeerDirectory, write_json
 from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
@@ -362,7 +362,7 @@ class ForTerminals(logging.Formatter):
 
 def main(peer_type: type[Peer] = Peer) -> None:
     """Entry point of the process; its arguments are those of the command line."""
-    settle_descriptors()
+    take_standard_descriptors()
     parser = argparse.ArgumentParser(description="one peer; started by sparehive join or sparehive seed")
     parser.add_argument("mode", choices=("join", "seed"))
     parser.add_argument("directory", type=Path)

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from peers.descriptors import settle_descriptors
+from peers.descriptors import take_standard_descriptors
 from peers.errors import in_one_line, one_line
 
 _CHAIN, _SWARM = "peers.cli.chain", "peers.cli.swarm"
@@ -101,7 +101,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
 
 def main() -> None:
     """Entry point: user errors become one line on stderr and exit status 1 (2 for wrong usage)."""
-    settle_descriptors()
+    take_standard_descriptors()
     try:
         cli.main(prog_name="sparehive", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -22,7 +22,7 @@ from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
-SETTLE_SECONDS = 0.5
+CATCH_UP_SECONDS = 0.5
 FAR_BEHIND = 4  # certificates; then the newest anchor is fetched instead of every average in between
 
 Gather = Callable[[Sequence[Hash], Sequence[Account]], Awaitable[list[bytes] | None]]
@@ -66,7 +66,7 @@ class Follower:
         while True:
             actions = [await self._queue.get()]
             if self.anchor is None:
-                await asyncio.sleep(SETTLE_SECONDS)  # the lineage of a run under way comes certificate by certificate
+                await asyncio.sleep(CATCH_UP_SECONDS)  # the lineage of a run under way comes certificate by certificate
             while not self._queue.empty():
                 actions.append(self._queue.get_nowait())
             path: list[CertifiedEntry] = []

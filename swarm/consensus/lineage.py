@@ -20,7 +20,7 @@ from swarm.records.types import (
 RECENT_CERTIFICATES = 16
 MAX_ELECTORATE = 64
 MAX_ATTEMPTS_SIGNED = 64  # by one signer of one certificate
-MAX_UNSETTLED = 64  # certificates that lack a quorum, by who was first to sign them
+MAX_UNDECIDED = 64  # certificates that lack a quorum, by who was first to sign them
 MAX_STRANGE = 1 << 14  # seatings, and certificates whose predecessor is unknown: anyone can make those
 
 
@@ -100,7 +100,7 @@ class Lineage:
         self.children: dict[Hash, list[Hash]] = {}
         self._forks: dict[Hash, None] = {}  # certificates that more than one follows
         self._waiting: dict[Hash, dict[Hash, None]] = {}  # unknown or not yet valid predecessor → ids
-        self._unsettled: dict[Account, dict[Hash, None]] = {}
+        self._undecided: dict[Account, dict[Hash, None]] = {}
         self._num_strange = 0
 
     def valid(self, identity: Hash) -> bool:
@@ -144,7 +144,7 @@ class Lineage:
             self._check_signer(certificate, body, signer)
             self._make_room(certificate, signer)
             entry = self.entries[identity] = LineageEntry(identity, certificate.without_attempt(), body)
-            self._unsettled.setdefault(signer, {})[identity] = None
+            self._undecided.setdefault(signer, {})[identity] = None
             self._num_strange += self._is_strange(entry)
         else:
             self._check_signer(entry.certificate, entry.body, signer)
@@ -157,7 +157,7 @@ class Lineage:
         entry.signatures.setdefault(certificate.attempt, {}).setdefault(signer, signature)
         if entry.attempt is not None:
             return []
-        return list(self._settle(identity))
+        return list(self._decide(identity))
 
     def _check_signer(self, certificate: RoundCertificate, body: RoundBody, signer: Account) -> None:
         prev = certificate.prev_certificate
@@ -178,17 +178,17 @@ class Lineage:
         strange = certificate.kind == KIND_SEATING or not self.valid(certificate.prev_certificate)
         if strange and self._num_strange >= MAX_STRANGE:
             raise PeerFault("certificate: too many that nobody knows")
-        created = self._unsettled.get(signer, {})
-        while len(created) >= MAX_UNSETTLED:
+        created = self._undecided.get(signer, {})
+        while len(created) >= MAX_UNDECIDED:
             oldest = next(iter(created))
             del created[oldest]
             entry = self.entries[oldest]
             if entry.attempt is not None:
                 continue
             others = entry.signers() - {signer}
-            heir = next((a for a in sorted(others) if len(self._unsettled.get(a, {})) < MAX_UNSETTLED), None)
+            heir = next((a for a in sorted(others) if len(self._undecided.get(a, {})) < MAX_UNDECIDED), None)
             if heir is not None:
-                self._unsettled.setdefault(heir, {})[oldest] = None
+                self._undecided.setdefault(heir, {})[oldest] = None
                 continue
             self._num_strange -= self._is_strange(entry)
             del self.entries[oldest]
@@ -208,7 +208,7 @@ class Lineage:
             return entry.body.electorate
         return self.electorate(prev)
 
-    def _settle(self, identity: Hash) -> Iterator[Hash]:
+    def _decide(self, identity: Hash) -> Iterator[Hash]:
         entry = self.entries[identity]
         prev = entry.certificate.prev_certificate
         if not self.valid(prev):
@@ -227,7 +227,7 @@ class Lineage:
                 for later in sorted(self._waiting.pop(identity, ())):
                     if self.entries[later].certificate.kind == KIND_ROUND:
                         self._num_strange -= 1
-                    yield from self._settle(later)
+                    yield from self._decide(later)
                 return
 
     def _linked(self, entry: LineageEntry) -> bool:
@@ -252,7 +252,7 @@ class Lineage:
             identity = self.entries[identity].certificate.prev_certificate
         yield ZERO_HASH
 
-    def unsettled_after(self, identity: Hash) -> list[LineageEntry]:
+    def undecided_after(self, identity: Hash) -> list[LineageEntry]:
         """Certificates proposed to follow `identity` that lack a quorum, in the order in which they were heard of."""
         return [e for e in self.entries.values() if e.attempt is None and e.certificate.prev_certificate == identity]
 

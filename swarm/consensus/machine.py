@@ -325,7 +325,7 @@ class RoundMachine:
     def _say_fork(self, new: Sequence[Hash], last: Signed) -> None:
         """A branch off the own path came to hold by `last`. What was signed in it before was not handed to those who linked up
         since (`Lineage.contested`); they have to weigh it too."""
-        entries = [e for held in new for e in (self.lineage[held], *self.lineage.unsettled_after(held))]
+        entries = [e for held in new for e in (self.lineage[held], *self.lineage.undecided_after(held))]
         self._voice.ask(*(Send(said, again=True) for e in entries for said in e.messages() if said != last))
 
     def _is_own(self, identity: Hash) -> bool:

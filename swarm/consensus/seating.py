@@ -38,7 +38,7 @@ class Seating:
             self._first_attempt += 1  # only founders seat the first; they try again with who is ready then
             return
         self.stalls += 1
-        if any(self.join(entry, tip) for entry in self._lineage.unsettled_after(tip)):
+        if any(self.join(entry, tip) for entry in self._lineage.undecided_after(tip)):
             return
         seats = self._seats(tip)
         if self._voice.account in seats:
@@ -49,7 +49,7 @@ class Seating:
         seats = self._seats(ZERO_HASH)
         if len(seats) < self._rules.min_seated:
             return
-        if not any(self.join(entry, ZERO_HASH) for entry in self._lineage.unsettled_after(ZERO_HASH)):
+        if not any(self.join(entry, ZERO_HASH) for entry in self._lineage.undecided_after(ZERO_HASH)):
             self._seat(seats, self._first_attempt, ZERO_HASH)
 
     def join(self, entry: LineageEntry, tip: Hash) -> bool:

@@ -22,7 +22,7 @@ class Notary(Protocol):
         """65 bytes r‖s‖v, low s. `keep` is stored in the journal with the digest (votes and bodies of a lock)."""
 
     def remembers(self, record: Record) -> bool:
-        """Whether this record of the own account was signed here: always, where the journal is whole. True for what settles nothing."""
+        """Whether this record of the own account was signed here: always, where the journal is whole. True for what decides nothing."""
 
     def recover(self, record: Record, signature: bytes) -> Account:
         """Account that signed, or `swarm.errors.BadSignature`."""

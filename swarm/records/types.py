@@ -140,7 +140,7 @@ class ContributionReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Units done since the boundary, said again and again; `sequence` only grows. Not journaled: it settles nothing."""
+    """Units done since the boundary, said again and again; `sequence` only grows. Not journaled: it decides nothing."""
 
     run_id: Hash
     epoch: int

@@ -14,7 +14,7 @@ from incentives.claim import prove
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
-from incentives.rewards import PaidReceipt, settle
+from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import PayoutRow, Tables
 
 FILE = Path(__file__).parents[2] / "incentives" / "contracts" / "gas.txt"
@@ -56,7 +56,7 @@ def measure(node: DevChain) -> dict[str, int]:
     for number, name in enumerate(("first", "later")):
         state = contract.state()
         paid = [PaidReceipt(a, 10 * number + 1, 7, b"\x02" * 32, b"\x03" * 32) for a in (*accounts, *others)]
-        payment = settle(before, paid, state.available_amount, PRICE)
+        payment = payment_of(before, paid, state.available_amount, PRICE)
         tables = Tables(
             RUN, chain.chain_id, place, 10 * number, 10 * number + 10, state.available_amount, PRICE, (),
             payment.receipts, payment.payouts,

@@ -19,7 +19,7 @@ from incentives.devchain import DevChain
 from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.keys import load_key, load_password, parse_address
 from incentives.publication import find_evidence, find_tables, publish
-from incentives.rewards import PaidReceipt, settle
+from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
@@ -74,7 +74,7 @@ def tables_of(world: World, lineage: Lineage) -> tuple[Tables, Evidence]:
             paid.append(PaidReceipt(receipt.peer, receipt.epoch, receipt.units, hash_, signatures))
     assert state.last is not None
     before = find_tables(world.tables, state.last.tables_hash, state.last.number)
-    payment = settle(before.payouts, paid, state.available_amount, state.unit_price_amount)
+    payment = payment_of(before.payouts, paid, state.available_amount, state.unit_price_amount)
     ordered = sorted(receipts, key=lambda each: (each.peer, each.epoch))
     tables = Tables(
         state.run_id, state.chain_id, state.settlement, state.settled_epoch, rows[-1].epoch, state.available_amount,

@@ -15,7 +15,7 @@ from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
 from incentives.merkle import Tree
-from incentives.rewards import PaidReceipt, settle
+from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, Row, Tables
 
 PRICE, RUN = 10**15, b"\x01" * 32
@@ -51,7 +51,7 @@ def periods(draw: st.DrawFn) -> Tables:
         PaidReceipt(a, draw(st.integers(1, last)), draw(st.integers(1, 10**6)), draw(hashes), draw(hashes)) for a in who
     ]
     budget = 10**24
-    payment = settle((), paid, budget, PRICE)
+    payment = payment_of((), paid, budget, PRICE)
     return Tables(RUN, 31337, bytes(20), 0, last, budget, PRICE, rows, payment.receipts, payment.payouts)
 
 
@@ -135,7 +135,7 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
         paid = [
             PaidReceipt(records.account_of(key), number + 1, data.draw(st.integers(1, 1000)), RUN, RUN) for key in keys
         ]
-        payment = settle(before, paid, state.available_amount, price)
+        payment = payment_of(before, paid, state.available_amount, price)
         assert 0 <= payment.dust_amount < len(keys)
         budget = state.available_amount
         tables = Tables(

@@ -59,7 +59,7 @@ def test_no_locks_is_told_as_that(kind: str, tmp_path: Path) -> None:
 def test_a_command_with_all_descriptors_closed_ends_well(tmp_path: Path) -> None:
     """The first files that are opened would become stdout and stderr, and hold what is printed."""
     code = (
-        "import sys; from peers.descriptors import settle_descriptors; settle_descriptors()\n"
+        "import sys; from peers.descriptors import take_standard_descriptors; take_standard_descriptors()\n"
         "file = open(sys.argv[1], 'w', encoding='utf-8'); print('out'); print('err', file=sys.stderr)\n"
         "import subprocess; subprocess.run(['echo', 'child'], check=True); file.write(str(file.fileno()))"
     )
@@ -71,6 +71,8 @@ def test_a_command_with_all_descriptors_closed_ends_well(tmp_path: Path) -> None
 
 
 def test_a_terminal_without_utf8_gets_escapes() -> None:
-    code = "from peers.descriptors import settle_descriptors; settle_descriptors(); print('\u2581 \u2026')"
+    code = (
+        "from peers.descriptors import take_standard_descriptors; take_standard_descriptors(); print('\u2581 \u2026')"
+    )
     done = run(python(code), PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stdout) == (0, "\\u2581 \\u2026\n"), done.stderr

@@ -64,7 +64,7 @@ class OneSignatureSeats(Lineage):
 
 class HandOverTheTipAlone(Lineage):
     def contested(self, tip: Hash) -> list[LineageEntry]:
-        return self.unsettled_after(tip)
+        return self.undecided_after(tip)
 
 
 class AnySet(Sets):

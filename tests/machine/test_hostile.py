@@ -9,7 +9,7 @@ import pytest
 
 from swarm.consensus.actions import Blame, Timer
 from swarm.consensus.heard import MAX_EARLY, MAX_ROUNDS, MAX_STRANGERS
-from swarm.consensus.lineage import MAX_UNSETTLED
+from swarm.consensus.lineage import MAX_UNDECIDED
 from swarm.records.commitments import body_hash, contributors_root, electorate_hash, merges_hash, parts_root
 from swarm.records.types import (
     FLAG_REDUCES,
@@ -204,7 +204,7 @@ def test_a_voter_cannot_fill_the_lineage_with_certificates() -> None:
         )  # fmt: skip
         peer.machine.receive(Signed(record, liar, bytes(65), body))
         peer.machine.receive(Signed(replace(record, attempt=i), account(5000 + i), bytes(65), body))
-    assert len(peer.machine.lineage.entries) <= MAX_UNSETTLED + 3
+    assert len(peer.machine.lineage.entries) <= MAX_UNDECIDED + 3
     assert peer.machine.heard.sizes()["rounds"] <= MAX_ROUNDS
 
 

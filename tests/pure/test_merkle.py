@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from incentives import merkle
 from incentives.errors import InputError, TamperedError
-from incentives.rewards import PaidReceipt, settle
+from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, PayoutRow, Tables, leaf_of, parse_tables, tables_hash
 
 LEAVES = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=40)
@@ -100,7 +100,7 @@ def _tables() -> Tables:
         for epoch in (6, 5)
     ]
     previous = [PayoutRow(b"\2" * 20, 4, 40, 0, 0, 40)]
-    payment = settle(previous, receipts, 10**30, 10**18)
+    payment = payment_of(previous, receipts, 10**30, 10**18)
     certificates = tuple(CertificateRow(epoch, bytes([epoch]) * 32, b"\7" * 32) for epoch in (5, 6))
     return Tables(b"\1" * 32, 31337, b"\2" * 20, 4, 6, 10**30, 10**18, certificates, payment.receipts, payment.payouts)
 
