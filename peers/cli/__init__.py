@@ -8,7 +8,7 @@ import click
 from peers.descriptors import take_standard_descriptors
 from peers.errors import in_one_line, one_line
 
-_CHAIN, _SWARM = "peers.cli.chain", "peers.cli.swarm"
+_CHAIN, _SWARM = "peers.cli.organising", "peers.cli.training"
 _COMMANDS = {
     "join": _SWARM,
     "seed": _SWARM,

@@ -24,21 +24,9 @@ from incentives.keys import (
     unlock_key,
 )
 from incentives.records import Domain, account_of, digest, recover, sign
-from peers.cli.wallets import (
-    PATH,
-    address,
-    find_place,
-    json_option,
-    key_options,
-    open_key,
-    resumed_by,
-    rpc_option,
-    run_option,
-    sending,
-    settlement_option,
-    show,
-    wallet_address,
-)
+from peers.cli.options import PATH, address, json_option, key_options, rpc_option, run_option, settlement_option, show
+from peers.cli.places import find_place
+from peers.cli.signing import open_key, resumed_by, sending, wallet_address
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 from swarm.atomic import write_atomically

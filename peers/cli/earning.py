@@ -1,4 +1,4 @@
-"""rewards, claim, verify: what an earner asks. They need the base install alone, no torch."""
+"""rewards and claim: what an earner asks. They need the base install alone, no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
-from incentives.books import Checked, compare_ledger
-from incentives.books import verify as verify_books
 from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
-from incentives.chain.settlement import SettlementContract, check_code
+from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.claim import Standing, final_tables, prove, standings
 from incentives.errors import ChainError, InputError, StorageError, TamperedError
@@ -21,33 +19,26 @@ from incentives.publication import find_evidence, find_tables
 from incentives.records import account_of
 from incentives.shelf import Shelf
 from incentives.tables import Tables
-from peers.cli.wallets import (
+from peers.cli.options import (
     PATH,
-    Place,
     address,
-    find_place,
-    invite_option,
     json_option,
     key_options,
     latest_option,
-    open_key,
-    read_rules,
-    resumed_by,
     rpc_option,
     run_option,
-    sending,
     settlement_option,
     show,
     tables_option,
     tokens,
-    wallet_address,
 )
+from peers.cli.places import Place, find_place, read_rules
+from peers.cli.signing import open_key, resumed_by, sending, wallet_address
 from peers.directory import PeerDirectory
 from peers.watching import current_advice
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
-    from incentives.closing import LeftOut, PayRules
 
 CLAIMS_PER_TRANSACTION = 40
 
@@ -259,86 +250,6 @@ def _pay(
     return transactions, refused
 
 
-@click.command("verify")
-@run_option
-@settlement_option
-@rpc_option
-@tables_option
-@click.option(
-    "--dir", "directory", type=PATH, help="A peer of the run: its invite says who may sign, its ledger what is due."
-)
-@invite_option
-@latest_option
-@json_option
-def verify(
-    run: Path | None,
-    settlement: str | None,
-    rpc: str,
-    tables: Shelf,
-    directory: Path | None,
-    invite: str | None,
-    latest: bool,
-    as_json: bool,
-) -> None:
-    """Rebuild the trees from the published tables, settle again, compare with the chain. Fails at the first difference.
-
-    The contracts' code is compared too: others could answer anything.
-    With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
-    that this peer follows, and receipts of its ledger that are not paid are listed."""
-    place = find_place(run, settlement, directory)
-    chain = place.connect(rpc)
-    state = place.state(chain, finalised=not latest)
-    check_code(chain, state)
-    rules = read_rules(invite, directory)
-    checked = verify_books(chain, state, tables, rules)
-    if not checked:
-        raise ChainError("nothing to verify yet: no period is proposed or final")
-    followed, unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
-    periods = [
-        {
-            "number": each.period.number,
-            "final": each.is_final,
-            "from_epoch": each.tables.from_epoch,
-            "to_epoch": each.tables.to_epoch,
-            "certificates": each.period.certificates_count,
-            "receipts": each.period.receipts_count,
-            "payouts": each.period.payouts_count,
-            "units": each.period.total_units,
-            "amount": str(each.period.amount),
-            "payouts_checked": each.payouts_checked,
-            "signatures_checked": each.signatures_checked,
-            "seatings": each.seatings,
-        }
-        for each in checked
-    ]
-    result = {
-        "ok": True,
-        "block": state.block,
-        "funded": str(state.funded_amount),
-        "released": str(state.released_amount),
-        "claimed": str(state.claimed_amount),
-        "certificates_followed": followed,
-        "not_paid": [
-            {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
-        ],
-        "periods": periods,
-    }
-    records = sum(each.signatures_checked for each in checked)
-    lines = [
-        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
-        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
-        *_reservations(checked, with_rules=rules is not None),
-    ]
-    if followed is not None:
-        every = sum(each.period.certificates_count for each in checked)
-        lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")
-    if unpaid:
-        lines.append(
-            f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
-        )
-    show(as_json, result, *lines)
-
-
 # -- helpers ----------------------------------------------------------------------------------------------------------
 def _proposed(state: RunState, tables: Shelf) -> tuple[Tables | None, bool]:
     """The tables of the proposal under way, and whether what it adds is known: not where they are not here, or others
@@ -356,39 +267,6 @@ def _hot_account(directory: Path | None) -> bytes | None:
     if directory is None or not PeerDirectory(directory).hot_key.exists():
         return None
     return key_account(PeerDirectory(directory).hot_key)
-
-
-def _against_ledger(
-    directory: Path | None, rules: "PayRules | None", periods: Sequence[Tables]
-) -> "tuple[int | None, list[LeftOut]]":
-    """How many certificates the peer's ledger follows (None: there is no ledger, or not all of it), and its receipts
-    that are not paid."""
-    if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
-        return None, []
-    from incentives.ledger import Ledger
-
-    try:
-        with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-            found = [compare_ledger(ledger, rules, tables) for tables in periods]
-    except StorageError:
-        return None, []
-    return sum(count for count, _ in found), [each for _, left_out in found for each in left_out]
-
-
-def _reservations(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
-    """What of each period was not checked, or needs a second look."""
-    lines = []
-    for each in checked:
-        number = each.period.number
-        if not each.payouts_checked:
-            lines.append(f"period {number}: not settled again, for the tables before it are not here")
-        if with_rules and not each.signatures_checked:
-            lines.append(
-                f"period {number}: signatures not checked: its evidence, or that of a period before, is not here"
-            )
-        if each.seatings:
-            lines.append(f"period {number}: in {each.seatings} epochs those who signed chose themselves (seatings)")
-    return lines
 
 
 def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes, int], dict[bytes, dict[str, int]]]:
@@ -446,4 +324,4 @@ def _history(chain: "Chain", state: RunState, shelf: Shelf) -> list[tuple[Tables
     return found
 
 
-__all__ = ["claim", "rewards", "verify"]
+__all__ = ["claim", "rewards"]

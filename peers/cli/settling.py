@@ -18,26 +18,22 @@ from incentives.errors import ChainError, IncentivesError, InputError, NothingTo
 from incentives.ledger import Ledger
 from incentives.publication import find_tables, publish
 from incentives.shelf import Shelf
-from peers.cli.wallets import (
+from peers.cli.options import (
     PATH,
-    Place,
     address,
-    find_place,
     invite_option,
     json_option,
     key_options,
-    organisers_key,
-    read_rules,
-    resumed_by,
     rpc_option,
     run_option,
-    sending,
     settlement_option,
     show,
     tables_option,
     tokens,
     until,
 )
+from peers.cli.places import Place, find_place, read_rules
+from peers.cli.signing import organisers_key, resumed_by, sending
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from peers.advice import of_problems
-from peers.cli.wallets import show
+from peers.cli.options import show
 from peers.directory import PeerDirectory
 from peers.leaving import say_why
 from peers.live import View

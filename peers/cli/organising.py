@@ -14,23 +14,22 @@ from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
 from peers.cli.binding import bind, wallet
-from peers.cli.earning import claim, rewards, verify
-from peers.cli.settling import settle
-from peers.cli.wallets import (
+from peers.cli.earning import claim, rewards
+from peers.cli.options import (
     PATH,
     address,
-    find_place,
     json_option,
     key_options,
     latest_option,
-    organisers_key,
     rpc_option,
-    sender_of,
-    sending,
     settlement_option,
     show,
     tokens,
 )
+from peers.cli.places import find_place
+from peers.cli.settling import settle
+from peers.cli.signing import organisers_key, sender_of, sending
+from peers.cli.verifying import verify
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600

@@ -1,0 +1,96 @@
+"""Where a run's contracts are, and what its invite says of who may sign."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from incentives.chain.deployment import Deployment, check_deployment
+from incentives.chain.settlement import SettlementContract
+from incentives.chain.state import RunState
+from incentives.errors import InputError
+from incentives.keys import parse_address
+from peers.directory import PeerDirectory
+from peers.errors import ConfigError
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from incentives.chain.node import Chain
+    from incentives.closing import PayRules
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's money is. `deployment`, read from `path`, is None where only an address (or an invite) was given."""
+
+    settlement: bytes
+    chain_id: int | None
+    deployment: Deployment | None = None
+    path: Path = Path()
+
+    def connect(self, rpc: str) -> "Chain":
+        from incentives.chain.node import Chain  # web3 takes half a second: only who talks to a node pays it
+
+        return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "")
+
+    def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
+        """The settlement, found to be the one described."""
+        state = SettlementContract(chain, self.settlement).state(finalised=finalised)
+        if self.deployment is not None:
+            check_deployment(state, self.deployment, self.path)
+        return state
+
+
+def find_place(run: Path | None, settlement: str | None = None, directory: Path | None = None) -> Place:
+    """From --run, else --settlement, else the peer in --dir: its invite, or the ledger that it has signed for."""
+    if run is not None:
+        path = run / "chain.json" if run.is_dir() else run
+        deployment = Deployment.read(path)
+        if run.is_dir():
+            _check_same_run(run, deployment)
+        return Place(deployment.settlement, deployment.chain_id, deployment, path)
+    if settlement is not None:
+        return Place(parse_address(settlement), None)
+    if directory is not None and PeerDirectory(directory).invite.is_file():
+        from peers.invite import Invite
+
+        domain = Invite.of_file(PeerDirectory(directory).invite).binding.domain()
+    elif directory is not None and PeerDirectory(directory).ledger.is_file():
+        from incentives.ledger import Ledger
+
+        with Ledger.read(PeerDirectory(directory).ledger) as ledger:
+            domain = ledger.domain
+    elif directory is not None:
+        raise InputError("--dir", str(directory), "is no peer's directory: it holds neither an invite nor a ledger")
+    else:
+        raise click.UsageError("--run, --settlement or --dir is needed, to know where the contracts are")
+    if domain.chain_id == 0:
+        raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
+    return Place(domain.verifying_contract, domain.chain_id)
+
+
+def _check_same_run(run: Path, deployment: Deployment) -> None:
+    """ConfigError where chain.json is of another run than the run.toml beside it: money would go to that one. A run.toml that is not
+    there or cannot be read says nothing here."""
+    from peers.runs import RunDirectory
+
+    try:
+        config = RunDirectory(run).load()
+    except (SwarmError, ConfigError):
+        return
+    RunDirectory(run).check_deployed(config, deployment)
+
+
+def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
+    """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
+    from incentives.closing import PayRules
+    from peers.invite import Invite
+
+    if invite is not None:
+        found = Invite.decode(invite)
+    elif directory is not None and PeerDirectory(directory).invite.is_file():
+        found = Invite.of_file(PeerDirectory(directory).invite)
+    else:
+        return None
+    return PayRules(found.config.run_id, found.config.witnesses, found.binding.founders)
