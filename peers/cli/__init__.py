@@ -8,80 +8,64 @@ import click
 from peers.descriptors import take_standard_descriptors
 from peers.errors import in_one_line, one_line
 
-_CHAIN, _SWARM = "peers.cli.organising", "peers.cli.training"
+# Name → (its module here, what it does). In the module the command has its name, with "run_" before it in the group `run`.
 _COMMANDS = {
-    "join": _SWARM,
-    "seed": _SWARM,
-    "export": _SWARM,
-    "demo": _SWARM,
-    "settle": _CHAIN,
-    "bind": _CHAIN,
-    "rewards": _CHAIN,
-    "claim": _CHAIN,
-    "verify": _CHAIN,
-    "wallet": _CHAIN,
-}
-_RUN_COMMANDS = {
-    "new": _SWARM,
-    "check": _SWARM,
-    "baseline": _SWARM,
-    "replay": _SWARM,
-    "deploy": _CHAIN,
-    "fund": _CHAIN,
-    "status": _CHAIN,
-}
-_SHORT = {
-    "join": "Join a training run with an invite.",
-    "seed": "Start a bootstrap peer (a founder) and print the invite.",
-    "export": "Write the trained model as a folder for transformers.",
-    "demo": "Train, settle and claim on this machine, in five minutes.",
-    "settle": "Close a period: publish the tables and propose their roots.",
-    "bind": "Bind a peer's hot key to your wallet.",
-    "rewards": "Show what is pending, in window, claimable and claimed.",
-    "claim": "Claim your rewards, or push them to others.",
-    "verify": "Rebuild the published tables and compare them with the chain.",
-    "wallet": "Make a wallet's key file, or show its address.",
-    "run": "Define, deploy, fund and follow a run.",
-    "new": "Make a run.toml from a text and a model size.",
-    "baseline": "Train alone on the run's data, to compare.",
-    "replay": "Redo a contribution that a peer has kept, as an auditor would.",
-    "check": "Check a run.toml and print what it asks of a peer.",
-    "deploy": "Deploy the run's contracts.",
-    "fund": "Put tokens into the run's pool.",
-    "status": "Show the run's periods and money on chain.",
+    "join": ("training", "Join a training run with an invite."),
+    "seed": ("training", "Start a bootstrap peer (a founder) and print the invite."),
+    "export": ("training", "Write the trained model as a folder for transformers."),
+    "demo": ("training", "Train, settle and claim on this machine, in five minutes."),
+    "settle": ("settling", "Close a period: publish the tables and propose their roots."),
+    "bind": ("binding", "Bind a peer's hot key to your wallet."),
+    "rewards": ("earning", "Show what is pending, in window, claimable and claimed."),
+    "claim": ("earning", "Claim your rewards, or push them to others."),
+    "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
+    "wallet": ("binding", "Make a wallet's key file, or show its address."),
+    "run new": ("training", "Make a run.toml from a text and a model size."),
+    "run check": ("training", "Check a run.toml and print what it asks of a peer."),
+    "run baseline": ("training", "Train alone on the run's data, to compare."),
+    "run replay": ("training", "Redo a contribution that a peer has kept, as an auditor would."),
+    "run deploy": ("organising", "Deploy the run's contracts."),
+    "run fund": ("organising", "Put tokens into the run's pool."),
+    "run status": ("organising", "Show the run's periods and money on chain."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and loads a command when it is asked for."""
+    """A group that knows its commands from the table, where they stand with `prefix`, and imports a command when it is asked for."""
 
-    def __init__(self, *args: object, table: dict[str, str], attribute: str, **kwargs: object) -> None:
+    def __init__(self, *args: object, prefix: str = "", **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.table, self.attribute = table, attribute
+        self.prefix = prefix
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*self.table, *self.commands])
+        named = (name.removeprefix(self.prefix) for name in _COMMANDS if name.startswith(self.prefix))
+        return sorted([*(name for name in named if " " not in name), *self.commands])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.table:
+        full = self.prefix + name
+        if full not in _COMMANDS or " " in name:
             return super().get_command(ctx, name)
-        module = importlib.import_module(self.table[name])
-        return next((c for c in getattr(module, self.attribute) if c.name == name), None)
+        module = importlib.import_module(f"peers.cli.{_COMMANDS[full][0]}")
+        found = getattr(module, full.replace(" ", "_"))
+        assert isinstance(found, click.Command)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            group = self.commands.get(name)
+            rows.append((name, group.short_help or "" if group else _COMMANDS[self.prefix + name][1]))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _SHORT[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl(rows)
 
 
-@click.group(
-    cls=LazyGroup, table=_COMMANDS, attribute="commands", context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sparehive")
 def cli() -> None:
     """Sparehive: train models together on spare computers, and get paid for it."""
 
 
-@cli.group("run", cls=LazyGroup, table=_RUN_COMMANDS, attribute="run_commands")
+@cli.group("run", cls=LazyGroup, prefix="run ", short_help="Define, deploy, fund and follow a run.")
 def run_group() -> None:
     """Define, deploy, fund and follow a run."""
 

@@ -13,8 +13,6 @@ from incentives.chain.state import PeriodState, RunState
 from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address
-from peers.cli.binding import bind, wallet
-from peers.cli.earning import claim, rewards
 from peers.cli.options import (
     PATH,
     address,
@@ -27,9 +25,7 @@ from peers.cli.options import (
     tokens,
 )
 from peers.cli.places import find_place
-from peers.cli.settling import settle
 from peers.cli.signing import organisers_key, sender_of, sending
-from peers.cli.verifying import verify
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
@@ -221,5 +217,4 @@ def _pending_text(state: RunState) -> str:
     return f"one up to epoch {state.pending.to_epoch} in its window for {left} s"
 
 
-commands: list[click.Command] = [settle, bind, rewards, claim, verify, wallet]
-run_commands: list[click.Command] = [run_deploy, run_fund, run_status]
+__all__ = ["run_deploy", "run_fund", "run_status"]

@@ -345,7 +345,3 @@ def demo(directory: Path, data: Path | None, epochs: int) -> None:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     run_demo(directory, data, epochs)
-
-
-commands: list[click.Command] = [join, seed, export, demo]
-run_commands: list[click.Command] = [run_new, run_check, run_baseline, run_replay]
