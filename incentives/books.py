@@ -54,49 +54,74 @@ def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules | None
         raise InputError(
             "--invite", f"of run 0x{rules.run_id.hex()}", f"the settlement pays run 0x{state.run_id.hex()}"
         )
-    contract = SettlementContract(chain, state.settlement)
-    periods = [contract.period(number, block=state.block) for number in range(state.num_periods)]
-    if state.pending is not None:
-        periods.append(state.pending)
+    periods = _periods(chain, state)
     checked: list[Checked] = []
     before: Tables | None = None
     is_linked = True
     for period in periods:
-        needed = period.number >= state.num_periods - 1
-        try:
-            tables = find_tables(shelf, period.tables_hash, period.number)
-        except InputError:
-            if needed:
-                raise
+        tables = _tables_of(shelf, period, is_needed=period.number >= state.num_periods - 1)
+        if tables is None:
             before, is_linked = None, False
             continue
         from_epoch = periods[period.number - 1].to_epoch if period.number else 0
         compare(state, period, tables, from_epoch)
         payouts_checked = period.number == 0 or before is not None
         if payouts_checked:
-            payment = check_payouts(before.payouts if before else (), tables)
-            if payment.paid_amount != period.amount:
-                raise TamperedError(
-                    f"period {period.number} releases {period.amount}, its tables pay {payment.paid_amount}"
-                )
-        signatures, seatings = 0, 0
+            _check_paid(period, tables, before)
         evidence = find_evidence(shelf, period.number, tables) if rules else None
+        signatures, seatings = 0, 0
         if evidence is not None and rules is not None:
-            where = f"{shelf}/{evidence_path(Path(), period.number)}"
-            try:
-                signatures = check_evidence(evidence, tables, rules, before) if is_linked else 0
-            except TamperedError as error:
-                raise TamperedError(
-                    f"{where}: {error}; where another copy of it says the same, do not trust this period"
-                ) from None
-            inside = [c for c in evidence.certificates if c.epoch > max(1, from_epoch)]
-            seatings = sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
+            if is_linked:
+                signatures = _check_signatures(shelf, period, evidence, tables, rules, before)
+            seatings = _num_seatings(evidence, from_epoch)
         is_linked = signatures > 0
         is_final = period.number < state.num_periods
         checked.append(Checked(period, is_final, tables, payouts_checked, signatures, seatings))
         before = tables
     _check_sums(state, checked)
     return checked
+
+
+def _periods(chain: "Chain", state: RunState) -> list[PeriodState]:
+    """The final ones, and then the proposed one."""
+    contract = SettlementContract(chain, state.settlement)
+    final = [contract.period(number, block=state.block) for number in range(state.num_periods)]
+    return [*final, state.pending] if state.pending is not None else final
+
+
+def _tables_of(shelf: Shelf, period: PeriodState, *, is_needed: bool) -> Tables | None:
+    """None where they are not there and need not be."""
+    try:
+        return find_tables(shelf, period.tables_hash, period.number)
+    except InputError:
+        if is_needed:
+            raise
+        return None
+
+
+def _check_paid(period: PeriodState, tables: Tables, before: Tables | None) -> None:
+    payment = check_payouts(before.payouts if before else (), tables)
+    if payment.paid_amount != period.amount:
+        raise TamperedError(f"period {period.number} releases {period.amount}, its tables pay {payment.paid_amount}")
+
+
+def _check_signatures(
+    shelf: Shelf, period: PeriodState, evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None
+) -> int:
+    """As `check_evidence`; the error says which file it is about."""
+    try:
+        return check_evidence(evidence, tables, rules, before)
+    except TamperedError as error:
+        where = f"{shelf}/{evidence_path(Path(), period.number)}"
+        raise TamperedError(
+            f"{where}: {error}; where another copy of it says the same, do not trust this period"
+        ) from None
+
+
+def _num_seatings(evidence: Evidence, from_epoch: int) -> int:
+    """Certificates of the period, after the run's first, that choose their own electorate."""
+    inside = [certificate for certificate in evidence.certificates if certificate.epoch > max(1, from_epoch)]
+    return sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
 
 
 def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: int) -> None:

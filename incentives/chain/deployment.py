@@ -29,9 +29,9 @@ class Deployment:
     window_seconds: int
     from_block: int
 
-    def write(self, path: Path) -> None:
-        """StorageError where the file exists (a run has one settlement) or cannot be written."""
-        value = {
+    def json_value(self) -> dict[str, str | int]:
+        """As it stands in chain.json."""
+        return {
             "chain_id": self.chain_id,
             "settlement": to_checksum(self.settlement),
             "registry": to_checksum(self.registry),
@@ -41,11 +41,14 @@ class Deployment:
             "window_seconds": self.window_seconds,
             "from_block": self.from_block,
         }
+
+    def write(self, path: Path) -> None:
+        """StorageError where the file exists (a run has one settlement) or cannot be written."""
         draft = path.with_name(f".{path.name}.part")  # a full disk must not leave half a description
         try:
             try:
                 with open(draft, "w", encoding="utf-8") as stream:
-                    stream.write(json.dumps(value, indent=1) + "\n")
+                    stream.write(json.dumps(self.json_value(), indent=1) + "\n")
                     stream.flush()
                     os.fsync(stream.fileno())
                 place_new(draft, path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from coincurve import PrivateKey
@@ -18,7 +18,7 @@ from incentives.keys import key_account, parse_address, to_checksum
 from incentives.publication import find_evidence, find_tables
 from incentives.records import account_of
 from incentives.shelf import Shelf
-from incentives.tables import Tables
+from incentives.tables import PayoutRow, Tables
 from peers.cli.options import (
     PATH,
     address,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from incentives.chain.node import Chain
 
 CLAIMS_PER_TRANSACTION = 40
+_History: TypeAlias = list[tuple[Tables, Evidence | None]]
 
 
 @click.command("rewards")
@@ -73,17 +74,12 @@ def rewards(
     final = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
     proposed, is_known = _proposed(state, tables)
     pending, unpaid = _pending_units(directory, state)
-    chosen = [parse_address(text) for text in accounts]
-    hot = _hot_account(directory)
-    if hot is not None and hot not in chosen:
-        chosen.append(hot)
+    chosen = _chosen(accounts, directory)
     everybody = sorted(
         {row.account for t in (final, proposed) if t for row in t.payouts} | pending.keys() | set(chosen)
     )
     owner = wallet_address(wallet_text, keystore)
-    wallets = RegistryContract(chain, state.registry).wallets_of(everybody, block=state.block)
-    claimed = SettlementContract(chain, state.settlement).claimed_of(everybody, block=state.block)
-    found = standings(state, final, proposed, everybody, wallets, claimed)
+    found = _standings(chain, state, final, proposed, everybody)
     if chosen or owner is not None:
         found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
     rows = [
@@ -91,16 +87,8 @@ def rewards(
         | {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.get(s.account, {}).items()]}
         for s in found
     ]
-    lines = [
-        f"{row['account']}: pending {tokens(int(row['pending']))}, "
-        f"in window {tokens(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
-        f"claimable {tokens(int(row['claimable']))}, claimed {tokens(int(row['claimed']))}"
-        + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
-        + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
-        for row in rows
-    ]
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
-    lines += [f"note: {text}" for text in advice]
+    lines = [_standing_line(row, is_known) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
     result = {
         "block": state.block,
@@ -110,6 +98,33 @@ def rewards(
         "advice": list(advice),
     }
     show(as_json, result, *(lines or ["nothing earned yet"]))
+
+
+def _chosen(accounts: Sequence[str], directory: Path | None) -> list[bytes]:
+    """The accounts to show, the peer's in --dir among them; none: all."""
+    chosen = [parse_address(text) for text in accounts]
+    hot = _hot_account(directory)
+    return chosen if hot is None or hot in chosen else [*chosen, hot]
+
+
+def _standings(
+    chain: "Chain", state: RunState, final: Tables | None, proposed: Tables | None, accounts: Sequence[bytes]
+) -> list[Standing]:
+    """As the chain had it at the block of `state`."""
+    wallets = RegistryContract(chain, state.registry).wallets_of(accounts, block=state.block)
+    claimed = SettlementContract(chain, state.settlement).claimed_of(accounts, block=state.block)
+    return standings(state, final, proposed, accounts, wallets, claimed)
+
+
+def _standing_line(row: dict[str, Any], is_known: bool) -> str:
+    """For people; `is_known`: whether what is in the window is."""
+    return (
+        f"{row['account']}: pending {tokens(int(row['pending']))}, "
+        f"in window {tokens(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
+        f"claimable {tokens(int(row['claimable']))}, claimed {tokens(int(row['claimed']))}"
+        + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
+        + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
+    )
 
 
 @click.command("claim")
@@ -159,49 +174,28 @@ def _claim(
     if published.payout_tree().root != state.last.payouts_root:
         raise TamperedError("the published tables do not have the root that is on chain: do not trust this period")
     history = _history(chain, state, tables)
-    everybody = [row.account for row in published.payouts if not chosen or row.account in chosen]
-    if chosen and not everybody:
-        named = ", ".join(to_checksum(account) for account in sorted(chosen))
-        raise InputError("--account", named, f"has earned nothing up to epoch {state.settled_epoch}")
-    wallets = RegistryContract(chain, state.registry).wallets_of(everybody)
-    contract = SettlementContract(chain, state.settlement)
-    owners = dict(zip(everybody, wallets, strict=True))
-    mine = [a for a, w in zip(everybody, wallets, strict=True) if w == account_of(key)]
-    bound = [a for a, w in zip(everybody, wallets, strict=True) if w is not None]
-    targets = bound if push else mine
+    wallet, owners = account_of(key), _owners(chain, state, published, chosen)
+    targets = [account for account, owner in owners.items() if (owner is not None if push else owner == wallet)]
     if not targets and not push:
-        raise ChainError(_nothing_earned(chain, state, account_of(key), chosen, hot))
+        raise ChainError(_nothing_earned(chain, state, wallet, chosen, hot))
+    contract = SettlementContract(chain, state.settlement)
     before = dict(zip(targets, contract.claimed_of(targets), strict=True))
     earned = {row.account: row for row in published.payouts}
     due = [account for account in targets if earned[account].cum_claimable > before[account]]
     resumed = resumed_by(chain, state.settlement, "claim", "claimMany")
     if not due and not push and not resumed:
-        raise ChainError(f"nothing is due to wallet {to_checksum(account_of(key))}: all that is final has been claimed")
+        raise ChainError(f"nothing is due to wallet {to_checksum(wallet)}: all that is final has been claimed")
     sent, refused = _pay(contract, key, published, due)
-    transactions = resumed + sent
-    if refused and not transactions:
+    if refused and not resumed + sent:
         raise next(iter(refused.values()))
     after = dict(zip(targets, contract.claimed_of(targets), strict=True))
-    rows = [
-        {
-            "account": to_checksum(account),
-            "wallet": address(owners[account]),
-            "units": earned[account].cum_units,
-            "receipts": sum(row.account == account for t, _ in history for row in t.receipts),
-            "co_signers": sorted({signer for _, e in history for signer in co_signers(e, account)}),
-            "earned": str(earned[account].cum_earned),
-            "claimed": str(after[account]),
-            "paid": str(after[account] - before[account]),
-        }
-        for account in targets
-    ]
     paid = sum(after.values()) - sum(before.values())
     result = {
         "paid": str(paid),
-        "accounts": rows,
+        "accounts": [_claimed_json(earned[a], owners[a], history, before[a], after[a]) for a in targets],
         "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
-        "transactions": transactions,
+        "transactions": resumed + sent,
     }
     line = f"{tokens(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"
     if resumed:
@@ -209,6 +203,29 @@ def _claim(
     if refused:
         line += f"; {len(refused)} accounts were refused, --json says why"
     return result, line
+
+
+def _owners(chain: "Chain", state: RunState, published: Tables, chosen: set[bytes]) -> dict[bytes, bytes | None]:
+    """The wallet of everybody who has earned (of those chosen, where some are), in the order of the tables."""
+    everybody = [row.account for row in published.payouts if not chosen or row.account in chosen]
+    if chosen and not everybody:
+        named = ", ".join(to_checksum(account) for account in sorted(chosen))
+        raise InputError("--account", named, f"has earned nothing up to epoch {state.settled_epoch}")
+    return dict(zip(everybody, RegistryContract(chain, state.registry).wallets_of(everybody), strict=True))
+
+
+def _claimed_json(row: PayoutRow, owner: bytes | None, history: _History, before: int, after: int) -> dict[str, Any]:
+    """Of an account that was claimed for: `before` and `after`, what claims have paid to it."""
+    return {
+        "account": to_checksum(row.account),
+        "wallet": address(owner),
+        "units": row.cum_units,
+        "receipts": sum(receipt.account == row.account for tables, _ in history for receipt in tables.receipts),
+        "co_signers": sorted({signer for _, evidence in history for signer in co_signers(evidence, row.account)}),
+        "earned": str(row.cum_earned),
+        "claimed": str(after),
+        "paid": str(after - before),
+    }
 
 
 def _nothing_earned(chain: "Chain", state: RunState, wallet: bytes, chosen: set[bytes], hot: bytes | None) -> str:
@@ -250,7 +267,6 @@ def _pay(
     return transactions, refused
 
 
-# -- helpers ----------------------------------------------------------------------------------------------------------
 def _proposed(state: RunState, tables: Shelf) -> tuple[Tables | None, bool]:
     """The tables of the proposal under way, and whether what it adds is known: not where they are not here, or others
     that it has replaced."""
@@ -306,10 +322,10 @@ def _standing_json(standing: Standing, pending_units: int, state: RunState, is_k
     }
 
 
-def _history(chain: "Chain", state: RunState, shelf: Shelf) -> list[tuple[Tables, Evidence | None]]:
+def _history(chain: "Chain", state: RunState, shelf: Shelf) -> _History:
     """(tables, evidence) of the final periods whose files are here. Only told, never paid by: what cannot be read is
     left out."""
-    found: list[tuple[Tables, Evidence | None]] = []
+    found: _History = []
     contract = SettlementContract(chain, state.settlement)
     for number in range(state.num_periods):
         period = contract.period(number, block=state.block)

@@ -69,14 +69,7 @@ def run_deploy(
         raise click.UsageError("give either --token ADDRESS or --test-token")
     run = RunDirectory(run_directory)
     config = run.load()
-    if os.path.lexists(run.chain):
-        try:
-            Deployment.read(run.chain)
-        except InputError as error:  # who deploys anew pays nothing of what was signed for the first one
-            raise StorageError(
-                f"{error}; only if no deploy ever ended well, move it away and give the command again"
-            ) from None
-        raise StorageError(f"{run.chain} exists: this run is deployed already; move the file away first")
+    _check_not_deployed(run.chain)
     given_token, given_registry = (parse_address(text) if text else None for text in (token, registry))
     keystore, key = organisers_key(run.root, keystore, password_file)
     chain = Chain.connect(rpc)
@@ -97,19 +90,21 @@ def run_deploy(
             window_seconds=window,
         )
         deployment.write(run.chain)
-    result = {
-        "chain_id": deployment.chain_id,
-        "settlement": address(deployment.settlement),
-        "registry": address(deployment.registry),
-        "token": address(deployment.token),
-        "run_id": "0x" + deployment.run_id.hex(),
-        "unit_price_amount": str(deployment.unit_price_amount),
-        "window_seconds": deployment.window_seconds,
-        "from_block": deployment.from_block,
-        "organiser": sender_of(key),
-        "path": str(run.chain),
-    }
+    result = {**deployment.json_value(), "organiser": sender_of(key), "path": str(run.chain)}
     show(as_json, result, f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}")
+
+
+def _check_not_deployed(description: Path) -> None:
+    """StorageError where chain.json is there: who deploys anew pays nothing of what was signed for the first one."""
+    if not os.path.lexists(description):
+        return
+    try:
+        Deployment.read(description)
+    except InputError as error:
+        raise StorageError(
+            f"{error}; only if no deploy ever ended well, move it away and give the command again"
+        ) from None
+    raise StorageError(f"{description} exists: this run is deployed already; move the file away first")
 
 
 @click.command("fund")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,23 +66,6 @@ def verify(
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
     followed, unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
-    periods = [
-        {
-            "number": each.period.number,
-            "final": each.is_final,
-            "from_epoch": each.tables.from_epoch,
-            "to_epoch": each.tables.to_epoch,
-            "certificates": each.period.certificates_count,
-            "receipts": each.period.receipts_count,
-            "payouts": each.period.payouts_count,
-            "units": each.period.total_units,
-            "amount": str(each.period.amount),
-            "payouts_checked": each.payouts_checked,
-            "signatures_checked": each.signatures_checked,
-            "seatings": each.seatings,
-        }
-        for each in checked
-    ]
     result = {
         "ok": True,
         "block": state.block,
@@ -93,14 +76,9 @@ def verify(
         "not_paid": [
             {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
         ],
-        "periods": periods,
+        "periods": [_period_json(each) for each in checked],
     }
-    records = sum(each.signatures_checked for each in checked)
-    lines = [
-        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
-        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
-        *_reservations(checked, with_rules=rules is not None),
-    ]
+    lines = _found_right(checked, with_rules=rules is not None)
     if followed is not None:
         every = sum(each.period.certificates_count for each in checked)
         lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")
@@ -109,6 +87,33 @@ def verify(
             f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
         )
     show(as_json, result, *lines)
+
+
+def _found_right(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
+    """What was compared and holds, for people; and what could not be."""
+    records = sum(each.signatures_checked for each in checked)
+    return [
+        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
+        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
+        *_reservations(checked, with_rules=with_rules),
+    ]
+
+
+def _period_json(each: Checked) -> dict[str, Any]:
+    return {
+        "number": each.period.number,
+        "final": each.is_final,
+        "from_epoch": each.tables.from_epoch,
+        "to_epoch": each.tables.to_epoch,
+        "certificates": each.period.certificates_count,
+        "receipts": each.period.receipts_count,
+        "payouts": each.period.payouts_count,
+        "units": each.period.total_units,
+        "amount": str(each.period.amount),
+        "payouts_checked": each.payouts_checked,
+        "signatures_checked": each.signatures_checked,
+        "seatings": each.seatings,
+    }
 
 
 def _against_ledger(
