@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peers.directory import PeerDirectory
-from peers.follow import read_events
+from peers.watching import read_events
 
 if TYPE_CHECKING:
     from peers.demo import Session

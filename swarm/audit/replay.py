@@ -287,4 +287,4 @@ def _ratio(difference: float, size: float) -> float:
     return 0.0 if difference == 0.0 else float("inf")
 
 
-__all__ = ["CertifiedState", "ReplayMaterial", "Replay", "SignedWork", "replay_contribution"]
+__all__ = ["CertifiedState", "Replay", "ReplayMaterial", "SignedWork", "replay_contribution"]
