@@ -7,7 +7,7 @@ outranks what may still arrive. A signature says that the bytes were delivered, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from incentives import records
 from incentives.commitments import (
@@ -104,7 +104,25 @@ def run_checks(checks: Sequence[Callable[[Case], Outcome]], case: Case) -> Outco
     return later
 
 
-def drawn_witnesses(body: Body, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
+class Contributor(Protocol):
+    """What a draw looks at of a contributor."""
+
+    @property
+    def peer(self) -> bytes: ...
+    @property
+    def flags(self) -> int: ...
+
+
+class Round(Protocol):
+    """What a draw looks at of a certificate's body, as the ledger has it or as the swarm does."""
+
+    @property
+    def contributors(self) -> Sequence[Contributor]: ...
+    @property
+    def reducers(self) -> Sequence[bytes]: ...
+
+
+def drawn_witnesses(body: Round, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
     """Who has to co-sign `peer`'s receipt: of the reducers in rank order that contributed with flag 1, the peer itself
     left out, the first `witnesses`, fewer where there are no more. Empty: unpaid."""
     able = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_REDUCES and leaf.peer != peer}

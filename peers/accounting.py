@@ -10,27 +10,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from incentives.checks import drawn_witnesses
 from incentives.ledger import Ledger
 from peers.notary import values_of
 from swarm.errors import Equivocation
 from swarm.events import Certified, Event, PartsReceived
 from swarm.records.commitments import body_bytes
 from swarm.records.notary import Notary
-from swarm.records.types import FLAG_REDUCES, ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
+from swarm.records.types import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
 
 log = logging.getLogger(__name__)
 MAX_RECEIVED = 4096  # contributions whose parts we remember having received
 MAX_WAITING = 4096  # receipts that came before their certificate or their parts: anybody can sign such
 MAX_WAITING_OF_ONE = 32  # of one contribution; its peer and at most 16 witnesses sign
-
-
-def drawn_witnesses(body: RoundBody, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
-    """The reducers of a round in rank order that can witness `peer`'s contribution, at most `witnesses`.
-
-    Only contributors with flag 1 other than the peer itself count; fewer than `witnesses` are taken where there are no
-    more; none: the contribution is not paid (protocol §6)."""
-    able = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_REDUCES and leaf.peer != peer}
-    return tuple(r for r in body.reducers if r in able)[:witnesses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +188,4 @@ class Accounting:
         return True
 
 
-__all__ = ["Accounting", "AccountingStatistics", "drawn_witnesses"]
+__all__ = ["Accounting", "AccountingStatistics"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from incentives import records
+from incentives.checks import drawn_witnesses
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
-from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting, drawn_witnesses
+from peers.accounting import MAX_WAITING, MAX_WAITING_OF_ONE, Accounting
 from peers.notary import JournalNotary
 from swarm.events import Certified, PartsReceived
 from swarm.records.types import ZERO_HASH, ContributionReceipt, Hash, RoundBody, Signed
