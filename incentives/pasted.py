@@ -18,7 +18,7 @@ def visible(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
-def tokens(text: str, prefix: str) -> Iterator[str]:
+def words(text: str, prefix: str) -> Iterator[str]:
     """What the first word in `text` that begins with `prefix` and goes on in URL-safe base64 may be: the word, then the word with
     one, two, … of the lines after it, over which a mail program broke it (and quoted it). Which is whole, its reader must know."""
     text = visible(text)

@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from incentives.amounts import rounded_tokens
 from peers.directory import PeerDirectory
 from peers.watching import read_events
 
@@ -83,10 +84,6 @@ def _common_roots(survivors: dict[str, PeerDirectory]) -> tuple[int, dict[str, s
     return common, {name: epochs.get(common, "") for name, epochs in seen.items()}
 
 
-def tokens(amount: str | int) -> str:
-    return f"{int(amount) / 1e18:,.2f}"
-
-
 def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any]) -> None:
     table = Table(
         title="What each peer did and got (amounts in test tokens)",
@@ -104,10 +101,10 @@ def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any
             str(peer["units"]),
             str(peer["receipts"]),
             str(len(peer["co_signers"])),
-            tokens(peer["earned"]),
-            tokens(peer["claimed"]),
-            tokens(peer["balance_before"]),
-            tokens(peer["balance_after"]),
+            rounded_tokens(int(peer["earned"])),
+            rounded_tokens(int(peer["claimed"])),
+            rounded_tokens(int(peer["balance_before"])),
+            rounded_tokens(int(peer["balance_after"])),
         )
     console.print(table)
     for mark, key, text in (("*", "joined_late", "joined after epoch {}"), ("†", "killed", "killed with SIGKILL")):

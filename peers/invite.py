@@ -163,7 +163,7 @@ def _unpacked(text: str) -> bytes:
 def _found(text: str) -> str:
     """The invite in what was pasted; where none is whole, what looks like one; else the text itself."""
     candidates: list[str] = []
-    for candidate in pasted.tokens(text, PREFIX):
+    for candidate in pasted.words(text, PREFIX):
         if len(candidate) > MAX_TEXT and candidates:
             break
         candidates.append(candidate)

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from peers.cli.options import tokens
+from incentives.amounts import tokens
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError

@@ -22,6 +22,7 @@ from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFou
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
+from incentives.amounts import coins
 from incentives.chain.outbox import Outbox, SignedTransaction, call_id
 from incentives.chain.reverts import Reverted, explain
 from incentives.contracts import artifact
@@ -182,7 +183,7 @@ class Chain:
             price = fees.get("maxFeePerGas") or fees["gasPrice"]
             needed, has = gas * price + int(call.get("value", 0)), int(eth.get_balance(sender))  # type: ignore[arg-type]
             if has < needed:
-                raise self._too_little_gas(sender, f"has {_coins(has)}, this needs up to {_coins(needed)}")
+                raise self._too_little_gas(sender, f"has {coins(has)}, this needs up to {coins(needed)}")
             for attempt in range(SEND_TRIES):
                 nonce = eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
                 values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
@@ -351,10 +352,6 @@ def _hex(text: str) -> bytes:
         return bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
         return b""
-
-
-def _coins(wei: int) -> str:
-    return f"{wei / 10**18:.6g}"
 
 
 def _or(get: Callable[[], Found], otherwise: Found) -> Found:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 from coincurve import PrivateKey
 
+from incentives.amounts import tokens
 from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
@@ -30,7 +31,6 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
-    tokens,
 )
 from peers.cli.places import Place, find_place, read_rules
 from peers.cli.signing import open_key, resumed_by, sending, wallet_address

@@ -69,8 +69,3 @@ def address(account: bytes | None) -> str | None:
 def until(seconds: int) -> str:
     """A moment of the chain's clock, for people."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def tokens(amount: int) -> str:
-    """For people, for a token with 18 decimals, which nearly all have; JSON has the base units."""
-    return f"{amount / 10**18:,.6g} tokens"

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from incentives.amounts import tokens
 from incentives.chain.deployment import Deployment
 from incentives.chain.registry import deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
@@ -22,7 +23,6 @@ from peers.cli.options import (
     rpc_option,
     settlement_option,
     show,
-    tokens,
 )
 from peers.cli.places import find_place
 from peers.cli.signing import organisers_key, sender_of, sending

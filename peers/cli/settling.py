@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.amounts import tokens
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
@@ -29,7 +30,6 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
-    tokens,
     until,
 )
 from peers.cli.places import Place, find_place, read_rules

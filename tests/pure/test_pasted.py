@@ -15,7 +15,7 @@ WORD = st.from_regex(r"[A-Za-z0-9_-]{1,40}={0,2}", fullmatch=True)
 def test_an_invite_is_found(word: str, before: str, after: str, hidden: str, more: str, at: int, encoding: str) -> None:
     invite = "sparehive1:" + word
     text = before + more + invite[:at] + hidden + invite[at:] + more + after
-    assert next(pasted.tokens(pasted.decoded(text.encode(encoding)), "sparehive1:")) == invite
+    assert next(pasted.words(pasted.decoded(text.encode(encoding)), "sparehive1:")) == invite
 
 
 @given(
