@@ -50,16 +50,11 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
     run = Invite.of_file(directory.invite).config
     epoch, root = _newest_anchor(directory, run)
-    store = BlockStore(directory.blocks, 1 << 62, owned=False)
-
-    def get(digest: bytes) -> bytes:
-        data = store.get(digest)
-        if data is None:
-            raise StartError(
-                f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
-            )
-        return data
-
+    get = BlockStore(directory.blocks, 1 << 62, owned=False).getter(
+        lambda digest: StartError(
+            f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
+        )
+    )
     model = new_model(run)
     model.flat.copy_(read_anchor(root, get, model.layout).parameters)
 

@@ -67,18 +67,13 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
 
     with progress.during("building the model"):
         model = open_settings(config)
-    store = BlockStore(blocks, 1 << 62, owned=False)
-
-    def get(digest: bytes) -> bytes:
-        block = store.get(digest)
-        if block is None:
-            raise ConfigError(
-                "RUN_DIRECTORY",
-                str(blocks.parent),
-                f"{blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}",
-            )
-        return block
-
+    get = BlockStore(blocks, 1 << 62, owned=False).getter(
+        lambda digest: ConfigError(
+            "RUN_DIRECTORY",
+            str(blocks.parent),
+            f"{blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}",
+        )
+    )
     try:
         with progress.during("reading the initial model"):
             anchor = read_anchor(bytes.fromhex(config.initial_root), get, model.layout)

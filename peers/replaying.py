@@ -86,13 +86,7 @@ class KeptRun:
     def _stored(self, root: Hash) -> Anchor | None:
         if root in self._anchors:
             return self._anchors[root]
-
-        def get(digest: Hash) -> bytes:
-            data = self.store.get(digest)
-            if data is None:
-                raise InputError("block", digest.hex(), "is not here")
-            return data
-
+        get = self.store.getter(lambda digest: InputError("block", digest.hex(), "is not here"))
         try:
             return read_anchor(root, get, self.model.layout)
         except SwarmError:

@@ -43,15 +43,10 @@ class RunBlocks:
         """`pinned()`: roots whose blocks must stay (the initial anchor, what audits need); asked whenever one is to go."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
         self._pinned = pinned
+        self._get = store.getter(lambda digest: RetryError(f"block {digest.hex()[:12]} is not here; try again later"))
         self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
         self._index = store.directory.with_name("anchors.json")
         self.saved: list[tuple[float, Hash]] = self._read_index()
-
-    def _get(self, digest: Hash) -> bytes:
-        data = self.store.get(digest)
-        if data is None:
-            raise RetryError(f"block {digest.hex()[:12]} is not here; try again later")
-        return data
 
     async def _bring(self, root: Hash, max_bytes: int, is_obsolete: Callable[[], bool] = lambda: False) -> None:
         await fetch_graph(

@@ -1,6 +1,7 @@
 """A directory of blocks by digest: written atomically, checked at every read, bounded by a quota."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from swarm.atomic import remove_half_written, write_atomically
@@ -57,6 +58,17 @@ class BlockStore:
                 self.delete(digest)
             return None
         return data
+
+    def getter(self, otherwise: Callable[[bytes], Exception]) -> Callable[[bytes], bytes]:
+        """As `get`; for a block that is not here or has rotted what `otherwise` makes of its digest is raised."""
+
+        def get(digest: bytes) -> bytes:
+            data = self.get(digest)
+            if data is None:
+                raise otherwise(digest)
+            return data
+
+        return get
 
     def has(self, digest: bytes) -> bool:
         return self._path(digest).is_file()
