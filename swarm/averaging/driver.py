@@ -58,6 +58,7 @@ from swarm.records.types import (
     SignedCall,
     SignedSet,
 )
+from swarm.records.units import total_units
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
@@ -479,7 +480,7 @@ class Driver:
             return
         max_units = self.config.rounds.max_units_per_contribution
         found = weights(content.contributors, contents, self._previous_median(prev), max_units)
-        units = sum(min(leaf.units, max_units) for leaf in content.contributors)
+        units = total_units(content.contributors, max_units)
         new, root = await asyncio.get_running_loop().run_in_executor(
             self._pool, self.states.next_state, anchor, data, units
         )

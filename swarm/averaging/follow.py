@@ -19,6 +19,7 @@ from swarm.config import RunConfig
 from swarm.consensus.actions import Adopt, CertifiedEntry
 from swarm.errors import DiskError, SwarmError
 from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash
+from swarm.records.units import total_units
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
@@ -143,8 +144,7 @@ class Follower:
         data = await self._gather(body.averages, holders)
         if data is None:
             return None
-        max_units = self.config.rounds.max_units_per_contribution
-        units = sum(min(leaf.units, max_units) for leaf in body.contributors)
+        units = total_units(body.contributors, self.config.rounds.max_units_per_contribution)
         new, root = await asyncio.to_thread(self.states.next_state, self.anchor, data, units)
         return new if root == certificate.next_root else None
 

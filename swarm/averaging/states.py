@@ -16,6 +16,7 @@ from swarm.optim.codec import decode, encode, part_slices
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributionContent, ContributorLeaf, Hash
+from swarm.records.units import capped_units
 
 KEEP = 4
 
@@ -38,7 +39,7 @@ def weights(
         for part in content.parts:
             total += part.squared_norm
         norms.append(math.sqrt(total))  # not `** 0.5`: that is pow, which every libm rounds as it likes
-    factors, median = clip_factors(norms, [min(leaf.units, max_units) for leaf in leaves], previous_median)
+    factors, median = clip_factors(norms, [capped_units(leaf.units, max_units) for leaf in leaves], previous_median)
     return Weights(tuple(factors), median)
 
 
@@ -51,7 +52,7 @@ def reduce_part(
 ) -> bytes:
     """A reducer's average of one part over the set, encoded once (protocol §3.5)."""
     decoded = [decode(wire, num_values, config.codec.contribution) for wire in wires]
-    units = [min(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
+    units = [capped_units(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
     return encode(average_part(decoded, units, factors), config.codec.average)
 
 

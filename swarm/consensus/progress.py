@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from swarm.records.types import ZERO_HASH, Account, Hash, Progress
+from swarm.records.units import capped_units
 
 MAX_PEERS = 1024
 RECORDS_PER_SECOND, BURST_RECORDS = 8.0, 24.0
@@ -18,7 +19,7 @@ def swarm_units(units: Mapping[Account, int], max_units: int) -> int:
 
     Each peer's word is capped by the run's `max_units` per contribution and, from three peers on, by four times the lower
     median: the largest number anybody wrote never decides (protocol §3.1)."""
-    said = sorted(min(max(0, value), max_units) for value in units.values())
+    said = sorted(capped_units(value, max_units) for value in units.values())
     if len(said) >= 3:
         bound = max(1, 4 * said[(len(said) - 1) // 2])
         said = [min(value, bound) for value in said]

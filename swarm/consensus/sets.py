@@ -15,7 +15,6 @@ from swarm.records.types import (
     NO_ATTEMPT,
     ZERO_HASH,
     Account,
-    Contribution,
     ContributorLeaf,
     Hash,
     RoundBody,
@@ -24,6 +23,7 @@ from swarm.records.types import (
     SetContent,
     SignedSet,
 )
+from swarm.records.units import capped_units
 
 
 class Sets:
@@ -44,7 +44,7 @@ class Sets:
             if signed is None:
                 return False
             record = signed.record
-            if (leaf.units, leaf.flags) != (self._units(record), record.flags):
+            if (leaf.units, leaf.flags) != (capped_units(record.units, self._rules.max_units), record.flags):
                 return False
         inside = {leaf.peer for leaf in content.contributors}
         return self.has_quorum(r, inside) and not self._omits(r, inside, content.reducers, attempt)
@@ -66,9 +66,6 @@ class Sets:
             if len(lacking) < min(wanted, len(others)):
                 return True
         return False
-
-    def _units(self, record: Contribution) -> int:
-        return min(record.units, self._rules.max_units)
 
     # -- what is certified for it -------------------------------------------------------------------------------------
     def certificate(
@@ -184,7 +181,9 @@ class Sets:
             record = signed.record
             key = self._voice.notary.hash(record)
             if key in (complete or ()) and peer not in heard.lying:
-                leaves.append(ContributorLeaf(peer, key, self._units(record), record.flags))
+                leaves.append(
+                    ContributorLeaf(peer, key, capped_units(record.units, self._rules.max_units), record.flags)
+                )
         made = SetContent(tuple(leaves), call.content.reducers)
         return made if leaves and self.fits(r, made, r.attempt) else None
 
