@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from incentives.atomic import sync_directory
 from incentives.errors import Equivocation, InputError, StorageError
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class SigningJournal:
             os.ftruncate(self._file, 0)
             _write(self._file, MAGIC, 0)
             os.fsync(self._file)
-            _fsync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             return len(MAGIC)
         position = len(MAGIC)
         while position < size:
@@ -312,11 +313,3 @@ def _write(file: int, data: bytes, position: int) -> None:
     while view:
         written = os.pwrite(file, view, position)
         view, position = view[written:], position + written
-
-
-def _fsync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -18,8 +18,8 @@ from eth_hash.auto import keccak
 from pydantic_core import from_json
 
 from incentives import pasted
+from incentives.atomic import write_new
 from incentives.errors import InputError, KeyFileError, WrongPassword
-from incentives.newfile import place_new
 from incentives.records import account_of
 
 # A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
@@ -164,15 +164,7 @@ def _create(path: Path, data: bytes, what: str) -> None:
     except OSError as error:
         raise KeyFileError(f"{what} file {path} cannot be written: {path.parent}: {error.strerror}") from None
     try:
-        try:
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(file, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            place_new(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_new(path, data, draft=draft, mode=0o600)
     except FileExistsError:
         raise KeyFileError(f"{what} file {path} exists already: it is not replaced; choose another name") from None
     except OSError as error:

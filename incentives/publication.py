@@ -4,11 +4,10 @@ Any copy of the directory is as good as another, for nothing in it is believed: 
 holds, and each signature in the evidence (a file beside the tables, four times their size) hashes into a leaf of them.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+from incentives.atomic import write_atomically
 from incentives.errors import InputError, StorageError, TamperedError
 from incentives.evidence import Evidence, evidence_bytes, parse_evidence
 from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, others, read
@@ -38,8 +37,8 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
         directory.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_bytes() != data:
             _keep(directory, number, tables_hash(path.read_bytes()))
-        _write(evidence_path(directory, number), evidence_bytes(evidence))
-        _write(path, data)
+        write_atomically(evidence_path(directory, number), evidence_bytes(evidence))
+        write_atomically(path, data)
     except OSError as error:
         where = error.filename2 or error.filename or directory
         raise StorageError(f"{where}: {error.strerror}: choose another --tables directory, or free space") from None
@@ -103,27 +102,7 @@ def _keep(directory: Path, number: int, hash_: bytes) -> None:
     for path in (evidence_path(directory, number), tables_path(directory, number)):
         kept = path.with_name(f"{path.stem}-{hash_.hex()[:16]}.json")
         if path.is_file() and not kept.exists():
-            _write(kept, path.read_bytes())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """On disk, name and all, when this returns: the hash on chain must not outlive the file."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+            write_atomically(kept, path.read_bytes())
 
 
 __all__ = ["evidence_path", "find_evidence", "find_tables", "publish", "tables_path"]

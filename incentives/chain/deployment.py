@@ -1,17 +1,16 @@
 """Where a run's contracts are: chain.json."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from incentives.atomic import write_new
 from incentives.chain.state import RunState
 from incentives.errors import InputError, StorageError, shorten
 from incentives.keys import parse_address, to_checksum
-from incentives.newfile import place_new
 
 _DESCRIPTION, _RESTORE = "chain description", "restore it from a copy"
 
@@ -44,16 +43,9 @@ class Deployment:
 
     def write(self, path: Path) -> None:
         """StorageError where the file exists (a run has one settlement) or cannot be written."""
-        draft = path.with_name(f".{path.name}.part")  # a full disk must not leave half a description
+        data = (json.dumps(self.json_value(), indent=1) + "\n").encode()
         try:
-            try:
-                with open(draft, "w", encoding="utf-8") as stream:
-                    stream.write(json.dumps(self.json_value(), indent=1) + "\n")
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                place_new(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_new(path, data, draft=path.with_name(f".{path.name}.part"))
         except FileExistsError:
             raise StorageError(f"{path} exists: this run is deployed already; move the file away first") from None
         except OSError as error:
