@@ -271,7 +271,7 @@ def test_a_full_disk_is_said_before_anything_is_signed(keeper: Keeper, monkeypat
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("swarm.audit.archive.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RetryError, match="No space left on device"):
         keeper.archive.keep_state(state)
     assert list((keeper.path / "audit" / "states").iterdir()) == []

@@ -211,7 +211,7 @@ def test_a_crash_while_writing_leaves_the_old_snapshot(tmp_path: Path, monkeypat
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("swarm.averaging.merge.os.replace", killed)
+        patch.setattr("os.replace", killed)
         with pytest.raises(Killed):
             follower.member.save(tmp_path / "s", follower.live, follower.inner)
     member, live = load(tmp_path / "s")
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_the_old_snapshot(tmp_path: Path, monkeypatch: pytest.
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("swarm.averaging.merge.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RetryError, match="No space left on device"):
         follower.member.save(tmp_path / "s", follower.live, follower.inner)
     assert (tmp_path / "s").read_bytes() == before

@@ -145,7 +145,7 @@ def test_a_contribution_that_cannot_be_kept_is_never_known_to_anybody(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("swarm.audit.archive.os.fsync", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(RetryError, match="No space left"):
             boundary(trainer)
     bench.until("work after it", lambda: trainer.units_done() >= 1 and not trainer.member.unsigned)  # type: ignore[union-attr]
