@@ -1,26 +1,39 @@
-"""Files that others read, or that a start relies on: each is the old one or the new one, whole, whatever happens meanwhile."""
+"""Files that others read, or that a start relies on: each is the old one or the new one, whole, whatever happens meanwhile. Bytes are
+on disk before the name takes its place; that the new name is on disk too nobody waits for (a signature's journal does, and what
+a chain refers to: `incentives.atomic`), for whoever finds the old file goes on from it."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """`path` holds `data` when this returns; with `sync` on the disk, too. OSError names `path`, and nothing half-written is left.
+    """`path` holds `data` when this returns; without `sync` a power cut may leave any of it. OSError names `path`, and nothing
+    half-written is left."""
+    try:
+        with replacing(path, sync=sync) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A name beside `path` for others to write to, which takes its place at the end; after an error nothing is left of it.
 
     Two writers of one path have to keep each other out: both write `path`.part."""
     part = path.with_name(path.name + ".part")
     try:
-        with open(part, "wb") as handle:
-            handle.write(data)
-            if sync:
-                handle.flush()
+        yield part
+        if sync:
+            with open(part, "rb") as handle:
                 os.fsync(handle.fileno())
         os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # a folder of that name: the error below is about it
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder of that name: the error is about it
             part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def remove_half_written(directory: Path) -> None:
@@ -30,4 +43,4 @@ def remove_half_written(directory: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-__all__ = ["remove_half_written", "write_atomically"]
+__all__ = ["remove_half_written", "replacing", "write_atomically"]

@@ -13,7 +13,6 @@ others signed.
 import contextlib
 import logging
 import math
-import os
 import re
 import threading
 import time
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from swarm import events
-from swarm.atomic import remove_half_written, write_atomically
+from swarm.atomic import remove_half_written, replacing, write_atomically
 from swarm.averaging.parts import PartStore
 from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import Anchor, anchor_root
@@ -98,13 +97,11 @@ class Archive:
     def keep_state(self, state: CommittedState) -> None:
         """On disk when this returns. `RetryError` where the disk is full."""
         path = self._directory / "states" / (state.hash().hex() + ".safetensors")
-        part = path.with_suffix(".part")
         tensors = {_MOMENT + name: value.contiguous() for name, value in state.tensors.items()}
         try:
-            save_file({**tensors, _RESIDUAL: state.residual}, part, {"num_steps": str(state.num_steps)})
-            _settle(part, path)
+            with replacing(path) as part:
+                save_file({**tensors, _RESIDUAL: state.residual}, part, {"num_steps": str(state.num_steps)})
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise RetryError(f"{path.parent}: the training state cannot be kept ({error}); free some disk") from None
 
     def on_event(self, event: events.Event) -> None:
@@ -294,12 +291,6 @@ def _forget(path: Path, older_than: float = math.inf) -> None:
     with contextlib.suppress(OSError):  # a folder, say: not ours
         if path.stat().st_mtime < older_than:
             path.unlink()
-
-
-def _settle(part: Path, path: Path) -> None:
-    with open(part, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(part, path)
 
 
 __all__ = ["Archive", "rebuild_anchor"]

@@ -6,7 +6,6 @@ steps did since the boundary. The residual r holds what the codec left over and 
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from swarm.atomic import replacing
 from swarm.averaging.contribution import EncodedContribution, encode_parts
 from swarm.errors import PeerFault, RetryError, RoundError
 from swarm.optim.inner import CommittedState, InnerOptimizer
@@ -45,16 +45,12 @@ class Snapshot:
 
     def write(self, path: Path) -> None:
         """Atomically. `RetryError` where the disk is full; the old snapshot stays."""
-        part = path.with_name(path.name + ".part")
         try:
             state = json.dumps(self.state)
             hashes = {"sha256": _checksum(self.tensors), "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
-            save_file(self.tensors, part, {"state": state, **hashes})
-            with open(part, "rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(part, path)
+            with replacing(path) as part:
+                save_file(self.tensors, part, {"state": state, **hashes})
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
 
 

@@ -20,6 +20,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError, write_pbmsg
 from hivemind.utils.multiaddr import Multiaddr
 
+from swarm.atomic import replacing
 from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.transport.addresses import best_addresses, check_announced, listen_address, listen_hosts
@@ -110,11 +111,10 @@ class Node:
         announced = [] if client_mode else [check_announced(a) for a in announce]
         if not identity.exists():
             identity.parent.mkdir(parents=True, exist_ok=True)
-            part = identity.with_name(identity.name + ".part")
-            part.unlink(missing_ok=True)
-            P2P.generate_identity(str(part))
-            os.chmod(part, 0o600)
-            os.replace(part, identity)
+            with replacing(identity) as part:
+                part.unlink(missing_ok=True)
+                P2P.generate_identity(str(part))
+                os.chmod(part, 0o600)
         daemon, port = await _start(identity, hosts, port, preferred_port, startup_timeout_seconds)
         try:
             async with asyncio.timeout(startup_timeout_seconds):
