@@ -21,7 +21,7 @@ from incentives.errors import InputError, TamperedError
 from incentives.evidence import Evidence
 from incentives.ledger import Ledger
 from incentives.publication import evidence_path, find_evidence, find_tables
-from incentives.records import Domain
+from incentives.records import ZERO_HASH, Domain
 from incentives.rewards import check_payouts
 from incentives.shelf import Shelf
 from incentives.tables import Tables, signatures_hash
@@ -198,7 +198,7 @@ def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> No
         )
     if before is not None and not before.certificates:
         raise TamperedError("the period before has no certificates: nothing can follow it")
-    due = before.certificates[-1].certificate if before is not None else bytes(32)
+    due = before.certificates[-1].certificate if before is not None else ZERO_HASH
     first = next(c for c in evidence.certificates if c.id == tables.certificates[0].certificate)
     if first.prev != due:
         raise TamperedError(

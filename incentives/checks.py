@@ -25,7 +25,6 @@ from incentives.commitments import (
 from incentives.errors import BadSignature, InputError, TamperedError
 from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, number
 
-ZERO = bytes(32)
 MAX_ELECTORATE = 64
 Case = TypeVar("Case")
 
@@ -239,7 +238,7 @@ def certificate_matches_its_body(case: CertificateCase) -> Outcome:
 def certificate_follows_its_predecessor(case: CertificateCase) -> Outcome:
     values, predecessor = case.certificate.values, case.predecessor
     if predecessor is None:
-        if case.certificate.prev != ZERO:
+        if case.certificate.prev != records.ZERO_HASH:
             return try_later("its predecessor is not here yet")
         if (values["kind"], values["epoch"], values["cumulative_units"]) != (KIND_SEATING, 1, 0):
             return failed("the first certificate must be a seating of epoch 1 with 0 units")
@@ -276,7 +275,7 @@ def certificate_seats_its_contributors(case: CertificateCase) -> Outcome:
 
 
 def certificate_has_a_quorum(case: CertificateCase) -> Outcome:
-    if case.predecessor is None and case.certificate.prev != ZERO:
+    if case.predecessor is None and case.certificate.prev != records.ZERO_HASH:
         return OK  # nothing to judge by: another check answers that
     voters = set(_voters(case))
     if not voters:
@@ -316,7 +315,7 @@ def _drawn(case: ReceiptCase) -> tuple[bytes, ...]:
 def _voters(case: CertificateCase) -> tuple[bytes, ...]:
     """Whose quorum decides: the founders first, then for a seating those it seats, else whom the predecessor seated."""
     if case.predecessor is None:
-        return case.founders if case.certificate.prev == ZERO else ()
+        return case.founders if case.certificate.prev == records.ZERO_HASH else ()
     seating = case.certificate.values["kind"] == KIND_SEATING
     return _body(case.certificate if seating else case.predecessor).electorate
 

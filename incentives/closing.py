@@ -21,6 +21,7 @@ from incentives.commitments import KIND_ROUND, parse_body
 from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
 from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
+from incentives.records import ZERO_HASH
 from incentives.rewards import PaidReceipt, Payment, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 
@@ -181,7 +182,7 @@ def _certificates(
     path: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules, settled_epoch: int
 ) -> tuple[tuple[CertificateRow, ...], list[SignedCertificate]]:
     rows, certificates = [], []
-    predecessor = path[0] if path[0].epoch == settled_epoch and path[0].prev != bytes(32) else None
+    predecessor = path[0] if path[0].epoch == settled_epoch and path[0].prev != ZERO_HASH else None
     for certificate in path[1:] if predecessor else path:
         case = CertificateCase(certificate, predecessor, ledger.domain, rules.run_id, rules.founders)
         outcome = check_certificate(case)

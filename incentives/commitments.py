@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives import merkle
 from incentives.errors import TamperedError
+from incentives.jsonform import HexAddress, HexHash, Uint32, first_fault, from_hex
 
 FLAG_REDUCES, FLAG_VOTES = 1, 2
 KIND_ROUND, KIND_SEATING = 0, 1
@@ -42,21 +43,18 @@ class Body:
     electorate: tuple[bytes, ...]
 
 
-_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{40}$")]
-_Hash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
 _Bits = Annotated[str, Field(pattern="^0x[0-9a-f]{16}$")]
-_Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class _BodyModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    contributors: list[tuple[_Address, _Hash, _Uint32, _Uint32]]
-    reducers: list[_Address]
-    averages: list[_Hash]
+    contributors: list[tuple[HexAddress, HexHash, Uint32, Uint32]]
+    reducers: list[HexAddress]
+    averages: list[HexHash]
     clip_factors: list[_Bits]
     median_norm: _Bits
-    electorate: list[_Address]
+    electorate: list[HexAddress]
 
 
 def parse_body(data: bytes) -> Body:
@@ -65,22 +63,20 @@ def parse_body(data: bytes) -> Body:
     try:
         model = _BodyModel.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "JSON"
-        raise TamperedError(f"certificate body: {where}: {first['msg']}") from None
+        raise TamperedError(f"certificate body: {first_fault(error)}") from None
     # Whatever was spelled otherwise (spaces, repeated keys, 10.0 for 10) does not come back the same.
     if rfc8785.dumps(model.model_dump()) != data:
         raise TamperedError("certificate body is not canonical JSON (RFC 8785): fetch it again")
     body = Body(
         tuple(
-            ContributorLeaf(_bytes(peer), _bytes(contribution), units, flags)
+            ContributorLeaf(from_hex(peer), from_hex(contribution), units, flags)
             for peer, contribution, units, flags in model.contributors
         ),
-        tuple(map(_bytes, model.reducers)),
-        tuple(map(_bytes, model.averages)),
-        tuple(map(_bytes, model.clip_factors)),
-        _bytes(model.median_norm),
-        tuple(map(_bytes, model.electorate)),
+        tuple(map(from_hex, model.reducers)),
+        tuple(map(from_hex, model.averages)),
+        tuple(map(from_hex, model.clip_factors)),
+        from_hex(model.median_norm),
+        tuple(map(from_hex, model.electorate)),
     )
     if not is_ascending([leaf.peer for leaf in body.contributors]):
         raise TamperedError("certificate body: contributors are not strictly ascending by peer")
@@ -123,7 +119,3 @@ def quorum(num_voters: int) -> int:
 def is_ascending(values: tuple[bytes, ...] | list[bytes]) -> bool:
     """Strictly: nothing twice."""
     return all(left < right for left, right in pairwise(values))
-
-
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text[2:])

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives import records
 from incentives.errors import InputError, TamperedError
+from incentives.jsonform import first_fault, from_hex, to_hex
 from incentives.keys import to_checksum
 
 FORMAT = "sparehive-evidence-1"
@@ -76,11 +77,11 @@ class Evidence:
 def evidence_bytes(evidence: Evidence) -> bytes:
     """Canonical JSON; records as their EIP-712 words, which hash to what is in the leaves."""
     receipts = [
-        [_hex(records.encode_words("ContributionReceipt", r.values)), _pairs(r.signatures)] for r in evidence.receipts
+        [to_hex(records.encode_words("ContributionReceipt", r.values)), _pairs(r.signatures)] for r in evidence.receipts
     ]
     certificates: list[Any] = [
         [
-            _hex(records.encode_words("CertificateId", c.values)),
+            to_hex(records.encode_words("CertificateId", c.values)),
             c.body.decode(),
             {str(attempt): _pairs(signatures) for attempt, signatures in c.signatures.items()},
         ]
@@ -108,32 +109,30 @@ def parse_evidence(data: bytes) -> Evidence:
         model = _EvidenceModel.model_validate_json(data)
         return Evidence(tuple(_receipts(model)), tuple(_certificates(model)))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "JSON"
-        raise TamperedError(f"evidence: {where}: {first['msg']}") from None
+        raise TamperedError(f"evidence: {first_fault(error)}") from None
     except (InputError, ValueError) as error:
         raise TamperedError(f"evidence: {error}") from None
 
 
 def _receipts(model: _EvidenceModel) -> Iterator[SignedReceipt]:
     for words, pairs in model.receipts:
-        values = records.decode_words("ContributionReceipt", _bytes(words))
+        values = records.decode_words("ContributionReceipt", from_hex(words))
         yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, _unpairs(pairs))
 
 
 def _certificates(model: _EvidenceModel) -> Iterator[SignedCertificate]:
     for words, body, attempts in model.certificates:
-        values = records.decode_words("CertificateId", _bytes(words))
+        values = records.decode_words("CertificateId", from_hex(words))
         signatures = {int(attempt): _unpairs(pairs) for attempt, pairs in attempts.items()}
         yield SignedCertificate(records.hash_struct("CertificateId", values), values, body.encode(), signatures)
 
 
 def _pairs(signatures: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-    return [[_hex(signer), _hex(signature)] for signer, signature in signatures]
+    return [[to_hex(signer), to_hex(signature)] for signer, signature in signatures]
 
 
 def _unpairs(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((_bytes(signer), _bytes(signature)) for signer, signature in pairs)
+    return tuple((from_hex(signer), from_hex(signature)) for signer, signature in pairs)
 
 
 def co_signers(evidence: Evidence | None, account: bytes) -> list[str]:
@@ -162,11 +161,3 @@ def data(values: records.Values, name: str) -> bytes:
     if not isinstance(value, bytes):
         raise TamperedError(f"{name} = {value!r} is no hash or address")
     return value
-
-
-def _hex(value: bytes) -> str:
-    return "0x" + value.hex()
-
-
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text[2:])

@@ -21,7 +21,6 @@ from incentives.errors import BadSignature, InputError, StorageError, TamperedEr
 from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, data, number
 
 VERSION = 1
-ZERO = bytes(32)
 _AGAIN = "move it and its -wal and -shm away; the peer gets it again from the others"
 
 # words = EIP-712's encodeData: every field, 32 bytes each. The other columns repeat parts of it, to be found by.
@@ -212,7 +211,7 @@ class Ledger:
         StorageError names a certificate on the way that is not here yet."""
         path: list[SignedCertificate] = []
         at, last = tip, None
-        while at != ZERO:
+        while at != records.ZERO_HASH:
             certificate = self.certificate(at)
             if certificate is None:
                 raise StorageError(

@@ -17,6 +17,7 @@ from eth_hash.auto import keccak
 from incentives.errors import BadSignature, InputError
 
 Values: TypeAlias = Mapping[str, object]
+ZERO_HASH = bytes(32)  # names no certificate: what the first one of a run follows
 
 # RoundCertificate and CertificateId share these: the id is the hash of the same fields without the attempt.
 _CERTIFICATE_HEAD = "bytes32 runId,uint64 epoch"

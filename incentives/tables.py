@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from incentives import merkle
 from incentives.commitments import is_ascending
 from incentives.errors import TamperedError
+from incentives.jsonform import HexAddress, HexHash, Uint32, first_fault, to_hex
 
 FORMAT = "sparehive-tables-1"
 
@@ -112,9 +113,9 @@ class Tables:
             rfc8785.dumps(
                 {
                     "format": FORMAT,
-                    "run_id": _hex(self.run_id),
+                    "run_id": to_hex(self.run_id),
                     "chain_id": str(self.chain_id),
-                    "settlement": _hex(self.settlement),
+                    "settlement": to_hex(self.settlement),
                     "from_epoch": str(self.from_epoch),
                     "to_epoch": str(self.to_epoch),
                     "budget_amount": str(self.budget_amount),
@@ -152,25 +153,22 @@ def signatures_hash(signatures: Iterable[bytes]) -> bytes:
 
 
 _Decimal = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,77})$")]
-_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{40}$")]
-_Hash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
-_Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class _TablesModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Annotated[str, Field(pattern=f"^{FORMAT}$")]
-    run_id: _Hash
+    run_id: HexHash
     chain_id: _Decimal
-    settlement: _Address
+    settlement: HexAddress
     from_epoch: _Decimal
     to_epoch: _Decimal
     budget_amount: _Decimal
     unit_price_amount: _Decimal
-    certificates: list[tuple[_Decimal, _Hash, _Hash]]
-    receipts: list[tuple[_Address, _Decimal, _Uint32, _Decimal, _Decimal, _Hash, _Hash]]
-    payouts: list[tuple[_Address, _Decimal, _Decimal, _Decimal, _Decimal, _Decimal]]
+    certificates: list[tuple[_Decimal, HexHash, HexHash]]
+    receipts: list[tuple[HexAddress, _Decimal, Uint32, _Decimal, _Decimal, HexHash, HexHash]]
+    payouts: list[tuple[HexAddress, _Decimal, _Decimal, _Decimal, _Decimal, _Decimal]]
 
 
 def parse_tables(data: bytes) -> Tables:
@@ -178,9 +176,7 @@ def parse_tables(data: bytes) -> Tables:
     try:
         model = _TablesModel.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "JSON"
-        raise TamperedError(f"tables: {where}: {first['msg']}") from None
+        raise TamperedError(f"tables: {first_fault(error)}") from None
     tables = Tables(
         _value(model.run_id, "bytes32"),
         int(model.chain_id),
@@ -233,7 +229,7 @@ def _json_row(row: Row) -> list[str | int]:
     out: list[str | int] = []
     for type_, value in zip(row.TYPES, astuple(row), strict=True):
         if isinstance(value, bytes):
-            out.append(_hex(value))
+            out.append(to_hex(value))
         else:
             out.append(value if type_ == "uint32" else str(value))
     return out
@@ -247,7 +243,3 @@ def _value(value: str | int, type_: str) -> Any:
     if type_ in ("address", "bytes32"):
         return bytes.fromhex(str(value)[2:])
     return int(value)
-
-
-def _hex(value: bytes) -> str:
-    return "0x" + value.hex()

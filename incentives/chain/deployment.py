@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from incentives.atomic import write_new
 from incentives.chain.state import RunState
 from incentives.errors import InputError, StorageError, shorten
+from incentives.jsonform import HexHash, first_fault, from_hex, to_hex
 from incentives.keys import parse_address, to_checksum
 
 _DESCRIPTION, _RESTORE = "chain description", "restore it from a copy"
@@ -35,7 +36,7 @@ class Deployment:
             "settlement": to_checksum(self.settlement),
             "registry": to_checksum(self.registry),
             "token": to_checksum(self.token),
-            "run_id": "0x" + self.run_id.hex(),
+            "run_id": to_hex(self.run_id),
             "unit_price_amount": str(self.unit_price_amount),
             "window_seconds": self.window_seconds,
             "from_block": self.from_block,
@@ -63,9 +64,7 @@ class Deployment:
                 _DESCRIPTION, str(path), f"{why}; `sparehive run deploy` writes it: restore it if it did"
             ) from None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "JSON"
-            raise InputError(_DESCRIPTION, str(path), f"{where}: {first['msg']}; {_RESTORE}") from None
+            raise InputError(_DESCRIPTION, str(path), f"{first_fault(error)}; {_RESTORE}") from None
         except InputError as error:
             raise InputError(_DESCRIPTION, str(path), f"{error}; {_RESTORE}") from None
         return cls(
@@ -73,7 +72,7 @@ class Deployment:
             settlement,
             registry,
             token,
-            bytes.fromhex(model.run_id[2:]),
+            from_hex(model.run_id),
             int(model.unit_price_amount),
             model.window_seconds,
             model.from_block,
@@ -87,7 +86,7 @@ class _DeploymentModel(BaseModel):
     settlement: str
     registry: str
     token: str
-    run_id: Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
+    run_id: HexHash
     unit_price_amount: Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,38})$")]
     window_seconds: Annotated[int, Field(gt=0, lt=1 << 32)]
     from_block: Annotated[int, Field(ge=0)]
