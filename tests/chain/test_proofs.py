@@ -136,7 +136,7 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
             PaidReceipt(records.account_of(key), number + 1, data.draw(st.integers(1, 1000)), RUN, RUN) for key in keys
         ]
         payment = payment_of(before, paid, state.available_amount, price)
-        assert 0 <= payment.dust_amount < len(keys)
+        assert 0 <= payment.pool_amount - payment.paid_amount < len(keys)
         budget = state.available_amount
         tables = Tables(
             RUN, chain.chain_id, settlement, number, number + 1, budget, price, (), payment.receipts, payment.payouts

@@ -123,7 +123,7 @@ def test_progress_is_signed_without_the_journal(notary: JournalNotary) -> None:
     for sequence in range(2):
         progress = Progress(RUN, 4, PREV, sequence, sequence, 3)
         assert notary.recover(progress, notary.sign(progress)) == notary.account
-    assert list(notary.replay()) == []
+    assert list(notary.replay_records()) == []
 
 
 def test_a_restart_gives_back_what_was_kept_and_refuses_another_word(tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ def test_a_restart_gives_back_what_was_kept_and_refuses_another_word(tmp_path: P
         ]
     with SigningJournal(tmp_path / "j") as journal:
         again = JournalNotary(KEY, DOMAIN, journal)
-        replayed = list(again.replay())
-        assert [(kind, keep) for kind, _, keep in replayed] == [
+        replayed = list(again.replay_records())
+        assert [(type(record).__name__, keep) for record, _, keep in replayed] == [
             ("RoundVote", b"votes"),
             ("RoundVoid", b""),
             ("Contribution", b"c"),
         ]
         assert replayed[0][1] == records.digest(DOMAIN, "RoundVote", values_of(vote))
-        kept = [record for record, _, _ in again.replay_records()]
+        kept = [record for record, _, _ in replayed]
         assert kept == [vote, VOID, CONTRIBUTION]
         assert [again.sign(record) for record in kept] == signatures
         with pytest.raises(Equivocation):
@@ -157,7 +157,7 @@ def test_another_domain_has_its_own_subjects(tmp_path: Path) -> None:
         signature = here.sign(vote)
         assert there.recover(vote, signature) != here.account
         there.sign(replace(vote, id=bytes(32)))
-        assert len(list(here.replay())) == 1
+        assert len(list(here.replay_records())) == 1
 
 
 def test_errors_are_the_swarms(notary: JournalNotary) -> None:

@@ -33,9 +33,9 @@ def test_payouts_sum_to_what_was_paid_within_the_stated_rounding(
     new = sum(row.cum_claimable for row in payment.payouts) - sum(row.cum_claimable for row in previous)
     assert new == payment.paid_amount <= payment.pool_amount == min(budget, price * payment.total_units)
     workers = {receipt.account for receipt in receipts}
-    assert 0 <= payment.dust_amount <= max(0, len(workers) - 1)
+    assert 0 <= payment.pool_amount - payment.paid_amount <= max(0, len(workers) - 1)
     if price * payment.total_units <= budget:
-        assert payment.dust_amount == 0
+        assert payment.pool_amount == payment.paid_amount
         by_account = {row.account: row for row in payment.payouts}
         old = {row.account: row.cum_earned for row in previous}
         for account in workers:
@@ -82,7 +82,7 @@ def test_a_worked_example_with_dust() -> None:
     receipts = [PaidReceipt(bytes([i]) * 20, 1, 1, b"\1" * 32, b"\2" * 32) for i in (1, 2, 3)]
     payment = payment_of([], receipts, 100, 50)  # pool 100 of 150 asked for: 33 each, 1 left
     assert [row.cum_claimable for row in payment.payouts] == [33, 33, 33]
-    assert (payment.pool_amount, payment.paid_amount, payment.dust_amount) == (100, 99, 1)
+    assert (payment.pool_amount, payment.paid_amount) == (100, 99)
     assert [row.total_units for row in payment.receipts] == [1, 2, 3]
 
 

@@ -12,6 +12,7 @@ from incentives import merkle
 from incentives.tables import CertificateRow, PayoutRow, ReceiptRow, leaf_of
 from swarm.records import commitments
 from swarm.records.types import ContributorLeaf, PartLeaf
+from tests.proofs import verify
 
 FILE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "merkle.json").read_text())
 ROWS = {"certificate": CertificateRow, "receipt": ReceiptRow, "payout": PayoutRow}
@@ -33,9 +34,7 @@ def test_root_and_proofs_equal_merkletreejs(vector: dict[str, Any]) -> None:
     assert tree.root == _bytes(vector["root"])
     for index, proof in enumerate(vector["proofs"]):
         assert tree.proof(index) == tuple(map(_bytes, proof))
-        assert merkle.verify(
-            _bytes(vector["root"]), leaves[index], index, len(leaves), [_bytes(node) for node in proof]
-        )
+        assert verify(_bytes(vector["root"]), leaves[index], index, len(leaves), [_bytes(node) for node in proof])
 
 
 @pytest.mark.parametrize("vector", [v for v in FILE["leaves"] if v["name"] in ROWS], ids=lambda v: v["name"])
