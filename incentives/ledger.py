@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any
 
 from incentives import records
-from incentives.checks import drawn_witnesses
 from incentives.commitments import body_hash, parse_body
 from incentives.errors import BadSignature, InputError, StorageError, TamperedError
 from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, data, number
@@ -227,13 +226,6 @@ class Ledger:
             at = certificate.prev
         return path[::-1]
 
-    def tips(self) -> list[bytes]:
-        """Certificates that no other one follows: more than one after a fork."""
-        rows = self._query(
-            "SELECT id FROM certificates c WHERE NOT EXISTS (SELECT 1 FROM certificates WHERE prev = c.id)"
-        )
-        return sorted(bytes(row[0]) for row in rows)
-
     def contribution(self, contribution: bytes) -> list[tuple[bytes, bytes, int, int]]:
         """(certificate id, peer, units, flags) of every leaf with that contribution: more than one after a fork."""
         rows = self._query(
@@ -241,24 +233,6 @@ class Ledger:
             contribution,
         )
         return [(bytes(certificate), bytes(peer), units, flags) for certificate, peer, units, flags in rows]
-
-    def pending(self, witnesses: int, peer: bytes | None = None) -> list[tuple[SignedReceipt, tuple[bytes, ...]]]:
-        """Receipts (of `peer`, or all) that lack signatures, with who has yet to sign: the peer or a drawn witness.
-
-        Left out: receipts whose certificate is not here, and those that nobody could witness (never paid)."""
-        found = []
-        query = "SELECT hash FROM receipts" + (" WHERE peer = ?" if peer else "") + " ORDER BY epoch, peer"
-        for (hash_,) in self._query(query, *((peer,) if peer else ())):
-            receipt = self.receipt(bytes(hash_))
-            certificate = self.certificate(receipt.certificate) if receipt else None
-            if receipt is None or certificate is None:
-                continue
-            drawn = drawn_witnesses(parse_body(certificate.body), receipt.peer, witnesses)
-            signed = {signer for signer, _ in receipt.signatures}
-            missing = tuple(signer for signer in (receipt.peer, *drawn) if signer not in signed)
-            if drawn and missing:
-                found.append((receipt, missing))
-        return found
 
     def held(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
         """What two ledgers compare: (epoch, id, nothing) of every certificate that somebody signed, however many did and who was heard

@@ -35,10 +35,6 @@ class Payment:
     pool_amount: int
     paid_amount: int
 
-    @property
-    def dust_amount(self) -> int:
-        return self.pool_amount - self.paid_amount
-
 
 def payment_of(
     previous: Sequence[PayoutRow],

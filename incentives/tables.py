@@ -102,10 +102,6 @@ class Tables:
     def payout_tree(self) -> merkle.Tree:
         return tree_of(self.payouts)
 
-    def payout_index(self, account: bytes) -> int | None:
-        """Position of the account's payout leaf; None where it has never earned."""
-        return next((index for index, row in enumerate(self.payouts) if row.account == account), None)
-
     def to_bytes(self) -> bytes:
         """The published file. TamperedError where the rows break a rule of `check`."""
         check(self)

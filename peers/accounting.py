@@ -8,7 +8,6 @@ delivered; they do not say that the work was useful (protocol §10).
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from incentives.checks import drawn_witnesses
 from incentives.ledger import Ledger
@@ -23,13 +22,6 @@ log = logging.getLogger(__name__)
 MAX_RECEIVED = 4096  # contributions whose parts we remember having received
 MAX_WAITING = 4096  # receipts that came before their certificate or their parts: anybody can sign such
 MAX_WAITING_OF_ONE = 32  # of one contribution; its peer and at most 16 witnesses sign
-
-
-@dataclass(frozen=True, slots=True)
-class AccountingStatistics:
-    receipts_signed: int
-    receipts_witnessed: int
-    receipts_refused: int
 
 
 class Accounting:
@@ -60,11 +52,6 @@ class Accounting:
         self._uncosigned: set[bytes] = set()
         self._own = ZERO_HASH
         self._owed: set[Hash] = set()  # contributions of the newest certificate that this peer is to witness
-        self._signed = self._witnessed = self._refused = 0
-
-    def statistics(self) -> AccountingStatistics:
-        with self._lock:
-            return AccountingStatistics(self._signed, self._witnessed, self._refused)
 
     def is_quits(self) -> bool:
         """Whether all receipts of the newest certificate that this peer has to do with are signed: its own by the witnesses, and
@@ -109,7 +96,6 @@ class Accounting:
                 self._own, self._uncosigned = event.own, set(drawn)
                 record = ContributionReceipt(event.certificate.run_id, epoch, peer, units, event.own, event.id)
                 self._sign(record)
-                self._signed += 1
         for leaf in event.body.contributors:
             self._retry(leaf.contribution)
 
@@ -152,14 +138,12 @@ class Accounting:
                 or (leaf.peer, leaf.units) != (receipt.peer, receipt.units)
                 or signed.signer not in (receipt.peer, *witnesses)
             ):
-                self._refused += 1
                 return False
             known = self._leaves.get(receipt.contribution)
             if known is None:
                 self._wait(signed)  # certified, but not followed here yet: nobody has checked its epoch
                 return True
             if known[:2] != (receipt.certificate, receipt.epoch):
-                self._refused += 1
                 return False
             self.ledger.add_receipt(values_of(receipt), [(signed.signer, signed.signature)])
             if receipt.contribution == self._own:
@@ -171,21 +155,18 @@ class Accounting:
     def _witness(self, receipt: ContributionReceipt, signed: Signed) -> None:
         if self._received.get(receipt.contribution) != receipt.peer:
             self._wait(signed)  # refused until the parts are here, which may be never
-            self._refused += 1
             return
         self._owed.discard(receipt.contribution)
-        if self._sign(receipt):
-            self._witnessed += 1
+        self._sign(receipt)
 
-    def _sign(self, record: ContributionReceipt) -> bool:
+    def _sign(self, record: ContributionReceipt) -> None:
         try:
             signature = self.notary.sign(record)
         except Equivocation as error:
             log.warning("receipt not signed: %s", error)
-            return False
+            return
         self.ledger.add_receipt(values_of(record), [(self.notary.account, signature)])
         self.publish(Signed(record, self.notary.account, signature))
-        return True
 
 
-__all__ = ["Accounting", "AccountingStatistics"]
+__all__ = ["Accounting"]

@@ -91,13 +91,9 @@ class JournalNotary:
         with _translated():
             return records.recover(records.digest(self._domain, type(record).__name__, values_of(record)), signature)
 
-    def replay(self) -> Iterator[tuple[str, bytes, bytes]]:
-        """(kind, digest, keep) of everything signed in this domain, oldest first: what a restart has to respect."""
-        for record, digest, keep in self.replay_records():
-            yield type(record).__name__, digest, keep
-
     def replay_records(self) -> Iterator[tuple[Record, bytes, bytes]]:
-        """As `replay`, with the record itself. Signing it again gives the same signature."""
+        """(record, digest, keep) of everything signed in this domain, oldest first: what a restart has to respect. Signing a record again
+        gives the same signature."""
         with _translated():
             for entry in self.journal.entries():
                 if entry.subject.domain == self._separator:

@@ -90,7 +90,6 @@ class Replay:
     moments_distance: float
     tolerance: float
     inner_steps: int
-    num_merges: int
     fault: str
 
     @property
@@ -146,7 +145,6 @@ def replay_contribution(
         max((_ratio(_norm(v - redone[n]), _norm(redone[n])) for n, v in inner.moments().items()), default=0.0),
         config.audit.tolerance / max(1, steps),
         steps,
-        len(work.content.merges),
         _fault(config, work, after.residual),
     )
 

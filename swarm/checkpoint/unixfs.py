@@ -51,13 +51,6 @@ def cid_bytes(digest: bytes, codec: int) -> bytes:
     return bytes((1, codec, 0x12, 32)) + digest
 
 
-def cid_text(digest: bytes, codec: int) -> str:
-    """Base32 CIDv1, as every IPFS tool prints it."""
-    import base64
-
-    return "b" + base64.b32encode(cid_bytes(digest, codec)).decode().lower().rstrip("=")
-
-
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
