@@ -44,7 +44,7 @@ class Checked:
     seatings: int
 
 
-def verify(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules | None) -> list[Checked]:
+def check_books(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules | None) -> list[Checked]:
     """Rebuilds the trees of every period, final and proposed, from the published files and compares roots, counts and
     sums with the chain. The newest final period and the proposed one must be there; older ones where they are, but
     signatures count only in an unbroken row from the first period on: each begins on the electorate of the last.
@@ -244,4 +244,4 @@ def _shown(value: object) -> str:
     return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
-__all__ = ["Checked", "check_evidence", "compare", "compare_ledger", "verify"]
+__all__ = ["Checked", "check_books", "check_evidence", "compare", "compare_ledger"]

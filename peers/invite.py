@@ -6,7 +6,7 @@ import contextlib
 import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coincurve import PrivateKey
 from pydantic_core import from_json
@@ -17,6 +17,9 @@ from peers.errors import ConfigError
 from swarm.config import RunConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json
+
+if TYPE_CHECKING:
+    from incentives.closing import PayRules
 
 PREFIX = "sparehive1:"
 MAX_TEXT = 4096  # that is read
@@ -72,6 +75,12 @@ class Invite:
         digest = binding.digest()
         signature = records.sign(organiser_key, digest)
         return cls(config, binding, records.recover(digest, signature), signature)
+
+    def pay_rules(self) -> "PayRules":
+        """What one has to know of the run to say what a ledger pays."""
+        from incentives.closing import PayRules
+
+        return PayRules(self.config.run_id, self.config.witnesses, self.binding.founders)
 
     @classmethod
     def short(cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey) -> "Invite":

@@ -38,7 +38,7 @@ class View:
     def __init__(self, mode: str, directory: PeerDirectory, *, quiet: bool = False, console: Console | None = None):
         self.mode, self.directory, self.quiet = mode, directory, quiet
         self.console = console or Console(highlight=False)
-        self.follower = PeerWatcher(directory)
+        self.watcher = PeerWatcher(directory)
         self.tail = EventTail(directory.events)
         self.last = Observation()
         self.losses: deque[float] = deque(maxlen=LOSSES_SHOWN)
@@ -72,9 +72,9 @@ class View:
     # -- called by the supervisor -------------------------------------------------------------------------------------
     def tick(self, pid: int) -> None:
         """Read and show. `pid`: the peer's process now."""
-        if self.follower.pid != pid:
-            self.follower.pid, self.last, self._step = pid, Observation(), -1
-        new = self.follower.read()
+        if self.watcher.pid != pid:
+            self.watcher.pid, self.last, self._step = pid, Observation(), -1
+        new = self.watcher.read()
         if new.is_at_work and not self._invited:
             self._show_invite()
         if not self.quiet:
@@ -109,8 +109,8 @@ class View:
         """The last words, after the panel is gone. `code`: exit status of the command."""
         if self.quiet:
             return
-        self.follower.look_again()
-        last = self.follower.read()
+        self.watcher.look_again()
+        last = self.watcher.read()
         self.close()
         if code == 0:
             for line in self._last_words(last):
@@ -185,7 +185,7 @@ class View:
 
     def _worth(self, new: Observation, before: str) -> str:
         """What the receipts are worth, where something is paid at all. The pool's budget is the chain's to know."""
-        terms = self.follower.terms
+        terms = self.watcher.terms
         if terms is None or not terms.has_chain:
             return ""
         return before + tokens(new.paid_units * terms.unit_price_amount)
@@ -205,7 +205,7 @@ class View:
             *([f"{_count(last.unpaid_units, 'unit')} of it without a receipt: not paid"] if last.unpaid_units else []),
             again,
         ]
-        if self.follower.terms is not None and self.follower.terms.has_chain:
+        if self.watcher.terms is not None and self.watcher.terms.has_chain:
             lines.append(f"paid yet? sparehive rewards --dir {where} --rpc URL")
         return lines
 
@@ -243,7 +243,7 @@ class View:
     # -- the panel ----------------------------------------------------------------------------------------------------
     def panel(self, new: Observation) -> Panel:
         """For a terminal."""
-        terms = self.follower.terms
+        terms = self.watcher.terms
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", justify="right")
         grid.add_column()

@@ -48,7 +48,7 @@ class NotebookPeer:
     told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.follower = PeerWatcher(self.directory)
+        self.watcher = PeerWatcher(self.directory)
 
     @property
     def log(self) -> Path:
@@ -61,7 +61,7 @@ class NotebookPeer:
         return to_checksum(self.invite.binding.settlement)
 
     def status(self) -> Observation:
-        return self.follower.read()
+        return self.watcher.read()
 
     def wait(self, seconds: float = 300.0) -> Observation:
         """Until it trains. StartError with the peer's own last words if it ends or takes longer."""

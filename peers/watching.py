@@ -64,7 +64,6 @@ class Terms:
 
 def read_terms(directory: PeerDirectory) -> Terms | None:
     """None where there is no readable invite (a seed writes it when it starts)."""
-    from incentives.closing import PayRules
     from peers.invite import Invite
 
     try:
@@ -72,8 +71,7 @@ def read_terms(directory: PeerDirectory) -> Terms | None:
     except (OSError, PeerError):
         return None
     config = invite.config
-    rules = PayRules(config.run_id, config.witnesses, invite.binding.founders)
-    return Terms(config.name, config.unit_price, invite.binding.chain_id != 0, rules)
+    return Terms(config.name, config.unit_price, invite.binding.chain_id != 0, invite.pay_rules())
 
 
 class EventTail:

@@ -84,7 +84,6 @@ def _check_same_run(run: Path, deployment: Deployment) -> None:
 
 def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
     """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
-    from incentives.closing import PayRules
     from peers.invite import Invite
 
     if invite is not None:
@@ -93,4 +92,4 @@ def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
         found = Invite.of_file(PeerDirectory(directory).invite)
     else:
         return None
-    return PayRules(found.config.run_id, found.config.witnesses, found.binding.founders)
+    return found.pay_rules()

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incentives.books import Checked, compare_ledger
-from incentives.books import verify as verify_books
+from incentives.books import Checked, check_books, compare_ledger
 from incentives.chain.settlement import check_code
 from incentives.errors import ChainError, StorageError
 from incentives.keys import to_checksum
@@ -62,7 +61,7 @@ def verify(
     state = place.state(chain, finalised=not latest)
     check_code(chain, state)
     rules = read_rules(invite, directory)
-    checked = verify_books(chain, state, tables, rules)
+    checked = check_books(chain, state, tables, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
     followed, unpaid = _against_ledger(directory, rules, [each.tables for each in checked])

@@ -29,7 +29,7 @@ class Scene:
         self.directory, self.out = PeerDirectory(root), io.StringIO()
         console = Console(file=self.out, force_terminal=terminal, highlight=False, width=100)
         self.view = View(mode, self.directory, quiet=quiet, console=console)
-        self.view.follower.terms = TERMS
+        self.view.watcher.terms = TERMS
 
     def status(self, **values: Any) -> None:
         write_json(self.directory.status, {**AT_WORK, **values})
@@ -72,11 +72,11 @@ def test_events_are_given_once_and_half_a_line_waits_for_the_rest(tmp_path: Path
 
 
 def test_utilisation_is_the_share_of_the_last_minute(tmp_path: Path) -> None:
-    follower = PeerWatcher(PeerDirectory(tmp_path), PID, TERMS)
+    watcher = PeerWatcher(PeerDirectory(tmp_path), PID, TERMS)
     found = []
     for second, compute in ((0.0, 0.0), (10.0, 5.0), (70.0, 65.0), (80.0, 65.0)):
         write_json(tmp_path / "status.json", {**AT_WORK, "time": 1000.0 + second, "compute_seconds": compute})
-        found.append(follower.read().utilisation)
+        found.append(watcher.read().utilisation)
     assert found == [None, 0.5, 1.0, 0.0]
 
 
