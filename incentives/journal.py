@@ -82,7 +82,9 @@ class SigningJournal:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise StorageError(f"journal {path}: {error.strerror or error}") from error
+                own = error.errno in (errno.EACCES, errno.EPERM)
+                remedy = "make it yours, and writable: chown, chmod u+rw, chattr -a -i" if own else "check the disk"
+                raise StorageError(f"journal {path}: {error.strerror or error}; {remedy}") from error
             raise
 
     def record(self, subject: Subject, digest: bytes, keep: bytes = b"") -> None:

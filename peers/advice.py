@@ -52,7 +52,7 @@ def _of_a_volunteer(now: Circumstances) -> list[Advice]:
     unpaid = "what is done now cannot be paid" if now.is_paid_run else "nobody can average or witness what is done now"
     port = PORT_ADVICE.format(port=now.port)
     if not now.linked and now.problems:
-        found += of_problems(now.problems)
+        found += of_problems(now.problems, f"; until then {unpaid}")
     elif not now.others:
         found.append(
             Advice(
@@ -94,14 +94,13 @@ def _of_a_volunteer(now: Circumstances) -> list[Advice]:
     return found
 
 
-def of_problems(problems: Mapping[str, str]) -> list[Advice]:
-    """Of a peer that is linked to nobody: invited address → why."""
+def of_problems(problems: Mapping[str, str], meanwhile: str = "") -> list[Advice]:
+    """Of a peer that is linked to nobody: invited address → why; and what that means for who trains `meanwhile`."""
     if not problems:
         return []
     why = "; ".join(f"{_bare(address)} {problem}" for address, problem in list(problems.items())[:3])
-    return [
-        Advice("no-link", f"linked to nobody yet: {why}. Is the seed up, and reachable from here? It goes on trying")
-    ]
+    hint = f"Is the seed up, and reachable from here? It goes on trying{meanwhile}"
+    return [Advice("no-link", f"linked to nobody yet: {why}. {hint}")]
 
 
 def _of_a_seed(now: Circumstances) -> list[Advice]:

@@ -7,8 +7,25 @@ from peers.errors import ConfigError
 from peers.invite import Invite
 
 
-def check_run_of(directory: PeerDirectory, run_id: bytes, domain: Domain) -> None:
-    """ConfigError where the peer there is of another run, or signs for another chain. An invite that cannot be read says nothing: it
+def check_role_of(directory: PeerDirectory, mode: str) -> None:
+    """ConfigError where a seed is to start as a volunteer ("join"), or a volunteer as a seed: its invite, which names whose swarm it is
+    in, would be lost."""
+    is_seed = directory.seed_link.exists()
+    if mode == "seed" and not is_seed and directory.invite.exists():
+        raise ConfigError("--dir", str(directory.root), "belongs to a volunteer; choose another directory for the seed")
+    if mode == "join" and is_seed:
+        raise ConfigError(
+            "--dir",
+            str(directory.root),
+            "belongs to a seed, which `sparehive seed RUN --dir …` starts; choose another directory to train in",
+        )
+
+
+def check_run_of(
+    directory: PeerDirectory, run_id: bytes, domain: Domain, founders: tuple[bytes, ...] | None = None
+) -> None:
+    """ConfigError where the peer there is of another run, signs for another chain, or belongs to a swarm that others than `founders` have
+    begun. An invite that cannot be read says nothing: it
     is what a new one replaces. StorageError where the ledger is damaged."""
     if directory.invite.is_file():
         try:
@@ -17,6 +34,13 @@ def check_run_of(directory: PeerDirectory, run_id: bytes, domain: Domain) -> Non
             pass
         else:
             _compare(directory, (binding.run_id, binding.domain()), (run_id, domain))
+            if founders is not None and set(binding.founders) != set(founders):
+                raise ConfigError(
+                    "--dir",
+                    str(directory.root),
+                    f"belongs to the swarm that seed 0x{binding.founders[0].hex()} began, and this invite is of another seed's: the two "
+                    "share nothing; choose another directory, or ask the organiser for that seed's invite",
+                )
     if directory.ledger.is_file() and directory.ledger.stat().st_size:
         with Ledger.read(directory.ledger) as ledger:
             _compare(directory, (ledger.run_id, ledger.domain), (run_id, domain))
@@ -35,4 +59,4 @@ def _compare(directory: PeerDirectory, found: tuple[bytes, Domain], wanted: tupl
         )
 
 
-__all__ = ["check_run_of"]
+__all__ = ["check_role_of", "check_run_of"]

@@ -63,6 +63,8 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
 
         transformers_logging.disable_progress_bar()
         model.module.save_pretrained(part)  # type: ignore[operator]
+        for path in part.glob("*.safetensors"):  # it makes these for its owner alone
+            path.chmod((part / "config.json").stat().st_mode)
         _save_tokenizer(run, directory, get, part)
 
     _fill(out, write)

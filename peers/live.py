@@ -77,7 +77,7 @@ class View:
         new = self.watcher.read()
         if new.is_at_work and not self._invited:
             self._show_invite()
-        if not self.quiet:
+        if not self.quiet and not self._leaving:
             for line in self._changes(self.last, new):
                 self._say(line)
         self._worked = self._worked or new.is_at_work
@@ -193,6 +193,8 @@ class View:
     def _last_words(self, last: Observation) -> list[str]:
         where = shlex.quote(str(self.directory.root))
         if self.mode == "seed":
+            if not self._worked:
+                return ["the seed has stopped before it served"]
             return [
                 f"the seed has stopped at epoch {last.epoch}; peers go on without it, but new ones cannot find them"
             ]

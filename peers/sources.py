@@ -13,6 +13,7 @@ from swarm.errors import printable
 SUFFIXES = (".txt", ".py", ".md")
 NAMES_SHOWN = 3
 _REMEDY = f"give a text file or a folder of {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files"
+_OURS = ("run.toml", "identity.key")  # what lies in a directory that is not the owner's own text
 _KINDS = {
     stat.S_IFLNK: "symbolic link",
     stat.S_IFIFO: "pipe",
@@ -102,7 +103,11 @@ def _walk(found: Sources, folder: str) -> Iterator[tuple[str, str]]:
         except OSError as error:
             found.skip(_shown(name), f"unreadable: {_why(error)}")
             continue
-        if kind == stat.S_IFDIR:
+        if os.path.basename(name).startswith("."):
+            found.skip(_shown(name), "hidden")
+        elif kind == stat.S_IFDIR and any(os.path.lexists(os.path.join(path, each)) for each in _OURS):
+            found.skip(_shown(name), "the directory of a run or a peer")
+        elif kind == stat.S_IFDIR:
             waiting.append(_listed(found, path, name))
         elif kind != stat.S_IFREG:
             found.skip(_shown(name), _KINDS.get(kind, "of another kind"))

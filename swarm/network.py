@@ -15,7 +15,7 @@ from swarm.dht.presence import Presence
 from swarm.errors import InputError, PeerFault, RetryError
 from swarm.records.types import FLAG_REDUCES, Account, Hash
 from swarm.transport.addressbook import Source
-from swarm.transport.addresses import MAX_ADDRESSES, check_bootstrap
+from swarm.transport.addresses import MAX_ADDRESSES, Scope, check_bootstrap, scope_of
 from swarm.transport.bulk import MAX_DIGESTS, Bulk
 from swarm.transport.dialback import DialBack
 from swarm.transport.dialer import Dialer
@@ -268,7 +268,10 @@ class SwarmNetwork:
             peer_id = address.rsplit("/", 1)[-1]
             if peer_id not in linked and peer_id in self.links.problems:
                 found[address] = self.links.problems[peer_id]
-        return found
+        elsewhere = {a: why for a, why in found.items() if scope_of(a) is not Scope.LOOPBACK}
+        return (
+            elsewhere or found
+        )  # what stands for the seed's own machine explains nothing where there is a better address
 
     def _account_of(self, peer_id: str) -> Account:
         found = (link.account for link in (self.links.links.values() if self.links else ()) if link.peer_id == peer_id)

@@ -1,6 +1,7 @@
 """The commands. Each is imported only when it is called, so that `sparehive rewards` starts without torch."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -83,9 +84,19 @@ def _known_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
+def _check_working_directory() -> None:
+    """Libraries that look for their own files there would end the process with words of their own."""
+    try:
+        os.getcwd()
+    except OSError:
+        print("sparehive: the current directory no longer exists: cd into another", file=sys.stderr)
+        sys.exit(1)
+
+
 def main() -> None:
     """Entry point: user errors become one line on stderr and exit status 1 (2 for wrong usage)."""
     take_standard_descriptors()
+    _check_working_directory()
     try:
         cli.main(prog_name="sparehive", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peers.belonging import check_run_of
+from peers.belonging import check_role_of, check_run_of
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
 from swarm.atomic import write_atomically
@@ -33,7 +33,13 @@ def _listen_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _prepare(
-    directory: PeerDirectory, run_id: bytes, domain: "Domain", files: dict[Path, str], **overrides: object
+    mode: str,
+    directory: PeerDirectory,
+    run_id: bytes,
+    domain: "Domain",
+    founders: tuple[bytes, ...] | None,
+    files: dict[Path, str],
+    **overrides: object,
 ) -> None:
     """Everything is checked first, then the lock is taken, and only then `files` and peer.toml are written: a start that is refused
     changes nothing."""
@@ -41,7 +47,8 @@ def _prepare(
         overrides.pop("announce", None)
     directory.check()
     load_peer_config(directory.config, **overrides)
-    check_run_of(directory, run_id, domain)
+    check_run_of(directory, run_id, domain, founders)
+    check_role_of(directory, mode)
     with directory.locked():
         for path, text in files.items():
             if not path.is_file() or path.read_bytes() != text.encode():
@@ -116,9 +123,11 @@ def join(
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
     _prepare(
+        "join",
         where,
         decoded.binding.run_id,
         decoded.binding.domain(),
+        decoded.binding.founders,
         files,
         host=host,
         port=port,
@@ -170,7 +179,7 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    _prepare(where, config.run_id, domain, files, host=host, port=port, announce=announce)
+    _prepare("seed", where, config.run_id, domain, None, files, host=host, port=port, announce=announce)
     _supervise("seed", where, quiet)
 
 

@@ -313,7 +313,7 @@ class Links:
                     self.problems[peer_id] = "answers, but not as a peer of this version of Sparehive"
             stream = await self.node.stream(peer_id, PROTOCOL, HELLO_SECONDS)
             try:
-                self.problems[peer_id] = "answers, but says no hello"
+                self.problems[peer_id] = "is connected and says nothing: the line is dead, or its process hangs"
                 await stream.send(self.hello(), HELLO_SECONDS)
                 hello = await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES)
                 self.problems[peer_id] = "answers, but refuses the link"

@@ -26,7 +26,7 @@ def places(peer_directory: Path) -> list[Path]:
     """Where a private directory may be made, the customary first."""
     found = [Path("/tmp"), Path("/var/tmp"), Path(f"/run/user/{os.getuid()}"), Path("/dev/shm"), Path("/run")]
     with contextlib.suppress(FileNotFoundError):  # where it, too, finds none that it may write to
-        found.insert(0, Path(tempfile.gettempdir()))
+        found.insert(0, Path(tempfile.gettempdir()).absolute())
     return list(dict.fromkeys([*found, peer_directory.absolute()]))
 
 

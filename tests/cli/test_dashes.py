@@ -1,5 +1,8 @@
-"""Directories and files whose names begin with a dash."""
+"""Directories and files whose names begin with a dash, and one that is gone."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from commands import own_process, refused, sparehive
 
 from peers.invite import Invite, RunBinding
 from swarm.config import RunConfig
+from tests.terminal import ROOT
 
 SMALL = ("data.context=16", "codec.part_values=4096", "model.fields={n_embd=32,n_layer=1,n_head=2}")
 TINY = ("--preset=demo", *(f"--set={setting}" for setting in SMALL))
@@ -36,3 +40,13 @@ def test_so_may_a_run_s_and_its_text_s(tmp_path: Path, monkeypatch: pytest.Monke
     assert code == 0 and made.split()[1] in checked and "opened: True" in checked
     assert "is no peer's directory" in refused("export", "--dir=-x", "--out=-y")
     assert "is no peer's directory" in refused("run", "replay", "--dir=-x")
+
+
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && exec {sys.executable} -m peers wallet --keystore x"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (1, "sparehive: the current directory no longer exists: cd into another\n")

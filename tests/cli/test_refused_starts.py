@@ -12,6 +12,7 @@ from incentives.ledger import Ledger
 from incentives.records import Domain
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory
+from peers.invite import Invite, RunBinding
 from swarm.config import dump_run
 
 
@@ -48,6 +49,8 @@ def test_in_a_running_peers_directory(running: PeerDirectory, organiser: Path, c
         "join INVITE": ("join", invite(), "--threads", 7),
         "seed": ("seed", organiser, "--port", 4002),
     }[command]
+    if command == "seed":
+        running.seed_link.write_text("{}")
     with running.locked():
         before = tree(running.root)
         assert "another peer is running in it" in refused(*arguments, "--dir", running.root)
@@ -66,6 +69,28 @@ def test_of_another_run_or_chain(running: PeerDirectory, organiser: Path, tmp_pa
     dump_run(config("changed"), organiser / "run.toml")
     line = refused("seed", organiser, "--dir", running.root)
     assert f"is of run 0x{run.run_id.hex()}, and {organiser / 'run.toml'} is run" in line and "restore the one" in line
+    assert tree(running.root) == before
+
+
+def test_a_seed_in_a_volunteers_directory_and_the_other_way_round(
+    running: PeerDirectory, organiser: Path, tmp_path: Path
+) -> None:
+    """The invite says whose swarm it is in; who lost it would train alone, unpaid and untold."""
+    before = tree(running.root)
+    assert "belongs to a volunteer" in refused("seed", organiser, "--dir", running.root)
+    assert tree(running.root) == before
+    seed = PeerDirectory(tmp_path / "seed")
+    seed.root.mkdir()
+    seed.seed_link.write_text("{}")
+    assert "belongs to a seed" in refused("join", invite(), "--dir", seed.root)
+    assert list(seed.root.iterdir()) == [seed.seed_link]
+
+
+def test_an_invite_to_a_swarm_that_another_seed_began(running: PeerDirectory) -> None:
+    before = tree(running.root)
+    binding = RunBinding(config().run_id, 0, bytes(20), (b"\x02" * 20,), ())
+    other = Invite.short(config(), binding, ORGANISER).encode()
+    assert "share nothing" in refused("join", other, "--dir", running.root)
     assert tree(running.root) == before
 
 

@@ -4,13 +4,14 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import InputError
-from swarm.transport.sockets import DAEMON_SOCKET, YOUNG_SECONDS, make_socket_directory
+from swarm.transport.sockets import DAEMON_SOCKET, YOUNG_SECONDS, make_socket_directory, places
 from tests.odd_machines import mounted, run
 
 # Two nodes in one process; the second calls the first, which answers: the path from the daemon to the peer works too.
@@ -52,22 +53,29 @@ def test_two_nodes_talk(tmp: str, tmp_path: Path) -> None:
 
 
 def test_a_private_directory_and_dead_ones_removed(tmp_path: Path) -> None:
-    places = Path("/tmp") / f"s{tmp_path.name[-8:]}"
-    places.mkdir()
+    parent = Path("/tmp") / f"s{tmp_path.name[-8:]}"
+    parent.mkdir()
     try:
-        made = make_socket_directory([tmp_path / "missing", places])
+        made = make_socket_directory([tmp_path / "missing", parent])
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
         bind = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
         subprocess.run([sys.executable, "-c", bind, str(made / DAEMON_SOCKET)], check=True, timeout=30)
-        young = make_socket_directory([places])
+        young = make_socket_directory([parent])
         assert made.exists(), "its daemon may have bound its socket and listen in a moment"
         long_ago = time.time() - 2 * YOUNG_SECONDS
         os.utime(made, (long_ago, long_ago))
         os.utime(young, (long_ago, long_ago))
-        assert make_socket_directory([places]).exists()
+        assert make_socket_directory([parent]).exists()
         assert not made.exists() and list(young.iterdir()) == []
     finally:
-        subprocess.run(["rm", "-rf", str(places)], check=True, timeout=30)
+        subprocess.run(["rm", "-rf", str(parent)], check=True, timeout=30)
+
+
+def test_a_relative_tmpdir_is_taken_from_where_the_peer_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", ".")
+    monkeypatch.chdir(tmp_path)
+    assert all(place.is_absolute() for place in places(tmp_path))
 
 
 def test_nowhere_is_one_line_with_the_remedy(tmp_path: Path) -> None:

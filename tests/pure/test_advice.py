@@ -51,6 +51,7 @@ def test_my_address_does_not_answer() -> None:
 
 def test_linked_to_nobody_says_why() -> None:
     text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
+    assert "cannot be paid" in text
     assert "/ip4/203.0.114.7/tcp/4001 does not answer" in text
 
 

@@ -209,6 +209,17 @@ def test_a_seed_shows_its_invite_once_when_it_serves(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out == invite + "\n"
 
 
+def test_a_seed_that_never_served_does_not_say_that_peers_go_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "seed")
+    scene.status(phase="connecting")
+    scene.view.leaving(signal.SIGINT)
+    scene.status(phase="fetching data")
+    scene.view.finish(0)
+    lines = scene.lines()
+    assert "the seed has stopped before it served" in lines and not any("peers go on" in line for line in lines)
+    assert not any("fetching data" in line for line in lines[lines.index("leaving") :])
+
+
 def test_a_sparkline_takes_what_numbers_there_are() -> None:
     assert sparkline([1.0, float("nan"), 3.0, 2.0]) == "▁█▅"
     assert sparkline([1.0]) == ""

@@ -67,6 +67,26 @@ def test_what_is_left_out_is_counted_and_named_by_reason(tmp_path: Path) -> None
     )
 
 
+def test_what_is_hidden_or_of_a_run_is_not_taken(tmp_path: Path) -> None:
+    """Who makes a second run beside the first would have its whole text twice, what is held out too."""
+    write(
+        tmp_path,
+        "good.txt",
+        ".env.txt",
+        ".git/note.txt",
+        "run/run.toml",
+        "run/data/text.txt",
+        "peer/identity.key",
+        "peer/data/x.txt",
+    )
+    found = read_sources(tmp_path)
+    assert [file.name for file in found.files] == ["good.txt"]
+    assert {why: sorted(names) for why, names in found.skipped.items()} == {
+        "hidden": [".env.txt", ".git"],
+        "the directory of a run or a peer": ["peer", "run"],
+    }
+
+
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """A directory of this process's user, who is not root (root reads everything)."""
