@@ -20,7 +20,8 @@ from rich.console import Console
 
 from peers.directory import PeerDirectory
 from peers.live import View
-from peers.watching import read_events, read_object
+from peers.status import PeerStatus
+from peers.watching import read_events
 
 PEERS, MIN_EPOCH = 4, 14  # the seed and three others are linked; dave joins after epoch 13
 POINTS = 16  # of the lone peer's curve
@@ -35,10 +36,10 @@ def live_view(demo: Path, out: Path, running: "subprocess.Popen[bytes]") -> None
         if running.poll() is not None:
             sys.exit("the demo ended before four peers trained; see its directory")
         time.sleep(0.25)
-        status = read_object(directory.status)
-        if not isinstance(status.get("pid"), int):
+        pid = PeerStatus.read(directory.status).pid
+        if pid is None:
             continue
-        view.tick(status["pid"])
+        view.tick(pid)
         if view.last.peers >= PEERS and view.last.epoch >= MIN_EPOCH and view.last.receipts > 0:
             break
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor")

@@ -23,7 +23,7 @@ from peers.identity import open_identity
 from peers.invite import Invite
 from peers.netid import net_id_of
 from peers.remembering import check_journal
-from peers.watching import EventTail, Follower, read_events
+from peers.watching import EventTail, PeerWatcher, read_events
 from swarm.audit.archive import Archive
 from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore
@@ -89,7 +89,7 @@ def _open(directory: PeerDirectory) -> None:
             unpack(data)
         list(notary.replay_records())
         archive.prune(0.0)
-        Follower(directory).read()
+        PeerWatcher(directory).read()
         EventTail(directory.events, from_start=True).read()
         read_events(directory)
         net_id_of(directory.identity)
