@@ -136,6 +136,29 @@ def unpaid_after(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OwnWork:
+    """One account's units in a certified round, and whether they would be paid now."""
+
+    epoch: int
+    units: int
+    is_paid: bool
+
+
+def own_work_after(
+    ledger: Ledger, rules: PayRules, account: bytes, from_epoch: int
+) -> tuple[list[OwnWork], list[SignedCertificate]]:
+    """The account's work on the lineage above `from_epoch`, oldest first, and that lineage."""
+    tip = ledger.tip()
+    if tip is None:
+        return [], []
+    certificates = ledger.lineage(tip, from_epoch)
+    paid, _, left_out = _receipts(certificates, ledger, rules, account)
+    work = [OwnWork(each.epoch, each.units, True) for each in paid]
+    work += [OwnWork(each.epoch, each.units, False) for each in left_out]
+    return sorted(work, key=lambda each: each.epoch), certificates
+
+
 def payable_after(
     ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: int | None = None
 ) -> tuple[list[SignedCertificate], list[SignedReceipt]]:
@@ -202,17 +225,20 @@ def _certificates(
 
 
 def _receipts(
-    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules
+    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules, account: bytes | None = None
 ) -> tuple[list[PaidReceipt], list[SignedReceipt], list[LeftOut]]:
-    """The payable ones, the same with the signatures that count in the order that is hashed, and all others."""
+    """The payable ones, the same with the signatures that count in the order that is hashed, and all others; of one `account`, or of
+    everybody."""
     paid, signed, left_out = [], [], []
     for certificate in certificates:
         if certificate.values["kind"] != KIND_ROUND:
             continue
         body = parse_body(certificate.body)
-        missing = {leaf.peer: leaf for leaf in body.contributors if leaf.units}
+        missing = {leaf.peer: leaf for leaf in body.contributors if leaf.units and account in (None, leaf.peer)}
         reasons: dict[bytes, tuple[str, bool]] = {}
-        for receipt in ledger.receipts(certificate.id):
+        for receipt in ledger.receipts(certificate.id) if missing or account is None else ():
+            if account not in (None, receipt.peer):
+                continue
             case = ReceiptCase(receipt, certificate, True, ledger.domain, rules.run_id, rules.witnesses)
             outcome = check_receipt(case)
             if not outcome:
@@ -235,8 +261,10 @@ def _receipts(
 __all__ = [
     "Closed",
     "LeftOut",
+    "OwnWork",
     "PayRules",
     "close_period",
+    "own_work_after",
     "payable_after",
     "proposal_of",
     "unpaid_after",

@@ -163,7 +163,8 @@ class View:
                 ids = event.get("ids")
                 number = len(ids) if isinstance(ids, list) else 0
                 lines.append(
-                    f"fork: {_count(number, 'certificate')} undone, following the branch that most have signed"
+                    f"fork: {_count(number, 'certificate')} undone, following the branch that most have signed; "
+                    "what was done in them is not paid"
                 )
         return lines
 

@@ -5,9 +5,10 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -16,11 +17,15 @@ from peers.directory import PeerDirectory, old_events
 from peers.errors import PeerError
 from peers.status import PeerStatus
 
+if TYPE_CHECKING:
+    from incentives.closing import OwnWork
+
 UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is taken
 RECEIPT_SECONDS = 2.0  # between two looks into the ledger, and at most 2 % of the time
 MAX_READ_BYTES = 4 << 20
 FRESH_SECONDS = 30.0  # a status that is older is of a peer that has ended
 LATE_EPOCHS = 3  # a receipt may take so long
+RECOUNTED_EPOCHS = 64  # what is further behind the newest is not looked at again: nothing comes that late
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,51 @@ def _first(path: Path) -> Path:
 
 
 @dataclass
+class ReceiptCount:
+    """A running count of one account's receipts: what is far behind the newest epoch is counted once, however long the run is."""
+
+    directory: PeerDirectory
+    terms: Terms
+    account: str
+    _upto: int = -1  # epochs that are in `_counted`
+    _at: bytes = b""  # the certificate of that epoch
+    _counted: tuple[int, int, int] = (0, 0, 0)
+
+    def read(self) -> tuple[int, int, int] | None:
+        """(receipts, units) that would be paid now, settled ones included, and units that were certified more than `LATE_EPOCHS` ago
+        without; None where the ledger is not to be read."""
+        from incentives.closing import own_work_after
+        from incentives.ledger import Ledger
+
+        try:
+            own = bytes.fromhex(self.account.removeprefix("0x"))
+            with Ledger.read(self.directory.ledger) as ledger:
+                work, lineage = own_work_after(ledger, self.terms.rules, own, self._upto)
+                if self._upto >= 0 and (not lineage or lineage[0].prev != self._at):  # another branch is followed now
+                    self._upto, self._at, self._counted = -1, b"", (0, 0, 0)
+                    work, lineage = own_work_after(ledger, self.terms.rules, own, -1)
+        except (ValueError, IncentivesError):
+            return None
+        newest = lineage[-1].epoch if lineage else 0
+        settled = [each for each in lineage if each.epoch <= newest - RECOUNTED_EPOCHS]
+        upto = settled[-1].epoch if settled else self._upto
+        self._counted = _added(self._counted, (each for each in work if each.epoch <= upto), newest)
+        if settled:
+            self._upto, self._at = upto, settled[-1].id
+        return _added(self._counted, (each for each in work if each.epoch > upto), newest)
+
+
+def _added(counted: tuple[int, int, int], work: Iterable["OwnWork"], newest: int) -> tuple[int, int, int]:
+    receipts, paid, late = counted
+    for each in work:
+        if each.is_paid:
+            receipts, paid = receipts + 1, paid + each.units
+        elif each.epoch <= newest - LATE_EPOCHS:
+            late += each.units
+    return receipts, paid, late
+
+
+@dataclass
 class PeerWatcher:
     """Reads one peer's directory again and again. `pid`: whose status counts; None: the last one's, alive or not."""
 
@@ -136,6 +186,7 @@ class PeerWatcher:
     pid: int | None = None
     terms: Terms | None = None
     _samples: deque[tuple[float, float]] = field(default_factory=deque)
+    _count: ReceiptCount | None = None
     _receipts: tuple[int, int, int] = (0, 0, 0)
     _look_again: float = 0.0
 
@@ -184,7 +235,9 @@ class PeerWatcher:
         if self.terms is None or not account or time.monotonic() < self._look_again:
             return
         begun = time.monotonic()
-        found = own_receipts(self.directory, self.terms, account)
+        if self._count is None or self._count.account != account:
+            self._count = ReceiptCount(self.directory, self.terms, account)
+        found = self._count.read()
         if found is not None:
             self._receipts = found
         self._look_again = time.monotonic() + max(RECEIPT_SECONDS, 50 * (time.monotonic() - begun))
@@ -192,23 +245,6 @@ class PeerWatcher:
     def look_again(self) -> None:
         """The next `read` looks into the ledger, however short ago the last look was."""
         self._look_again = 0.0
-
-
-def own_receipts(directory: PeerDirectory, terms: Terms, account: str) -> tuple[int, int, int] | None:
-    """Of the account: (receipts, units) that would be paid now, settled ones included, and units that were certified more than
-    `LATE_EPOCHS` ago without; None where the ledger is not to be read."""
-    from incentives.closing import unpaid_after
-    from incentives.ledger import Ledger
-
-    try:
-        own = bytes.fromhex(account.removeprefix("0x"))
-        with Ledger.read(directory.ledger) as ledger:
-            payable, left_out, newest = unpaid_after(ledger, terms.rules, -1)
-    except (ValueError, IncentivesError):
-        return None
-    units = [units for peer, units in payable if peer == own]
-    late = sum(each.units for each in left_out if each.account == own and each.epoch <= newest - LATE_EPOCHS)
-    return len(units), sum(units), late
 
 
 def current_advice(directory: PeerDirectory) -> tuple[str, ...]:

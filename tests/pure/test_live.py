@@ -15,7 +15,7 @@ from incentives.ledger import Ledger
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory, write_json
 from peers.live import View, sparkline
-from peers.watching import EventTail, Observation, PeerWatcher, Terms, own_receipts
+from peers.watching import EventTail, Observation, PeerWatcher, ReceiptCount, Terms
 
 PID = 4711
 TERMS = Terms("bees", 10**18, True, PayRules(small.RUN, 1, (small.FOUNDER,)))
@@ -96,9 +96,11 @@ def test_only_receipts_that_would_be_paid_count_as_earned(tmp_path: Path) -> Non
         ):
             record = small.receipt(index)
             ledger.add_receipt(small.values(record), small.signatures(record, signers))
-    assert own_receipts(directory, TERMS, "0x" + small.PEERS[paid].hex()) == (1, small.LEAVES[paid].units, 0)
-    assert own_receipts(directory, TERMS, "0x" + small.PEERS[unwitnessed].hex()) == (0, 0, 0), "it may still come"
-    assert own_receipts(PeerDirectory(tmp_path / "none"), TERMS, "0x" + small.PEERS[0].hex()) is None
+    assert ReceiptCount(directory, TERMS, "0x" + small.PEERS[paid].hex()).read() == (1, small.LEAVES[paid].units, 0)
+    assert ReceiptCount(directory, TERMS, "0x" + small.PEERS[unwitnessed].hex()).read() == (0, 0, 0), (
+        "it may still come"
+    )
+    assert ReceiptCount(PeerDirectory(tmp_path / "none"), TERMS, "0x" + small.PEERS[0].hex()).read() is None
     scene = Scene(tmp_path)
     scene.status(account="0x" + small.PEERS[paid].hex())
     scene.view.finish(0)

@@ -17,7 +17,7 @@ from incentives.devchain import DevChain, find_tool
 from incentives.keys import key_account
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
-from peers.watching import own_receipts, read_terms
+from peers.watching import ReceiptCount, read_terms
 from tests.terminal import ROOT, Job, Terminal, until
 
 README = (ROOT / "README.md").read_text()
@@ -131,7 +131,7 @@ def receipts(directory: PeerDirectory) -> tuple[int, int]:
         tip = ledger.tip()
         assert tip is not None
         bodies = [parse_body(each.body) for each in ledger.lineage(tip, -1)]
-    found = own_receipts(directory, terms, "0x" + own.hex())
+    found = ReceiptCount(directory, terms, "0x" + own.hex()).read()
     assert found is not None
     return sum(leaf.peer == own and leaf.units > 0 for body in bodies for leaf in body.contributors), found[0]
 
