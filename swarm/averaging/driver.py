@@ -111,9 +111,8 @@ class Driver:
         self._faults = 0
         self._telling, self._told_at = FAULTS_AT_ONCE, time.monotonic()
         self._closed = False
-        self.failure: BaseException | None = (
-            None  # of a task that may not end, or of the disk; the peer is to be started again
-        )
+        # Of a task that may not end, or of the disk: the peer is to be started again.
+        self.failure: BaseException | None = None
         self.follower = Follower(config, notary.account, self.states, anchors, member, emit, self.delivery.gather)
 
     @property
@@ -241,9 +240,7 @@ class Driver:
         if isinstance(record, Contribution):
             try:
                 self.learn(signed)
-            except (
-                PeerFault
-            ) as error:  # before the machine keeps it; its signer's fault, not that of whoever passed it on
+            except PeerFault as error:  # before the machine keeps it: its signer's fault, and not the sender's
                 self.blame(signed.signer, str(error))
                 return False
         faults = self._faults

@@ -59,9 +59,8 @@ ROUND_MESSAGES = (Contribution, RoundCall, ReducerReport, RoundSet, Average, Rou
 class RoundMessages:
     """Of the round after one certificate, by attempt."""
 
-    contributions: dict[Account, dict[Hash, SignedContribution]] = field(
-        default_factory=dict
-    )  # the first of each counts here
+    # The first of each counts here.
+    contributions: dict[Account, dict[Hash, SignedContribution]] = field(default_factory=dict)
     calls: dict[int, SignedCall] = field(default_factory=dict)
     reports: dict[int, dict[Account, SignedReport]] = field(default_factory=dict)
     sets: dict[int, SignedSet] = field(default_factory=dict)

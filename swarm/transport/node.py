@@ -32,11 +32,8 @@ MAX_FRAME_BYTES = 4 << 20
 MAX_STREAMS, MAX_STREAMS_PER_PEER = 256, 16  # served at once, per protocol
 HERE = "/sparehive/here/1"  # a nonce comes back, by way of the daemon and this process
 NONCE_BYTES, HERE_SECONDS = 32, 8.0
-WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = (
-    3.0,
-    6.0,
-    60.0,
-)  # a busy machine may take long; what is broken is seen at once
+# A busy machine may take long; what is broken is seen at once.
+WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = 3.0, 6.0, 60.0
 ANSWER_SECONDS = 20.0  # of the daemon, to a question about itself
 PORT_TRIES = 20  # to find one that is free on all interfaces
 START_TRIES = 5  # of the daemon, whose free port was taken meanwhile
