@@ -298,7 +298,7 @@ def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_baseline(run_directory: Path, units: int, threads: int, every: int, as_json: bool) -> None:
     """Train alone on the run's data and print the held-out loss before and after: what joining is worth."""
-    from peers.runs import baseline
+    from peers.baseline import baseline
 
     result = baseline(run_directory, units, threads, every)
     click.echo(

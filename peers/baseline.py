@@ -1,0 +1,46 @@
+"""What one peer alone learns from a run's data, to compare the swarm with."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peers.errors import ConfigError
+from peers.opening import RESTORE_BLOCK
+from peers.runs import RunDirectory
+from swarm.checkpoint.anchor import read_anchor
+from swarm.checkpoint.store import BlockStore
+from swarm.optim.inner import InnerOptimizer
+from swarm.optim.schedule import learning_rate
+from swarm.tasks import new_model, open_task
+
+
+def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, Any]:
+    """Held-out loss of a lone peer after `units` units of the run's own inner steps, without rounds. `curve`: [units, loss]
+    at the start, each `every` units (0: never) and at the end."""
+    torch.set_num_threads(threads)
+    run = RunDirectory(root)
+    config = run.load()
+    model = new_model(config)
+    get = BlockStore(run.blocks, 1 << 40, owned=False).getter(
+        lambda digest: ConfigError(
+            "RUN_DIRECTORY", str(root), f"{run.blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}"
+        )
+    )
+    model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)
+    task = open_task(config, run.data)
+    before = task.evaluate(model)
+    inner = InnerOptimizer(config.inner, model.flat)
+    curve = [[0, before]]
+    for unit in range(units):
+        if every and unit and unit % every == 0:
+            curve.append([unit, task.evaluate(model)])
+        for step in range(config.inner.steps_per_unit):
+            task.step(model, bytes(20), config.run_id, unit, step)
+            # alone, the clock of the schedule runs on own units
+            rate = learning_rate(
+                unit, config.inner.lr, config.inner.warmup_units, max(units, config.inner.warmup_units + 1)
+            )
+            inner.step(model.grad_flat, rate)
+    loss = task.evaluate(model)
+    return {"untrained": before, "loss": loss, "units": units, "curve": [*curve, [units, loss]] if units else curve}
