@@ -21,7 +21,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
-    sync_directory(path.parent)
+    _sync_name(path)
 
 
 def write_new(path: Path, data: bytes, *, draft: Path, mode: int = 0o666) -> None:
@@ -31,9 +31,14 @@ def write_new(path: Path, data: bytes, *, draft: Path, mode: int = 0o666) -> Non
         _place(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+    _sync_name(path)
+
+
+def _sync_name(path: Path) -> None:
+    """Some file systems (SMB, cloud drives) keep their names in their own time: that is no reason to have no key and no tables."""
     try:
         sync_directory(path.parent)
-    except OSError as error:  # a key is needed on a file system that keeps its names in its own time, too
+    except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
 
