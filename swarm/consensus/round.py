@@ -222,7 +222,7 @@ class Rounds:
         found = self._followed.get(prev) or self._strange.get(prev)
         if found is None:
             found = self._strange[prev] = self._kind(prev, self._lineage)
-            for record, identity in self._signed.pop(prev, ()):
+            for record, identity in self._signed.get(prev, ()):
                 found.resume(record, identity)
             if len(self._strange) > MAX_STRANGE_ROUNDS:
                 self._open.pop(next(iter(self._strange)), None)
@@ -235,6 +235,9 @@ class Rounds:
         """The round that is under way from now on; of others than the one `left` no proposals are needed."""
         found = self.after(prev)
         self._strange.pop(prev, None)
+        self._signed.pop(
+            prev, None
+        )  # not before: a strange round may have to make room, and what was signed binds all the same
         self._followed.pop(prev, None)
         self._followed[prev] = found
         if len(self._followed) > MAX_ROUNDS_REMEMBERED:
