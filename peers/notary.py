@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import get_args
 
 from coincurve import PrivateKey
 
@@ -21,29 +22,11 @@ from swarm.records.types import (
     Hash,
     Progress,
     Record,
-    ReducerReport,
-    RoundCall,
     RoundCertificate,
-    RoundSet,
     RoundVoid,
-    RoundVote,
 )
 
-_KINDS: dict[str, type[Record]] = {
-    type_.__name__: type_
-    for type_ in (
-        Contribution,
-        RoundCall,
-        ReducerReport,
-        RoundSet,
-        Average,
-        RoundCertificate,
-        RoundVote,
-        RoundVoid,
-        ContributionReceipt,
-        Progress,
-    )
-}
+_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
 
 
 class JournalNotary:

@@ -154,24 +154,24 @@ class RoundMachine:
         """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
 
         What binds this key in a round that is not known yet (the journal may be all that is left) binds it when it is."""
-        own: list[Signed] = []
+        own: list[tuple[Hash, Signed]] = []
         for record, keep in kept:
             if isinstance(record, RoundVote | RoundVoid | RoundCertificate):
                 identity = self.notary.certificate_id(record) if isinstance(record, RoundCertificate) else ZERO_HASH
                 self._rounds.remember(record, identity)
             if not isinstance(record, ContributionReceipt | Progress):
                 content = unpack_content(keep) if keep else None
-                own.append(Signed(record, self.account, self.notary.sign(record, keep), content))
+                said = Signed(record, self.account, self.notary.sign(record, keep), content)
+                own.append((record.prev_certificate, said))
         self._restoring = True  # what is on disk was followed before
         for signed in backlog:
             self._hear(signed)
         self._restoring = False
-        for signed in own:
-            prev = signed.record.prev_certificate  # type: ignore[union-attr]
+        for prev, word in own:
             if self.lineage.valid(prev):
-                self._hear(signed)
+                self._hear(word)
             else:
-                self._kept.setdefault(prev, []).append(signed)
+                self._kept.setdefault(prev, []).append(word)
         self._follow()
         self._seating.begin_waiting(self.tip)
         return self._go_on()

@@ -65,7 +65,8 @@ class Seating:
             return False
         unsigned = [a for a, signed in entry.signatures.items() if self._voice.account not in signed]
         attempts = sorted(unsigned, key=lambda a: (-len(entry.signatures[a]), a))[:MAX_JOINED]
-        return any([self._voice.say(replace(certificate, attempt=a), entry.body) for a in attempts])  # noqa: C419 (sign all)
+        signed = [self._voice.say(replace(certificate, attempt=a), entry.body) for a in attempts]
+        return any(signed)
 
     def _seats(self, tip: Hash) -> tuple[Account, ...]:
         return self._roster.seats(tip, self._lineage[tip].certificate.epoch + 1)
