@@ -41,6 +41,7 @@ test: setup ## Run all tests
 	$(PY) -m pytest -n 2 --dist loadfile tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
 	$(PY) -m pytest -n 2 --dist loadfile tests/readme tests/process tests/notebook
 	$(PY) -m pytest tests/faults
+	$(PY) -m pytest tests/hostile
 
 check: setup ## Lint, format, types, import directions
 	$(VENV)/bin/ruff check .

@@ -8,6 +8,7 @@ which ends the process with SIGKILL at the message that the script names and not
 import asyncio
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import select
@@ -250,6 +251,16 @@ PEERS: dict[str, type[Peer]] = {
 }
 
 
+def peer_kind(name: str) -> type[Peer] | None:
+    """One of `PEERS`, or a class as "module:Class"; None: `name` is a command."""
+    if ":" in name:
+        module, kind = name.split(":")
+        found = getattr(importlib.import_module(module), kind)
+        assert issubclass(found, Peer)
+        return found
+    return PEERS.get(name)
+
+
 def _child(order: dict[str, Any]) -> None:
     os.setsid()
     log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
@@ -260,12 +271,13 @@ def _child(order: dict[str, Any]) -> None:
     faulthandler.register(signal.SIGUSR1)  # where is it? for a test that waits in vain
     argv = order["argv"]
     sys.argv = ["sparehive", *argv]
-    if argv[0] in PEERS:
+    kind = peer_kind(argv[0])
+    if kind is not None:
         sys.argv = ["peers.peer", *argv[1:]]
         FaultyNetwork.script = Path(order["script"])
         FaultyNetwork.seen = Path(argv[2]) / "seen.txt"
         HostileNetwork.attack = Path(argv[2]) / "attack"
-        peer_main(PEERS[argv[0]])
+        peer_main(kind)
     else:
         command_line()
 
