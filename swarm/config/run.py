@@ -4,125 +4,28 @@ Changing any value makes another run. Canonical JSON (RFC 8785) of all fields â†
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from swarm.config.fields import MAX_COUNT, Part, Refusal
+from swarm.config.models import ModelConfig
+from swarm.config.texts import ByteTokenizer, DataConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 from swarm.toml import parse_toml
 
-TEXT_FILE, TOKENIZER_FILE = "text.txt", "tokenizer.json"
-MAX_COUNT = 2**53 - 1  # what canonical JSON can hold
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_UNIT_SAMPLES = 1 << 20
 MAX_PARTS = 65_536  # of a model
-MAX_FIELDS_BYTES = 512  # canonical JSON of model.fields: an invite carries it
-
-
-class Refusal(ValueError):
-    """A value that a rule over several fields refuses; `RunConfig.parse` makes an InputError of it."""
-
-    def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field}: {remedy}")
-        self.field, self.value, self.remedy = field, value, remedy
-
-
-class _Part(BaseModel):
-    # strict: true is no number, and "8" is no 8; every number is bounded, so that no later conversion can fail
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(_Part):
-    family: Literal["gpt2", "llama", "gpt_neox", "mistral", "qwen2"] = Field(
-        "gpt2", description="model type of transformers"
-    )
-    fields: dict[str, int | float | str | bool] = Field(
-        default_factory=dict, description="fields of its transformers config"
-    )
-
-    @field_validator("fields", mode="before")
-    @classmethod
-    def _small_and_plain(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            raise Refusal("model.fields", fields, "must be a table such as {n_embd=96, n_layer=3, n_head=4}")
-        for name, value in fields.items():
-            where = f"model.fields.{name}"
-            if not isinstance(value, int | float | str):
-                raise Refusal(where, value, "must be a number, true, false or a word")
-            if isinstance(value, str) and not value.isprintable():
-                raise Refusal(where, value, "must be printable")
-            if not isinstance(value, str) and not -MAX_COUNT <= value <= MAX_COUNT:  # not a number compares false too
-                raise Refusal(where, value, f"must be finite and at most {MAX_COUNT}")
-        try:
-            size = len(canonical_json(fields))
-        except ValueError as error:  # half a character
-            raise Refusal("model.fields", fields, f"cannot be written as JSON: {error}") from None
-        if size > MAX_FIELDS_BYTES:
-            raise Refusal("model.fields", fields, f"is {size} bytes as JSON, at most {MAX_FIELDS_BYTES}")
-        return fields
-
-
-class DataFile(_Part):
-    size: int = Field(ge=1, le=MAX_COUNT, description="bytes")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class ByteTokenizer(_Part):
-    """A token is a byte."""
-
-    kind: Literal["bytes"] = "bytes"
-    vocabulary: Literal[256] = 256
-
-
-class BpeTokenizer(_Part):
-    """Byte-level BPE, trained by whoever made the run; its file lies in the data directory beside the text."""
-
-    kind: Literal["bpe"]
-    vocabulary: int = Field(ge=257, le=65536, description="number of tokens")
-    file: DataFile
-    tokens_sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$",
-        description="of the whole text's tokens as little-endian uint16: all peers must cut the text alike",
-    )
-
-
-class DataConfig(_Part):
-    """One text, however many files it was made of: so the config, which every invite carries, stays small."""
-
-    root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
-    text: DataFile
-    context: int = Field(128, ge=8, le=65536, description="tokens per sample")
-    held_out_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on"
-    )
-    tokenizer: Annotated[Union[ByteTokenizer, BpeTokenizer], Field(discriminator="kind")] = ByteTokenizer()
-
-    @field_validator("tokenizer", mode="before")
-    @classmethod
-    def _of_a_known_kind(cls, tokenizer: Any) -> Any:
-        if isinstance(tokenizer, dict) and tokenizer.get("kind", "bytes") not in ("bytes", "bpe"):
-            raise Refusal("data.tokenizer.kind", tokenizer["kind"], "must be bytes or bpe")
-        return tokenizer
-
-    def content(self) -> dict[str, DataFile]:
-        """All files of the data directory by name: the text, and the tokenizer where it was trained."""
-        files = {TEXT_FILE: self.text}
-        if isinstance(self.tokenizer, BpeTokenizer):
-            files[TOKENIZER_FILE] = self.tokenizer.file
-        return files
-
-    def size_bytes(self) -> int:
-        """Of all files together."""
-        return sum(file.size for file in self.content().values())
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Seconds = Annotated[float, Field(ge=0.01, le=MAX_SECONDS)]
 
 
-class InnerConfig(_Part):
+class InnerConfig(Part):
     optimizer: Literal["adamw", "adamw8bit", "sgd"] = "adamw"
     lr: float = Field(3e-3, gt=0, le=100)
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)  # TOML and JSON have lists
@@ -136,13 +39,13 @@ class InnerConfig(_Part):
     )
 
 
-class OuterConfig(_Part):
+class OuterConfig(Part):
     lr: float = Field(0.7, gt=0, le=100)
     momentum: float = Field(0.7, ge=0, lt=1)
     momentum_ramp_rounds: int = Field(20, ge=0, le=MAX_COUNT)
 
 
-class CodecConfig(_Part):
+class CodecConfig(Part):
     contribution: Literal["int8", "int4", "int2", "float32"] = "int4"
     average: Literal["int8", "int4", "float32"] = "int8"
     part_values: int = Field(262_144, ge=256, le=1 << 20, multiple_of=256, description="parameters per part")
@@ -159,7 +62,7 @@ class CodecConfig(_Part):
         return self
 
 
-class RoundsConfig(_Part):
+class RoundsConfig(Part):
     units_per_epoch: int = Field(8, ge=1, le=1_000_000, description="units of the whole swarm after which it averages")
     max_units_per_contribution: int = Field(64, ge=1, le=65535)
     epoch_deadline_seconds: Seconds = 300.0
@@ -178,7 +81,7 @@ class RoundsConfig(_Part):
     )
 
 
-class AuditConfig(_Part):
+class AuditConfig(Part):
     """A contribution can be redone (`sparehive run replay`); who is drawn to do so comes later."""
 
     rate: float = Field(
@@ -204,7 +107,7 @@ class AuditConfig(_Part):
     )
 
 
-class RunConfig(_Part):
+class RunConfig(Part):
     """One training effort."""
 
     version: Literal[2] = 2
