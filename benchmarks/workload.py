@@ -49,9 +49,9 @@ class Workload:
     def settings(self) -> dict[str, object]:
         """What differs from the demo's run, as `run new --set` takes it."""
         return {
-            "model.fields.n_embd": self.width,
-            "model.fields.n_layer": self.layers,
-            "data.context": self.context,
+            "task.model.fields.n_embd": self.width,
+            "task.model.fields.n_layer": self.layers,
+            "task.data.context": self.context,
             "inner.lr": self.learning_rate,
             "inner.batch_size": self.batch_size,
             "inner.steps_per_unit": self.steps_per_unit,

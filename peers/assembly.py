@@ -295,7 +295,7 @@ def _content(
         config.join_timeout_seconds,
         lambda: initial | archive.pinned_roots(),
     )
-    data_root, data_bytes = bytes.fromhex(run.data.root), run.data.size_bytes()
+    data_root, data_bytes = bytes.fromhex(run.task.data.root), run.task.data.size_bytes()
     anchor_bytes = ANCHOR_BYTES_PER_VALUE * model.layout.num_values()
 
     def tell(root: Hash, received: int) -> None:

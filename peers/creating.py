@@ -52,13 +52,14 @@ def create_run(
         progress.note(sources.words())
     text = sources.text()
     content = {TEXT_FILE: text}
-    given["data"] = {"root": "0" * 64, "text": _data_file(text)}
+    task: dict[str, Any] = {"data": {"root": "0" * 64, "text": _data_file(text)}}
+    given["task"] = task
     num_tokens = len(text)
     if vocabulary:
         agreed, content[TOKENIZER_FILE], num_tokens = _train_tokenizer(vocabulary, sources, text, progress)
-        given["data"]["tokenizer"] = agreed
-        given["model"] = {"fields": {"vocab_size": agreed["vocabulary"]}}
-    held_out_tokens(num_tokens, RunConfig.parse(with_settings(preset, given, settings)).data)
+        task["data"]["tokenizer"] = agreed
+        task["model"] = {"fields": {"vocab_size": agreed["vocabulary"]}}
+    held_out_tokens(num_tokens, RunConfig.parse(with_settings(preset, given, settings)).task.data)
     with _made(run) as making:
         config, num_values = _write(making, content, with_settings(preset, given, settings), progress)
         making.sources.write_text(sources.checksums(), encoding="utf-8")
@@ -82,15 +83,14 @@ def _make_organisers_key(run: RunDirectory) -> None:
 
 def _check_settings(preset: str, given: dict[str, Any], settings: Sequence[str], vocabulary: int) -> None:
     """Wrong ones are told before the text is read, which may last."""
-    from swarm.models import check_model
+    from swarm.tasks import check_model
 
-    data: dict[str, Any] = {"root": "0" * 64, "text": _NO_FILE}
-    draft = {**given, "data": data}
+    task: dict[str, Any] = {"data": {"root": "0" * 64, "text": _NO_FILE}}
     if vocabulary:
-        data["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
-        draft["model"] = {"fields": {"vocab_size": vocabulary}}
-    run = RunConfig.parse(with_settings(preset, draft, settings))
-    check_parts(run, check_model(run.model, run.data.context))
+        task["data"]["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
+        task["model"] = {"fields": {"vocab_size": vocabulary}}
+    run = RunConfig.parse(with_settings(preset, {**given, "task": task}, settings))
+    check_parts(run, check_model(run))
 
 
 def _check_free(run: RunDirectory) -> None:
@@ -118,7 +118,7 @@ def _wanted_vocabulary(tokenizer: str) -> int:
 def _train_tokenizer(
     vocabulary: int, sources: Sources, text: bytes, progress: ProgressBar
 ) -> tuple[dict[str, Any], bytes, int]:
-    """The config's `data.tokenizer`, the bytes of its file, and how many tokens the text has."""
+    """The config's `task.data.tokenizer`, the bytes of its file, and how many tokens the text has."""
     from swarm.data.tokenizer import encode_text, parse_tokenizer, tokens_sha256, train_bpe
 
     for file in sources.files:
@@ -165,7 +165,7 @@ def _write(
         root = put_data(store, list(content.items()))
         for file_name, written in content.items():
             (run.data / file_name).write_bytes(written)
-    values["data"]["root"] = root.hex()
+    values["task"]["data"]["root"] = root.hex()
     draft = RunConfig.parse(values)
     with progress.during("building the model"):
         model = new_model(draft, seed=int.from_bytes(root[:4], "big"))

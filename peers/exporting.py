@@ -12,28 +12,28 @@ from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite
 from swarm.checkpoint.anchor import read_anchor
+from swarm.checkpoint.runblocks import read_data_file
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import decode_node, read_file
-from swarm.config import TOKENIZER_FILE, BpeTokenizer, RunConfig
-from swarm.data.tokenizer import open_tokenizer, parse_tokenizer
-from swarm.tasks import new_model, open_task
+from swarm.config import DataConfig, RunConfig
+from swarm.errors import PeerFault
+from swarm.hashing import sha256
+from swarm.tasks import new_model, open_task, save_model
 
 
-def _save_tokenizer(run: RunConfig, directory: PeerDirectory, get: Callable[[bytes], bytes], out: Path) -> None:
-    """What AutoTokenizer opens: of a run on bytes too (token n is byte n)."""
-    from transformers import PreTrainedTokenizerFast
+def _reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> Callable[[str], bytes]:
+    """Gives a file of the run's data by its name: from the peer's copy where that is whole, else from blocks."""
 
-    agreed = run.data.tokenizer
-    if isinstance(agreed, BpeTokenizer) and not (directory.data / TOKENIZER_FILE).is_file():
-        links = {link.name: link for link in decode_node(get(bytes.fromhex(run.data.root))).links}
-        if TOKENIZER_FILE not in links:
-            raise StartError(f"{TOKENIZER_FILE} is not in the run's data; ask the organiser for a new run")
-        tokenizer = parse_tokenizer(read_file(links[TOKENIZER_FILE], get, agreed.file.size))
-    else:
-        tokenizer = open_tokenizer(run.data, directory.data)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=run.data.context, clean_up_tokenization_spaces=False
-    ).save_pretrained(out)
+    def read(name: str) -> bytes:
+        path = directory.data / name
+        content = path.read_bytes() if path.is_file() else b""
+        if sha256(content).hex() == data.content()[name].sha256:
+            return content
+        try:
+            return read_data_file(data, name, get)
+        except PeerFault as error:
+            raise StartError(f"{error}; ask the organiser for a new run") from None
+
+    return read
 
 
 def _part_name(name: str) -> str:
@@ -59,17 +59,13 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     model.flat.copy_(read_anchor(root, get, model.layout).parameters)
 
     def write(part: Path) -> None:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        model.module.save_pretrained(part)  # type: ignore[operator]
+        save_model(run, model, _reader(run.task.data, directory, get), part)
         for path in part.glob("*.safetensors"):  # it makes these for its owner alone
             path.chmod((part / "config.json").stat().st_mode)
-        _save_tokenizer(run, directory, get, part)
 
     _fill(out, write)
     result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
-    if all((directory.data / file).is_file() for file in run.data.content()):
+    if all((directory.data / file).is_file() for file in run.task.data.content()):
         task = open_task(run, directory.data)
         result["loss"] = task.evaluate(model)
         result["sample"] = task.sample(model)

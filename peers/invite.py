@@ -30,18 +30,18 @@ MAX_JSON = 64 * 1024
 DICTIONARY = (
     b'{"binding":{"bootstrap":["/dns4/","/ip6/","/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW","/p2p/Qm"],"chain_id":1,"founders":[""],'
     b'"settlement":""},"config":{"audit":{"anchor_every_epochs":8,"hold_seconds":3600,"rate":0.05,"tolerance":0.2},'
-    b'"codec":{"average":"int8","contribution":"int4","part_values":262144},"data":{"context":256,"held_out_fraction":0.1,'
-    b'"root":"","text":{"sha256":"","size":1500000},"tokenizer":{"file":{"sha256":"","size":1500000},"kind":"bpe",'
-    b'"tokens_sha256":"","vocabulary":4096},"tokenizer":{"kind":"bytes","vocabulary":256}},"initial_root":"",'
+    b'"codec":{"average":"int8","contribution":"int4","part_values":262144},"initial_root":"",'
     b'"inner":{"batch_size":8,"betas":[0.9,0.95],"clip_norm":1,"lr":0.002,"optimizer":"adamw","steps_per_unit":5,'
-    b'"total_units":100000,"warmup_units":20,"weight_decay":0.1},'
-    b'"model":{"family":"llama","fields":{"hidden_size":256,"intermediate_size":1024,"num_attention_heads":8,'
-    b'"num_hidden_layers":6,"num_key_value_heads":8,"vocab_size":4096,"tie_word_embeddings":true}},'
-    b'"model":{"family":"gpt2","fields":{"n_embd":256,"n_head":8,"n_layer":6}},"name":"my-run",'
+    b'"total_units":100000,"warmup_units":20,"weight_decay":0.1},"name":"my-run",'
     b'"outer":{"lr":0.7,"momentum":0.7,"momentum_ramp_rounds":20},"rounds":{"average_seconds":10,"contribute_seconds":10,'
     b'"epoch_deadline_seconds":300,"max_attempts":4,"max_reducers":16,"max_units_per_contribution":64,"min_seated":2,'
-    b'"recheck_share":0.1,"stall_seconds":60,"units_per_epoch":8,"vote_seconds":5},"task":"causal_lm",'
-    b'"unit_price_amount":"1000000000000000","version":2,"witnesses":1},"signature":""}'
+    b'"recheck_share":0.1,"stall_seconds":60,"units_per_epoch":8,"vote_seconds":5},'
+    b'"task":{"data":{"context":256,"held_out_fraction":0.1,"kind":"text","root":"","text":{"sha256":"","size":1500000},'
+    b'"tokenizer":{"file":{"sha256":"","size":1500000},"kind":"bpe","tokens_sha256":"","vocabulary":4096}},'
+    b'"tokenizer":{"kind":"bytes","vocabulary":256}},"kind":"causal_lm","model":{"family":"llama","fields":{"hidden_size":256,'
+    b'"intermediate_size":1024,"num_attention_heads":8,"num_hidden_layers":6,"num_key_value_heads":8,"vocab_size":4096,'
+    b'"tie_word_embeddings":true},"model":{"family":"gpt2","fields":{"n_embd":256,"n_head":8,"n_layer":6},"kind":"untrained"}},'
+    b'"unit_price_amount":"1000000000000000","version":3,"witnesses":1},"signature":""}'
 )
 
 
@@ -153,6 +153,12 @@ class Invite:
                 tuple(str(a) for a in part["bootstrap"]),
             )
             organiser = records.recover(binding.digest(), signature)
+        except _OtherVersion:
+            raise ConfigError(
+                source,
+                text[:40] + "…",
+                "was made by another version of Sparehive, or changed on its way: ask for a new invite",
+            ) from None
         except InputError as error:
             raise ConfigError(source, text[:40] + "…", str(error)) from None
         except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
@@ -160,10 +166,18 @@ class Invite:
         return cls(config, binding, organiser, signature)
 
 
+class _OtherVersion(Exception):
+    """Deflated with another dictionary than this program's."""
+
+
 def _unpacked(text: str) -> bytes:
     """ValueError (also as binascii.Error) or zlib.error where it is not whole."""
+    packed = base64.urlsafe_b64decode(text[len(PREFIX) :])
+    has_dictionary = len(packed) >= 6 and packed[1] & 0x20  # as zlib's header says, with its checksum
+    if has_dictionary and packed[2:6] != zlib.adler32(DICTIONARY).to_bytes(4, "big"):
+        raise _OtherVersion
     inflate = zlib.decompressobj(zdict=DICTIONARY)
-    raw = inflate.decompress(base64.urlsafe_b64decode(text[len(PREFIX) :]), MAX_JSON)
+    raw = inflate.decompress(packed, MAX_JSON)
     if not inflate.eof:  # its checksum comes last
         raise ValueError("its end is missing")
     return raw
@@ -176,7 +190,7 @@ def _found(text: str) -> str:
         if len(candidate) > MAX_TEXT and candidates:
             break
         candidates.append(candidate)
-        with contextlib.suppress(ValueError, zlib.error):
+        with contextlib.suppress(ValueError, zlib.error, _OtherVersion):
             _unpacked(candidate[: MAX_TEXT + 1])
             return candidate
     return candidates[0] if candidates else text.strip()

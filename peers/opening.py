@@ -78,7 +78,7 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
         with progress.during("reading the initial model"):
             anchor = read_anchor(bytes.fromhex(config.initial_root), get, model.layout)
         with progress.during("reading the data"):
-            for name, content in read_data(config.data, get):
+            for name, content in read_data(config.task.data, get):
                 if not (data / name).is_file() or (data / name).read_bytes() != content:
                     raise ConfigError(
                         "RUN_DIRECTORY",
@@ -117,13 +117,19 @@ def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
         raise
     except Exception as error:  # a model's code fails in whatever way its fields make it fail
         raise InputError(
-            "model.fields", config.model.fields, f"the model cannot take a step: {type(error).__name__}: {error}"
+            "task.model",
+            config.task.model.model_dump(),
+            f"the model cannot take a step: {type(error).__name__}: {error}",
         ) from None
     if not math.isfinite(first) or not bool(torch.isfinite(gradient).all()):
-        raise InputError("model.fields", config.model.fields, "the untrained model's loss or gradient is not finite")
+        raise InputError(
+            "task.model", config.task.model.model_dump(), "the untrained model's loss or gradient is not finite"
+        )
     if not same:
         raise InputError(
-            "model.fields", config.model.fields, "the same step gives another result each time: it could not be redone"
+            "task.model",
+            config.task.model.model_dump(),
+            "the same step gives another result each time: it could not be redone",
         )
     if not math.isfinite(after) or not bool(torch.isfinite(model.flat).all()):
         raise InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")

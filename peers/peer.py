@@ -189,7 +189,7 @@ class Peer:
         telling = asyncio.create_task(self._tell_while_connecting())
         stack.push_async_callback(cancel_all, [telling])
         try:
-            await made.content.fetch_data(made.run.data, role.text())
+            await made.content.fetch_data(made.run.task.data, role.text())
         except DiskError:
             raise
         except RetryError as error:

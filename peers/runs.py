@@ -132,7 +132,7 @@ def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> No
                 data = path.read_bytes()
                 if sha256(data).hex() == path.name:
                     store.put(data)
-    for root in (config.data.root, config.initial_root):
+    for root in (config.task.data.root, config.initial_root):
         lacking = missing_block(store, bytes.fromhex(root))
         if lacking is not None:
             raise StartError(f"{run.blocks / lacking.hex()} is missing or damaged{RESTORE_BLOCK}")

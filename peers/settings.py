@@ -10,8 +10,11 @@ from peers.errors import ConfigError
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "model": {"family": "gpt2", "fields": {"n_embd": 96, "n_layer": 3, "n_head": 4}},
-        "data": {"context": 64},
+        "task": {
+            "kind": "causal_lm",
+            "model": {"kind": "untrained", "family": "gpt2", "fields": {"n_embd": 96, "n_layer": 3, "n_head": 4}},
+            "data": {"kind": "text", "context": 64},
+        },
         "inner": {"lr": 4e-3, "batch_size": 8, "steps_per_unit": 5, "warmup_units": 40, "total_units": 1500},
         "outer": {"momentum_ramp_rounds": 10},
         "codec": {"contribution": "int8", "average": "int8", "part_values": 65536},
@@ -26,14 +29,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "small": {
-        "model": {"family": "gpt2", "fields": {"n_embd": 256, "n_layer": 6, "n_head": 8}},
-        "data": {"context": 256},
+        "task": {
+            "kind": "causal_lm",
+            "model": {"kind": "untrained", "family": "gpt2", "fields": {"n_embd": 256, "n_layer": 6, "n_head": 8}},
+            "data": {"kind": "text", "context": 256},
+        },
         "inner": {"lr": 2e-3, "batch_size": 8, "steps_per_unit": 5},
         "rounds": {"units_per_epoch": 8},
     },
     "base": {
-        "model": {"family": "gpt2", "fields": {"n_embd": 768, "n_layer": 12, "n_head": 12}},
-        "data": {"context": 512},
+        "task": {
+            "kind": "causal_lm",
+            "model": {"kind": "untrained", "family": "gpt2", "fields": {"n_embd": 768, "n_layer": 12, "n_head": 12}},
+            "data": {"kind": "text", "context": 512},
+        },
         "inner": {"lr": 6e-4, "batch_size": 8, "steps_per_unit": 25},
         "codec": {"contribution": "int4", "average": "int4", "part_values": 1 << 20},
         "rounds": {"units_per_epoch": 8, "contribute_seconds": 60.0, "average_seconds": 60.0, "stall_seconds": 600.0},
@@ -43,9 +52,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 _DERIVED = {
     "version": "is that of this program",
     "initial_root": "follows from the model",
-    "data.root": "follows from the text; give --data",
-    "data.text": "follows from the text; give --data",
-    "data.tokenizer": "follows from the text; give --tokenizer",
+    "task.data.root": "follows from the text; give --data",
+    "task.data.text": "follows from the text; give --data",
+    "task.data.tokenizer": "follows from the text; give --tokenizer",
 }
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,8}")
 
@@ -57,8 +66,9 @@ def with_settings(preset: str, given: dict[str, Any], settings: Sequence[str]) -
     for setting in settings:
         _merge(changes, _parse(setting))
     values = copy.deepcopy(PRESETS[preset])
-    family = _at(changes, "model", "family")
-    values["model"]["fields"] = _sizes_of(family, values["model"]["fields"])
+    family = _at(changes, "task", "model", "family")
+    model = values["task"]["model"]
+    model["fields"] = _sizes_of(family, model["fields"])
     for layer in (given, changes):
         _merge(values, copy.deepcopy(layer))
     return values

@@ -160,15 +160,21 @@ def _sha256_of(path: Path) -> str:
 
 def read_data(data: DataConfig, get: Callable[[Hash], bytes]) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the run's files from blocks. `PeerFault` where they are not those that the run agreed on."""
+    for name in data.content():
+        yield name, read_data_file(data, name, get)
+
+
+def read_data_file(data: DataConfig, name: str, get: Callable[[Hash], bytes]) -> bytes:
+    """One of them."""
     files = data.content()
     links = {link.name: link for link in decode_node(get(bytes.fromhex(data.root))).links}
     if set(links) != set(files):
         raise PeerFault(f"data: the run's data directory must hold {', '.join(files)} and nothing else")
-    for name, file in files.items():
-        content = read_file(links[name], get, file.size)
-        if len(content) != file.size or sha256(content).hex() != file.sha256:
-            raise PeerFault(f"data: {name} in the run's data directory is not the file of its size and sha-256")
-        yield name, content
+    file = files[name]
+    content = read_file(links[name], get, file.size)
+    if len(content) != file.size or sha256(content).hex() != file.sha256:
+        raise PeerFault(f"data: {name} in the run's data directory is not the file of its size and sha-256")
+    return content
 
 
 def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:

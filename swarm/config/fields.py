@@ -1,4 +1,9 @@
-"""What every part of a run's configuration is made of: frozen, strict tables, and a refusal that names the field."""
+"""What every part of a run's configuration is made of: frozen, strict tables, a refusal that names the field, and the data that every
+kind of task has."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,3 +26,34 @@ class Part(BaseModel):
 class DataFile(Part):
     size: int = Field(ge=1, le=MAX_COUNT, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class DataConfig(Part):
+    """What is known of the data of any task: a flat directory of files that peers fetch by its root."""
+
+    root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
+
+    @abstractmethod
+    def content(self) -> dict[str, DataFile]:
+        """All files of the data directory by name."""
+
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.size for file in self.content().values())
+
+
+def of_known_kind(field: str, *kinds: str) -> Callable[[Any], Any]:
+    """Validator, before all others, of a table that is one of several by its `kind`; the first of `kinds` where it names none. With
+    pydantic's own words a value of any size would be in the message."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict):
+            if isinstance(value, Part):
+                return value
+            raise Refusal(field, value, f'must be a table with kind = "{kinds[0]}"')
+        kind = value.get("kind", kinds[0])
+        if kind not in kinds:
+            raise Refusal(f"{field}.kind", kind, f"must be {' or '.join(kinds)}")
+        return {**value, "kind": kind}
+
+    return check

@@ -4,14 +4,13 @@ Changing any value makes another run. Canonical JSON (RFC 8785) of all fields â†
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 import tomli_w
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from swarm.config.fields import MAX_COUNT, Part, Refusal
-from swarm.config.models import ModelConfig
-from swarm.config.texts import ByteTokenizer, DataConfig
+from swarm.config.causal_lm import CausalLMConfig
+from swarm.config.fields import MAX_COUNT, Part, Refusal, of_known_kind
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 from swarm.toml import parse_toml
@@ -107,14 +106,17 @@ class AuditConfig(Part):
     )
 
 
+# Each kind of task owns its part, a union by `kind` itself where there is a choice: a new kind or variant leaves the bytes of all others.
+TaskConfig = Annotated[CausalLMConfig, Field(discriminator="kind"), BeforeValidator(of_known_kind("task", "causal_lm"))]
+_MOVED = ("data", "model")  # tables of version 2 that belong into task
+
+
 class RunConfig(Part):
     """One training effort."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     name: str = Field(min_length=1, max_length=64)
-    task: Literal["causal_lm"] = "causal_lm"
-    model: ModelConfig = ModelConfig()
-    data: DataConfig
+    task: TaskConfig
     initial_root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the initial anchor")
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
@@ -136,9 +138,9 @@ class RunConfig(Part):
     @field_validator("version", mode="before")
     @classmethod
     def _readable(cls, version: Any) -> Any:
-        if version != 2 or isinstance(version, bool):
+        if version != 3 or isinstance(version, bool):
             raise Refusal(
-                "version", version, "this Sparehive reads version 2: make the run again, or ask for a new invite"
+                "version", version, "this Sparehive reads version 3: make the run again, or ask for a new invite"
             )
         return version
 
@@ -163,14 +165,6 @@ class RunConfig(Part):
                 inner.batch_size,
                 f"a unit has inner.batch_size Ã— inner.steps_per_unit samples, at most {MAX_UNIT_SAMPLES}",
             )
-        least = self.data.tokenizer.vocabulary
-        vocabulary = self.model.fields.get("vocab_size", ByteTokenizer().vocabulary)
-        if isinstance(vocabulary, bool) or not isinstance(vocabulary, int) or vocabulary < least:
-            raise Refusal(
-                "model.fields.vocab_size",
-                vocabulary,
-                f"must be a whole number of at least {least}, as data.tokenizer has",
-            )
         return self
 
     @property
@@ -193,16 +187,40 @@ class RunConfig(Part):
             refusal = first.get("ctx", {}).get("error")
             if isinstance(refusal, Refusal):
                 raise InputError(f"{source}: {refusal.field}", refusal.value, refusal.remedy) from None
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(_without_kinds(first["loc"]))
             if first["type"] == "missing":
                 raise InputError(
                     f"{source}: {where}", None, "is missing: write it, or restore the file from a copy"
+                ) from None
+            if where in _MOVED:
+                raise InputError(
+                    f"{source}: {where}", first.get("input"), f"belongs into the task: write task.{where}"
                 ) from None
             if first["type"] == "extra_forbidden":
                 raise InputError(
                     f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
                 ) from None
             raise InputError(f"{source}: {where or 'run'}", first.get("input"), first["msg"]) from None
+
+
+def _without_kinds(location: tuple[int | str, ...]) -> list[str]:
+    """The path of a value in run.toml: pydantic puts a union's kind behind the name of its field."""
+    path: list[str] = []
+    table: type[BaseModel] | None = RunConfig
+    names = iter([str(part) for part in location])
+    for name in names:
+        path.append(name)
+        field = None if table is None else table.model_fields.get(name)
+        tables = [] if field is None else [t for t in get_args(field.annotation) or (field.annotation,) if _is_table(t)]
+        if field is not None and field.discriminator:
+            kind = next(names, None)
+            tables = [t for t in tables if kind in get_args(t.model_fields["kind"].annotation)]
+        table = tables[0] if tables else None
+    return path
+
+
+def _is_table(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 _RESTORE = "restore it from a copy, for with other values it is another run"

@@ -1,10 +1,10 @@
 """What a run's configuration says of a text and of how it becomes tokens."""
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Literal, Union
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
-from swarm.config.fields import DataFile, Part, Refusal
+from swarm.config.fields import DataConfig, DataFile, Part, of_known_kind
 
 TEXT_FILE, TOKENIZER_FILE = "text.txt", "tokenizer.json"
 
@@ -28,31 +28,27 @@ class BpeTokenizer(Part):
     )
 
 
-class DataConfig(Part):
+Tokenizer = Annotated[
+    Union[ByteTokenizer, BpeTokenizer],
+    Field(discriminator="kind"),
+    BeforeValidator(of_known_kind("task.data.tokenizer", "bytes", "bpe")),
+]
+
+
+class TextConfig(DataConfig):
     """One text, however many files it was made of: so the config, which every invite carries, stays small."""
 
-    root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the data directory")
+    kind: Literal["text"]
     text: DataFile
     context: int = Field(128, ge=8, le=65536, description="tokens per sample")
     held_out_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="share at the end of the text that nobody trains on"
     )
-    tokenizer: Annotated[Union[ByteTokenizer, BpeTokenizer], Field(discriminator="kind")] = ByteTokenizer()
-
-    @field_validator("tokenizer", mode="before")
-    @classmethod
-    def _of_a_known_kind(cls, tokenizer: Any) -> Any:
-        if isinstance(tokenizer, dict) and tokenizer.get("kind", "bytes") not in ("bytes", "bpe"):
-            raise Refusal("data.tokenizer.kind", tokenizer["kind"], "must be bytes or bpe")
-        return tokenizer
+    tokenizer: Tokenizer = ByteTokenizer()
 
     def content(self) -> dict[str, DataFile]:
-        """All files of the data directory by name: the text, and the tokenizer where it was trained."""
+        """The text, and the tokenizer where it was trained."""
         files = {TEXT_FILE: self.text}
         if isinstance(self.tokenizer, BpeTokenizer):
             files[TOKENIZER_FILE] = self.tokenizer.file
         return files
-
-    def size_bytes(self) -> int:
-        """Of all files together."""
-        return sum(file.size for file in self.content().values())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swarm.config import TEXT_FILE, BpeTokenizer, DataConfig
+from swarm.config import TEXT_FILE, BpeTokenizer, TextConfig
 from swarm.data.tokenizer import encode_text, open_tokenizer, read_agreed, tokens_sha256
 from swarm.errors import InputError
 from swarm.hashing import keccak256
@@ -26,15 +26,15 @@ def sample_offsets(seed: Hash, num_samples: int, num_positions: int) -> np.ndarr
     return (np.frombuffer(raw, dtype=">u8") % np.uint64(num_positions)).astype(np.int64)
 
 
-def held_out_tokens(num_tokens: int, config: DataConfig) -> int:
+def held_out_tokens(num_tokens: int, config: TextConfig) -> int:
     """How many tokens at the end nobody trains on. InputError where too few are left."""
     held = max(config.context + 1, int(num_tokens * config.held_out_fraction))
     if num_tokens - held < config.context + 2:
         raise InputError(
-            "data",
+            "task.data",
             f"{num_tokens} tokens",
             f"too little text for samples of {config.context + 1} tokens, one of them held out; add files or take a "
-            "smaller data.context",
+            "smaller task.data.context",
         )
     return held
 
@@ -43,14 +43,14 @@ class TextData:
     """The run's text, checked against its hash. InputError names the file that is missing or differs."""
 
     def __init__(
-        self, config: DataConfig, directory: Path, report: Callable[[float], None] = lambda share: None
+        self, config: TextConfig, directory: Path, report: Callable[[float], None] = lambda share: None
     ) -> None:
         text = read_agreed(directory / TEXT_FILE, config.text.sha256)
         if isinstance(config.tokenizer, BpeTokenizer):
             tokens = encode_text(open_tokenizer(config, directory), text, report)
             if tokens_sha256(tokens) != config.tokenizer.tokens_sha256:
                 raise InputError(
-                    "data.tokenizer",
+                    "task.data.tokenizer",
                     str(directory),
                     "cuts the text otherwise here; install the tokenizers version of the run",
                 )

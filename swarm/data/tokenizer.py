@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from swarm.config import TOKENIZER_FILE, BpeTokenizer, DataConfig
+from swarm.config import TOKENIZER_FILE, BpeTokenizer, TextConfig
 from swarm.errors import InputError
 
 PIECE_BYTES = 1 << 16
@@ -72,14 +72,17 @@ def parse_tokenizer(data: bytes) -> Any:
     try:
         return Tokenizer.from_str(data.decode())
     except Exception as error:  # the library raises plain Exception
-        raise InputError("data.tokenizer", f"{len(data)} bytes", f"is no tokenizer file: {error}") from None
+        raise InputError("task.data.tokenizer", f"{len(data)} bytes", f"is no tokenizer file: {error}") from None
 
 
-def open_tokenizer(config: DataConfig, directory: Path) -> Any:
+def open_tokenizer(config: TextConfig, directory: Path) -> Any:
     """The run's tokenizer; InputError where its file is missing or is not the one agreed on."""
-    if not isinstance(config.tokenizer, BpeTokenizer):
-        return byte_tokenizer()
-    return parse_tokenizer(read_agreed(directory / TOKENIZER_FILE, config.tokenizer.file.sha256))
+    return make_tokenizer(config, lambda name: read_agreed(directory / name, config.content()[name].sha256))
+
+
+def make_tokenizer(config: TextConfig, read: Callable[[str], bytes]) -> Any:
+    """The same with `read`, which gives a file of the run's data by its name, as the run agreed on it."""
+    return parse_tokenizer(read(TOKENIZER_FILE)) if isinstance(config.tokenizer, BpeTokenizer) else byte_tokenizer()
 
 
 def read_agreed(path: Path, sha256: str) -> bytes:

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from swarm.config import ModelConfig
+from swarm.config import UntrainedModel
 from swarm.errors import InputError
 
 BYTE_VOCABULARY = 256
 MAX_LAYERS = 512
 BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
 # Fields that are not the organiser's to set, and why.
-_FROM_CONTEXT = "follows from data.context; set that"
+_FROM_CONTEXT = "follows from task.data.context; set that"
 NO_CHANCE = "is always 0: an auditor must be able to redo every step"
 _FIXED: dict[str, str] = {
     "n_positions": _FROM_CONTEXT,
@@ -27,7 +27,7 @@ for _name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "h
     _FIXED[_name] = NO_CHANCE
 
 
-def transformer_config(config: ModelConfig, context: int) -> Any:
+def transformer_config(config: UntrainedModel, context: int) -> Any:
     """The transformers config of the run's model. InputError for a field that the family does not have, or of another type than
     the family's own value."""
     from transformers import AutoConfig, PretrainedConfig
@@ -49,7 +49,7 @@ def transformer_config(config: ModelConfig, context: int) -> Any:
 
 
 def _check_field(family: str, name: str, value: Any, known: dict[str, Any], aliases: dict[str, str]) -> None:
-    field = f"model.fields.{name}"
+    field = f"task.model.fields.{name}"
     if name in _FIXED:
         raise InputError(field, value, _FIXED[name])
     if name not in known:
@@ -76,7 +76,7 @@ def _check_field(family: str, name: str, value: Any, known: dict[str, Any], alia
             raise InputError(field, value, f"must be from 1 to {most}")
 
 
-def build_model(config: ModelConfig, context: int, seed: int = 0) -> torch.nn.Module:
+def build_model(config: UntrainedModel, context: int, seed: int = 0) -> torch.nn.Module:
     """A freshly initialised model in fp32. The seed only matters for whoever makes a run: all others load the anchor.
 
     InputError where it cannot be built from these fields, or is too large for this machine's memory."""
@@ -92,7 +92,7 @@ def build_model(config: ModelConfig, context: int, seed: int = 0) -> torch.nn.Mo
     return module
 
 
-def check_model(config: ModelConfig, context: int) -> int:
+def check_model(config: UntrainedModel, context: int) -> int:
     """Number of the model's parameters, before it takes any memory; errors as `build_model`."""
     try:
         values = count_values(config, context)
@@ -103,20 +103,20 @@ def check_model(config: ModelConfig, context: int) -> int:
     needed, there = values * BYTES_PER_VALUE, _memory_bytes()
     if there is not None and needed > there:
         raise InputError(
-            "model.fields",
+            "task.model.fields",
             config.fields,
             f"{values:,} parameters take {needed / 1e9:.0f} GB at least, and this machine has {there / 1e9:.0f} GB",
         )
     return values
 
 
-def count_values(config: ModelConfig, context: int) -> int:
+def count_values(config: UntrainedModel, context: int) -> int:
     """Number of the model's parameters, tied ones once, without the memory for them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in _built(config, context).parameters())
 
 
-def _built(config: ModelConfig, context: int) -> torch.nn.Module:
+def _built(config: UntrainedModel, context: int) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     _import_dynamo()
@@ -143,7 +143,7 @@ def _import_dynamo() -> None:
 
 
 def _blamed(
-    config: ModelConfig, names: list[str], attempt: Callable[[ModelConfig], object], error: Exception
+    config: UntrainedModel, names: list[str], attempt: Callable[[UntrainedModel], object], error: Exception
 ) -> InputError:
     """It names the field of `names` without which `attempt` ends well, if there is one."""
     said = f"transformers cannot build the model: {_line(error)}"
@@ -153,8 +153,8 @@ def _blamed(
             attempt(config.model_copy(update={"fields": others}))
         except Exception:  # as in build_model: then it is not this field, or not this one alone
             continue
-        return InputError(f"model.fields.{name}", config.fields[name], said)
-    return InputError("model.fields", config.fields, said)
+        return InputError(f"task.model.fields.{name}", config.fields[name], said)
+    return InputError("task.model.fields", config.fields, said)
 
 
 def _line(error: Exception) -> str:

@@ -31,19 +31,38 @@ class Task(Protocol):
         """What the model makes, for people; "" where there is nothing to be read."""
 
 
-_TASKS: dict[str, Callable[[RunConfig, Path, Callable[[float], None]], Task]] = {"causal_lm": causal_lm.CausalLMTask}
-_MODELS: dict[str, Callable[[RunConfig, int], FlatModel]] = {"causal_lm": causal_lm.new_model}
+class Kind(Protocol):
+    """What a file of this package has; the functions below say what each does."""
+
+    def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Task: ...
+    def new_model(self, config: RunConfig, seed: int) -> FlatModel: ...
+    def check_model(self, config: RunConfig) -> int: ...
+    def save_model(self, config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None: ...
+
+
+KINDS: dict[str, Kind] = {"causal_lm": causal_lm}
 
 
 def open_task(config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None) -> Task:
     """Of the run, on the data in `directory`; `report` hears how much of the preparation is done. `InputError` where the data is not
     what the run's configuration says."""
-    return _TASKS[config.task](config, directory, report)
+    return KINDS[config.task.kind].open_task(config, directory, report)
 
 
 def new_model(config: RunConfig, seed: int = 0) -> FlatModel:
     """The run's model, untrained, as `seed` draws it. `InputError` where it cannot be built."""
-    return _MODELS[config.task](config, seed)
+    return KINDS[config.task.kind].new_model(config, seed)
 
 
-__all__ = ["Task", "new_model", "open_task"]
+def check_model(config: RunConfig) -> int:
+    """Number of the model's parameters that are trained, before it takes any memory; errors as `new_model`."""
+    return KINDS[config.task.kind].check_model(config)
+
+
+def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
+    """A folder that transformers opens: config, weights, and what turns data into the model's inputs. `read` gives a file of the run's
+    data by its name."""
+    KINDS[config.task.kind].save_model(config, model, read, out)
+
+
+__all__ = ["Task", "check_model", "new_model", "open_task", "save_model"]

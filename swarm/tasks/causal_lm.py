@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from swarm import models
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
-from swarm.data.tokenizer import open_tokenizer
+from swarm.data.tokenizer import make_tokenizer, open_tokenizer
 from swarm.models import FlatModel, build_model
 from swarm.records.types import Account, Hash
 
@@ -23,7 +24,7 @@ class CausalLMTask:
     ) -> None:
         """`report`: of the cutting into tokens."""
         self.config, self.directory = config, directory
-        self.data = TextData(config.data, directory, report)
+        self.data = TextData(config.task.data, directory, report)
         self._unit: tuple[Account, Hash, int] | None = None
         self._offsets = sample_offsets(bytes(32), 1, 1)
 
@@ -66,7 +67,7 @@ class CausalLMTask:
 
     def generate(self, model: FlatModel, prompt: str, num_tokens: int, seed: int = 0) -> str:
         """Text sampled at temperature 0.8."""
-        tokenizer = open_tokenizer(self.config.data, self.directory)
+        tokenizer = open_tokenizer(self.config.task.data, self.directory)
         generator = torch.Generator().manual_seed(seed)
         tokens = list(tokenizer.encode(prompt).ids)
         with torch.no_grad():
@@ -77,6 +78,26 @@ class CausalLMTask:
         return str(tokenizer.decode(tokens))
 
 
-def new_model(config: RunConfig, seed: int = 0) -> FlatModel:
-    """Untrained. `InputError` where it cannot be built."""
-    return FlatModel(build_model(config.model, config.data.context, seed))
+open_task = CausalLMTask
+
+
+def new_model(config: RunConfig, seed: int) -> FlatModel:
+    return FlatModel(build_model(config.task.model, config.task.data.context, seed))
+
+
+def check_model(config: RunConfig) -> int:
+    return models.check_model(config.task.model, config.task.data.context)
+
+
+def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
+    """With the tokenizer, of a run on bytes too (token n is byte n)."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    model.module.save_pretrained(out)  # type: ignore[operator]
+    PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(config.task.data, read),
+        model_max_length=config.task.data.context,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(out)

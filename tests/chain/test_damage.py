@@ -24,7 +24,7 @@ from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig, load_run
 from swarm.errors import SwarmError
-from swarm.models import FlatModel, build_model
+from swarm.tasks import new_model
 from swarm.tasks.causal_lm import CausalLMTask
 from tests.damages import (
     Damage,
@@ -41,7 +41,7 @@ from tests.damages import (
 )
 from tests.faults.damage import Nobody
 
-TINY = ["data.context=16", "model.fields={n_embd=16,n_layer=1,n_head=1}", "codec.part_values=4096"]
+TINY = ["task.data.context=16", "task.model.fields={n_embd=16,n_layer=1,n_head=1}", "codec.part_values=4096"]
 DAMAGES: tuple[Damage, ...] = (
     empty, half, flip(0.3), other_version, deep, huge_numbers, missing, folder, leads_nowhere,
 )  # fmt: skip
@@ -175,9 +175,9 @@ def open_as_a_seed(arguments: Sequence[str], view: object) -> int:
         config = bind_run(run, Path(link["keystore"]), Path(link["password_file"]), (bytes(20),), ()).config
         store = BlockStore(seed / "blocks", 1 << 30)
         copy_blocks(run, config, store)
-        layout = FlatModel(build_model(config.model, config.data.context)).layout
+        layout = new_model(config).layout
         content = RunBlocks(store, layout, Nobody().ask, Nobody().donors, 0.1, set)
-        asyncio.run(content.fetch_data(config.data, run.data))
+        asyncio.run(content.fetch_data(config.task.data, run.data))
         CausalLMTask(config, run.data)
     except (PeerError, SwarmError, IncentivesError, OSError) as error:
         print(f"sparehive: {in_one_line(error)}", file=sys.stderr)

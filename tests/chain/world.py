@@ -143,7 +143,7 @@ class World:
                 "name": "test",
                 "initial_root": "00" * 32,
                 "unit_price_amount": str(UNIT_PRICE),
-                "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
+                "task": {"kind": "causal_lm", "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}}},
             }
         )
         dump_run(config, self.run.toml)

@@ -13,13 +13,19 @@ from peers.invite import Invite, RunBinding
 from swarm.config import RunConfig
 from tests.terminal import ROOT
 
-SMALL = ("data.context=16", "codec.part_values=4096", "model.fields={n_embd=32,n_layer=1,n_head=2}")
+SMALL = ("task.data.context=16", "codec.part_values=4096", "task.model.fields={n_embd=32,n_layer=1,n_head=2}")
 TINY = ("--preset=demo", *(f"--set={setting}" for setting in SMALL))
 
 
 def test_a_peer_s_directory_may_begin_with_a_dash(tmp_path: Path) -> None:
     file = {"size": 1, "sha256": "00" * 32}
-    config = RunConfig.parse({"name": "x", "initial_root": "00" * 32, "data": {"root": "00" * 32, "text": file}})
+    config = RunConfig.parse(
+        {
+            "name": "x",
+            "initial_root": "00" * 32,
+            "task": {"kind": "causal_lm", "data": {"root": "00" * 32, "text": file}},
+        }
+    )
     nowhere = RunBinding(config.run_id, 0, bytes(20), (bytes(20),), ("no address",))
     (tmp_path / "-invite").write_text(Invite.make(config, nowhere, PrivateKey(b"\x0b" * 32)).encode())
     done = own_process("join", "--dir=-x", "--quiet", "--", "-invite", cwd=tmp_path)

@@ -6,7 +6,12 @@ from pathlib import Path
 from tests.odd_machines import run, sparehive
 
 NAME = "Gr\u00fc\u00dfe \u4e2d\u6587 \u00e9"  # letters of one, two and three bytes
-SMALL = ("model.fields.n_embd=32", "model.fields.n_layer=1", "model.fields.n_head=2", "codec.part_values=4096")
+SMALL = (
+    "task.model.fields.n_embd=32",
+    "task.model.fields.n_layer=1",
+    "task.model.fields.n_head=2",
+    "codec.part_values=4096",
+)
 OLD = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 UTF_8 = {"PYTHONUTF8": "1"}
 C = {**OLD, "LC_ALL": "C", "PYTHONIOENCODING": ""}

@@ -26,7 +26,7 @@ def config(name: str = "test") -> RunConfig:
         {
             "name": name,
             "initial_root": "00" * 32,
-            "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}},
+            "task": {"kind": "causal_lm", "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}}},
         }
     )
 

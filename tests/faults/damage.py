@@ -30,9 +30,9 @@ from swarm.averaging.parts import PartStore
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import SwarmError
-from swarm.models import FlatModel, build_model
 from swarm.optim.inner import InnerOptimizer
 from swarm.records.wire import unpack
+from swarm.tasks import new_model
 from swarm.transport.addressbook import AddressBook
 
 
@@ -74,7 +74,7 @@ def _open(directory: PeerDirectory) -> None:
         journal = stack.enter_context(SigningJournal(directory.journal))
         notary = identity.notary(domain, journal)
         ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
-        model = FlatModel(build_model(run.model, run.data.context))
+        model = new_model(run)
         archive = Archive(directory.archive, run, PartStore(directory.contributions), notary.hash)
         stack.callback(archive.close)
         check_journal(directory.journal, notary, ledger, list(archive.signed()))

@@ -24,10 +24,10 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOCAL = 'host = "127.0.0.1"\n'  # no test listens on the machine's own addresses
 TINY = {
-    "model.fields.n_embd": "32",
-    "model.fields.n_layer": "1",
-    "model.fields.n_head": "2",
-    "data.context": "32",
+    "task.model.fields.n_embd": "32",
+    "task.model.fields.n_layer": "1",
+    "task.model.fields.n_head": "2",
+    "task.data.context": "32",
     "codec.part_values": "2048",
     "inner.batch_size": "2",
     "inner.total_units": "1000000",  # beyond it the learning rate is 0: all averages are the same zeros, which everybody has

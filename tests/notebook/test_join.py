@@ -18,7 +18,9 @@ from tests.terminal import ROOT, Terminal, until
 NOTEBOOK = ROOT / "notebooks" / "join.ipynb"
 RECEIPTS = 2
 ORGANISER = "--keystore run/keys/organiser.json --password-file run/keys/organiser.password"
-SMALL = "--set rounds.min_seated=2 --set 'model.fields={n_embd=32,n_layer=1,n_head=2}' --set codec.part_values=8192"
+SMALL = (
+    "--set rounds.min_seated=2 --set 'task.model.fields={n_embd=32,n_layer=1,n_head=2}' --set codec.part_values=8192"
+)
 
 
 @pytest.fixture

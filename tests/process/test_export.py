@@ -19,11 +19,11 @@ from peers.notary import values_of
 from peers.runs import RunDirectory
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root, read_anchor
 from swarm.checkpoint.store import BlockStore
-from swarm.models import FlatModel, build_model
 from swarm.records.commitments import body_bytes, body_hash, contributors_root, electorate_hash
 from swarm.records.types import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
+from swarm.tasks import new_model
 
-TINY = ("model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16", "codec.part_values=2048")
+TINY = ("task.model.fields={n_embd=16,n_layer=1,n_head=2}", "task.data.context=16", "codec.part_values=2048")
 KEY = PrivateKey(b"\x05" * 32)
 VOTER = records.account_of(KEY)
 
@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeerDirectory, An
     directory.root.mkdir()
     binding = RunBinding(config.run_id, 0, bytes(20), (VOTER,), ())
     directory.invite.write_text(Invite.make(config, binding, KEY).encode() + "\n")
-    layout = FlatModel(build_model(config.model, config.data.context)).layout
+    layout = new_model(config).layout
     known = BlockStore(run.blocks, 1 << 30)
     first = read_anchor(bytes.fromhex(config.initial_root), lambda digest: known.get(digest) or b"", layout)
     generator = torch.Generator().manual_seed(1)

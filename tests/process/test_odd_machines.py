@@ -23,8 +23,8 @@ from tests.odd_machines import mounted, run, shown_to_others
 from tests.terminal import ROOT, until
 
 SMALL = (
-    "--set model.fields.n_embd=32 --set model.fields.n_layer=1 --set model.fields.n_head=2 --set codec.part_values=4096 "
-    "--set data.context=32"
+    "--set task.model.fields.n_embd=32 --set task.model.fields.n_layer=1 --set task.model.fields.n_head=2 --set codec.part_values=4096 "
+    "--set task.data.context=32"
 )
 NOBODY = 65534
 PROGRAM = f"{shlex.quote(sys.executable)} -m peers"

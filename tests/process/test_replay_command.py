@@ -39,8 +39,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("swarm")
     (cwd / "text.txt").write_text(TEXT)
     options = [
-        "model.fields.n_embd=32", "model.fields.n_layer=1", "codec.part_values=8192", "rounds.min_seated=2", "rounds.units_per_epoch=4",
-        "data.context=32",
+        "task.model.fields.n_embd=32", "task.model.fields.n_layer=1", "codec.part_values=8192", "rounds.min_seated=2",
+        "rounds.units_per_epoch=4", "task.data.context=32",
     ]  # fmt: skip
     settings = [x for option in options for x in ("--set", option)]
     new = ["run", "new", "run", "--preset", "demo", "--data", "text.txt", "--tokenizer", "bpe:300"]

@@ -72,7 +72,7 @@ def run(tmp_path: Path, codec: str, network: Silent, work: Callable[[Driver], Aw
         {
             "name": "asking",
             "initial_root": "0" * 64,
-            "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+            "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
             "codec": {"contribution": codec, "average": codec, "part_values": 256},
         }
     )

@@ -62,7 +62,7 @@ def gather_twice(
         {
             "name": "averages",
             "initial_root": "0" * 64,
-            "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+            "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         }
     )
     notary = CheapNotary(account(0))

@@ -21,7 +21,7 @@ RUN = RunConfig.parse(
     {
         "name": "Nachtzug \u00fc\u4e2d",
         "initial_root": "1" * 64,
-        "data": {"root": "2" * 64, "text": {"size": 9, "sha256": "3" * 64}},
+        "task": {"kind": "causal_lm", "data": {"root": "2" * 64, "text": {"size": 9, "sha256": "3" * 64}}},
     }
 )
 INVITE = Invite.make(RUN, RunBinding(RUN.run_id, 0, bytes(20), (account_of(KEY),), ("/ip4/203.0.113.7/tcp/1",)), KEY)

@@ -21,7 +21,7 @@ CONFIG = RunConfig.parse(
     {
         "name": "following",
         "initial_root": "0" * 64,
-        "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+        "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
     }
 )
 

@@ -31,13 +31,16 @@ def fullest_run() -> RunConfig:
         {
             "name": "".join(chr(0x4E00 + secrets.randbelow(20000)) for _ in range(64)),
             "initial_root": secrets.token_hex(32),
-            "model": {"fields": fields, "family": "gpt_neox"},
-            "data": {
-                "root": secrets.token_hex(32),
-                "text": file,
-                "context": 65535,
-                "held_out_fraction": next(number),
-                "tokenizer": {**hashed, "tokens_sha256": secrets.token_hex(32)},
+            "task": {
+                "kind": "causal_lm",
+                "model": {"fields": fields, "family": "gpt_neox"},
+                "data": {
+                    "root": secrets.token_hex(32),
+                    "text": file,
+                    "context": 65535,
+                    "held_out_fraction": next(number),
+                    "tokenizer": {**hashed, "tokens_sha256": secrets.token_hex(32)},
+                },
             },
             "inner": {
                 **{name: next(number) for name in ("lr", "weight_decay", "clip_norm")},
@@ -71,7 +74,10 @@ def test_an_invite_leaves_out_the_last_addresses_rather_than_grow_too_long() -> 
         {
             "name": "run",
             "initial_root": secrets.token_hex(32),
-            "data": {"root": secrets.token_hex(32), "text": {"size": 9, "sha256": secrets.token_hex(32)}},
+            "task": {
+                "kind": "causal_lm",
+                "data": {"root": secrets.token_hex(32), "text": {"size": 9, "sha256": secrets.token_hex(32)}},
+            },
         }
     )
     addresses = tuple(f"/dns4/{secrets.token_urlsafe(120)}/tcp/4001/p2p/Qm{secrets.token_hex(22)}" for _ in range(8))
@@ -94,15 +100,15 @@ def test_a_run_of_many_files_has_the_invite_of_a_run_of_one(tmp_path: Path) -> N
     for number in range(1200):
         (tmp_path / "texts" / f"{number}.txt").write_bytes(secrets.token_hex(4).encode())
     run = RunDirectory(tmp_path / "run")
-    tiny = ["model.fields={n_embd=16,n_layer=1,n_head=2}", "data.context=16", "codec.part_values=2048"]
+    tiny = ["task.model.fields={n_embd=16,n_layer=1,n_head=2}", "task.data.context=16", "codec.part_values=2048"]
     assert create_run(run.root, "many", tmp_path / "texts", "demo", 1, tiny)["files"] == 1200
     made = bind_run(run, run.organiser_key, run.organiser_password, (bytes(20),), ("/ip4/127.0.0.1/tcp/1/p2p/Qm",))
     assert Invite.decode(made.encode()) == made
     assert len(made.encode()) < 700
-    assert run.load().data.text.size == 1200 * 8
+    assert run.load().task.data.text.size == 1200 * 8
 
 
-@pytest.mark.parametrize("section", ["rounds", "data"])
+@pytest.mark.parametrize("section", ["rounds", "task"])
 def test_what_is_wrong_in_an_invite_s_run_is_named(section: str) -> None:
     run = fullest_run()
     packed = base64.urlsafe_b64decode(Invite.short(run, binding(run), KEY).encode()[len(PREFIX) :])
@@ -110,5 +116,17 @@ def test_what_is_wrong_in_an_invite_s_run_is_named(section: str) -> None:
     value["config"][section]["surprise"] = 1
     text = PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()
     with pytest.raises(ConfigError, match=rf"{section}\.surprise = 1: unknown key") as error:
+        Invite.decode(text)
+    assert "\n" not in str(error.value)
+
+
+def test_an_invite_of_another_version_says_so() -> None:
+    """Its dictionary is another one: what zlib says of that is for nobody."""
+    run = fullest_run()
+    packed = base64.urlsafe_b64decode(Invite.short(run, binding(run), KEY).encode()[len(PREFIX) :])
+    raw = zlib.decompressobj(zdict=DICTIONARY).decompress(packed)
+    deflate = zlib.compressobj(9, zdict=DICTIONARY.replace(b'"version":3', b'"version":2'))
+    text = PREFIX + base64.urlsafe_b64encode(deflate.compress(raw) + deflate.flush()).decode()
+    with pytest.raises(ConfigError, match=r"another version of Sparehive.*ask for a new invite") as error:
         Invite.decode(text)
     assert "\n" not in str(error.value)

@@ -30,7 +30,7 @@ VALUES = 700  # three parts of 256, the last of 188
 CONFIG = RunConfig.parse(
     {
         "name": "test",
-        "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+        "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         "initial_root": "0" * 64,
         "codec": {"contribution": "int8", "part_values": 256},
     }

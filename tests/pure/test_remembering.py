@@ -137,7 +137,7 @@ def test_a_message_that_shows_a_forgotten_signature_ends_the_peer(tmp_path: Path
         {
             "name": "forgetful",
             "initial_root": "0" * 64,
-            "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+            "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         }
     )
     content = ROUND_BODY if record is not VOTE else None

@@ -14,7 +14,7 @@ from swarm.train import Trainer
 CONFIG = RunConfig.parse(
     {
         "name": "test",
-        "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+        "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         "initial_root": "0" * 64,
     }
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peers.settings import PRESETS
+from peers.settings import PRESETS, with_settings
 from swarm.config import RunConfig, dump_run, load_run
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
@@ -19,22 +19,28 @@ def values(**sections: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": "run",
         "initial_root": "00" * 32,
-        "data": {"root": "11" * 32, "text": copy.deepcopy(FILE)},
+        "task": {"kind": "causal_lm", "data": {"root": "11" * 32, "text": copy.deepcopy(FILE)}},
     }
     for name, section in sections.items():
-        base[name] = {**base[name], **section} if isinstance(base.get(name), dict) else section
+        base[name] = section
     return base
+
+
+def of_task(model: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
+    """Its task with these settings of model and data over the usual ones."""
+    task = values()["task"]
+    return {"task": {**task, "data": {**task["data"], **data}, **({"model": model} if model else {})}}
 
 
 @pytest.mark.parametrize("bpe", [False, True])
 def test_the_file_gives_the_same_run_back(tmp_path: Path, bpe: bool) -> None:
-    more = {"data": {"tokenizer": BPE}, "model": {"fields": {"vocab_size": 300}}} if bpe else {}
+    more = of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE) if bpe else {}
     config = RunConfig.parse(values(**more))
     dump_run(config, tmp_path / "run.toml")
     again = load_run(tmp_path / "run.toml")
     assert again == config
     assert again.run_id == config.run_id == keccak256(canonical_json(config.model_dump(mode="json")))
-    assert len(config.data.content()) == 1 + bpe
+    assert len(config.task.data.content()) == 1 + bpe
 
 
 def test_any_value_makes_another_run() -> None:
@@ -49,7 +55,7 @@ def test_any_value_makes_another_run() -> None:
             {"witnesses": 2},
             {"unit_price_amount": "7"},
             {"inner": {"optimizer": "adamw8bit"}},
-            {"data": {"tokenizer": BPE}, "model": {"fields": {"vocab_size": 300}}},
+            of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE),
         )
     }
     assert len(ids) == 9
@@ -57,7 +63,7 @@ def test_any_value_makes_another_run() -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_are_valid(preset: str) -> None:
-    RunConfig.parse(values(**copy.deepcopy(PRESETS[preset])))
+    RunConfig.parse(with_settings(preset, values(), []))
 
 
 @pytest.mark.parametrize(
@@ -75,13 +81,19 @@ def test_presets_are_valid(preset: str) -> None:
         ({"audit": {"hold_seconds": 10}}, r"audit\.hold_seconds = 10"),
         ({"audit": {"rate": 1.5}}, r"audit\.rate = 1.5"),
         ({"rounds": {"recheck_share": -1}}, r"rounds\.recheck_share = -1"),
-        ({"data": {"tokenizer": BPE}}, "vocab_size"),
-        ({"data": {"tokenizer": {"kind": "bpe", "vocabulary": 300}}}, r"data\.tokenizer\.bpe\.file"),
-        ({"data": {"tokenizer": {"kind": "words"}}}, r"data\.tokenizer"),
-        ({"data": {"files": [FILE]}}, r"data\.files"),
-        ({"data": {"text": {"size": 0, "sha256": "ab" * 32}}}, r"data\.text\.size = 0"),
-        ({"data": {"text": {"size": 5, "sha256": "../etc/passwd"}}}, r"data\.text\.sha256"),
-        ({"version": 1}, "version = 1: this Sparehive reads version 2"),
+        (of_task(tokenizer=BPE), "vocab_size"),
+        (of_task(tokenizer={"kind": "bpe", "vocabulary": 300}), r"task\.data\.tokenizer\.file"),
+        (of_task(tokenizer={"kind": "words"}), r"task\.data\.tokenizer\.kind = 'words': must be bytes or bpe"),
+        (of_task(files=[FILE]), r"task\.data\.files"),
+        (of_task(text={"size": 0, "sha256": "ab" * 32}), r"task\.data\.text\.size = 0"),
+        (of_task(text={"size": 5, "sha256": "../etc/passwd"}), r"task\.data\.text\.sha256"),
+        (of_task({"family": "gpt5"}), r"task\.model\.family = 'gpt5'"),
+        (of_task({"kind": "pretrained"}), r"task\.model\.kind = 'pretrained': must be untrained"),
+        ({"task": {"kind": "chat"}}, r"task\.kind = 'chat': must be causal_lm"),
+        ({"task": "causal_lm"}, r"task = 'causal_lm': must be a table with kind = \"causal_lm\""),
+        ({"model": {"fields": {"n_embd": 8}}}, r"model = .*: belongs into the task: write task\.model"),
+        ({"data": {"context": 8}}, r"data = .*: belongs into the task: write task\.data"),
+        ({"version": 2, "task": "causal_lm", "data": {}}, "version = 2: this Sparehive reads version 3"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(more: dict[str, Any], words: str) -> None:

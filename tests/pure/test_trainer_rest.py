@@ -33,7 +33,7 @@ def begun(tmp_path: Path, pause: float) -> Trainer:
         {
             "name": "rest",
             "initial_root": "0" * 64,
-            "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}},
+            "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         }
     )
     model = FlatModel(torch.nn.Linear(4, 4))

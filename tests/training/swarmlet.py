@@ -51,11 +51,14 @@ def write_text(directory: Path, text: bytes = TEXT) -> dict[str, Any]:
     return {"root": "11" * 32, "text": file, "context": 16}
 
 
-def make_config(directory: Path, **sections: dict[str, Any]) -> RunConfig:
+def make_config(directory: Path, data: dict[str, Any] | None = None, **sections: dict[str, Any]) -> RunConfig:
     values: dict[str, Any] = {
         "name": "test",
-        "model": {"family": "gpt2", "fields": {"n_embd": 32, "n_layer": 1, "n_head": 2}},
-        "data": write_text(directory),
+        "task": {
+            "kind": "causal_lm",
+            "model": {"family": "gpt2", "fields": {"n_embd": 32, "n_layer": 1, "n_head": 2}},
+            "data": {**write_text(directory), **(data or {})},
+        },
         "inner": {"lr": 4e-3, "batch_size": 8, "steps_per_unit": 4, "warmup_units": 4, "total_units": 400},
         "outer": {"momentum_ramp_rounds": 4},
         "codec": {"contribution": "int8", "average": "int8", "part_values": 8192},
@@ -67,9 +70,11 @@ def make_config(directory: Path, **sections: dict[str, Any]) -> RunConfig:
 
 
 def new_model() -> FlatModel:
-    from swarm.config import ModelConfig
+    from swarm.config import UntrainedModel
 
-    return FlatModel(build_model(ModelConfig(fields={"n_embd": 32, "n_layer": 1, "n_head": 2}), 16, seed=7))
+    return FlatModel(
+        build_model(UntrainedModel(kind="untrained", fields={"n_embd": 32, "n_layer": 1, "n_head": 2}), 16, seed=7)
+    )
 
 
 @cache

@@ -19,14 +19,14 @@ from peers.runs import RunDirectory, check_run
 from peers.settings import with_settings
 from swarm.checkpoint.runblocks import put_data
 from swarm.checkpoint.store import BlockStore
-from swarm.config import ModelConfig, dump_run
+from swarm.config import RunConfig, UntrainedModel, dump_run
 from swarm.errors import InputError
 from swarm.models import build_model
 from swarm.models.transformer import transformer_config
 from tests.pure.test_hostile_values import RUN_PATHS
 from tests.training.swarmlet import TEXT
 
-TINY = ["data.context=16", "model.fields={n_embd=32,n_layer=1,n_head=2}", "codec.part_values=4096"]
+TINY = ["task.data.context=16", "task.model.fields={n_embd=32,n_layer=1,n_head=2}", "codec.part_values=4096"]
 
 
 def new(root: Path, *settings: str, text: bytes = TEXT, tokenizer: str = "bytes") -> RunDirectory:
@@ -39,31 +39,34 @@ def new(root: Path, *settings: str, text: bytes = TEXT, tokenizer: str = "bytes"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "six bytes": ({"text": b"abcdef"}, r"data = '6 tokens': too little text for samples of 17 tokens"),
     "six bytes for a tokenizer": ({"text": b"abcdef", "tokenizer": "bpe:300"}, "too little text|too short to train"),
-    "a context longer than the text": ({"settings": ["data.context=65000"]}, "too little text for samples of 65001"),
-    "a vocabulary too small": ({"settings": ["model.fields.vocab_size=255"]}, r"model\.fields\.vocab_size = 255.*at least 256"),
+    "a context longer than the text": ({"settings": ["task.data.context=65000"]}, "too little text for samples of 65001"),
+    "a vocabulary too small": ({"settings": ["task.model.fields.vocab_size=255"]}, r"task\.model\.fields\.vocab_size = 255.*at least 256"),
     "a vocabulary below the tokenizer's": (
-        {"settings": ["model.fields.vocab_size=399"], "tokenizer": "bpe:400"},
-        r"model\.fields\.vocab_size = 399.*at least 400",
+        {"settings": ["task.model.fields.vocab_size=399"], "tokenizer": "bpe:400"},
+        r"task\.model\.fields\.vocab_size = 399.*at least 400",
     ),
     "text that is no UTF-8": ({"text": TEXT + b"\xff", "tokenizer": "bpe:400"}, rf"not UTF-8 at byte {len(TEXT)}"),
-    "a width that heads do not divide": ({"settings": ["model.fields.n_embd=33"]}, r"model\.fields\.n_embd = 33"),
-    "a width that is a word": ({"settings": ['model.fields.n_embd="x"']}, r"model\.fields\.n_embd = 'x'.*whole number"),
+    "a width that heads do not divide": ({"settings": ["task.model.fields.n_embd=33"]}, r"task\.model\.fields\.n_embd = 33"),
+    "a width that is a word": ({"settings": ['task.model.fields.n_embd="x"']}, r"task\.model\.fields\.n_embd = 'x'.*whole number"),
     "an unknown activation": (
-        {"settings": ['model.fields.activation_function="nope"']}, r"model\.fields\.activation_function = 'nope'"
+        {"settings": ['task.model.fields.activation_function="nope"']}, r"task\.model\.fields\.activation_function = 'nope'"
     ),
     "a negative initialisation": (
-        {"settings": ["model.fields.initializer_range=-1.0"]}, r"model\.fields\.initializer_range = -1\.0"
+        {"settings": ["task.model.fields.initializer_range=-1.0"]}, r"task\.model\.fields\.initializer_range = -1\.0"
     ),
     "an initialisation beyond all numbers": (
-        {"settings": ["model.fields.initializer_range=1e15"]}, r"model\.fields.*not finite"
+        {"settings": ["task.model.fields.initializer_range=1e15"]}, r"task\.model.*not finite"
     ),
-    "a model larger than any machine": ({"settings": ["model.fields.n_embd=100000000"]}, r"model\.fields"),
-    "layers without end": ({"settings": ["model.fields.n_layer=10000000"]}, r"model\.fields\.n_layer = 10000000"),
-    "another family's field": ({"settings": ["model.fields.hidden_size=32"]}, "it calls that n_embd"),
-    "what follows from the context": ({"settings": ["model.fields.n_positions=4"]}, r"follows from data\.context"),
-    "the data's root": ({"settings": [f'data.root="{"00" * 32}"']}, r"data\.root.*follows from the text"),
-    "the data's root in a table": ({"settings": [f'data={{root="{"00" * 32}"}}']}, r"data\.root.*follows from the text"),
-    "the tokenizer": ({"settings": ['data.tokenizer.kind="bytes"']}, r"data\.tokenizer.*give --tokenizer"),
+    "a model larger than any machine": ({"settings": ["task.model.fields.n_embd=100000000"]}, r"task\.model\.fields"),
+    "layers without end": ({"settings": ["task.model.fields.n_layer=10000000"]}, r"task\.model\.fields\.n_layer = 10000000"),
+    "another family's field": ({"settings": ["task.model.fields.hidden_size=32"]}, "it calls that n_embd"),
+    "what follows from the context": ({"settings": ["task.model.fields.n_positions=4"]}, r"follows from task\.data\.context"),
+    "the data's root": ({"settings": [f'task.data.root="{"00" * 32}"']}, r"task\.data\.root.*follows from the text"),
+    "the data's root in a table": ({"settings": [f'task.data={{root="{"00" * 32}"}}']}, r"task\.data\.root.*follows from the text"),
+    "where the model stood in version 2": ({"settings": ["model.fields.n_embd=32"]}, r"model = .*write task\.model"),
+    "where the data stood in version 2": ({"settings": ["data.context=32"]}, r"data = .*write task\.data"),
+    "another kind of task": ({"settings": ["task.kind=chat"]}, r"task\.kind = 'chat': must be causal_lm"),
+    "the tokenizer": ({"settings": ['task.data.tokenizer.kind="bytes"']}, r"task\.data\.tokenizer.*give --tokenizer"),
     "the initial root": ({"settings": [f'initial_root="{"00" * 32}"']}, "initial_root.*follows from the model"),
     "no value": ({"settings": ["inner.lr"]}, "give KEY=VALUE"),
     "no key": ({"settings": ["=3"]}, "give KEY=VALUE"),
@@ -83,22 +86,22 @@ def test_what_no_peer_could_open_is_refused_and_nothing_is_left(tmp_path: Path, 
 
 
 def test_a_table_keeps_what_it_does_not_name(tmp_path: Path) -> None:
-    values = with_settings("demo", {}, ["model.fields={n_layer=2}", "inner={lr=0.5}", "inner.betas=[0.5,0.5]"])
-    assert values["model"]["fields"] == {"n_embd": 96, "n_layer": 2, "n_head": 4}
+    values = with_settings("demo", {}, ["task.model.fields={n_layer=2}", "inner={lr=0.5}", "inner.betas=[0.5,0.5]"])
+    assert values["task"]["model"]["fields"] == {"n_embd": 96, "n_layer": 2, "n_head": 4}
     assert (values["inner"]["lr"], values["inner"]["betas"], values["inner"]["warmup_units"]) == (0.5, [0.5, 0.5], 40)
-    run = new(tmp_path, "model.fields={n_inner=64}", tokenizer="bpe:400")
+    run = new(tmp_path, "task.model.fields={n_inner=64}", tokenizer="bpe:400")
     config = run.load()
-    assert config.model.fields == {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_inner": 64, "vocab_size": 400}
-    assert with_settings("demo", {}, []) == with_settings("demo", {}, ["model.fields={}"])
+    assert config.task.model.fields == {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_inner": 64, "vocab_size": 400}
+    assert with_settings("demo", {}, []) == with_settings("demo", {}, ["task.model.fields={}"])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "mistral", "qwen2"])
 def test_a_preset_s_sizes_follow_the_family(tmp_path: Path, family: str) -> None:
     source = tmp_path / "source.txt"
     source.write_bytes(TEXT)
-    made = create_run(tmp_path / "run", "test", source, "demo", 1, [f"model.family={family}"])
+    made = create_run(tmp_path / "run", "test", source, "demo", 1, [f"task.model.family={family}"])
     config = RunDirectory(tmp_path / "run").load()
-    assert (config.model.family, config.model.fields["hidden_size"]) == (family, 96)
+    assert (config.task.model.family, config.task.model.fields["hidden_size"]) == (family, 96)
     assert 200_000 < made["parameters"] < 700_000
 
 
@@ -177,8 +180,10 @@ def test_what_a_killed_one_left_is_removed_by_the_next_but_nothing_of_a_living_o
 
 
 def every_setting() -> list[str]:
-    fields = [name for name in transformer_config(ModelConfig(), 16).to_dict() if not name.startswith("_")]
-    return [*(".".join(path) for path in RUN_PATHS), *(f"model.fields.{name}" for name in fields)]
+    fields = [
+        name for name in transformer_config(UntrainedModel(kind="untrained"), 16).to_dict() if not name.startswith("_")
+    ]
+    return [*(".".join(path) for path in RUN_PATHS), *(f"task.model.fields.{name}" for name in fields)]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_any_value_of_any_setting_makes_a_run_that_opens_or_is_named(tmp_path: P
         except (ConfigError, InputError) as error:
             line = str(error)
             assert line.isprintable() and len(line) < 1000
-            assert ("model.fields" if key.startswith("model.fields.") else key) in line, line
+            assert ("task.model.fields" if key.startswith("task.model.fields.") else key) in line, line
             assert not root.exists()
 
 
@@ -241,7 +246,9 @@ def test_check_finds_blocks_of_other_files_than_run_toml_says(copy: RunDirectory
     config = copy.load()
     for files in ([("text.txt", TEXT[:-1])], [("other.txt", TEXT)], [("text.txt", TEXT), ("../x", b"x")]):
         root = put_data(BlockStore(copy.blocks, 1 << 40), files)
-        changed = config.model_copy(update={"data": config.data.model_copy(update={"root": root.hex()})})
+        values = config.model_dump(mode="json")
+        values["task"]["data"]["root"] = root.hex()
+        changed = RunConfig.parse(values)
         dump_run(changed, copy.toml)
         with pytest.raises(ConfigError, match=r"other blocks than run\.toml says"):
             check_run(copy.toml)
@@ -255,7 +262,7 @@ def test_a_model_without_a_reproducible_step_is_refused(made: RunDirectory, monk
 
 
 def test_a_model_larger_than_the_machine_is_refused_before_it_takes_memory() -> None:
-    huge = ModelConfig(fields={"n_embd": 65536, "n_layer": 500, "n_head": 64})
+    huge = UntrainedModel(kind="untrained", fields={"n_embd": 65536, "n_layer": 500, "n_head": 64})
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"parameters take \d+ GB at least, and this machine has"):
         build_model(huge, 64)

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from peers.creating import create_run
 from peers.errors import ConfigError
 from peers.runs import RunDirectory, check_run
+from swarm import tasks
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import byte_tokenizer, encode_text, open_tokenizer, parse_tokenizer, pieces_of, train_bpe
 from swarm.errors import InputError
 from swarm.hashing import keccak256
-from swarm.models import FlatModel, build_model
 from swarm.tasks.causal_lm import CausalLMTask
 from tests.training.swarmlet import TEXT, make_config, new_model
 
@@ -60,7 +60,7 @@ def test_a_step_is_the_same_in_any_order_and_in_another_process_s_task(tmp_path:
 
 def test_nobody_trains_on_the_held_out_end(tmp_path: Path) -> None:
     config = make_config(tmp_path, data={"held_out_fraction": 0.25})
-    data = TextData(config.data, tmp_path)
+    data = TextData(config.task.data, tmp_path)
     inputs, targets = data.batch(np.array([0, data.num_positions() - 1]))
     assert bytes(inputs[0].tolist()) == TEXT[:16]
     assert bytes(targets[0].tolist()) == TEXT[1:17]
@@ -97,7 +97,7 @@ def test_a_text_that_the_run_did_not_agree_on_is_refused(tmp_path: Path, damage:
 def test_too_little_text_is_named(tmp_path: Path) -> None:
     config = make_config(tmp_path, data={"context": 65_000})
     with pytest.raises(InputError, match="too little text"):
-        TextData(config.data, tmp_path)
+        TextData(config.task.data, tmp_path)
 
 
 # -- tokenizers -----------------------------------------------------------------------------------------------------------
@@ -162,14 +162,14 @@ def test_pieces_join_to_the_text_and_cut_no_character(parts: list[str]) -> None:
 def bpe_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, RunConfig]:
     root = tmp_path_factory.mktemp("run")
     (root / "text.txt").write_bytes(TEXT)
-    create_run(root / "run", "bpe", root / "text.txt", "demo", 1, ["data.context=16"], "bpe:400")
+    create_run(root / "run", "bpe", root / "text.txt", "demo", 1, ["task.data.context=16"], "bpe:400")
     run = RunDirectory(root / "run")
     return run, run.load()
 
 
 def test_a_model_in_a_single_part_is_refused_with_the_part_size_that_would_do(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(TEXT)
-    tiny = ["data.context=16", "model.fields={n_embd=16,n_layer=1,n_head=2}"]
+    tiny = ["task.data.context=16", "task.model.fields={n_embd=16,n_layer=1,n_head=2}"]
     with pytest.raises(ConfigError, match=r"codec\.part_values = '?65536'?: .*--set codec\.part_values=(\d+)") as error:
         create_run(tmp_path / "run", "tiny", tmp_path / "text.txt", "demo", 1, tiny)
     assert not (tmp_path / "run" / "run.toml").exists()
@@ -181,12 +181,12 @@ def test_a_run_with_a_trained_tokenizer_agrees_on_file_tokens_and_vocabulary(
     bpe_run: tuple[RunDirectory, RunConfig], tmp_path: Path
 ) -> None:
     run, config = bpe_run
-    assert config.model.fields["vocab_size"] == config.data.tokenizer.vocabulary == 400
-    data = TextData(config.data, run.data)
-    tokens = encode_text(open_tokenizer(config.data, run.data), TEXT)
+    assert config.task.model.fields["vocab_size"] == config.task.data.tokenizer.vocabulary == 400
+    data = TextData(config.task.data, run.data)
+    tokens = encode_text(open_tokenizer(config.task.data, run.data), TEXT)
     assert np.concatenate([data.train, data.held]).tolist() == tokens.tolist()
     task = CausalLMTask(config, run.data)
-    model = FlatModel(build_model(config.model, config.data.context))
+    model = tasks.new_model(config)
     assert model.layout.num_values() == check_run(run.toml)["parameters"]
     loss = float(task.step(model, PEER, BEACON, 0, 0))
     assert 5.0 < loss < 7.0  # ln 400 = 5.99
@@ -201,7 +201,7 @@ def test_another_tokenizer_or_another_cut_is_refused(bpe_run: tuple[RunDirectory
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         CausalLMTask(config, tmp_path)
     values = config.model_dump(mode="json")
-    values["data"]["tokenizer"]["tokens_sha256"] = "00" * 32
+    values["task"]["data"]["tokenizer"]["tokens_sha256"] = "00" * 32
     with pytest.raises(InputError, match="cuts the text otherwise"):
         CausalLMTask(RunConfig.parse(values), run.data)
 
