@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -16,11 +15,10 @@ from peers.opening import check_parts, open_run
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory
 from peers.settings import with_settings
-from peers.sources import Sources, read_sources
-from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, dump_run
+from peers.texts import NO_ROOT, TextTask
+from swarm.config import RunConfig, dump_run
 
 _MAKING = ".making-"  # beginning of the name of what is not made yet
-_NO_FILE = {"size": 1, "sha256": "0" * 64}
 
 
 def create_run(
@@ -35,42 +33,28 @@ def create_run(
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens."""
-    from swarm.data.text import held_out_tokens
-
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
         with _alone(run):
             _check_free(run)
     _check_free(run)
-    vocabulary = _wanted_vocabulary(tokenizer)
-    given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": "0" * 64}
-    _check_settings(preset, given, settings, vocabulary)
-    with progress.during("reading the text"):
-        sources = read_sources(data)
-    if sources.skipped:
-        progress.note(sources.words())
-    text = sources.text()
-    content = {TEXT_FILE: text}
-    task: dict[str, Any] = {"data": {"root": "0" * 64, "text": _data_file(text)}}
-    given["task"] = task
-    num_tokens = len(text)
-    if vocabulary:
-        agreed, content[TOKENIZER_FILE], num_tokens = _train_tokenizer(vocabulary, sources, text, progress)
-        task["data"]["tokenizer"] = agreed
-        task["model"] = {"fields": {"vocab_size": agreed["vocabulary"]}}
-    held_out_tokens(num_tokens, RunConfig.parse(with_settings(preset, given, settings)).task.data)
+    text = TextTask(data, tokenizer)
+    given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
+    _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": text.draft()}, settings)))
+    given["task"] = text.read(progress)
+    text.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
-        config, num_values = _write(making, content, with_settings(preset, given, settings), progress)
-        making.sources.write_text(sources.checksums(), encoding="utf-8")
+        config, num_values = _write(making, text.content, with_settings(preset, given, settings), progress)
+        making.sources.write_text(text.sources.checksums(), encoding="utf-8")
         open_run(config, making.data, making.blocks, progress)
         _make_organisers_key(run if run.organiser_key.parent.exists() else making)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": num_values,
-        "data_bytes": len(text),
-        "files": len(sources.files),
-        "left_out": {why: len(names) for why, names in sources.skipped.items()},
+        "data_bytes": len(text.sources.text()),
+        "files": len(text.sources.files),
+        "left_out": {why: len(names) for why, names in text.sources.skipped.items()},
         "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
         "path": str(root),
     }
@@ -81,16 +65,11 @@ def _make_organisers_key(run: RunDirectory) -> None:
         create_key(run.organiser_key, load_password(run.organiser_password, create=True))
 
 
-def _check_settings(preset: str, given: dict[str, Any], settings: Sequence[str], vocabulary: int) -> None:
-    """Wrong ones are told before the text is read, which may last."""
+def _check_settings(draft: RunConfig) -> None:
+    """Wrong ones are told before the text is read."""
     from swarm.tasks import check_model
 
-    task: dict[str, Any] = {"data": {"root": "0" * 64, "text": _NO_FILE}}
-    if vocabulary:
-        task["data"]["tokenizer"] = {**_bpe(vocabulary, b"", "0" * 64), "file": _NO_FILE}
-        task["model"] = {"fields": {"vocab_size": vocabulary}}
-    run = RunConfig.parse(with_settings(preset, {**given, "task": task}, settings))
-    check_parts(run, check_model(run))
+    check_parts(draft, check_model(draft))
 
 
 def _check_free(run: RunDirectory) -> None:
@@ -103,49 +82,6 @@ def _check_free(run: RunDirectory) -> None:
             raise ConfigError(
                 "RUN_DIRECTORY", str(run.root), f"holds {path.name} already, which a run has too; choose another"
             )
-
-
-def _wanted_vocabulary(tokenizer: str) -> int:
-    """Of the tokenizer to be trained; 0 for bytes."""
-    kind, _, size = tokenizer.partition(":")
-    if tokenizer == "bytes":
-        return 0
-    if kind != "bpe" or not (size.isascii() and size.isdigit() and len(size) <= 5) or not 257 <= int(size) <= 65536:
-        raise ConfigError("--tokenizer", tokenizer, "give bytes, or bpe:N with N tokens from 257 to 65536")
-    return int(size)
-
-
-def _train_tokenizer(
-    vocabulary: int, sources: Sources, text: bytes, progress: ProgressBar
-) -> tuple[dict[str, Any], bytes, int]:
-    """The config's `task.data.tokenizer`, the bytes of its file, and how many tokens the text has."""
-    from swarm.data.tokenizer import encode_text, parse_tokenizer, tokens_sha256, train_bpe
-
-    for file in sources.files:
-        try:
-            file.text.decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                "--data", file.name, f"is not UTF-8 at byte {error.start}; convert it, or take --tokenizer bytes"
-            ) from None
-    with progress.during("training the tokenizer") as report:
-        data = train_bpe(text, vocabulary, report)
-    tokenizer = parse_tokenizer(data)
-    if tokenizer.get_vocab_size() < 257:
-        raise ConfigError(
-            "--tokenizer", f"bpe:{vocabulary}", "the text is too short to train one; add text or take bytes"
-        )
-    with progress.during("cutting the text into tokens") as report:
-        tokens = encode_text(tokenizer, text, report)
-    return _bpe(tokenizer.get_vocab_size(), data, tokens_sha256(tokens)), data, len(tokens)
-
-
-def _bpe(vocabulary: int, data: bytes, tokens: str) -> dict[str, Any]:
-    return {"kind": "bpe", "vocabulary": vocabulary, "file": _data_file(data), "tokens_sha256": tokens}
-
-
-def _data_file(data: bytes) -> dict[str, Any]:
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _write(
