@@ -1,7 +1,9 @@
 """The signing journal: one digest per subject, on disk before the signature leaves the process (protocol §1.2).
 
 One append-only file. After an 8-byte magic come frames: uint32 length, uint32 crc32 of those four bytes, uint32 crc32
-of the payload, payload (big-endian). What a crash can do to the end of the file (a frame cut short, or space that was
+of the payload, payload (big-endian): one entry, or, where the highest bit of the length is set, a group of them, each behind its
+uint32 length. A frame is fsynced before the next one is written, so a group costs one fsync and only the last frame can be torn. What a
+crash can do to the end of the file (a frame cut short, or space that was
 allocated and never written: whole disk sectors of zeros) is passed over when it is opened, and taken off before the next
 frame is written: such a frame was never acknowledged. Anything else that does not fit is damage to acknowledged frames, and
 forgetting one of those could mean signing twice, so the journal refuses to open. The crc of the length tells the two
@@ -19,7 +21,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +31,16 @@ from incentives.atomic import sync_directory
 from incentives.errors import Equivocation, InputError, StorageError
 
 log = logging.getLogger(__name__)
-MAGIC = b"SHJRNL1\n"
+MAGIC = b"SHJRNL2\n"
+_WITHOUT_GROUPS = b"SHJRNL1\n"  # of older files: read, and made MAGIC before the first group is written
 RESTORE_OR_NEW_KEY = (
     "restore it from a copy, or take a new key: sparehive join INVITE --dir ANOTHER "
     "(what this one has earned can still be bound and claimed)"
 )
 _SECTOR_BYTES = 512  # what a disk writes whole or not at all
 _HEADER = struct.Struct(">III")
+_LENGTH = struct.Struct(">I")
+_GROUP = 1 << 31
 _MAX_PAYLOAD = 64 * 1024 * 1024
 
 # A POSIX lock belongs to the process and does not stop it from opening a second journal on the same file.
@@ -62,7 +67,8 @@ class JournalEntry(NamedTuple):
 
 
 class SigningJournal:
-    """Opened by one process at a time, used from any of its threads; a context manager.
+    """Opened by one process at a time, used from any of its threads; a context manager. `record` returns when the digest is on disk;
+    `append` returns at once, and its caller shows no signature before `flushed` says so.
 
     StorageError on opening: in use, unreadable or damaged; nothing of what is there is changed before the next frame is
     written. A POSIX lock is taken rather than flock because children
@@ -70,10 +76,13 @@ class SigningJournal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
+        self._disk = threading.Lock()  # held while the file is written; taken before the other one
+        self._lock = threading.Lock()  # of what is in memory: nobody who appends waits for the disk
         self._index: dict[bytes, bytes] = {}
+        self._waiting: list[bytes] = []  # appended, not yet written
+        self.appended = self.flushed = 0  # how many entries of this process are signed for, and are on disk
         self._pid = os.getpid()
-        self._failed = self._torn = False
+        self._failed = self._torn = self._is_old = self._has_promised = False
         self._file = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,24 +100,59 @@ class SigningJournal:
         """Returns when `digest` is the digest for `subject` and is on disk. `keep` is stored the first time only.
 
         Equivocation where another digest is there; StorageError where the disk refuses (nothing may be signed then)."""
-        if len(digest) != 32:
-            raise InputError("digest", digest, "must be 32 bytes")
-        packed = _pack(subject)
-        payload = packed + digest + keep
-        if len(payload) > _MAX_PAYLOAD:
-            raise InputError("keep", len(keep), f"must be less than {_MAX_PAYLOAD} bytes")
+        packed, payload = _checked(subject, digest, keep)
+        with self._disk:
+            with self._lock:
+                is_new = self._take(packed, subject, digest)
+                waiting, self._waiting = self._waiting, []
+                number = self.appended
+            try:
+                self._append([*waiting, payload] if is_new else waiting)
+            except StorageError:
+                with self._lock:
+                    if is_new:
+                        del self._index[packed]
+                    self._failed |= self._has_promised
+                raise
+            self.flushed = number
+
+    def append(self, subject: Subject, digest: bytes, keep: bytes = b"") -> int:
+        """As `record`, but the entry waits in memory for `flush`. Returns what `flushed` has to reach before anybody may be shown the
+        signature."""
+        packed, payload = _checked(subject, digest, keep)
         with self._lock:
-            self._check_usable()
-            known = self._index.get(packed)
-            if known == digest:
-                return
-            if known is not None:
-                raise Equivocation(
-                    f"{subject.kind} of epoch {subject.epoch}, attempt {subject.attempt}: "
-                    f"already signed 0x{known.hex()}, will not sign 0x{digest.hex()}"
-                )
-            self._append(payload)
-            self._index[packed] = digest
+            self._has_promised = True
+            if self._take(packed, subject, digest):
+                self._waiting.append(payload)
+            return self.appended
+
+    def flush(self) -> None:
+        """Returns when all that was appended before is on disk, with one fsync. StorageError where the disk refuses: what was appended
+        may not be shown to anybody, and nothing is signed any more."""
+        with self._disk:
+            with self._lock:
+                self._check_usable()
+                waiting, self._waiting = self._waiting, []
+                number = self.appended
+            try:
+                self._append(waiting)
+            except StorageError:
+                self._failed = True
+                raise
+            self.flushed = number
+
+    def _take(self, packed: bytes, subject: Subject, digest: bytes) -> bool:
+        """Whether the digest is new for the subject, and from now on the one. Under the lock."""
+        self._check_usable()
+        known = self._index.get(packed)
+        if known is not None and known != digest:
+            raise Equivocation(
+                f"{subject.kind} of epoch {subject.epoch}, attempt {subject.attempt}: "
+                f"already signed 0x{known.hex()}, will not sign 0x{digest.hex()}"
+            )
+        self._index[packed] = digest
+        self.appended += known is None
+        return known is None
 
     def digest_of(self, subject: Subject) -> bytes | None:
         """The digest recorded for `subject`, if any."""
@@ -123,10 +167,11 @@ class SigningJournal:
         position = len(MAGIC)
         while position < end:
             length, _, _ = _HEADER.unpack(os.pread(self._file, _HEADER.size, position))
-            entry = _unpack(os.pread(self._file, length, position + _HEADER.size))
-            if kind is None or entry.subject.kind == kind:
-                yield entry
-            position += _HEADER.size + length
+            payload = os.pread(self._file, length & ~_GROUP, position + _HEADER.size)
+            for entry in _entries(payload, bool(length & _GROUP)):
+                if kind is None or entry.subject.kind == kind:
+                    yield entry
+            position += _HEADER.size + len(payload)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -140,7 +185,8 @@ class SigningJournal:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
+        """What was appended and not flushed is forgotten: nobody was shown it."""
+        with self._disk, self._lock:
             if self._file < 0:
                 return
             with _open_files_lock:
@@ -177,9 +223,11 @@ class SigningJournal:
         """Fills the index; returns where the next frame goes."""
         size = os.fstat(self._file).st_size
         start = os.pread(self._file, len(MAGIC), 0)
-        if start != MAGIC:
+        self._is_old = start == _WITHOUT_GROUPS
+        if start != MAGIC and not self._is_old:
             # Only a file whose creation was cut short may be begun anew.
-            if not (self._is_zero(0, size) or (size < len(MAGIC) and MAGIC.startswith(start))):
+            is_cut = size < len(MAGIC) and any(magic.startswith(start) for magic in (MAGIC, _WITHOUT_GROUPS))
+            if not (self._is_zero(0, size) or is_cut):
                 raise StorageError(f"journal {self.path} is no signing journal: {RESTORE_OR_NEW_KEY}")
             os.ftruncate(self._file, 0)
             _write(self._file, MAGIC, 0)
@@ -188,22 +236,23 @@ class SigningJournal:
             return len(MAGIC)
         position = len(MAGIC)
         while position < size:
-            payload = self._frame(position, size)
-            if payload is None:
+            found = self._frame(position, size)
+            if found is None:
                 log.warning(
                     "journal %s: half a record at its end, which was never acknowledged, is left out", self.path
                 )
                 self._torn = True
                 break
-            entry = _unpack(payload)
-            packed = _pack(entry.subject)
-            if self._index.setdefault(packed, entry.digest) != entry.digest:
-                raise self._damaged(position)
+            payload, is_group = found
+            for entry in _entries(payload, is_group):
+                packed = _pack(entry.subject)
+                if self._index.setdefault(packed, entry.digest) != entry.digest:
+                    raise self._damaged(position)
             position += _HEADER.size + len(payload)
         return position
 
-    def _frame(self, position: int, size: int) -> bytes | None:
-        """The payload at `position`, or None for a torn end. StorageError for damage before the end."""
+    def _frame(self, position: int, size: int) -> tuple[bytes, bool] | None:
+        """The payload at `position` and whether it is a group, or None for a torn end. StorageError for damage before the end."""
         header = os.pread(self._file, _HEADER.size, position)
         if len(header) < _HEADER.size:
             return None
@@ -212,6 +261,7 @@ class SigningJournal:
             if self._is_zero(position + _HEADER.size, size):
                 return None
             raise self._damaged(position)
+        is_group, length = bool(length & _GROUP), length & ~_GROUP
         end = position + _HEADER.size + length
         if end > size:
             return None
@@ -220,7 +270,7 @@ class SigningJournal:
             if (end == size and self._was_half_written(position, end)) or (end < size and self._is_zero(end, size)):
                 return None
             raise self._damaged(position)
-        return payload
+        return payload, is_group
 
     def _was_half_written(self, start: int, end: int) -> bool:
         """Whether one of the sectors that the frame lies in was never written."""
@@ -235,14 +285,29 @@ class SigningJournal:
     def _damaged(self, position: int) -> StorageError:
         return StorageError(f"journal {self.path} is damaged at byte {position}: {RESTORE_OR_NEW_KEY}")
 
-    def _append(self, payload: bytes) -> None:
-        length = struct.pack(">I", len(payload))
+    def _append(self, payloads: Sequence[bytes]) -> None:
+        """One frame and one fsync for each 64 MiB: two frames that were not acknowledged could not be told from damage."""
+        while payloads:
+            size, count = 0, 0
+            while count < len(payloads) and (not count or size + len(payloads[count]) + _LENGTH.size <= _MAX_PAYLOAD):
+                size, count = size + len(payloads[count]) + _LENGTH.size, count + 1
+            self._write_frame(payloads[:count])
+            payloads = payloads[count:]
+
+    def _write_frame(self, payloads: Sequence[bytes]) -> None:
+        is_group = len(payloads) > 1
+        payload = b"".join(_LENGTH.pack(len(p)) + p for p in payloads) if is_group else payloads[0]
+        length = _LENGTH.pack(len(payload) | (_GROUP if is_group else 0))
         frame = length + struct.pack(">II", zlib.crc32(length), zlib.crc32(payload)) + payload
         try:
             if self._torn:
                 os.ftruncate(self._file, self._end)
                 os.fsync(self._file)  # or the torn end might stand behind the new frame
                 self._torn = False
+            if self._is_old and is_group:
+                _write(self._file, MAGIC, 0)
+                os.fsync(self._file)  # or who knows no groups might take this one for a torn end
+                self._is_old = False
             _write(self._file, frame, self._end)
         except OSError as error:
             # Nothing was acknowledged: take the half frame off, so that the next one does not follow it.
@@ -266,6 +331,17 @@ class SigningJournal:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _checked(subject: Subject, digest: bytes, keep: bytes) -> tuple[bytes, bytes]:
+    """The subject's bytes and the entry's."""
+    if len(digest) != 32:
+        raise InputError("digest", digest, "must be 32 bytes")
+    packed = _pack(subject)
+    payload = packed + digest + keep
+    if len(payload) > _MAX_PAYLOAD:
+        raise InputError("keep", len(keep), f"must be less than {_MAX_PAYLOAD} bytes")
+    return packed, payload
 
 
 def _pack(subject: Subject) -> bytes:
@@ -308,6 +384,18 @@ def _unpack(payload: bytes) -> JournalEntry:
         payload[subject_start:digest_start],
     )
     return JournalEntry(subject, payload[digest_start : digest_start + 32], payload[digest_start + 32 :])
+
+
+def _entries(payload: bytes, is_group: bool) -> Iterator[JournalEntry]:
+    """Of one frame."""
+    if not is_group:
+        yield _unpack(payload)
+        return
+    position = 0
+    while position < len(payload):
+        (length,) = _LENGTH.unpack_from(payload, position)
+        position += _LENGTH.size + length
+        yield _unpack(payload[position - length : position])
 
 
 def _write(file: int, data: bytes, position: int) -> None:

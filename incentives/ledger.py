@@ -108,6 +108,12 @@ class Ledger:
         return ledger
 
     # -- writing ------------------------------------------------------------------------------------------------------
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is added inside is on disk when this ends, with one commit; or nothing of it, after an error."""
+        with self._transaction():
+            yield
+
     def add_certificate(
         self, certificate: records.Values, body: bytes, signatures: Iterable[tuple[bytes, bytes]]
     ) -> bytes:
@@ -356,8 +362,11 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing, one at a time."""
+        """All or nothing, one at a time; inside another one a part of it."""
         with self._lock, self._storage():
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -9,6 +9,7 @@ record of a period several times.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from coincurve import PrivateKey, PublicKey
@@ -93,15 +94,20 @@ class Domain:
 
     def separator(self) -> bytes:
         """hashStruct of the domain: 32 bytes."""
-        return bytes(
-            keccak(
-                _DOMAIN_TYPE_HASH
-                + keccak(self.NAME.encode())
-                + keccak(self.VERSION.encode())
-                + encode_word("uint256", "chain_id", self.chain_id)
-                + encode_word("address", "verifying_contract", self.verifying_contract)
-            )
+        return _separator(self)
+
+
+@lru_cache(16)  # it goes into every digest, and costs as much as the rest of it
+def _separator(domain: Domain) -> bytes:
+    return bytes(
+        keccak(
+            _DOMAIN_TYPE_HASH
+            + keccak(domain.NAME.encode())
+            + keccak(domain.VERSION.encode())
+            + encode_word("uint256", "chain_id", domain.chain_id)
+            + encode_word("address", "verifying_contract", domain.verifying_contract)
         )
+    )
 
 
 def hash_struct(kind: str, values: Values) -> bytes:

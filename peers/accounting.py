@@ -7,10 +7,12 @@ delivered; they do not say that the work was useful (protocol §10).
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from incentives.checks import drawn_witnesses
-from incentives.ledger import Ledger
+from incentives.evidence import SignedCertificate
+from incentives.records import Values
 from peers.notary import values_of
 from swarm.errors import Equivocation
 from swarm.events import Certified, Event, PartsReceived
@@ -24,17 +26,33 @@ MAX_WAITING = 4096  # receipts that came before their certificate or their parts
 MAX_WAITING_OF_ONE = 32  # of one contribution; its peer and at most 16 witnesses sign
 
 
+class Pages(Protocol):
+    """What is written: a `Ledger`, which has it on disk at once, or `peers.books.Books`, which do so beside the loop."""
+
+    def add_certificate(
+        self, certificate: Values, body: bytes, signatures: Iterable[tuple[bytes, bytes]]
+    ) -> object: ...
+
+    def add_receipt(self, receipt: Values, signatures: Iterable[tuple[bytes, bytes]]) -> object: ...
+
+    def set_tip(self, certificate_id: bytes) -> None: ...
+
+    def tip(self) -> bytes | None: ...
+
+    def certificate(self, certificate_id: bytes) -> SignedCertificate | None: ...
+
+
 class Accounting:
     """Writes the ledger of one peer. `on_event` takes the events of `swarm.train`, `on_receipt` the receipts of others;
-    `publish` sends a signed receipt to everyone; `body_of` gives the body of a certificate that a quorum has signed. All may
-    be called from different threads.
+    `publish` sends a signed receipt to everyone, once what was written before is on disk; `body_of` gives the body of a certificate
+    that a quorum has signed. All may be called from different threads, and wait for nothing that the ledger does not wait for.
 
     Only what a certificate calls for goes to disk: strangers can sign receipts without end."""
 
     def __init__(
         self,
         notary: Notary,
-        ledger: Ledger,
+        ledger: Pages,
         witnesses: int,
         publish: Callable[[Signed], None],
         body_of: Callable[[Hash], RoundBody | None],

@@ -17,9 +17,11 @@ from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.belonging import check_run_of
+from peers.books import Books
 from peers.config import PeerConfig
 from peers.directory import PeerDirectory, keep_port, last_port
 from peers.errors import ConfigError
+from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
 from peers.identity import Identity, recover_account
 from peers.invite import Invite
@@ -41,7 +43,7 @@ from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.pace import Pace
 from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
-from swarm.records.wire import unpack
+from swarm.records.wire import pack, unpack
 from swarm.tasks import Task, new_model
 from swarm.train import Trainer
 from swarm.transport.reach import Reach
@@ -141,7 +143,8 @@ class Assembled:
     network: SwarmNetwork
     invite: Invite
     notary: JournalNotary
-    ledger: Ledger
+    gate: Gate
+    books: Books
     store: BlockStore
     parts: PartStore
     archive: Archive
@@ -158,6 +161,10 @@ class Assembled:
     def run(self) -> RunConfig:
         return self.invite.config
 
+    def is_written(self) -> bool:
+        """Whether all that was heard and signed is on disk, and what was to follow has left."""
+        return not self.books.num_waiting and not self.gate.num_waiting
+
     @property
     def is_paid_run(self) -> bool:
         return self.invite.binding.chain_id != 0
@@ -165,10 +172,9 @@ class Assembled:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the parts tell the peer: events, receipts to publish, and bytes of what is being fetched (what, received, in all)."""
+    """What the parts tell the peer: events, and bytes of what is being fetched (what, received, in all)."""
 
     emit: Callable[[events.Event], None]
-    publish: Callable[[Signed], None]
     on_fetch: Callable[[str, int, int], None]
     trainer_type: type[Trainer] = Trainer
 
@@ -207,20 +213,24 @@ async def assemble(
     await role.lay_in(run, store)
     model = await asyncio.to_thread(new_model, run)
     parts = PartStore(directory.contributions)
-    notary, ledger, archive = await _open_books(stack, directory, identity, invite, parts)
+    notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts)
     content = _content(run, store, model, network, archive, config, wiring)
     pace = Pace(config.step_pause_seconds)
     is_training = bool(role.flags & FLAG_VOTES)
     num_values = model.layout.num_values()
     rules = RunRules.of(run, invite.binding.founders, num_values)
     machine = RoundMachine(notary, rules, reduces=False, votes=is_training)
-    accounting = Accounting(notary, ledger, run.witnesses, wiring.publish, machine.certified_body)
+
+    def publish(receipt: Signed) -> None:
+        books.after(lambda: network.publish(pack(receipt)))
+
+    accounting = Accounting(notary, books, run.witnesses, publish, machine.certified_body)
     trainer = _trainer(notary, model, archive, directory, config, wiring, run, pace) if is_training else None
     driver = Driver(
         run,
         notary,
         machine,
-        network,
+        GatedNetwork(network, gate),
         content,
         Reception(run, num_values, parts, notary.hash),
         trainer,
@@ -230,18 +240,20 @@ async def assemble(
         pace,
     )
     stack.push_async_callback(driver.close)
-    history = LedgerHistory(ledger, machine.current_messages, machine.certificates_since)
-    made = (network, invite, notary, ledger, store, parts, archive, model, content, machine, accounting)
+    history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
+    made = (network, invite, notary, gate, books, store, parts, archive, model, content, machine, accounting)
     return Assembled(*made, trainer, driver, history, pace)
 
 
 async def _open_books(
     stack: contextlib.AsyncExitStack, directory: PeerDirectory, identity: Identity, invite: Invite, parts: PartStore
-) -> tuple[JournalNotary, Ledger, Archive]:
+) -> tuple[JournalNotary, Gate, Books, Archive]:
     """What this peer has signed, heard and kept. `StartError` where the journal lacks what the others show."""
     run, domain = invite.config, invite.binding.domain()
     journal = stack.enter_context(SigningJournal(directory.journal))
-    notary = identity.notary(domain, journal)
+    gate = Gate(journal)
+    stack.push_async_callback(gate.close)
+    notary = identity.notary(domain, journal, gate)
     ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
     archive = Archive(directory.archive, run, parts, notary.hash)
     stack.callback(archive.close)
@@ -250,7 +262,9 @@ async def _open_books(
             "%s is new, or all in it was lost: certificates and receipts come back from the others", directory.ledger
         )
     await asyncio.to_thread(check_journal, directory.journal, notary, ledger, list(archive.signed()))
-    return notary, ledger, archive
+    books = Books(ledger, stack.enter_context(Ledger.read(directory.ledger)), journal)
+    stack.push_async_callback(books.close)
+    return notary, gate, books, archive
 
 
 def _trainer(
@@ -313,8 +327,9 @@ class Reactions:
         self._made, self._on_reach = made, on_reach
         self.history = made.history
 
-    def on_message(self, sender: Account, data: bytes) -> bool:
-        return self._made.driver.on_message(sender, data)
+    async def on_message(self, sender: Account, data: bytes) -> bool:
+        await self._made.books.room()
+        return await self._made.driver.on_message(sender, data)
 
     def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
         self._made.driver.on_part(sender, header, payload)

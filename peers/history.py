@@ -64,9 +64,11 @@ class LedgerHistory:
         ledger: Ledger,
         current: Callable[[], Iterable[Signed]],
         since: Callable[[int], Iterable[Signed]] = lambda epoch: (),
+        may_show: Callable[[Signed], bool] = lambda signed: True,
     ) -> None:
-        """`current()`: the round under way; `since(epoch)`: certificates after an epoch that the ledger may not have yet."""
-        self._ledger, self._current, self._since = ledger, current, since
+        """`current()`: the round under way; `since(epoch)`: certificates after an epoch that the ledger may not have yet;
+        `may_show(signed)`: not what this peer has signed and not yet journaled on disk."""
+        self._ledger, self._current, self._since, self._may_show = ledger, current, since, may_show
         self._windows: dict[int, int] = {}  # window → xor of the hashes of what is held
         self.complete_at = float("-inf")
 
@@ -111,7 +113,7 @@ class LedgerHistory:
 
     def current(self) -> Iterable[bytes]:
         newest = self._ledger.newest_epoch() - 1  # it may have grown since the answer ended
-        return [pack(signed) for signed in (*self._since(newest), *self._current())]
+        return [pack(signed) for signed in (*self._since(newest), *self._current()) if self._may_show(signed)]
 
     def _scan(self) -> dict[int, int]:
         """The newest windows are read anew each time, all of them now and then (a late receipt of long ago)."""

@@ -11,6 +11,7 @@ from incentives.journal import MAGIC, SigningJournal
 from incentives.keys import load_or_create_key
 from peers.directory import PeerDirectory
 from peers.errors import StartError
+from peers.gate import Gate
 from peers.netid import peer_id_of
 from peers.notary import JournalNotary
 from swarm.errors import PeerFault
@@ -27,9 +28,9 @@ class Identity:
         """For the hello of a link, which decides nothing; records are signed by the notary."""
         return records.sign(self.key, digest)
 
-    def notary(self, domain: records.Domain, journal: SigningJournal) -> JournalNotary:
+    def notary(self, domain: records.Domain, journal: SigningJournal, gate: Gate | None = None) -> JournalNotary:
         """The notary of one run. The journal's owner closes it."""
-        return JournalNotary(self.key, domain, journal)
+        return JournalNotary(self.key, domain, journal, gate)
 
 
 def open_identity(directory: PeerDirectory) -> Identity:

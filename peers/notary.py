@@ -12,6 +12,7 @@ import incentives.errors
 import swarm.errors
 from incentives import records
 from incentives.journal import SigningJournal, Subject
+from peers.gate import Gate
 from swarm.records.types import (
     KIND_ROUND,
     ZERO_HASH,
@@ -24,6 +25,7 @@ from swarm.records.types import (
     Record,
     RoundCertificate,
     RoundVoid,
+    Signed,
 )
 
 _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
@@ -32,10 +34,14 @@ _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Reco
 class JournalNotary:
     """Implements `swarm.records.notary.Notary` for one hot key in one domain. Raises errors of `swarm.errors` only.
 
-    `journal` stays open for as long as the notary is used; its owner closes it. Threads may share a notary."""
+    `journal` stays open for as long as the notary is used; its owner closes it. Threads may share a notary. With a gate signing
+    waits for no disk, and nothing signed may be shown to others but through the gate."""
 
-    def __init__(self, key: PrivateKey, domain: records.Domain, journal: SigningJournal) -> None:
-        self._key, self._domain, self.journal = key, domain, journal
+    def __init__(
+        self, key: PrivateKey, domain: records.Domain, journal: SigningJournal, gate: Gate | None = None
+    ) -> None:
+        self._key, self._domain, self.journal, self._gate = key, domain, journal, gate
+        self._held: dict[bytes, int] = {}  # signature → how much of the journal has to be on disk before it is shown
         self._separator = domain.separator()
         self._account = records.account_of(key)
 
@@ -57,10 +63,31 @@ class JournalNotary:
     def sign(self, record: Record, keep: bytes = b"") -> bytes:
         with _translated():
             digest = records.digest(self._domain, type(record).__name__, values_of(record))
-            subject = self.subject(record)
-            if subject is not None:
+            subject, number = self.subject(record), 0
+            if subject is not None and self._gate is None:
                 self.journal.record(subject, digest, _pack_kept(record, keep))
-            return records.sign(self._key, digest)
+            elif subject is not None:
+                number = self.journal.append(subject, digest, _pack_kept(record, keep))
+            signature = records.sign(self._key, digest)
+            if number > self.journal.flushed:
+                self._held[signature] = number
+                self._let_go()
+            return signature
+
+    async def written(self) -> None:
+        if self._gate is not None:
+            await self._gate.written()
+
+    def may_show(self, signed: Signed) -> bool:
+        """Whether the journal holds it on disk, if it is this account's. Others, who are to be shown it, get it from the gate."""
+        self._let_go()
+        return signed.signature not in self._held
+
+    def _let_go(self) -> None:
+        for signature, number in list(self._held.items()):
+            if number > self.journal.flushed:
+                break  # the newest are last
+            self._held.pop(signature, None)
 
     def remembers(self, record: Record) -> bool:
         with _translated():

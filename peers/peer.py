@@ -37,8 +37,7 @@ from swarm import events
 from swarm.cancelling import cancel_all
 from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
-from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, Signed
-from swarm.records.wire import pack
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.tasks import Task, open_task
 from swarm.train import Trainer
 from swarm.transport.reach import Reach
@@ -84,8 +83,8 @@ class Peer:
         self._is_asked_once = epoch is not None
 
     def _forget_a_reached_end(self, made: Assembled) -> None:
-        tip = made.ledger.tip()
-        certificate = None if tip is None else made.ledger.certificate(tip)
+        tip = made.books.tip()
+        certificate = None if tip is None else made.books.certificate(tip)
         if not self._is_asked_once and certificate is not None and 0 < self.last_epoch <= certificate.epoch:
             log.info("peer.toml: stop_after_epoch = %d was reached by an earlier start: going on", self.last_epoch)
             self.last_epoch = 0
@@ -166,7 +165,7 @@ class Peer:
         stack.push_async_callback(self.network.close)
         if self.mode == "seed":
             self._self_silent = await self._silent_here(self.network)
-        wiring = Wiring(self.emit, self._publish, self._on_fetch, self.trainer_type)
+        wiring = Wiring(self.emit, self._on_fetch, self.trainer_type)
         self.made = made = await assemble(stack, self.directory, self.config, self.identity, role, self.network, wiring)
         self._forget_a_reached_end(made)
         reactions = Reactions(made, self._on_reach)
@@ -250,10 +249,6 @@ class Peer:
         if not self.status.is_at_work:
             self._enter(f"fetching {what}", received, total)
 
-    def _publish(self, signed: Signed) -> None:
-        if self.loop is not None:
-            self.loop.call_soon_threadsafe(self.network.publish, pack(signed))
-
     def _evaluate_anchor(self) -> None:
         """A seed has time: held-out loss of the newest anchor, beside everything else (a large model takes longer than a leaver
         has)."""
@@ -283,7 +278,7 @@ class Peer:
         trainer, driver, network = self.made.trainer, self.made.driver, self.network
         if trainer is not None and trainer.failure is not None:
             raise RetryError(f"training failed: {trainer.failure}")
-        failure = driver.failure
+        failure = driver.failure or self.made.gate.failure or self.made.books.failure
         if isinstance(failure, DiskError | StorageError):
             raise StartError(str(failure))
         if isinstance(failure, ForgottenSignature):
@@ -348,7 +343,7 @@ class Peer:
             if self.made.trainer is not None:
                 await asyncio.to_thread(self.made.trainer.stop, TRAINER_SECONDS)
             until = min(time.monotonic() + RECEIPT_SECONDS, begun + LEAVE_SECONDS - 1.0)
-            while not self.made.accounting.is_quits() and time.monotonic() < until:
+            while not (self.made.accounting.is_quits() and self.made.is_written()) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
 

@@ -56,13 +56,13 @@ class NetworkSettings:
 
 class Handler(Protocol):
     """What a peer does with what the network brings, and what it has for others. All is called in the network's loop, must return
-    at once and raises nothing but what it says."""
+    at once (`on_message`: need not) and raises nothing but what it says."""
 
     @property
     def history(self) -> History: ...
 
-    def on_message(self, sender: Account, data: bytes) -> bool:
-        """A flooded message; whether it is passed on."""
+    async def on_message(self, sender: Account, data: bytes) -> bool:
+        """A flooded message; whether it is passed on. Its link is read no further meanwhile."""
 
     def on_part(self, sender: Account, header: bytes, payload: bytes) -> None:
         """A pushed part, whose digest decides. `PeerFault`: it is refused; `RetryError`: it may be sent again later."""

@@ -15,6 +15,7 @@ from typing import Any, assert_never
 from swarm import events
 from swarm.averaging.delivery import Delivery, Network
 from swarm.averaging.follow import Follower
+from swarm.averaging.inbox import Inbox
 from swarm.averaging.member import AnchorSource, Boundary, Member
 from swarm.averaging.reception import Reception
 from swarm.averaging.states import States, reduce_part, weights
@@ -101,6 +102,7 @@ class Driver:
         self.states = States(config)
         self.delivery = Delivery(config, machine, network, reception, self)
         self.run_id = config.run_id
+        self.inbox = Inbox(notary, config.run_id)
         self._pool = ThreadPoolExecutor(1, "averaging")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -147,6 +149,7 @@ class Driver:
         for timer in self._timers.values():
             timer.cancel()
         await cancel_all(set(self._tasks))
+        self.inbox.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def statistics(self) -> DriverStatistics:
@@ -216,21 +219,18 @@ class Driver:
         self.machine.reduces, self.machine.votes = bool(flags & FLAG_REDUCES), bool(flags & FLAG_VOTES)
 
     # -- messages -----------------------------------------------------------------------------------------------------
-    def on_message(self, sender: Account, data: bytes) -> bool:
+    async def on_message(self, sender: Account, data: bytes) -> bool:
         """A flooded message; whether it may be passed on. Called by the gossip layer in the loop. Raises nothing."""
         try:
-            return self._take(data)
+            return self._take(await self.inbox.checked(data))
         except PeerFault as error:
             self.blame(sender, str(error))
         except Exception as error:
             self.fail(error)
         return False
 
-    def _take(self, data: bytes) -> bool:
-        signed = wire.unpack(data)
+    def _take(self, signed: Signed) -> bool:
         record = signed.record
-        if record.run_id != self.run_id or self.notary.recover(record, signed.signature) != signed.signer:
-            raise PeerFault("a record of another run or with a wrong signature")
         if signed.signer == self.notary.account and not self.notary.remembers(record):
             raise ForgottenSignature(f"a {type(record).__name__} of epoch {record.epoch}")
         if isinstance(record, Progress):
@@ -378,6 +378,7 @@ class Driver:
         content = ContributionContent(made.leaves, made.merges)
         try:
             signed = Signed(record, self.notary.account, self.notary.sign(record, wire.pack_content(content)), content)
+            await self.notary.written()  # snapshot and archive hold no contribution that the journal may have lost
         except SwarmError as error:
             self.member.refused()
             if isinstance(error, DiskError):

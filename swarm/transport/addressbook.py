@@ -7,6 +7,7 @@ hearsay; each teller may fill only so much; an address that leads nowhere is for
 import json
 import logging
 import random
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,6 +53,7 @@ class AddressBook:
 
     def __init__(self, own: str) -> None:
         self.own = own
+        self._writing = threading.Lock()
         self.entries: dict[str, AddressEntry] = {}
 
     def add(
@@ -133,8 +135,8 @@ class AddressBook:
         proven.sort(key=lambda item: -item[1].linked_at)
         return [(p, e.addresses) for p, e in proven[:most]]
 
-    def save(self, path: Path) -> None:
-        """The newest proven peers, for the next start. Atomically; a full disk is no reason to stop."""
+    def packed(self) -> bytes:
+        """The newest proven peers, for the next start."""
         value = [
             {
                 "peer_id": p,
@@ -144,8 +146,13 @@ class AddressBook:
             }
             for p, a in self.share(MAX_SAVED)
         ]
+        return (json.dumps({"peers": value}, indent=1) + "\n").encode()
+
+    def write(self, path: Path, packed: bytes) -> None:
+        """What `packed` gave; from any thread. Atomically; a full disk is no reason to stop."""
         try:
-            write_atomically(path, (json.dumps({"peers": value}, indent=1) + "\n").encode())
+            with self._writing:
+                write_atomically(path, packed)
         except OSError as error:
             log.warning("%s cannot be written: %s", path, error.strerror)
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Links:
         flags: int,
         sign_hello: Callable[[bytes], bytes],
         recover_hello: Callable[[bytes, bytes], Account],
-        on_message: Callable[[Account, bytes], bool],
+        on_message: Callable[[Account, bytes], Awaitable[bool]],
         history: History,
         on_change: Callable[[Account, int, bool], None] = lambda account, flags, up: None,
         is_member: Callable[[Account], bool] = lambda account: False,
@@ -103,11 +103,11 @@ class Links:
         for link in list(self.links.values()):
             link.stream.close()
         self.links.clear()
-        self._save()
+        await self._save()
 
-    def _save(self) -> None:
+    async def _save(self) -> None:
         if self._known_file is not None:
-            self.book.save(self._known_file)
+            await asyncio.to_thread(self.book.write, self._known_file, self.book.packed())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -138,7 +138,8 @@ class Links:
                 log.info("link to %s is too slow: closed; what it missed it will ask for", link.account.hex()[:8])
                 link.stream.close()
 
-    def _received(self, link: Link, kind: int, data: bytes) -> None:
+    async def _received(self, link: Link, kind: int, data: bytes) -> None:
+        """One frame; the next one of this link is read after it."""
         if kind == Kind.PING:
             return
         if kind == Kind.SUMMARY:
@@ -159,13 +160,13 @@ class Links:
             # Whoever had all before hands on what is news to it; a joiner hands on nothing.
             # Seen before or not: what was refused then (a full disk) may be taken now.
             is_news = self._seen.add(data)
-            is_good = self._on_message(link.account, data)
+            is_good = await self._on_message(link.account, data)
             if is_good and is_news and link is self.syncing:
                 self._useful_at = time.monotonic()
             if is_good and is_news and self.synced:
                 self._flood(data, link)
         elif kind == Kind.MESSAGE:
-            if self.synced and self._seen.add(data) and self._on_message(link.account, data):
+            if self.synced and self._seen.add(data) and await self._on_message(link.account, data):
                 self._flood(data, link)
         elif kind == Kind.ABOUT:
             self._take_about(link, data)
@@ -390,7 +391,7 @@ class Links:
             while True:
                 data = await link.receive(DEAD_SECONDS)
                 self.received_bytes += len(data)
-                self._received(link, data[0] if data else -1, data[1:])
+                await self._received(link, data[0] if data else -1, data[1:])
                 await link.rest(len(data))
         except (RetryError, PeerFault) as error:
             log.debug("link to %s ended: %s", link.account.hex()[:8], error)
@@ -427,7 +428,7 @@ class Links:
                 self._spawn(self._open(peer_id))
             if now - saved > SAVE_SECONDS:
                 saved = now
-                self._save()
+                await self._save()
             await asyncio.sleep(0.2)
 
 

@@ -80,7 +80,7 @@ def _open(directory: PeerDirectory) -> None:
         check_journal(directory.journal, notary, ledger, list(archive.signed()))
         book = AddressBook("me")
         book.load(directory.known)
-        book.save(directory.known)
+        book.write(directory.known, book.packed())
         nobody = Nobody()
         content = RunBlocks(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
         asyncio.run(content.fetch_data(run.data, directory.data))

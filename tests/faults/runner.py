@@ -72,13 +72,13 @@ class FaultyNetwork(SwarmNetwork):
         self._me, self._flags = membership.account, membership.flags
         on_message = handler.on_message
 
-        def heard(sender: Account, data: bytes) -> bool:
+        async def heard(sender: Account, data: bytes) -> bool:
             record = self._note(data)
             if self._dying:
                 return False
             if isinstance(record, RoundSet):
                 self._die_at("set", record.epoch)
-            return bool(on_message(sender, data))
+            return bool(await on_message(sender, data))
 
         handler.on_message = heard
         self.adjust(handler)

@@ -49,7 +49,7 @@ class Listener:
     def __init__(self, heard: list[bytes]) -> None:
         self.heard, self.history = heard, ListHistory()
 
-    def on_message(self, sender: bytes, data: bytes) -> bool:
+    async def on_message(self, sender: bytes, data: bytes) -> bool:
         self.heard.append(data)
         return True
 

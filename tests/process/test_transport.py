@@ -53,6 +53,7 @@ class Member:
         self.store: dict[bytes, bytes] = {}
         self.pushed: list[tuple[bytes, bytes]] = []
         self.valid = True
+        self.checking: dict[bytes, asyncio.Event] = {}  # account → until when what it sends is not known to be valid
         self.history = ListHistory()
         self.links = Links(
             node,
@@ -67,8 +68,10 @@ class Member:
         )
         self.bulk = Bulk(node, self.store.get, self.on_part)
 
-    def on_message(self, account: Account, data: bytes) -> bool:
+    async def on_message(self, account: Account, data: bytes) -> bool:
         self.heard.append(data)
+        if account in self.checking:
+            await self.checking[account].wait()
         return self.valid
 
     def on_part(self, peer_id: str, header: bytes, payload: bytes) -> None:
@@ -162,6 +165,28 @@ def test_a_message_said_again_reaches_who_came_later_and_nobody_twice(tmp_path: 
                 members[0].links.publish(b"signature", again=True)
                 await until(lambda: joiner.heard == [b"next", b"signature"])
                 assert members[1].heard == [b"signature", b"next"]
+
+    run(work())
+
+
+def test_a_message_that_is_being_checked_holds_back_its_own_link_alone(tmp_path: Path) -> None:
+    """It is passed on once it is known to be valid; what else its sender says is read after it."""
+
+    async def work() -> None:
+        async with swarm(tmp_path, 1, 3) as (between, slow, other, third):
+            members = (between, slow, other, third)
+            await until(lambda: len(between.links.links) == 3 and all(m.links.synced for m in members))
+            done = between.checking[slow.account] = asyncio.Event()
+            slow.links.publish(b"first")
+            slow.links.publish(b"second")
+            await until(lambda: b"first" in between.heard)
+            other.links.publish(b"of another")
+            await until(lambda: b"of another" in third.heard)
+            assert b"second" not in between.heard and b"first" not in third.heard
+            del between.checking[slow.account]
+            done.set()
+            await until(lambda: third.heard.count(b"first") == third.heard.count(b"second") == 1)
+            assert third.heard.index(b"first") < third.heard.index(b"second")
 
     run(work())
 

@@ -146,7 +146,7 @@ def test_only_linked_peers_are_kept_for_the_next_start_and_told_to_others(tmp_pa
     known.linked(peer(3), [at(3)], b"b", 60.0)
     known.linked(peer(4), [], b"c", 70.0)  # client mode
     assert known.share(9) == [(peer(3), (at(3),)), (peer(2), (at(2),))]
-    known.save(path)
+    known.write(path, known.packed())
     again = book()
     assert again.load(path) == 2 and set(again.entries) == {peer(2), peer(3)}
     for damage in (b"", b"[", b"[" * 9999, b"{}", b'{"peers": 3}', b'{"peers": [{}]}', b"\xff"):
@@ -155,4 +155,4 @@ def test_only_linked_peers_are_kept_for_the_next_start_and_told_to_others(tmp_pa
     path.write_text(json.dumps({"peers": [{"peer_id": peer(2), "account": "", "addresses": [at(5)], "linked_at": 1}]}))
     assert book().load(path) == 0
     (tmp_path / "gone").mkdir()
-    known.save(tmp_path / "gone" / "x" / "known.json")  # no such folder: a warning, no error
+    known.write(tmp_path / "gone" / "x" / "known.json", known.packed())  # no such folder: a warning, no error

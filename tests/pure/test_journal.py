@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -299,3 +300,132 @@ def test_bad_arguments_and_a_closed_journal_are_one_line_errors(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"Not a directory|File exists"):
         SigningJournal(tmp_path / "file" / "j")
+
+
+def _group(path: Path, count: int = 3) -> tuple[list[JournalEntry], bytes]:
+    """One entry by itself, then a group; and the file."""
+    entries = [JournalEntry(SUBJECT._replace(epoch=i), bytes([i + 1]) * 32, b"keep" * 90 * i) for i in range(count + 1)]
+    with SigningJournal(path) as journal:
+        journal.record(*entries[0])
+        for entry in entries[1:]:
+            journal.append(*entry)
+        journal.flush()
+    return entries, path.read_bytes()
+
+
+def test_what_is_appended_binds_at_once_and_is_on_disk_after_one_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real: Callable[[int], None] = os.fsync
+    with SigningJournal(tmp_path / "j") as journal:
+        monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), real(file))[0])
+        numbers = [journal.append(SUBJECT._replace(epoch=epoch), ONE) for epoch in range(50)]
+        assert journal.append(SUBJECT._replace(epoch=3), ONE) == numbers[-1]  # not before the others
+        with pytest.raises(Equivocation):
+            journal.append(SUBJECT._replace(epoch=3), TWO)
+        with pytest.raises(Equivocation):
+            journal.record(SUBJECT._replace(epoch=3), TWO)
+        assert (journal.flushed, synced, list(journal.entries())) == (0, [], [])
+        journal.flush()
+        assert journal.flushed == numbers[-1] and len(synced) == 1
+        journal.flush()
+        assert len(synced) == 1
+        journal.append(SUBJECT._replace(epoch=50), ONE)
+        journal.record(SUBJECT._replace(epoch=51), ONE)  # takes along what waits
+        assert len(synced) == 2
+        assert [entry.subject.epoch for entry in journal.entries()] == list(range(52))
+    with SigningJournal(tmp_path / "j") as journal:
+        assert [entry.subject.epoch for entry in journal.entries()] == list(range(52))
+
+
+def test_a_group_that_a_crash_cut_off_is_gone_as_a_whole(tmp_path: Path) -> None:
+    """None of it was acknowledged; half of it could not be told from damage to what was."""
+    path = tmp_path / "j"
+    entries, whole = _group(path)
+    with SigningJournal(tmp_path / "one") as journal:
+        journal.record(*entries[0])
+    start = (tmp_path / "one").stat().st_size
+    for length in range(start, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with SigningJournal(path) as journal:
+            assert list(journal.entries()) == entries[:1], length
+    for sector in range(512, len(whole), 512):
+        path.write_bytes(whole[:sector] + bytes(min(512, len(whole) - sector)) + whole[sector + 512 :])
+        with SigningJournal(path) as journal:
+            assert list(journal.entries()) == entries[:1], sector
+            journal.record(*entries[1])
+        with SigningJournal(path) as journal:
+            assert list(journal.entries()) == entries[:2]
+
+
+def test_a_flipped_bit_in_a_group_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    _, whole = _group(path)
+    for position in range(len(MAGIC), len(whole), 5):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        with pytest.raises(StorageError, match="damaged at byte"):
+            SigningJournal(path)
+
+
+def test_a_journal_from_before_there_were_groups_is_taken_up(tmp_path: Path) -> None:
+    """And who knows no groups refuses it from then on, where it would have taken one for a torn end."""
+    path = tmp_path / "j"
+    entries = _filled(path)
+    path.write_bytes(b"SHJRNL1\n" + path.read_bytes()[len(MAGIC) :])
+    with SigningJournal(path) as journal:
+        assert list(journal.entries()) == entries
+        journal.record(SUBJECT._replace(epoch=90), ONE)
+        assert path.read_bytes()[:8] == b"SHJRNL1\n"
+        journal.append(SUBJECT._replace(epoch=91), ONE)
+        journal.append(SUBJECT._replace(epoch=92), ONE)
+        journal.flush()
+        assert path.read_bytes()[:8] == MAGIC
+    with SigningJournal(path) as journal:
+        assert [entry.subject.epoch for entry in journal.entries()] == [0, 1, 2, 90, 91, 92]
+
+
+def test_who_promised_what_the_disk_then_refuses_signs_nothing_more(tmp_path: Path) -> None:
+    """What was appended has been signed, and shown to nobody: it must not be forgotten while the process goes on."""
+    path = tmp_path / "j"
+    with SigningJournal(path) as journal:
+        journal.record(SUBJECT, ONE)
+        size = path.stat().st_size
+        journal.append(SUBJECT._replace(epoch=8), ONE, bytes(1000))
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))
+        try:
+            with pytest.raises(StorageError, match="nothing was signed"):
+                journal.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert journal.flushed == 1
+        for sign in (journal.record, journal.append):
+            with pytest.raises(StorageError, match="restart"):
+                sign(SUBJECT._replace(epoch=8), TWO)
+        with pytest.raises(StorageError, match="restart"):
+            journal.flush()
+    with SigningJournal(path) as journal:
+        assert len(journal) == 1
+
+
+def test_appending_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_syncing, may_go_on = threading.Event(), threading.Event()
+
+    def fsync(_: int) -> None:
+        is_syncing.set()
+        assert may_go_on.wait(30.0)
+
+    with SigningJournal(tmp_path / "j") as journal:
+        monkeypatch.setattr(os, "fsync", fsync)
+        journal.append(SUBJECT, ONE)
+        flushing = threading.Thread(target=journal.flush)
+        flushing.start()
+        assert is_syncing.wait(30.0)
+        number = journal.append(SUBJECT._replace(epoch=8), ONE)  # would never return
+        assert journal.digest_of(SUBJECT) == ONE
+        may_go_on.set()
+        flushing.join(30.0)
+        assert journal.flushed < number

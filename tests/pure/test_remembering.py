@@ -154,9 +154,9 @@ def test_a_message_that_shows_a_forgotten_signature_ends_the_peer(tmp_path: Path
             driver = Driver(
                 config, notary, machine, Silent(), NoAnchors(), reception, None, lambda _: None, lambda _: True, 3
             )
-            driver.run_id = RUN
+            driver.inbox.run_id = RUN
             for message in messages:
-                driver.on_message(PEERS[1], message)
+                await driver.on_message(PEERS[1], message)
                 found.append(driver.failure)
             await driver.close()
         return found

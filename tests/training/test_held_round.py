@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +39,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.peers: dict[Account, Peer] = {}
+        self.sent: deque[asyncio.Task[bool]] = deque(maxlen=10_000)
         self.hold: Callable[[], object] | None = None
 
 
@@ -50,7 +52,7 @@ class Line:
     def publish(self, data: bytes, again: bool = False) -> None:
         for account, peer in self.hub.peers.items():
             if account != self.account:
-                asyncio.get_running_loop().call_soon(peer.driver.on_message, self.account, data)
+                self.hub.sent.append(asyncio.create_task(peer.driver.on_message(self.account, data)))
 
     def unreached(self) -> set[Account]:
         return set()
