@@ -93,6 +93,7 @@ def _write(
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
     from swarm.checkpoint.runblocks import put_data
     from swarm.checkpoint.store import BlockStore
+    from swarm.device import copy_to_host
     from swarm.tasks import new_model
 
     store = BlockStore(run.blocks, 1 << 62)
@@ -105,7 +106,8 @@ def _write(
     draft = RunConfig.parse(values)
     with progress.during("building the model"):
         model = new_model(draft, seed=int.from_bytes(root[:4], "big"))
-    anchor = Anchor(model.flat.clone(), torch.zeros_like(model.flat), model.layout, 0, 0)
+    parameters = copy_to_host(model.flat)
+    anchor = Anchor(parameters, torch.zeros_like(parameters), model.layout, 0, 0)
     with progress.during("writing the initial model"):
         for block in anchor_blocks(anchor):
             store.put(block.data)

@@ -208,7 +208,7 @@ class Trainer:
 
     def _train(self) -> None:
         saved = time.monotonic()
-        loss_sum = torch.zeros(())
+        loss_sum = torch.zeros((), device=self.model.device)
         begun = time.monotonic()
         while not self._stop.is_set():
             while self._queue:
@@ -222,7 +222,7 @@ class Trainer:
                 continue
             self._begun = self._begun or time.monotonic()
             if member.unit_step == 0:
-                loss_sum, begun = torch.zeros(()), time.monotonic()
+                loss_sum, begun = torch.zeros((), device=self.model.device), time.monotonic()
                 if time.monotonic() - saved > self.snapshot_seconds:
                     self._save()
                     saved = time.monotonic()

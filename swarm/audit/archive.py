@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from swarm import events
 from swarm.atomic import remove_half_written, replacing, write_atomically
@@ -29,6 +28,7 @@ from swarm.averaging.parts import PartStore
 from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
+from swarm.device import read_tensors, write_tensors
 from swarm.errors import InputError, PeerFault, RetryError, SwarmError
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
@@ -97,10 +97,10 @@ class Archive:
     def keep_state(self, state: CommittedState) -> None:
         """On disk when this returns. `RetryError` where the disk is full."""
         path = self._directory / "states" / (state.hash().hex() + ".safetensors")
-        tensors = {_MOMENT + name: value.contiguous() for name, value in state.tensors.items()}
+        tensors = {_MOMENT + name: value for name, value in state.tensors.items()}
         try:
             with replacing(path) as part:
-                save_file({**tensors, _RESIDUAL: state.residual}, part, {"num_steps": str(state.num_steps)})
+                write_tensors(part, {**tensors, _RESIDUAL: state.residual}, {"num_steps": str(state.num_steps)})
         except (OSError, SafetensorError) as error:
             raise RetryError(f"{path.parent}: the training state cannot be kept ({error}); free some disk") from None
 
@@ -190,12 +190,12 @@ class Archive:
     def state(self, key: Hash) -> CommittedState | None:
         """The state with this hash, or None; one that has rotted counts as absent."""
         try:
-            with safe_open(self._directory / "states" / (key.hex() + ".safetensors"), "pt") as handle:
-                found = CommittedState(
-                    {n[len(_MOMENT) :]: handle.get_tensor(n) for n in handle.keys() if n.startswith(_MOMENT)},  # noqa: SIM118
-                    handle.get_tensor(_RESIDUAL),
-                    int(handle.metadata()["num_steps"]),
-                )
+            tensors, metadata = read_tensors(self._directory / "states" / (key.hex() + ".safetensors"))
+            found = CommittedState(
+                {name[len(_MOMENT) :]: value for name, value in tensors.items() if name.startswith(_MOMENT)},
+                tensors[_RESIDUAL],
+                int(metadata["num_steps"]),
+            )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
         return found if found.hash() == key else None

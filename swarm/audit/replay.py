@@ -14,6 +14,7 @@ from swarm.averaging.contribution import check_part
 from swarm.averaging.merge import MemberState
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
+from swarm.device import to_device, to_host
 from swarm.errors import InputError, PeerFault
 from swarm.models.flat import FlatModel
 from swarm.optim.codec import check_remainder, part_slices
@@ -135,7 +136,7 @@ def replay_contribution(
     if member.pending or member.anchor_id != record.prev_certificate:
         raise PeerFault("merges: they do not lead to the certificate that the contribution is based on")
     done = member.progress(model.flat)
-    wanted = member.residual - done
+    wanted = to_host(member.residual - done)
     difference = _norm(decoded + after.residual.float() - wanted)
     inner.round_state()
     redone = {name: value.clone() for name, value in inner.moments().items()}
@@ -216,19 +217,20 @@ def _gone_on(
         raise PeerFault("stateBefore: the moments and residual given have another hash")
     if record.first_unit != previous.record.first_unit + previous.record.units:
         raise PeerFault("firstUnit: units are numbered without gaps")
-    unspent = _decoded(config, previous, model.flat.numel())
-    _check_residual("stateBefore", before, unspent)
+    decoded = _decoded(config, previous, model.flat.numel())
+    _check_residual("stateBefore", before, decoded)
     base = previous.record.prev_certificate
     state = material.certified(base)
     inner.load_state_tensors(before.tensors, before.num_steps)
-    torch.sub(state.anchor.parameters, unspent, out=model.flat)
+    anchor, unspent = to_device(state.anchor.parameters, model.device), to_device(decoded, model.device)
+    torch.sub(anchor, unspent, out=model.flat)
     return MemberState(
         base,
         state.epoch,
-        state.anchor.parameters,
+        anchor,
         state.anchor.cumulative_units,
         unspent,
-        before.residual.float(),
+        to_device(before.residual, model.device).float(),
         record.first_unit,
         base,
         record.state_before,

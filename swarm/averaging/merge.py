@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from swarm.atomic import replacing
 from swarm.averaging.contribution import EncodedContribution, encode_parts
+from swarm.device import copy_to_host, read_tensors, to_bytes, to_device, to_host, write_tensors
 from swarm.errors import PeerFault, RetryError, RoundError
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH, Hash, Merge
@@ -38,7 +38,7 @@ class MadeContribution:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a restart needs, copied: it may be written while training goes on."""
+    """Everything a restart needs, copied to the host: it may be written while training goes on."""
 
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
@@ -49,15 +49,15 @@ class Snapshot:
             state = json.dumps(self.state)
             hashes = {"sha256": _checksum(self.tensors), "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
             with replacing(path) as part:
-                save_file(self.tensors, part, {"state": state, **hashes})
+                write_tensors(part, self.tensors, {"state": state, **hashes})
         except (OSError, SafetensorError) as error:
             raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
 
 
 @dataclass
 class MemberState:
-    """What a peer must keep to train on and to be audited. Tensors fp32 [P]; `residual` holds fp16 values between boundaries
-    (plus whole contributions that came back)."""
+    """What a peer must keep to train on and to be audited. Tensors fp32 [P], on the live weights' device; `residual` holds fp16 values
+    between boundaries (plus whole contributions that came back)."""
 
     anchor_id: Hash
     epoch: int  # of the anchor's certificate
@@ -90,6 +90,7 @@ class MemberState:
         """A joiner, or one whose state is lost or who changes lineage: everything but unit numbers begins anew. The caller
         copies the anchor into the live weights."""
         inner.reset()
+        anchor = to_device(anchor, inner.device)
         zeros = torch.zeros_like(anchor)
         before = CommittedState(inner.state_tensors(), zeros.half(), 0).hash()
         start = [Merge("start", anchor_id, 0)]
@@ -126,7 +127,7 @@ class MemberState:
         self.residual = left.float()
         self.unspent = encoded.decoded
         torch.sub(self.anchor, encoded.decoded, out=live)
-        state = CommittedState(inner.round_state(), left, inner.num_steps)
+        state = CommittedState(inner.round_state(), to_host(left), inner.num_steps)
         after = state.hash()
         made = MadeContribution(
             self.previous,
@@ -164,6 +165,7 @@ class MemberState:
         live: torch.Tensor,
     ) -> None:
         """A certificate (round or seating) arrives between two inner steps; `live` is changed in place."""
+        parameters = to_device(parameters, live.device)
         change = parameters - self.anchor
         if self.pending:
             self.pending = False
@@ -195,7 +197,9 @@ class MemberState:
     # -- disk ---------------------------------------------------------------------------------------------------------
     def capture(self, live: torch.Tensor, inner: InnerOptimizer) -> Snapshot:
         """Copies what training changes in place; anchor, U and r are only ever replaced."""
-        tensors = {"live": live.clone(), "anchor": self.anchor, "unspent": self.unspent, "residual": self.residual}
+        tensors = {"live": copy_to_host(live)}
+        for name in ("anchor", "unspent", "residual"):
+            tensors[name] = to_host(getattr(self, name))
         tensors.update({f"inner.{name}": value for name, value in inner.exact_tensors().items()})
         state = {
             "anchor_id": self.anchor_id.hex(),
@@ -225,14 +229,12 @@ class MemberState:
         """What `save` wrote, with the live weights and the optimiser put back; None if there is none or it cannot be read (the
         peer then starts as a joiner: safe, as unit numbers come from the journal too)."""
         try:
-            with safe_open(path, "pt") as handle:
-                state = json.loads(handle.metadata()["state"])
-                checksum = handle.metadata()["sha256"]
-                text = handle.metadata()["state"]
-                if handle.metadata().get("state_sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
-                    return None
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            if _checksum(tensors) != checksum or tensors["live"].shape != live.shape:
+            tensors, metadata = read_tensors(path)
+            text = metadata["state"]
+            state = json.loads(text)
+            if metadata.get("state_sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
+                return None
+            if _checksum(tensors) != metadata["sha256"] or tensors["live"].shape != live.shape:
                 return None  # rotten, or of another model
             inner.load_state_tensors(
                 {name[6:]: value for name, value in tensors.items() if name.startswith("inner.")}, state["num_steps"]
@@ -240,10 +242,10 @@ class MemberState:
             member = cls(
                 bytes.fromhex(state["anchor_id"]),
                 state["epoch"],
-                tensors["anchor"],
+                to_device(tensors["anchor"], live.device),
                 state["cumulative_units"],
-                tensors["unspent"],
-                tensors["residual"],
+                to_device(tensors["unspent"], live.device),
+                to_device(tensors["residual"], live.device),
                 state["next_unit"],
                 bytes.fromhex(state["beacon"]),
                 bytes.fromhex(state["state_before"]),
@@ -268,5 +270,5 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(name.encode() + b"\0")
-        digest.update(value.view(torch.uint8).numpy().data)
+        digest.update(to_bytes(value))
     return digest.hexdigest()

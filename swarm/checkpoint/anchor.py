@@ -11,6 +11,7 @@ import torch
 from pydantic_core import from_json
 
 from swarm.checkpoint.unixfs import Block, BlockLink, decode_node, encode_directory, encode_file, read_file
+from swarm.device import from_bytes, to_bytes
 from swarm.errors import PeerFault
 from swarm.hashing import canonical_json
 from swarm.models.layout import Layout
@@ -20,7 +21,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Anchor:
-    """parameters, momentum: fp32 [P], never changed in place. `cumulative_units` and `num_rounds` drive the clocks."""
+    """parameters, momentum: fp32 [P] on the host, never changed in place. `cumulative_units` and `num_rounds` drive the clocks."""
 
     parameters: torch.Tensor
     momentum: torch.Tensor
@@ -47,8 +48,8 @@ def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
     header = anchor.layout.header()
     entries: list[tuple[str, BlockLink]] = []
     files = (
-        ("parameters.safetensors", header + anchor.parameters.numpy().astype("<f4", copy=False).tobytes()),
-        ("momentum.safetensors", header + anchor.momentum.numpy().astype("<f4", copy=False).tobytes()),
+        ("parameters.safetensors", header + to_bytes(anchor.parameters)),
+        ("momentum.safetensors", header + to_bytes(anchor.momentum)),
         ("manifest.json", anchor.manifest()),
     )
     for name, data in files:
@@ -87,7 +88,7 @@ def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> A
         data = read_file(files[name], get, len(header) + 4 * size)
         if len(data) != len(header) + 4 * size or data[: len(header)] != header:
             raise PeerFault(f"anchor: {name} is not of this run's model")
-        values = torch.frombuffer(bytearray(data[len(header) :]), dtype=torch.float32)
+        values = from_bytes(data[len(header) :], torch.float32)
         if not bool(torch.isfinite(values).all()):
             raise PeerFault(f"anchor: {name} has values that are not finite")
         tensors.append(values)

@@ -2,14 +2,15 @@
 
 import torch
 
+from swarm.device import HOST
 from swarm.models.layout import Layout
 
 
 class FlatModel:
-    """`flat` and `grad_flat`: fp32 [P]; the module's parameters and gradients are views into them (tied ones once)."""
+    """`flat` and `grad_flat`: fp32 [P] on `device`; the module's parameters and gradients are views into them (tied ones once)."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: torch.nn.Module, device: torch.device = HOST) -> None:
+        self.module, self.device = _moved(module, device), device
         unique: dict[int, tuple[str, torch.nn.Parameter]] = {}
         for name, parameter in module.named_parameters(remove_duplicate=False):
             if parameter.requires_grad:
@@ -18,7 +19,7 @@ class FlatModel:
                     unique[id(parameter)] = (name, parameter)
         ordered = sorted(unique.values(), key=lambda item: item[0])
         self.layout = Layout(tuple(name for name, _ in ordered), tuple(tuple(p.shape) for _, p in ordered))
-        self.flat = torch.empty(self.layout.num_values(), dtype=torch.float32)
+        self.flat = torch.empty(self.layout.num_values(), dtype=torch.float32, device=device)
         self.grad_flat = torch.zeros_like(self.flat)
         views, grads = self.layout.views(self.flat), self.layout.views(self.grad_flat)
         for name, parameter in ordered:
@@ -28,3 +29,17 @@ class FlatModel:
 
     def zero_grad(self) -> None:
         self.grad_flat.zero_()
+
+
+def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """To `device`, in place, tied parameters still tied: where a device's tensors are of a type of their own, torch's `to` makes
+    a parameter anew for each of its names."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    module.to(device)
+    for first, *others in names.values():
+        for other in others:
+            owner, _, attribute = other.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, module.get_parameter(first))
+    return module

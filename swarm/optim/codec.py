@@ -8,6 +8,7 @@ float32 is the values themselves, little-endian: for exact comparisons, and wher
 
 import torch
 
+from swarm.device import from_bytes, to_bytes
 from swarm.errors import InputError, PeerFault
 
 BLOCK = 256
@@ -40,10 +41,11 @@ def wire_bytes(num_values: int, codec: str) -> int:
 
 
 def encode(values: torch.Tensor, codec: str) -> bytes:
-    """fp32 [n] → wire bytes. Values must be finite and below 2**15 × the largest code in size (fp16's scale range)."""
+    """fp32 [n] → wire bytes; only these leave the device. Values must be finite and below 2**15 × the largest code in size
+    (fp16's scale range)."""
     bits = _bits(codec)
     if codec == EXACT:
-        return values.numpy().astype("<f4", copy=False).tobytes()
+        return bytes(to_bytes(values))
     largest = 2 ** (bits - 1) - 1
     n = values.numel()
     padded = torch.nn.functional.pad(values, (0, -n % BLOCK)).view(-1, BLOCK)
@@ -52,11 +54,11 @@ def encode(values: torch.Tensor, codec: str) -> bytes:
     unsigned = codes.view(torch.uint8) if bits == 8 else (codes + largest + 1).view(torch.uint8)
     if bits < 8:
         lanes = unsigned.view(-1, 8 // bits)
-        packed = torch.zeros(lanes.shape[0], dtype=torch.uint8)
+        packed = torch.zeros(lanes.shape[0], dtype=torch.uint8, device=values.device)
         for lane in range(8 // bits):
             packed |= lanes[:, lane] << (bits * lane)
         unsigned = packed
-    return bytes(scales.numpy().astype("<f2").tobytes() + unsigned.numpy().tobytes())
+    return b"".join((to_bytes(scales), to_bytes(unsigned)))
 
 
 def _scales(padded: torch.Tensor, largest: int) -> torch.Tensor:
@@ -68,7 +70,7 @@ def _scales(padded: torch.Tensor, largest: int) -> torch.Tensor:
 
 
 def decode(wire: bytes, num_values: int, codec: str) -> torch.Tensor:
-    """Wire bytes → fp32 [num_values]. `PeerFault` where length, scales or codes are not what `encode` could have made."""
+    """Wire bytes → fp32 [num_values] on the host. `PeerFault` where length, scales or codes are not what `encode` could have made."""
     values, _ = decode_with_scales(wire, num_values, codec)
     return values
 
@@ -81,12 +83,12 @@ def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.
             f"shape: {len(wire)} bytes given, {num_values} values in {codec} take {wire_bytes(num_values, codec)}"
         )
     if codec == EXACT:
-        exact = torch.frombuffer(bytearray(wire), dtype=torch.float32)
+        exact = from_bytes(wire, torch.float32)
         if not bool(torch.isfinite(exact).all()):
             raise PeerFault("finite: a value is not finite")
         return exact, torch.zeros_like(exact)
     blocks = -(-num_values // BLOCK)
-    raw = torch.frombuffer(bytearray(wire), dtype=torch.uint8)
+    raw = from_bytes(wire, torch.uint8)
     scales = raw[: blocks * 2].view(torch.float16).float()
     if not bool(torch.isfinite(scales).all()) or not bool((scales > 0).all()):
         raise PeerFault("finite: a block's scale is not a finite positive number")

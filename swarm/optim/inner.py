@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from swarm.device import copy_to_host, to_bytes, to_host
 from swarm.errors import InputError, PeerFault
 
 EPSILON = 1e-8
@@ -31,10 +32,11 @@ class InnerConfig(Protocol):
 
 
 class InnerOptimizer:
-    """Steps `flat` (fp32 [P]) in place from gradients in `grad` (fp32 [P], clobbered by the clip)."""
+    """Steps `flat` (fp32 [P]) in place from gradients in `grad` (fp32 [P], clobbered by the clip). The moments lie where `flat`
+    does; what is committed, kept and loaded is on the host."""
 
     def __init__(self, config: InnerConfig, flat: torch.Tensor) -> None:
-        self.config = config
+        self.config, self.device = config, flat.device
         self._parameter = torch.nn.Parameter(flat)  # shares the storage of `flat`
         self._optimizer: Any = None
         self.reset()
@@ -48,7 +50,7 @@ class InnerOptimizer:
             self._optimizer = torch.optim.AdamW([self._parameter], fused=True, betas=c.betas, eps=EPSILON, **options)
             zeros = torch.zeros_like(self._parameter.detach())
             self._optimizer.state[self._parameter] = {
-                "step": torch.tensor(0.0),
+                "step": torch.zeros((), device=self.device),
                 "exp_avg": zeros,
                 "exp_avg_sq": zeros.clone(),
             }
@@ -83,21 +85,21 @@ class InnerOptimizer:
         return committed
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Copies of what is committed and handed to an auditor: bf16 [P] moments, or the 8-bit optimiser's own tensors."""
+        """What is committed and handed to an auditor, copied to the host: bf16 [P] moments, or the 8-bit optimiser's own tensors."""
         state = self._optimizer.state[self._parameter]
         if self.config.optimizer == "adamw":
-            return {name: state[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")}
+            return {name: to_host(state[name].bfloat16()) for name in ("exp_avg", "exp_avg_sq")}
         return {
-            name: value.detach().clone()
+            name: copy_to_host(value)
             for name, value in sorted(state.items())
             if isinstance(value, torch.Tensor) and "qmap" not in name
         }
 
     def exact_tensors(self) -> dict[str, torch.Tensor]:
-        """Copies without rounding: what a snapshot between two boundaries needs."""
+        """The same without rounding: what a snapshot between two boundaries needs."""
         if self.config.optimizer == "adamw":
             state = self._optimizer.state[self._parameter]
-            return {name: state[name].clone() for name in ("exp_avg", "exp_avg_sq")}
+            return {name: copy_to_host(state[name]) for name in ("exp_avg", "exp_avg_sq")}
         return self.state_tensors()
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor], num_steps: int) -> None:
@@ -152,7 +154,7 @@ class CommittedState:
         (little-endian, each with its name and length)."""
         digest = hashlib.sha256(self.num_steps.to_bytes(8, "big"))
         for name, value in [*sorted(self.tensors.items()), ("residual", self.residual)]:
-            raw = value.detach().contiguous().view(torch.uint8).numpy()
+            raw = to_bytes(value)
             digest.update(name.encode() + b"\0" + raw.nbytes.to_bytes(8, "big"))
-            digest.update(raw.data)
+            digest.update(raw)
         return digest.digest()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from swarm.config import RunConfig
+from swarm.device import HOST
 from swarm.models import FlatModel
 from swarm.records.types import Account, Hash
 from swarm.tasks import causal_lm
@@ -35,7 +36,7 @@ class Kind(Protocol):
     """What a file of this package has; the functions below say what each does."""
 
     def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Task: ...
-    def new_model(self, config: RunConfig, seed: int) -> FlatModel: ...
+    def new_model(self, config: RunConfig, seed: int, device: torch.device) -> FlatModel: ...
     def check_model(self, config: RunConfig) -> int: ...
     def save_model(self, config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None: ...
 
@@ -49,9 +50,9 @@ def open_task(config: RunConfig, directory: Path, report: Callable[[float], None
     return KINDS[config.task.kind].open_task(config, directory, report)
 
 
-def new_model(config: RunConfig, seed: int = 0) -> FlatModel:
-    """The run's model, untrained, as `seed` draws it. `InputError` where it cannot be built."""
-    return KINDS[config.task.kind].new_model(config, seed)
+def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST) -> FlatModel:
+    """The run's model, untrained, as `seed` draws it (on every device alike). `InputError` where it cannot be built."""
+    return KINDS[config.task.kind].new_model(config, seed, device)
 
 
 def check_model(config: RunConfig) -> int:

@@ -10,6 +10,7 @@ from swarm import models
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import make_tokenizer, open_tokenizer
+from swarm.device import to_device, to_host
 from swarm.models import FlatModel, build_model
 from swarm.records.types import Account, Hash
 
@@ -50,6 +51,7 @@ class CausalLMTask:
         return loss.detach()
 
     def loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        inputs, targets = to_device(inputs, model.device), to_device(targets, model.device)
         logits = model.module(input_ids=inputs).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
@@ -72,8 +74,8 @@ class CausalLMTask:
         tokens = list(tokenizer.encode(prompt).ids)
         with torch.no_grad():
             for _ in range(num_tokens):
-                window = torch.tensor([tokens[-self.data.context :]])
-                logits = model.module(input_ids=window).logits[0, -1].float() / 0.8
+                window = to_device(torch.tensor([tokens[-self.data.context :]]), model.device)
+                logits = to_host(model.module(input_ids=window).logits[0, -1].float()) / 0.8
                 tokens.append(int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)))
         return str(tokenizer.decode(tokens))
 
@@ -81,8 +83,8 @@ class CausalLMTask:
 open_task = CausalLMTask
 
 
-def new_model(config: RunConfig, seed: int) -> FlatModel:
-    return FlatModel(build_model(config.task.model, config.task.data.context, seed))
+def new_model(config: RunConfig, seed: int, device: torch.device) -> FlatModel:
+    return FlatModel(build_model(config.task.model, config.task.data.context, seed), device)
 
 
 def check_model(config: RunConfig) -> int:

@@ -18,6 +18,7 @@ from swarm.averaging.merge import MadeContribution, MemberState
 from swarm.averaging.states import next_anchor, reduce_part, weights
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
+from swarm.device import HOST
 from swarm.models import FlatModel, build_model
 from swarm.optim.codec import part_slices
 from swarm.optim.inner import CommittedState, InnerOptimizer
@@ -69,12 +70,11 @@ def make_config(directory: Path, data: dict[str, Any] | None = None, **sections:
     return RunConfig.parse(values)
 
 
-def new_model() -> FlatModel:
+def new_model(device: torch.device = HOST) -> FlatModel:
     from swarm.config import UntrainedModel
 
-    return FlatModel(
-        build_model(UntrainedModel(kind="untrained", fields={"n_embd": 32, "n_layer": 1, "n_head": 2}), 16, seed=7)
-    )
+    config = UntrainedModel(kind="untrained", fields={"n_embd": 32, "n_layer": 1, "n_head": 2})
+    return FlatModel(build_model(config, 16, seed=7), device)
 
 
 @cache
@@ -142,7 +142,7 @@ class Learner:
         )
 
     def steps(self, count: int) -> float:
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=self.model.device)
         for _ in range(count):
             loss = inner_step(self.config, self.task, self.model, self.inner, self.member, self.account)
         return float(loss)
@@ -192,7 +192,9 @@ class Learner:
         return ReplayMaterial(work, after, previous, before if previous else None, self.lineage.states.__getitem__)
 
     def redo(self, work: SignedWork) -> Replay:
-        return replay_contribution(self.config, new_model(), self.task, self.evidence(work), hash_record)
+        return replay_contribution(
+            self.config, new_model(self.model.device), self.task, self.evidence(work), hash_record
+        )
 
 
 def make_learners(config: RunConfig, directory: Path, count: int = 2) -> tuple[Lineage, list[Learner]]:
