@@ -41,6 +41,7 @@ from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.dht.board import BoardSettings
 from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
+from swarm.optim.codec import wire_bytes
 from swarm.pace import Pace
 from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
 from swarm.records.wire import pack, unpack
@@ -326,6 +327,7 @@ class Reactions:
     def __init__(self, made: Assembled, on_reach: Callable[[Reach], None]) -> None:
         self._made, self._on_reach = made, on_reach
         self.history = made.history
+        self._members: tuple[Hash, set[Account]] | None = None  # at which tip, and who
 
     async def on_message(self, sender: Account, data: bytes) -> bool:
         await self._made.books.room()
@@ -347,7 +349,11 @@ class Reactions:
         return self._made.machine.epoch - 1, self._made.driver.tip
 
     def is_member(self, account: Account) -> bool:
-        return account in self._made.machine.voters()
+        """Voters, and whoever had a contribution certified of late; asked often, and new only with a new tip."""
+        machine = self._made.machine
+        if self._members is None or self._members[0] != machine.tip:
+            self._members = machine.tip, {*machine.voters(), *machine.lineage.recent(machine.tip)}
+        return account in self._members[1]
 
 
 async def join_run(
@@ -370,6 +376,7 @@ async def join_run(
             presence=BoardSettings(
                 config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
             ),
+            max_part_bytes=wire_bytes(made.run.codec.part_values, made.run.codec.contribution),
         ),
     )
 

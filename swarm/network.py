@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from swarm.transport.bulk import MAX_DIGESTS, Bulk
 from swarm.transport.dialback import DialBack
 from swarm.transport.dialer import Dialer
 from swarm.transport.links import Links
-from swarm.transport.node import Node
+from swarm.transport.node import MAX_FRAME_BYTES, PATIENCE_SECONDS, Node
 from swarm.transport.reach import Reach
 from swarm.transport.reaching import Reaching
 from swarm.transport.reducers import ReducerChecks
@@ -45,13 +46,14 @@ class Membership:
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """`addresses` are told to others until linked peers have dialled back, which they are asked to every `reach_seconds`; from
-    then on what answered is. `known_file` keeps addresses for the next start."""
+    then on what answered is. `known_file` keeps addresses for the next start. `max_part_bytes`: of a part that is pushed here."""
 
     addresses: tuple[str, ...] = ()
     known_file: Path | None = None
     sync_seconds: float = 30.0
     reach_seconds: float = 300.0
     presence: BoardSettings = field(default_factory=BoardSettings)
+    max_part_bytes: int = MAX_FRAME_BYTES
 
 
 class Handler(Protocol):
@@ -133,8 +135,9 @@ class SwarmNetwork:
             node,
             handler.lookup,
             lambda peer_id, header, payload: handler.on_part(self._account_of(peer_id), header, payload),
+            lambda peer_id: peer_id in self._peers(),
+            settings.max_part_bytes,
         )
-        await self.bulk.start()
         self.links = links = Links(
             node,
             membership.run_id,
@@ -152,6 +155,8 @@ class SwarmNetwork:
         links.addresses, self._keeps_addresses = settings.addresses, bool(settings.addresses)
         self._flags = membership.flags
         links.book.add_invited(self._initial_peers)
+        node.is_member = links.is_member_identity
+        await self.bulk.start()
         self.reducers = reducers = ReducerChecks()
         dialback = DialBack(node, self.dialer, lambda peer_id: peer_id in self._peers(), reducers.reached)
         await dialback.start()
@@ -317,7 +322,7 @@ class SwarmNetwork:
         found: dict[Hash, bytes] = {}
         if self.bulk is None or self.links is None:
             return found
-        order = [a for a in dict.fromkeys((*accounts, *self.links.links)) if a in self.links.links]
+        order = [a for a in dict.fromkeys((*accounts, *self.donors())) if a in self.links.links]
         order = [a for a in order if self.links.links[a].addresses]
         deadline = time.monotonic() + timeout
         for account in order:
@@ -329,16 +334,29 @@ class SwarmNetwork:
             if link is None:
                 continue
             try:
-                await self.bulk.get(
-                    link.peer_id, missing[:MAX_DIGESTS], room, left if account == order[-1] else left / 2, found
-                )
+                seconds = left if account == order[-1] else left / 2
+                await self._get(link.peer_id, missing[:MAX_DIGESTS], room, seconds, found)
             except (RetryError, PeerFault, TimeoutError):
                 continue
         return found
 
+    async def _get(
+        self, peer_id: str, digests: Sequence[Hash], max_bytes: int, seconds: float, found: dict[Hash, bytes]
+    ) -> None:
+        """Nobody waits long for a stranger that gives nothing."""
+        assert self.bulk is not None
+        patience = math.inf if self.is_member_identity(peer_id) else PATIENCE_SECONDS
+        await self.bulk.get(peer_id, digests, max_bytes, seconds, found, patience)
+
     def donors(self) -> Sequence[Account]:
-        """Linked peers that blocks can be asked of."""
-        return [] if self.links is None else [a for a, link in self.links.links.items() if link.addresses]
+        """Linked peers that blocks can be asked of, members first."""
+        if self.links is None:
+            return []
+        found = [link for link in self.links.links.values() if link.addresses]
+        return [x.account for x in sorted(found, key=lambda x: not self.is_member_identity(x.peer_id))]
+
+    def is_member_identity(self, peer_id: str) -> bool:
+        return self.links is not None and self.links.is_member_identity(peer_id)
 
     async def ask(self, account: Account, digests: Sequence[Hash]) -> dict[Hash, bytes]:
         peer_id = self._peer_id(account)
@@ -346,7 +364,7 @@ class SwarmNetwork:
             raise RetryError(f"no link to {account.hex()[:8]}")
         found: dict[Hash, bytes] = {}
         try:
-            await self.bulk.get(peer_id, digests, ASK_BYTES, ASK_SECONDS, found)
+            await self._get(peer_id, digests, ASK_BYTES, ASK_SECONDS, found)
         except (RetryError, TimeoutError):
             if not found:
                 raise

@@ -26,6 +26,8 @@ from swarm.transport.sockets import DAEMON_SOCKET, make_socket_directory, places
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
 TERM_SECONDS = 3.0
+# Beyond CONNECTIONS the daemon ends those of least weight (`Node.prefer`) until CONNECTIONS_KEPT are left; none that is so new.
+CONNECTIONS, CONNECTIONS_KEPT, CONNECTION_GRACE_SECONDS = 512, 256, 20
 _MAX_MESSAGE_BYTES = 4 << 20  # of a unary call; hivemind's default
 # Executed by a bare interpreter that becomes the daemon: SIGKILL when the parent dies, also if it has died meanwhile.
 _DIE_WITH_PARENT = (
@@ -59,6 +61,9 @@ class Daemon:
             "-b=0",
             "-tls=1",
             "-connManager=1",
+            f"-connLo={CONNECTIONS_KEPT}",
+            f"-connHi={CONNECTIONS}",
+            f"-connGrace={CONNECTION_GRACE_SECONDS}s",
             "-idleTimeout=30s",
             *(f"-{feature}=0" for feature in ("autonat", "autoRelay", "natPortMap", "relay", "relayHopLimit")),
             f"-persistentConnMaxMsgSize={_MAX_MESSAGE_BYTES}",

@@ -23,7 +23,7 @@ MAX_BYTES = 4096
 REQUEST_SECONDS, ANSWER_SECONDS = 10.0, 45.0
 AGAIN_SECONDS, REQUESTS_AT_ONCE = 10.0, 4.0  # of one peer
 MAX_ASKING = 1024
-MAX_SERVED = 16  # requests under way at once
+MAX_SERVED = 16  # requests under way at once, of members; and as many of others
 LOOK_SECONDS = 30.0  # for all addresses of one request: a busy machine takes long to start a daemon
 
 
@@ -43,7 +43,7 @@ class DialBack:
     ) -> None:
         self.node, self._dialer, self._is_linked, self._on_reached = node, dialer, is_linked, on_reached
         self._allowed: dict[str, tuple[float, float]] = {}  # peer id → (requests, when)
-        self._served: set[str] = set()
+        self._served: dict[bool, set[str]] = {True: set(), False: set()}  # members or not → peer ids
 
     async def start(self) -> None:
         await self.node.handle(PROTOCOL, self._serve)
@@ -52,25 +52,27 @@ class DialBack:
         request = await stream.receive(REQUEST_SECONDS, MAX_BYTES)
         if not self._is_linked(stream.remote) or not self._may_ask(stream.remote):
             raise PeerFault("dial back: no link, or too often")
-        if stream.remote in self._served or len(self._served) >= MAX_SERVED:
+        is_member = self.node.is_member(stream.remote)
+        served = self._served[is_member]
+        if stream.remote in served or len(served) >= MAX_SERVED:
             raise RetryError("dial back: too much to do")
-        self._served.add(stream.remote)
+        served.add(stream.remote)
         try:
-            await self._answer(stream, request)
+            await self._answer(stream, request, is_member)
         finally:
-            self._served.discard(stream.remote)
+            served.discard(stream.remote)
 
-    async def _answer(self, stream: Stream, request: bytes) -> None:
+    async def _answer(self, stream: Stream, request: bytes, is_member: bool) -> None:
         try:
             asked = addresses_of(stream.remote, from_json(request)["addresses"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise PeerFault("dial back: cannot be read") from None
         seen = host_of(stream.address) or ""
-        answered = await self._answering(asked, seen)
+        answered = await self._answering(asked, seen, is_member)
         if answered:
             self._on_reached(stream.remote)
         await stream.send(canonical_json({"answered": list(answered), "seen": seen}), REQUEST_SECONDS)
-        await stream.receive(REQUEST_SECONDS, 1)
+        await stream.linger(REQUEST_SECONDS)
 
     def _may_ask(self, peer_id: str) -> bool:
         now = time.monotonic()
@@ -99,13 +101,14 @@ class DialBack:
 
     async def reaches(self, peer_id: str, addresses: Sequence[str], seen: str) -> bool:
         """Whether a linked peer answers here at one of the addresses that it names. `RetryError`: there was no time to find out."""
-        return bool(await self._answering(addresses, seen))
+        return bool(await self._answering(addresses, seen, self.node.is_member(peer_id)))
 
-    async def _answering(self, addresses: Sequence[str], seen: str) -> tuple[str, ...]:
+    async def _answering(self, addresses: Sequence[str], seen: str, for_member: bool) -> tuple[str, ...]:
         found: list[str] = []
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                await self._dialer.answering([a for a in addresses if may_dial(a, seen)], found.append)
+                usable = [a for a in addresses if may_dial(a, seen)]
+                await self._dialer.answering(usable, found.append, for_member)
         except TimeoutError:
             if not found:  # being busy must not count as a no
                 raise RetryError("dial back: no time to find out") from None

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 TCP_SECONDS = 3.0  # without an answer to SYN there is nothing to be started for
 CONNECT_SECONDS = 8.0
 MOST = 4  # addresses of one peer
-AT_ONCE = 2  # looks of one peer: each is a process
+AT_ONCE, FOR_STRANGERS = 2, 1  # looks for members, and for all others: each is a process
 
 
 class Dialer:
@@ -26,21 +26,22 @@ class Dialer:
 
     def __init__(self, key: Path, startup_timeout_seconds: float = 120.0) -> None:
         self._key, self._startup = key, startup_timeout_seconds
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = {True: asyncio.Semaphore(AT_ONCE), False: asyncio.Semaphore(FOR_STRANGERS)}
         self.close()
 
     def close(self) -> None:
         self._key.unlink(missing_ok=True)
 
-    async def answering(self, addresses: Sequence[str], found: Callable[[str], None]) -> None:
+    async def answering(self, addresses: Sequence[str], found: Callable[[str], None], for_member: bool = True) -> None:
         """`found` is told each of the complete addresses at which the peer that it names answers, as soon as it does. One that
-        does not answer is no error. Of those that take a connection at all the first `MOST` are tried. May be cancelled."""
+        does not answer is no error. Of those that take a connection at all the first `MOST` are tried. May be cancelled. Strangers
+        wait for each other: an address that takes a connection and says nothing lasts long."""
         takes = await asyncio.gather(*map(_takes_connections, addresses))
         open_here = [address for address, is_open in zip(addresses, takes, strict=True) if is_open]
-        await asyncio.gather(*(self._try(address, found) for address in open_here[:MOST]))
+        await asyncio.gather(*(self._try(address, found, for_member) for address in open_here[:MOST]))
 
-    async def _try(self, address: str, found: Callable[[str], None]) -> None:
-        async with self._turns:
+    async def _try(self, address: str, found: Callable[[str], None], for_member: bool) -> None:
+        async with self._turns[for_member]:
             if await self._look(address):
                 found(address)
 

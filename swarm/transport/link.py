@@ -51,6 +51,7 @@ class Link:
     synced_at: float = float("-inf")
     is_asked: bool = False  # for history, and has not said that this was all
     answer_after: float = float("-inf")
+    weight: int = 0  # of its connection, as the daemon knows it
     told_at: float = float("-inf")  # when others were told of its new addresses
     queued_bytes: int = 0
     _queue: deque[tuple[Kind, bytes]] = field(default_factory=deque)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from swarm.records.types import Account
 from swarm.transport.addressbook import AddressBook, Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
+from swarm.transport.members import Members
 from swarm.transport.node import Node, Stream
+from swarm.transport.places import network_of
 from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
 log = logging.getLogger(__name__)
 PROTOCOL = "/sparehive/links/3"
 MAX_LINKS = 96
-MAX_STRANGERS_IN = 48  # links opened by peers that no certificate names
+MAX_STRANGERS_IN = 48  # links opened by peers that are no members (`members`); as many of those that were opened here
+SEAT_SECONDS = 60.0  # a stranger that did no certified work in that time gives its seat to another one that comes
 MAX_OPENING = 8
 SPARE_DIALS = 2  # beyond MAX_LINKS: it may be a member, who takes a stranger's seat
 MAX_HELLO_BYTES = 32 * 1024
@@ -45,6 +49,7 @@ RELINK_SECONDS = 2.0  # a peer may link up anew this often (10 times at once)
 SYNC_GAP_SECONDS = 2.0
 SYNC_IDLE_SECONDS = 5.0  # without a record that was missing here; then another link is asked
 SAVE_SECONDS = 10.0
+MEMBER_WEIGHT, STRANGER_WEIGHT = 100, 10  # of the connections of links, where the daemon has too many
 STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
 
 
@@ -73,6 +78,7 @@ class Links:
         self.node, self.run_id, self.account, self.flags = node, run_id, account, flags
         self._sign, self._recover = sign_hello, recover_hello
         self._on_message, self._history, self._on_change, self.is_member = on_message, history, on_change, is_member
+        self.members = Members(lambda account: self.is_member(account), time.monotonic)
         self.sync_seconds, self._known_file = sync_seconds, known_file
         self.addresses = node.addresses()  # that are told to others
         self.problems: dict[str, str] = {}  # peer id → why there was no link when it was tried last
@@ -92,6 +98,11 @@ class Links:
     async def start(self) -> None:
         if self._known_file is not None:
             self.book.load(self._known_file)
+        for peer_id, entry in self.book.entries.items():
+            if entry.account:
+                self.members.remember(peer_id, entry.account)
+            if entry.source == Source.INVITE:
+                self.members.invite(peer_id)
         await self.node.handle(PROTOCOL, self._incoming)
         self._started = time.monotonic()
         self._spawn(self._connect_loop())
@@ -347,7 +358,7 @@ class Links:
         return new.opened_here == (self.account < new.account)
 
     def admit(self, link: Link) -> bool:
-        """Take the link's seat, or not: members before strangers, those that we chose before those that chose us."""
+        """Take the link's seat, or not: members before strangers, who share theirs by the networks they come from, and in time."""
         old = self.links.get(link.account)
         if old is not None:
             if self._keep_new(old, link):
@@ -356,21 +367,37 @@ class Links:
             return False
         if any(other.peer_id == link.peer_id for other in self.links.values()):
             return False  # one identity, one account
-        strangers = [x for x in self.links.values() if not self.is_member(x.account)]
-        if self.is_member(link.account):
+        strangers = [x for x in self.links.values() if not self._is_member(x)]
+        if self._is_member(link):
             if len(self.links) < MAX_LINKS:
                 return True
             if not strangers:
                 return False
-            loser = max(strangers, key=lambda x: (not x.opened_here, x.begun_at))
-            self._drop(loser)
+            self._drop(max(strangers, key=lambda x: (not x.opened_here, x.begun_at)))
             return True
-        if len(self.links) >= MAX_LINKS:
+        alike = [x for x in strangers if x.opened_here == link.opened_here]
+        if len(self.links) < MAX_LINKS and len(alike) < MAX_STRANGERS_IN:
+            return True
+        if link.opened_here:
+            return False  # those that we have will do
+        loser = _seat_to_give_up(alike if len(alike) >= MAX_STRANGERS_IN else strangers, link)
+        if loser is None:
             return False
-        return link.opened_here or sum(not x.opened_here for x in strangers) < MAX_STRANGERS_IN
+        self._drop(loser)
+        return True
+
+    def _is_member(self, link: Link) -> bool:
+        return self.members.is_member(link.account) or self.members.is_invited(link.peer_id)
+
+    def is_member_identity(self, peer_id: str) -> bool:
+        """Whether the streams of this identity are a member's."""
+        link = next((x for x in self.links.values() if x.peer_id == peer_id), None)
+        return self.members.is_identity(peer_id) if link is None else self._is_member(link)
 
     def _drop(self, link: Link) -> None:
         link.stream.close()
+        if self.members.is_member(link.account):
+            self.members.remember(link.peer_id, link.account)
         if self.links.get(link.account) is link:
             del self.links[link.account]
             self._on_change(link.account, link.flags, False)
@@ -381,6 +408,7 @@ class Links:
             return
         replaced = link.account in self.links
         self.links[link.account] = link
+        link.stream.settle()  # from here on seats and `DEAD_SECONDS` bound it
         self.book.linked(link.peer_id, link.addresses, link.account, time.time())
         if not replaced:
             self._on_change(link.account, link.flags, True)
@@ -415,6 +443,12 @@ class Links:
         finally:
             link.stream.close()
 
+    async def _prefer(self, peer_id: str, weight: int) -> None:
+        try:
+            await self.node.prefer(peer_id, weight)
+        except RetryError as error:  # whether the daemon lives is watched elsewhere
+            log.debug("the connection of %s has no weight: %s", peer_id[:12], error)
+
     async def _connect_loop(self) -> None:
         """Keep a link to every known peer; the pause after a failure grows."""
         saved = time.monotonic()
@@ -426,10 +460,26 @@ class Links:
             for peer_id in self.book.due(now, linked | self._opening, room):
                 self._opening.add(peer_id)
                 self._spawn(self._open(peer_id))
+            for link in self.links.values():
+                weight = MEMBER_WEIGHT if self._is_member(link) else STRANGER_WEIGHT
+                if link.weight != weight:
+                    link.weight = weight
+                    self._spawn(self._prefer(link.peer_id, weight))
             if now - saved > SAVE_SECONDS:
                 saved = now
                 await self._save()
             await asyncio.sleep(0.2)
+
+
+def _seat_to_give_up(strangers: Sequence[Link], newcomer: Link) -> Link | None:
+    """The longest held of the network that has the most seats, if it has more than the newcomer's would have; or one that is held for
+    `SEAT_SECONDS`."""
+    networks = Counter(network_of(x.stream.address) for x in strangers)
+    network, most = networks.most_common(1)[0] if networks else ("", 0)
+    by_age = sorted(strangers, key=lambda x: x.begun_at)
+    if most > networks[network_of(newcomer.stream.address)] + 1:
+        return next(x for x in by_age if network_of(x.stream.address) == network)
+    return by_age[0] if by_age and time.monotonic() - by_age[0].begun_at > SEAT_SECONDS else None
 
 
 def _told(peers: Iterable[tuple[str, Sequence[str]]]) -> bytes:

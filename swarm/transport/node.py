@@ -8,16 +8,25 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import secrets
 import socket
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, P2PDaemonError, P2PHandlerError, write_pbmsg
+from hivemind.p2p.p2p_daemon_bindings.utils import (
+    ControlFailure,
+    P2PDaemonError,
+    P2PHandlerError,
+    raise_if_failed,
+    read_pbmsg_safe,
+    write_pbmsg,
+)
+from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarm.atomic import replacing
@@ -26,14 +35,18 @@ from swarm.errors import InputError, PeerFault, RetryError
 from swarm.transport.addresses import best_addresses, check_announced, listen_address, listen_hosts
 from swarm.transport.daemon import Daemon, PortTaken
 from swarm.transport.interfaces import bridge_addresses
+from swarm.transport.places import Openings, Place, Places, network_of
 
 log = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 4 << 20
-MAX_STREAMS, MAX_STREAMS_PER_PEER = 256, 16  # served at once, per protocol
+# A stranger has so long to say a short frame, to begin a long one, and to take the next bytes of what it asked for.
+PATIENCE_SECONDS = 4.0
+SHORT_FRAME_BYTES, TAKEN_BYTES = 64 << 10, 16 << 10
 HERE = "/sparehive/here/1"  # a nonce comes back, by way of the daemon and this process
 NONCE_BYTES, HERE_SECONDS = 32, 8.0
 # A busy machine may take long; what is broken is seen at once.
 WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = 3.0, 6.0, 60.0
+TAG = "sparehive"  # of connections, at the daemon
 ANSWER_SECONDS = 20.0  # of the daemon, to a question about itself
 PORT_TRIES = 20  # to find one that is free on all interfaces
 START_TRIES = 5  # of the daemon, whose free port was taken meanwhile
@@ -44,10 +57,28 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPOR
 class Stream:
     """A two-way stream of frames (4-byte big-endian length, then the bytes) with one peer.
 
-    `address`: multiaddr of the other end of the connection that carries it."""
+    `address`: multiaddr of the other end of the connection that carries it. `patience_seconds`: how long the other end may say
+    nothing, or take nothing, whatever time a call gives it."""
 
     def __init__(self, remote: str, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.remote, self.address, self._reader, self._writer = remote, address, reader, writer
+        self.patience_seconds = math.inf
+        self.place: Place | None = None
+        self._free: Callable[[Place], None] = lambda place: None
+
+    def serve_at(self, place: Place, free: Callable[[Place], None], patience_seconds: float) -> None:
+        """It is one that others opened, and has `place` until `free(place)`."""
+        self.place, self._free, self.patience_seconds = place, free, patience_seconds
+
+    def settle(self) -> None:
+        """From now on its owner bounds it in another way: it takes nobody's place here, and may be silent as long as calls say."""
+        self.patience_seconds = math.inf
+        self.free_place()
+
+    def free_place(self) -> None:
+        if self.place is not None:
+            place, self.place = self.place, None
+            self._free(place)
 
     async def send(self, data: bytes, timeout: float) -> None:
         """`RetryError` where the peer does not take it in time or is gone."""
@@ -56,20 +87,47 @@ class Stream:
         try:
             self._writer.write(len(data).to_bytes(4, "big") + data)
             async with asyncio.timeout(timeout):
-                await self._writer.drain()
+                await self._drain()
         except (OSError, TimeoutError, RuntimeError) as error:
             raise RetryError(f"peer {self.remote[:12]} does not take data ({type(error).__name__})") from None
+
+    async def _drain(self) -> None:
+        """`TimeoutError` where the other end takes less than `TAKEN_BYTES` while we are patient."""
+        if math.isinf(self.patience_seconds):
+            return await self._writer.drain()
+        waiting = asyncio.ensure_future(self._writer.drain())
+        try:
+            left = self._writer.transport.get_write_buffer_size()
+            while not (await asyncio.wait((waiting,), timeout=self.patience_seconds))[0]:
+                before, left = left, self._writer.transport.get_write_buffer_size()
+                if before - left < TAKEN_BYTES:
+                    raise TimeoutError
+            waiting.result()
+        finally:
+            waiting.cancel()
 
     async def receive(self, timeout: float, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
         """`RetryError`: nothing came in time or the peer is gone; `PeerFault`: a frame over the limit."""
         try:
             async with asyncio.timeout(timeout):
-                size = int.from_bytes(await self._reader.readexactly(4), "big")
-                if size > max_bytes:
-                    raise PeerFault(f"frame: {size} bytes, at most {max_bytes}")
-                return await self._reader.readexactly(size)
+                async with asyncio.timeout(min(timeout, self.patience_seconds)):
+                    size = int.from_bytes(await self._reader.readexactly(4), "big")
+                    if size > max_bytes:
+                        raise PeerFault(f"frame: {size} bytes, at most {max_bytes}")
+                    data = await self._reader.readexactly(size) if size <= SHORT_FRAME_BYTES else None
+                if data is None:
+                    data = await self._reader.readexactly(size)
+                if self.place is not None:
+                    self.place.has_spoken = True
+                return data
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise RetryError(f"peer {self.remote[:12]} is silent or gone ({type(error).__name__})") from None
+
+    async def linger(self, timeout: float) -> None:
+        """Wait for the other end's last word, however slow its line: closing at once would drop what the daemon has not sent yet."""
+        self.patience_seconds = math.inf
+        with contextlib.suppress(RetryError):
+            await self.receive(timeout, 1)
 
     def close(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):
@@ -88,6 +146,11 @@ class Node:
         self.failure = ""  # why the daemon was given up
         self.silent_seconds = 0.0  # how long it has not answered by now
         self._closed = False
+        # Whose streams have places of their own, by peer id; the owner says so.
+        self.is_member: Callable[[str], bool] = lambda peer_id: False
+        self._openings = Openings(time.monotonic)
+        self._places: dict[str, Places] = {}
+        self._leaving: set[str] = set()  # that are being disconnected
 
     @classmethod
     async def open(
@@ -211,8 +274,7 @@ class Node:
 
     async def _answer_here(self, stream: Stream) -> None:
         await stream.send(await stream.receive(HERE_SECONDS, NONCE_BYTES), HERE_SECONDS)
-        with contextlib.suppress(RetryError):  # closing at once would drop what the daemon has not sent yet
-            await stream.receive(HERE_SECONDS, 1)
+        await stream.linger(PATIENCE_SECONDS)
 
     async def ask_whether_here(self, peer_id: str) -> bool:
         """Whether the process of the peer at the other end of the daemon's connection answers. `RetryError`, `PeerFault`: no."""
@@ -225,9 +287,9 @@ class Node:
             stream.close()
 
     async def handle(self, protocol: str, handler: Handler) -> None:
-        """Serve streams of `protocol`; a handler's known errors close its stream and nothing else. Streams beyond
-        `MAX_STREAMS_PER_PEER` of one peer or `MAX_STREAMS` in all are closed at once."""
-        serving: Counter[str] = Counter()
+        """Serve streams of `protocol`; a handler's known errors close its stream and nothing else. Streams for which there is no
+        place (`places`) are closed at once; a stranger that opens too many is disconnected."""
+        places = self._places[protocol] = Places()
 
         async def on_stream(info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             stream = Stream(info.peer_id.to_base58(), str(info.addr), reader, writer)
@@ -235,10 +297,16 @@ class Node:
             if task is not None:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            if serving[stream.remote] >= MAX_STREAMS_PER_PEER or serving.total() >= MAX_STREAMS:
+            is_member = stream.remote == self.peer_id or self.is_member(stream.remote)
+            if not is_member and not self._openings.may_open(stream.remote):
+                stream.close()
+                await self._disconnect(info.peer_id)
+                return
+            place = Place(stream.remote, network_of(stream.address), is_member, stream.close)
+            if not places.take(place):
                 stream.close()
                 return
-            serving[stream.remote] += 1
+            stream.serve_at(place, places.free, math.inf if is_member else PATIENCE_SECONDS)
             try:
                 await handler(stream)
             except (PeerFault, RetryError) as error:
@@ -248,14 +316,57 @@ class Node:
                     raise
             finally:
                 stream.close()
-                serving[stream.remote] -= 1
-                if not serving[stream.remote]:
-                    del serving[stream.remote]
+                stream.free_place()
 
         try:
             await self.p2p.add_binary_stream_handler(protocol, on_stream)
         except (P2PDaemonError, OSError, asyncio.IncompleteReadError) as error:
             raise RetryError(f"the p2p daemon does not take {protocol} ({type(error).__name__})") from None
+
+    def places(self, protocol: str) -> Places:
+        """Of the streams that others open here; for a protocol that is served."""
+        return self._places[protocol]
+
+    async def _disconnect(self, peer: PeerID) -> None:
+        """All its streams end; it may come again. Who opens streams without end would cost more by being answered."""
+        peer_id = peer.to_base58()
+        if peer_id in self._leaving:
+            return
+        self._leaving.add(peer_id)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.p2p._client.disconnect(peer)
+        except (
+            ControlFailure,
+            P2PDaemonError,
+            OSError,
+            ValueError,
+            asyncio.IncompleteReadError,
+            TimeoutError,
+        ) as error:
+            log.debug("%s is not disconnected: %s", peer_id[:12], _reason(error))
+        finally:
+            self._leaving.discard(peer_id)
+
+    async def prefer(self, peer_id: str, weight: int) -> None:
+        """Of too many connections the daemon ends those of least weight first; 0 is that of all others. `RetryError`."""
+        kind = p2pd_pb2.ConnManagerRequest.TAG_PEER if weight else p2pd_pb2.ConnManagerRequest.UNTAG_PEER
+        request = p2pd_pb2.Request(
+            type=p2pd_pb2.Request.CONNMANAGER,
+            connManager=p2pd_pb2.ConnManagerRequest(
+                type=kind, peer=PeerID.from_base58(peer_id).to_bytes(), tag=TAG, weight=weight
+            ),
+        )
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reader, writer = await self.p2p._client.control.daemon_connector.open_connection()
+                with contextlib.closing(writer):
+                    await write_pbmsg(writer, request)
+                    response = p2pd_pb2.Response()
+                    await read_pbmsg_safe(reader, response)
+            raise_if_failed(response)
+        except (P2PDaemonError, OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+            raise RetryError(f"the p2p daemon does not answer ({_reason(error)})") from None
 
     async def connect(self, addresses: Sequence[str], timeout: float) -> None:
         """Tell the daemon where a peer is, and connect at whichever of its addresses answers first. `RetryError` if none does."""

@@ -22,7 +22,8 @@ from swarm.transport.bulk import GET
 from swarm.transport.dialer import Dialer
 from swarm.transport.link import MAX_MESSAGE_BYTES, MESSAGE_COST_BYTES, QUEUE_BYTES, RATE_BYTES, Kind, Link
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, PROTOCOL
-from swarm.transport.node import MAX_STREAMS_PER_PEER, Node, Stream
+from swarm.transport.node import Node, Stream
+from swarm.transport.places import MAX_STREAMS_PER_STRANGER
 from tests.process.test_transport import Member, joined, run, swarm, until
 
 
@@ -107,7 +108,7 @@ def test_two_processes_with_one_account_do_not_throw_each_other_out(tmp_path: Pa
 class _Closed:
     """A stream that is not used but to be closed."""
 
-    closed = False
+    closed, address = False, "/ip4/192.0.2.1/tcp/1"
 
     def close(self) -> None:
         self.closed = True
@@ -234,7 +235,7 @@ def test_streams_of_one_peer_are_limited(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm(tmp_path, 1) as members, attacker(tmp_path, members[0]) as bad:
             members[0].put(b"block")
-            held = [await bad.node.stream(members[0].node.peer_id, GET, 20) for _ in range(MAX_STREAMS_PER_PEER)]
+            held = [await bad.node.stream(members[0].node.peer_id, GET, 20) for _ in range(MAX_STREAMS_PER_STRANGER)]
             await asyncio.sleep(0.5)
             one_more = await bad.node.stream(members[0].node.peer_id, GET, 20)
             with pytest.raises(RetryError, match="gone"):
@@ -391,7 +392,7 @@ def test_slow_readers_do_not_hold_up_those_who_read(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm(tmp_path, 1) as members, attacker(tmp_path, members[0]) as slow:
             wanted = b"".join(members[0].put(bytes([index]) * (1 << 20)) for index in range(8)) * 32
-            held = [await slow.node.stream(members[0].node.peer_id, GET, 20) for _ in range(MAX_STREAMS_PER_PEER)]
+            held = [await slow.node.stream(members[0].node.peer_id, GET, 20) for _ in range(MAX_STREAMS_PER_STRANGER)]
             for stream in held:
                 await stream.send(wanted, 20)  # a quarter of a gigabyte each, and reads none of it
             await asyncio.sleep(2.0)
