@@ -43,10 +43,11 @@ from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.optim.codec import wire_bytes
 from swarm.pace import Pace
-from swarm.records.types import FLAG_VOTES, Account, Contribution, Hash, Signed
+from swarm.records.types import FLAG_VOTES, ZERO_HASH, Account, Contribution, Hash, Signed
 from swarm.records.wire import pack, unpack
 from swarm.tasks import Task, new_model
 from swarm.train import Trainer
+from swarm.transport.door import Door
 from swarm.transport.reach import Reach
 
 log = logging.getLogger(__name__)
@@ -328,6 +329,7 @@ class Reactions:
         self._made, self._on_reach = made, on_reach
         self.history = made.history
         self._members: tuple[Hash, set[Account]] | None = None  # at which tip, and who
+        self._worked, self._worked_to = set[Account](), ZERO_HASH  # up to which certificate
 
     async def on_message(self, sender: Account, data: bytes) -> bool:
         await self._made.books.room()
@@ -348,6 +350,15 @@ class Reactions:
     def tip(self) -> tuple[int, Hash]:
         return self._made.machine.epoch - 1, self._made.driver.tip
 
+    def has_worked(self, account: Account) -> bool:
+        """Had a contribution certified on the lineage that this peer follows, however long ago."""
+        machine = self._made.machine
+        if machine.tip != self._worked_to:
+            for identity in machine.lineage.steps(self._worked_to, machine.tip)[1]:
+                self._worked |= {leaf.peer for leaf in machine.lineage[identity].body.contributors}
+            self._worked_to = machine.tip
+        return account in self._worked
+
     def is_member(self, account: Account) -> bool:
         """Voters, and whoever had a contribution certified of late; asked often, and new only with a new tip."""
         machine = self._made.machine
@@ -363,6 +374,7 @@ async def join_run(
     identity: Identity,
     role: Role,
     reactions: Reactions,
+    door: Door,
 ) -> None:
     """The network takes part in the run from now on."""
     await made.network.join(
@@ -376,6 +388,7 @@ async def join_run(
             presence=BoardSettings(
                 config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds
             ),
+            door=door,
             max_part_bytes=wire_bytes(made.run.codec.part_values, made.run.codec.contribution),
         ),
     )

@@ -85,6 +85,11 @@ class PeerDirectory:
         return self.root / "known.json"
 
     @property
+    def stamp(self) -> Path:
+        """Work that was done to be heard by a run that asks newcomers for it."""
+        return self.root / "stamp.json"
+
+    @property
     def port(self) -> Path:
         """The TCP port of the last start: addresses that others have, and forwarded ports, stay good."""
         return self.root / "port"
@@ -128,6 +133,7 @@ class PeerDirectory:
             self.seed_link,
             self.snapshot,
             self.known,
+            self.stamp,
             self.status,
             self.ready,
         ]

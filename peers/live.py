@@ -129,6 +129,8 @@ class View:
         lines = self._told_by_events()
         if new.phase.startswith("fetching"):
             lines += self._fetched(old, new)
+        elif new.phase.startswith("making a stamp"):
+            lines += self._made_of_a_stamp(old, new)
         elif new.phase == "connecting" and old.phase != new.phase:
             lines.append("connecting to the swarm")
         elif new.is_at_work and not old.is_at_work:
@@ -153,6 +155,10 @@ class View:
             return []
         self._step = int(share * 4)
         return [f"{new.phase}: {share:.0%} of {_megabytes(new.total_bytes)}"]
+
+    def _made_of_a_stamp(self, old: Observation, new: Observation) -> list[str]:
+        share = new.received_bytes
+        return [f"{new.phase}: {share} %"] if (old.phase, old.received_bytes) != (new.phase, share) else []
 
     def _told_by_events(self) -> list[str]:
         lines = []

@@ -40,6 +40,7 @@ from swarm.network import SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.tasks import Task, open_task
 from swarm.train import Trainer
+from swarm.transport.door import Door
 from swarm.transport.reach import Reach
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,17 @@ class Peer:
         self.made = made = await assemble(stack, self.directory, self.config, self.identity, role, self.network, wiring)
         self._forget_a_reached_end(made)
         reactions = Reactions(made, self._on_reach)
-        await join_run(made, self.directory, self.config, self.identity, role, reactions)
+        door = Door(
+            made.run.run_id,
+            self.identity.account,
+            made.run.admission.stamp_seconds,
+            self.directory.stamp,
+            reactions.has_worked,
+        )
+        if self.mode != "seed":  # which the invite names
+            await door.make(self._on_stamp)
+            self._enter("connecting")
+        await join_run(made, self.directory, self.config, self.identity, role, reactions, door)
         stack.push_async_callback(self.network.close)  # before driver and ledger: nothing more is heard then
         await self._fetch_text(stack, made, role, (*bootstrap, *self.config.peers))
         self._enter("reading the data")
@@ -244,6 +255,12 @@ class Peer:
             if said != self.status.advice:
                 self.status.advice = said
                 self._enter(self.status.phase)
+
+    def _on_stamp(self, share: float) -> None:
+        """Strangers that come without one are not heard; `share` of it is made."""
+        assert self.made is not None
+        seconds = self.made.run.admission.stamp_seconds
+        self._enter(f"making a stamp of about {seconds:g} s of work", round(share * 100), 100)
 
     def _on_fetch(self, what: str, received: int, total: int) -> None:
         if not self.status.is_at_work:

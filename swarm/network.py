@@ -20,6 +20,7 @@ from swarm.transport.addresses import MAX_ADDRESSES, Scope, check_bootstrap, sco
 from swarm.transport.bulk import MAX_DIGESTS, Bulk
 from swarm.transport.dialback import DialBack
 from swarm.transport.dialer import Dialer
+from swarm.transport.door import Door
 from swarm.transport.links import Links
 from swarm.transport.node import MAX_FRAME_BYTES, PATIENCE_SECONDS, Node
 from swarm.transport.reach import Reach
@@ -46,7 +47,8 @@ class Membership:
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """`addresses` are told to others until linked peers have dialled back, which they are asked to every `reach_seconds`; from
-    then on what answered is. `known_file` keeps addresses for the next start. `max_part_bytes`: of a part that is pushed here."""
+    then on what answered is. `known_file` keeps addresses for the next start. `max_part_bytes`: of a part that is pushed here.
+    `door`: whom the run lets in, and this peer's own stamp; without one it is open to all."""
 
     addresses: tuple[str, ...] = ()
     known_file: Path | None = None
@@ -54,6 +56,7 @@ class NetworkSettings:
     reach_seconds: float = 300.0
     presence: BoardSettings = field(default_factory=BoardSettings)
     max_part_bytes: int = MAX_FRAME_BYTES
+    door: Door | None = None
 
 
 class Handler(Protocol):
@@ -155,6 +158,8 @@ class SwarmNetwork:
         links.addresses, self._keeps_addresses = settings.addresses, bool(settings.addresses)
         self._flags = membership.flags
         links.book.add_invited(self._initial_peers)
+        if settings.door is not None:
+            links.door = settings.door
         node.is_member = links.is_member_identity
         await self.bulk.start()
         self.reducers = reducers = ReducerChecks()
@@ -170,6 +175,7 @@ class SwarmNetwork:
         )
         self._tasks = [
             asyncio.create_task(reaching.run()),
+            asyncio.create_task(links.door.keep()),
             asyncio.create_task(reducers.run(dialback, lambda: list(links.links.values()), settings.reach_seconds)),
         ]
         self.board = self._make_board(links, membership, handler, settings.presence)

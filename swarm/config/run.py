@@ -106,6 +106,17 @@ class AuditConfig(Part):
     )
 
 
+class AdmissionConfig(Part):
+    """What a stranger shows before it is heard beyond its hello."""
+
+    stamp_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="work of one core for a stamp of a newcomer's, good for a day; 0: none is asked for",
+    )
+
+
 # Each kind of task owns its part, a union by `kind` itself where there is a choice: a new kind or variant leaves the bytes of all others.
 TaskConfig = Annotated[CausalLMConfig, Field(discriminator="kind"), BeforeValidator(of_known_kind("task", "causal_lm"))]
 _MOVED = ("data", "model")  # tables of version 2 that belong into task
@@ -123,6 +134,7 @@ class RunConfig(Part):
     codec: CodecConfig = CodecConfig()
     rounds: RoundsConfig = RoundsConfig()
     audit: AuditConfig = AuditConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     witnesses: int = Field(1, ge=1, le=16, description="k: co-signers of a receipt")
     unit_price_amount: str = Field(
         "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"

@@ -51,6 +51,7 @@ class Link:
     synced_at: float = float("-inf")
     is_asked: bool = False  # for history, and has not said that this was all
     answer_after: float = float("-inf")
+    stamp: object = None  # as it stood in the hello
     weight: int = 0  # of its connection, as the daemon knows it
     told_at: float = float("-inf")  # when others were told of its new addresses
     queued_bytes: int = 0

@@ -20,14 +20,15 @@ from typing import Any
 from pydantic_core import from_json
 
 from swarm.cancelling import cancel_all
-from swarm.errors import InputError, PeerFault, RetryError
+from swarm.errors import InputError, PeerFault, RetryError, printable_lines
 from swarm.hashing import canonical_json, keccak256
 from swarm.records.types import Account
 from swarm.transport.addressbook import AddressBook, Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
+from swarm.transport.door import Door
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
 from swarm.transport.members import Members
-from swarm.transport.node import Node, Stream
+from swarm.transport.node import PATIENCE_SECONDS, Node, Stream
 from swarm.transport.places import network_of
 from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
@@ -78,6 +79,7 @@ class Links:
         self.node, self.run_id, self.account, self.flags = node, run_id, account, flags
         self._sign, self._recover = sign_hello, recover_hello
         self._on_message, self._history, self._on_change, self.is_member = on_message, history, on_change, is_member
+        self.door = Door(run_id, account)  # open to all
         self.members = Members(lambda account: self.is_member(account), time.monotonic)
         self.sync_seconds, self._known_file = sync_seconds, known_file
         self.addresses = node.addresses()  # that are told to others
@@ -85,6 +87,7 @@ class Links:
         self.links: dict[Account, Link] = {}
         self.book = AddressBook(node.peer_id)
         self.synced = False
+        self.knows_lineage = False  # somebody has told all of it
         self._seen = Seen()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[str] = set()
@@ -161,7 +164,7 @@ class Links:
                 link.answer(self._history.missing(data[1:]), self._history.current if wants_current else list)
         elif kind == Kind.DONE:
             if link.is_asked:
-                link.is_asked, self.synced = False, True
+                link.is_asked, self.synced, self.knows_lineage = False, True, True
             if self.syncing is link:
                 # What came is still being taken in: asking the next link now would bring it all once more.
                 now = time.monotonic()
@@ -272,12 +275,15 @@ class Links:
             "peers": [[p, list(a)] for p, a in self.book.share(MAX_TOLD)] if peers else [],
             "run": self.run_id.hex(),
             "signature": self._sign(digest).hex(),
+            "stamp": self.door.own_value(),
         }
         return canonical_json(value)
 
     def _read_hello(self, stream: Stream, data: bytes, opened_here: bool) -> Link:
         try:
             value = from_json(data)
+            if "refused" in value:
+                raise PeerFault(f"refusal: {printable_lines(str(value['refused'])[:200])}")
             account, flags = bytes.fromhex(value["account"]), int(value["flags"])
             signature, peers = bytes.fromhex(value["signature"]), list(value["peers"])[:MAX_TOLD]
             addresses = addresses_of(stream.remote, value["addresses"])
@@ -296,12 +302,23 @@ class Links:
             raise PeerFault("hello: cannot be read") from None
         for peer_id, known in told:
             self.book.add(peer_id, known, Source.HEARSAY, account.hex())
-        return Link(account, stream.remote, flags, addresses, local, stream, opened_here)
+        return Link(account, stream.remote, flags, addresses, local, stream, opened_here, stamp=value.get("stamp"))
+
+    async def _refusal(self, link: Link) -> str:
+        """Why it is not heard; empty: it is. Before this peer knows the lineage it cannot tell members from strangers."""
+        if not self.knows_lineage or self._is_member(link):
+            return ""
+        return await self.door.refusal(link.account, link.stamp)
 
     async def _incoming(self, stream: Stream) -> None:
         if not self._may_relink(stream.remote):
             raise PeerFault("link: too often")
         link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), False)
+        refusal = await self._refusal(link)
+        if refusal:
+            await stream.send(canonical_json({"refused": refusal}), HELLO_SECONDS)
+            await stream.linger(PATIENCE_SECONDS)
+            raise PeerFault(f"hello: {refusal}")
         await stream.send(self.hello(), HELLO_SECONDS)
         await self._run(link)
 
@@ -330,6 +347,9 @@ class Links:
                 hello = await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES)
                 self.problems[peer_id] = "answers, but refuses the link"
                 link = self._read_hello(stream, hello, True)
+                refusal = await self._refusal(link)
+                if refusal:
+                    raise PeerFault(f"hello that is not enough: {refusal}")
                 del self.problems[peer_id]
                 await self._run(link)
                 lasted = time.monotonic() - link.begun_at

@@ -15,12 +15,13 @@ from swarm.errors import PeerFault, RetryError
 from swarm.network import SwarmNetwork
 from swarm.transport.bulk import GET, PUSH
 from swarm.transport.dialer import Dialer
+from swarm.transport.door import Door
 from swarm.transport.link import Kind, Link
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, MEMBER_WEIGHT, PROTOCOL
 from swarm.transport.node import HERE, PATIENCE_SECONDS, Node, Stream
 from swarm.transport.places import MAX_STRANGER_STREAMS, MAX_STREAMS_PER_STRANGER, OPENINGS_AT_ONCE
 from tests.process.test_hostile_links import attacker, frame, raw_link
-from tests.process.test_transport import Member, run, swarm, until
+from tests.process.test_transport import RUN, Member, joined, run, swarm, until
 
 SQUATTERS = 3
 
@@ -285,5 +286,27 @@ def test_strangers_that_are_dialled_at_deaf_addresses_keep_no_member_waiting(tmp
             await asyncio.gather(*strangers, return_exceptions=True)
         deaf.close()
         dialer.close()
+
+    run(work())
+
+
+def test_a_stranger_without_a_stamp_is_refused_with_a_reason_and_members_need_none(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1) as members, attacker(tmp_path, members[0]) as helper:
+            target = members[0]
+            target.links.door = Door(RUN, target.account, 0.05, None, lambda account: account == helper.account)
+            link = await raw_link(helper, target)  # one that has worked; its history is what is known from now on
+            await until(lambda: helper.account in target.links.links)
+            await link.send(frame(Kind.DONE), 5)
+            target.links.knows_lineage = True
+            async with joined(tmp_path, members) as newcomer:
+                peer_id = target.node.peer_id
+                await until(lambda: "asks newcomers for a stamp" in newcomer.links.problems.get(peer_id, ""))
+                assert "\n" not in newcomer.links.problems[peer_id]
+                assert newcomer.account not in target.links.links
+                newcomer.links.door = Door(RUN, newcomer.account, 0.05)
+                await newcomer.links.door.make()
+                await until(lambda: newcomer.account in target.links.links)
+            link.close()
 
     run(work())

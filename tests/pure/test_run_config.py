@@ -52,13 +52,14 @@ def test_any_value_makes_another_run() -> None:
             {"audit": {"hold_seconds": 7200}},
             {"audit": {"tolerance": 0.1}},
             {"rounds": {"recheck_share": 0.5}},
+            {"admission": {"stamp_seconds": 30.0}},
             {"witnesses": 2},
             {"unit_price_amount": "7"},
             {"inner": {"optimizer": "adamw8bit"}},
             of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE),
         )
     }
-    assert len(ids) == 9
+    assert len(ids) == 10
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
