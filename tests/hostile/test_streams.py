@@ -96,7 +96,7 @@ def test_squatters_slow_nobody_down(swarm: Swarm, squatters: Squatters) -> None:
         told = squatters.order("count")["count"]
         words = blamed(swarm)[before:]
         print(f"{doing}: {calm:.2f} epochs a second, beside {IDENTITIES} squatters {attacked:.2f}; {told}")
-        assert told["opened"] > 4 * IDENTITIES, "they did try"
+        assert told["opened"] >= 4 * IDENTITIES, "they did try"
         # Links are sent everything: beside 16 of them four peers on one machine of two cores have five times as much to send.
         assert attacked >= (0.5 if doing == "silent" else 0.1) * calm, (doing, calm, attacked, told, words)
         assert len(words) <= 2, words
