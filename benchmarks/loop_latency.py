@@ -325,7 +325,7 @@ class Desk:
             return
         signed = wire.unpack(data)  # where it was checked before
         assert self.driver.notary.recover(signed.record, signed.signature) == signed.signer
-        self.driver._take(signed)
+        self.driver._take(sender, signed)
 
     def say(self, record: Record, content: Content) -> None:
         """As the round machine and its driver do."""

@@ -240,22 +240,32 @@ class Ledger:
         )
         return [(bytes(certificate), bytes(peer), units, flags) for certificate, peer, units, flags in rows]
 
-    def held(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
-        """What two ledgers compare: (epoch, id, nothing) of every certificate that somebody signed, however many did and who was heard
-        first, and (epoch, hash, signer) of every signature under a receipt whose certificate is here."""
-        for epoch, hash_, signer in self._query(
-            "SELECT c.epoch, c.id, x'' FROM certificates c "
+    def held(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+        """What two ledgers compare: (epoch, id, id, nothing) of every certificate that somebody signed, however many did and who was
+        heard first, and (epoch, id, hash, signer) of every signature under a receipt whose certificate `id` is here."""
+        for epoch, identity, hash_, signer in self._query(
+            "SELECT c.epoch, c.id, c.id, x'' FROM certificates c "
             "WHERE c.epoch >= ?1 AND EXISTS (SELECT 1 FROM certificate_signatures s WHERE s.id = c.id) "
-            "UNION ALL SELECT c.epoch, r.hash, s.signer FROM certificates c "
+            "UNION ALL SELECT c.epoch, c.id, r.hash, s.signer FROM certificates c "
             "JOIN receipts r ON r.certificate = c.id JOIN receipt_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1",
             from_epoch,
         ):
-            yield epoch, bytes(hash_), bytes(signer)
+            yield epoch, bytes(identity), bytes(hash_), bytes(signer)
 
-    def newest_epoch(self) -> int:
-        """Of all certificates, on whatever branch; 0 without any."""
-        ((epoch,),) = self._query("SELECT COALESCE(MAX(epoch), 0) FROM certificates")
-        return int(epoch)
+    def way_back(self, tip: bytes) -> Iterator[tuple[int, bytes]]:
+        """(epoch, id) of the certificates from `tip` to the run's first, or to where one is missing; read as far as they are taken."""
+        at, last = tip, 2**63 - 1
+        while rows := self._query(
+            "WITH RECURSIVE back(id, prev, epoch) AS (SELECT id, prev, epoch FROM certificates WHERE id = ?1 UNION ALL "
+            "SELECT c.id, c.prev, c.epoch FROM certificates c JOIN back ON c.id = back.prev AND c.epoch < back.epoch "
+            "LIMIT 256) SELECT epoch, id, prev FROM back",
+            at,
+        ):
+            for epoch, identity, prev in rows:
+                if epoch >= last:
+                    raise self._tampered(bytes(identity))
+                at, last = bytes(prev), epoch
+                yield epoch, bytes(identity)
 
     def signed_by(self, signer: bytes) -> Iterator[tuple[str, records.Values]]:
         """(type, all fields) of every record here that `signer` has signed: certificates, with the attempt, and receipts."""

@@ -56,6 +56,8 @@ class LedgerHistory:
     """Implements `swarm.transport.sync.History` on a ledger: windows of epochs are compared by a hash of what is held, and only
     the windows that differ are sent.
 
+    Told is the lineage that this peer follows, and what `current` weighs against it: who follows another branch tells of that.
+
     Of a certificate any quorum of signatures will do. Each peer holds those that it happened to hear first: where these
     were compared, no two peers ever agreed, and all of a run's history went over every link again and again."""
 
@@ -70,6 +72,9 @@ class LedgerHistory:
         `may_show(signed)`: not what this peer has signed and not yet journaled on disk."""
         self._ledger, self._current, self._since, self._may_show = ledger, current, since, may_show
         self._windows: dict[int, int] = {}  # window → xor of the hashes of what is held
+        self._way: dict[int, bytes] = {}  # epoch → certificate, of the lineage that is followed
+        self._tip: bytes | None = None
+        self._newest = 0
         self.complete_at = float("-inf")
 
     def summary(self) -> bytes:
@@ -90,38 +95,67 @@ class LedgerHistory:
         while reached < size:
             windows, reached = _coarser(windows), 2 * reached
         differ = [w for w, value in sorted(windows.items()) if w >= len(theirs) or theirs[w] != value]
-        return self._messages(differ, size, self._ledger.newest_epoch())
+        return self._messages(differ, size, self._newest)
 
     def _messages(self, windows: Sequence[int], size: int, newest: int) -> Iterator[bytes]:
         """What differs, then what came after `newest` while that went out: an answer may take minutes, and a joiner takes no news
         before it is through."""
         for window in windows:
             yield from self._window(window * size, (window + 1) * size)
-        while (newer := self._ledger.newest_epoch()) > newest:
+        self._look()
+        while (newer := self._newest) > newest:
             yield from self._window(newest + 1, newer + 1)
             newest = newer
+            self._look()
 
     def _window(self, from_epoch: int, before_epoch: int) -> Iterator[bytes]:
-        for certificate in self._ledger.certificates(from_epoch, before_epoch):
+        for epoch in range(from_epoch, min(before_epoch, self._newest + 1)):
+            certificate = self._ledger.certificate(self._way[epoch]) if epoch in self._way else None
+            if certificate is None:
+                continue
             yield from certificate_messages(certificate)
             for receipt in self._ledger.receipts(certificate.id):
                 yield from receipt_messages(receipt)
+
+    def _look(self) -> None:
+        """Which certificates are on the way to what is followed now: as many are read as are new."""
+        tip = self._ledger.tip()
+        if tip is None or tip == self._tip:
+            return
+        way, first = self._ledger.way_back(tip), True
+        for epoch, identity in way:
+            if first:
+                for later in range(epoch + 1, self._newest + 1):
+                    self._way.pop(later, None)
+                    self.complete_at = float("-inf")
+                self._newest, first = epoch, False
+            known = self._way.get(epoch)
+            if known == identity:
+                break
+            if known is not None:  # another branch was followed
+                self.complete_at = float("-inf")
+            self._way[epoch] = identity
+        self._tip = tip
 
     def everything(self) -> Iterator[bytes]:
         """All certificates and receipts, oldest first."""
         return self.missing(struct.pack(">Q", WINDOW_EPOCHS))
 
     def current(self) -> Iterable[bytes]:
-        newest = self._ledger.newest_epoch() - 1  # it may have grown since the answer ended
+        self._look()
+        newest = self._newest - 1  # it may have grown since the answer ended
         return [pack(signed) for signed in (*self._since(newest), *self._current()) if self._may_show(signed)]
 
     def _scan(self) -> dict[int, int]:
         """The newest windows are read anew each time, all of them now and then (a late receipt of long ago)."""
+        self._look()
         first = max(max(self._windows, default=0) - FRESH_WINDOWS, 0)
         if time.monotonic() - self.complete_at > COMPLETE_SECONDS:
             first, self.complete_at = 0, time.monotonic()
         windows = {w: value for w, value in self._windows.items() if w < first}
-        for epoch, hash_, signer in self._ledger.held(first * WINDOW_EPOCHS):
+        for epoch, certificate, hash_, signer in self._ledger.held(first * WINDOW_EPOCHS):
+            if self._way.get(epoch) != certificate:
+                continue
             key = int.from_bytes(sha256(hash_ + signer)[:8], "big")
             windows[epoch // WINDOW_EPOCHS] = windows.get(epoch // WINDOW_EPOCHS, 0) ^ key
         self._windows = windows

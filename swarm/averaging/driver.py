@@ -222,14 +222,14 @@ class Driver:
     async def on_message(self, sender: Account, data: bytes) -> bool:
         """A flooded message; whether it may be passed on. Called by the gossip layer in the loop. Raises nothing."""
         try:
-            return self._take(await self.inbox.checked(data))
+            return self._take(sender, await self.inbox.checked(data))
         except PeerFault as error:
             self.blame(sender, str(error))
         except Exception as error:
             self.fail(error)
         return False
 
-    def _take(self, signed: Signed) -> bool:
+    def _take(self, sender: Account, signed: Signed) -> bool:
         record = signed.record
         if signed.signer == self.notary.account and not self.notary.remembers(record):
             raise ForgottenSignature(f"a {type(record).__name__} of epoch {record.epoch}")
@@ -244,8 +244,8 @@ class Driver:
                 self.blame(signed.signer, str(error))
                 return False
         faults = self._faults
-        self._act(self.machine.receive(signed))
-        return self._faults == faults
+        self._act(self.machine.receive(signed, sender))
+        return self._faults == faults and self.machine.may_pass_on(signed)
 
     def _members(self) -> set[Account]:
         return {*self.network.linked(), *self.machine.voters()}

@@ -19,6 +19,7 @@ from swarm.device import copy_to_host, read_tensors, to_bytes, to_device, to_hos
 from swarm.errors import PeerFault, RetryError, RoundError
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH, Hash, Merge
+from swarm.records.wire import MAX_MERGES
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ class MemberState:
 
     def boundary(self, live: torch.Tensor, inner: InnerOptimizer, codec: str, part_values: int) -> MadeContribution:
         """Take the contribution out of the live weights (changed in place). `RoundError` where it is not finite or beyond the
-        codec's range: training has diverged here, nothing was changed."""
+        codec's range, or there were too many merges: nothing was changed, the peer begins anew."""
+        if len(self.merges) > MAX_MERGES:
+            raise RoundError(f"{len(self.merges)} merges since the last contribution, others take at most {MAX_MERGES}")
         wanted = self.residual - self.progress(live)
         encoded = encode_parts(wanted, codec, part_values)
         left = wanted.sub_(encoded.decoded).half()
@@ -176,7 +179,7 @@ class MemberState:
                 self.residual = self.residual + self.unspent  # stays in U: taking it out of w costs 5 % of loss
         live.add_(change)
         self._follow(certificate_id, epoch, parameters, cumulative_units)
-        self.merges.append(Merge("certificate", certificate_id, self.inner_step))
+        self._list(Merge("certificate", certificate_id, self.inner_step))
 
     def void(self, certificate_id: Hash, epoch: int) -> None:
         """An empty set was certified: state unchanged, the pending contribution goes back to the residual."""
@@ -184,7 +187,15 @@ class MemberState:
             self.pending = False
             self.residual = self.residual + self.unspent
         self._follow(certificate_id, epoch, self.anchor, self.cumulative_units)
-        self.merges.append(Merge("void", certificate_id, self.inner_step))
+        self._list(Merge("void", certificate_id, self.inner_step))
+
+    def _list(self, merge: Merge) -> None:
+        """In a full list one at the same inner step stands for those before it, as if they had been passed over (protocol §4.4): who
+        rests for hours merges on."""
+        if len(self.merges) >= MAX_MERGES and self.merges[-1].inner_step == merge.inner_step:
+            self.merges[-1] = Merge("certificate", merge.hash, merge.inner_step)
+        else:
+            self.merges.append(merge)
 
     def _follow(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
         self.anchor_id, self.epoch, self.anchor, self.cumulative_units = (

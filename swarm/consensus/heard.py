@@ -2,14 +2,16 @@
 
 Nothing here decides or signs. A message that breaks a rule raises `PeerFault`; one that comes before its predecessor
 certificate waits. Whoever signs two different things for one subject is *lying*; both are kept (and may be passed on, so
-that everyone sees it), a third is refused. Whoever says too much makes room at its own expense only.
+that everyone sees it), a third is refused. Whoever says too much makes room at its own expense only: what waits, and what
+is said by who has no vote, lies on the lineage's shelf and is bounded in bytes with the certificates of strangers.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
-from swarm.consensus.lineage import Lineage
+from swarm.consensus.lineage import MAX_ELECTORATE, Lineage
+from swarm.consensus.shelf import Shelf, kept_bytes
 from swarm.errors import PeerFault
 from swarm.records.commitments import (
     complete_hash,
@@ -31,6 +33,7 @@ from swarm.records.types import (
     Hash,
     ReducerReport,
     ReportContent,
+    RoundBody,
     RoundCall,
     RoundSet,
     RoundVoid,
@@ -50,7 +53,9 @@ MAX_IDS = 16  # different ids that one voter may vote for in one attempt, lying
 MAX_EARLY = 4096
 MAX_EARLY_OF_ONE = 64
 MAX_EARLY_CONTRIBUTIONS = 256
+MAX_REPORTED = 1024  # contributions of one report
 
+Subject: TypeAlias = tuple[int, int, bytes]  # attempt, kind, rest
 AttemptMessage: TypeAlias = RoundCall | ReducerReport | RoundSet | Average | RoundVote | RoundVoid
 ROUND_MESSAGES = (Contribution, RoundCall, ReducerReport, RoundSet, Average, RoundVote, RoundVoid)
 
@@ -69,7 +74,8 @@ class RoundMessages:
     voids: dict[int, dict[Account, Signed]] = field(default_factory=dict)
     certificates: dict[int, set[Account]] = field(default_factory=dict)  # who signed one of kind 0
     lying: set[Account] = field(default_factory=set)
-    said: dict[Account, dict[tuple[int, int, bytes], Signed]] = field(default_factory=dict)  # attempt, kind, rest
+    said: dict[Account, dict[Subject, Signed]] = field(default_factory=dict)
+    tickets: dict[tuple[Account, Subject | Hash], int] = field(default_factory=dict)  # of what lies on the shelf
 
     def first(self) -> dict[Account, SignedContribution]:
         """The contribution of each peer that was heard first."""
@@ -105,8 +111,7 @@ class Heard:
         self._notary, self._lineage = notary, lineage
         self._num_parts, self._max_reducers = num_parts, max_reducers
         self._rounds: dict[Hash, RoundMessages] = {}
-        self._early: dict[Hash, list[Signed]] = {}
-        self._early_of: dict[Account, int] = {}
+        self._waiting = Waiting(lineage.shelf)
 
     def round(self, prev: Hash) -> RoundMessages:
         found = self._rounds.get(prev)
@@ -116,74 +121,93 @@ class Heard:
 
     def keep_rounds(self, tip: Hash, before: Hash) -> None:
         """Forget rounds that are certified, and the oldest where branches are too many."""
-        for prev in [p for p in self._rounds if p != before and self._lineage.is_before(p, tip)]:
-            del self._rounds[prev]
+        lineage = self._lineage
+        for prev in [p for p in self._rounds if p != before and (not lineage.valid(p) or lineage.is_before(p, tip))]:
+            self._forget_round(prev)
         for prev in [p for p in self._rounds if p not in (tip, before)][: max(0, len(self._rounds) - MAX_ROUNDS)]:
-            del self._rounds[prev]
+            self._forget_round(prev)
+
+    def _forget_round(self, prev: Hash) -> None:
+        for ticket in self._rounds.pop(prev).tickets.values():
+            self._lineage.shelf.take(ticket)
 
     def early(self, prev: Hash) -> list[Signed]:
         """What waited for this certificate; it is given once."""
-        waited = self._early.pop(prev, [])
-        for signed in waited:
-            self._count_early(signed.signer, -1)
-        return waited
-
-    def _count_early(self, signer: Account, more: int) -> None:
-        count = self._early_of.pop(signer, 0) + more
-        if count:
-            self._early_of[signer] = count
-
-    def _drop_early(self, signer: Account) -> None:
-        """The oldest that waits of one signer."""
-        for prev, early in self._early.items():
-            oldest = next((i for i, signed in enumerate(early) if signed.signer == signer), None)
-            if oldest is not None:
-                del early[oldest]
-                if not early:
-                    del self._early[prev]
-                self._count_early(signer, -1)
-                return
+        return self._waiting.take(prev)
 
     def sizes(self) -> dict[str, int]:
         """How much is kept, for tests of the bounds."""
         said = sum(len(s) for r in self._rounds.values() for s in r.said.values())
         contributions = sum(len(v) for r in self._rounds.values() for v in r.contributions.values())
-        early = sum(map(len, self._early.values()))
-        return {"rounds": len(self._rounds), "said": said, "contributions": contributions, "early": early}
+        return {
+            "rounds": len(self._rounds),
+            "said": said,
+            "contributions": contributions,
+            "early": len(self._waiting),
+            "strange bytes": self._lineage.shelf.num_bytes,
+        }
 
     # -- taking in ----------------------------------------------------------------------------------------------------
-    def take(self, signed: Signed, tip: Hash) -> None:
-        """Any of `ROUND_MESSAGES` whose signature was checked. Rounds before `tip`'s need no more of them."""
+    def take(self, signed: Signed, tip: Hash, sender: Account | None = None) -> None:
+        """Any of `ROUND_MESSAGES` whose signature was checked, as `sender` handed it on. Rounds before `tip`'s need no more."""
         record = signed.record
         assert isinstance(record, ROUND_MESSAGES)
         prev = record.prev_certificate
-        if not self._lineage.valid(prev):
-            self._wait(prev, signed)
+        is_known = self._lineage.valid(prev)
+        if is_known and prev != tip and self._lineage.is_before(prev, tip):
             return
-        if prev != tip and self._lineage.is_before(prev, tip):
+        self._check(record, signed)  # before it waits, too: what nobody could use is not kept
+        if not is_known:
+            self._waiting.put(prev, signed, signed.signer if sender is None else sender)
             return
         if record.epoch != self._lineage[prev].certificate.epoch + 1:
             raise PeerFault("a record of another epoch than follows its certificate")
-        if prev not in self._rounds and len(self._rounds) > MAX_ROUNDS + 1:
+        most = MAX_ROUNDS // 2 if self._lineage.is_strange(prev) else MAX_ROUNDS + 1
+        if prev not in self._rounds and len(self._rounds) > most:
             return
         if isinstance(record, Contribution):
             self._contribution(record, signed)
         else:
             self._in_attempt(record, signed)
 
-    def _wait(self, prev: Hash, signed: Signed) -> None:
-        if self._early_of.get(signed.signer, 0) >= MAX_EARLY_OF_ONE:
-            self._drop_early(signed.signer)  # no fault: who catches up hears much before its predecessor
-        if isinstance(signed.record, Contribution):
-            waiting = sum(isinstance(s.record, Contribution) for early in self._early.values() for s in early)
-            if waiting >= MAX_EARLY_CONTRIBUTIONS:
-                return
-        while len(self._early_of) and sum(map(len, self._early.values())) >= MAX_EARLY:
-            self.early(next(iter(self._early)))
-        self._early.setdefault(prev, []).append(signed)
-        self._count_early(signed.signer, 1)
+    def _check(self, record: Contribution | AttemptMessage, signed: Signed) -> None:
+        """What needs no other record."""
+        content = signed.content
+        if isinstance(record, Contribution):
+            self._check_contribution(record, signed)
+        elif isinstance(record, RoundCall):
+            self._check_call(record, content)
+        elif isinstance(record, ReducerReport):
+            if (
+                not isinstance(content, ReportContent)
+                or len(content.complete) > MAX_REPORTED
+                or complete_hash(content.complete) != record.complete_hash
+            ):
+                raise PeerFault("report: its list is not what it commits, or too long")
+        elif isinstance(record, RoundSet):
+            check_set(record, content, self._notary)
+            assert isinstance(content, SetContent)
+            if len(content.reducers) > self._max_reducers:
+                raise PeerFault("set: more reducers than the run has")
+            if content.body is not None:
+                self.check_body(content.body)
+        elif isinstance(record, Average) and record.part >= self._num_parts:
+            raise PeerFault("average: of a part that the model does not have")
+        elif content is not None:
+            raise PeerFault("a record with a content that is not its own")
 
-    def _contribution(self, record: Contribution, signed: Signed) -> None:
+    def check_body(self, body: RoundBody) -> None:
+        """`PeerFault` where a certificate's lists are longer than those of any in this run."""
+        if (
+            len(body.contributors) > MAX_CONTRIBUTORS
+            or len(body.clip_factors) > MAX_CONTRIBUTORS
+            or len(body.reducers) > self._max_reducers
+            or len(body.averages) > self._num_parts
+            or len(body.electorate) > MAX_ELECTORATE
+        ):
+            raise PeerFault("certificate: a body that is larger than any of this run")
+
+    def _check_contribution(self, record: Contribution, signed: Signed) -> None:
         content = signed.content
         if record.peer != signed.signer:
             raise PeerFault("contribution: not signed by its peer")
@@ -195,6 +219,8 @@ class Heard:
             raise PeerFault("contribution: more units than anybody can do")
         if record.flags > 0xFFFFFFFF:
             raise PeerFault("contribution: unknown flags")
+
+    def _contribution(self, record: Contribution, signed: Signed) -> None:
         table = self.round(record.prev_certificate)
         variants = table.contributions.get(record.peer, {})
         key = self._notary.hash(record)
@@ -208,25 +234,43 @@ class Heard:
         if variants:
             table.lying.add(record.peer)
         table.contributions.setdefault(record.peer, {})[key] = signed.of(Contribution).holding(ContributionContent)
+        if record.peer not in voters or self._lineage.is_strange(record.prev_certificate):
+            self._shelve(table, signed, key)
+
+    def _shelve(self, table: RoundMessages, signed: Signed, what: Subject | Hash) -> None:
+        """Said by who has no vote, or of a branch that anybody can make: it may have to make room for more of that."""
+        who, shelf = signed.signer, self._lineage.shelf
+
+        def forget() -> None:
+            table.tickets.pop((who, what), None)
+            if isinstance(what, bytes):
+                table.contributions.get(who, {}).pop(what, None)
+                if not table.contributions.get(who):
+                    table.contributions.pop(who, None)
+            elif what in table.said.get(who, {}):
+                self._drop(table, who, what)
+
+        ticket = shelf.put(who, kept_bytes(signed.content), forget)
+        if ticket in shelf:
+            table.tickets[who, what] = ticket
+
+    def _drop(self, table: RoundMessages, who: Account, subject: Subject) -> None:
+        """One thing that somebody said in an attempt."""
+        self._lineage.shelf.take(table.tickets.pop((who, subject), None))
+        said = table.said[who]
+        table.drop(said.pop(subject))
+        if not said:
+            del table.said[who]
 
     def _in_attempt(self, record: AttemptMessage, signed: Signed) -> None:
-        prev, attempt, who, content = record.prev_certificate, record.attempt, signed.signer, signed.content
+        prev, attempt, who = record.prev_certificate, record.attempt, signed.signer
         voter = who in self._lineage.electorate(prev)
         if isinstance(record, RoundVote | RoundVoid) and not voter:
             raise PeerFault("vote: not by a voter")
         if isinstance(record, RoundCall | RoundSet) and not self._lineage.may_initiate(prev, attempt, who):
             raise PeerFault("call or set: not by the attempt's initiator")
         rest = b""
-        if isinstance(record, RoundCall):
-            self._check_call(record, content)
-        elif isinstance(record, ReducerReport):
-            if not isinstance(content, ReportContent) or complete_hash(content.complete) != record.complete_hash:
-                raise PeerFault("report: its list is not what it commits")
-        elif isinstance(record, RoundSet):
-            check_set(record, content, self._notary)
-        elif isinstance(record, Average):
-            if record.part >= self._num_parts:
-                raise PeerFault("average: of a part that the model does not have")
+        if isinstance(record, Average):
             rest = record.part.to_bytes(4, "big")
         elif isinstance(record, RoundVote):
             rest = record.id
@@ -240,9 +284,8 @@ class Heard:
         subject = (attempt, ROUND_MESSAGES.index(type(record)), rest)
         said = table.said.setdefault(who, {})
         if subject in said:
-            if said[subject].record == record:
-                return
-            self._second(table, said, subject, signed)
+            if said[subject].record != record:
+                self._second(table, said, subject, signed, is_strange=not voter or self._lineage.is_strange(prev))
             return
         if isinstance(record, RoundVote):
             others = [s for s in said if s[:2] == subject[:2]]
@@ -251,23 +294,24 @@ class Heard:
             if len(others) >= MAX_IDS:
                 raise PeerFault("vote: too many different ones in one attempt")
         while len(said) >= 512 + 4 * self._num_parts:
-            table.drop(said.pop(min(said)))
+            self._drop(table, who, min(said))
         said[subject] = signed
         self._index(table, record, signed)
+        if not voter or self._lineage.is_strange(prev):
+            self._shelve(table, signed, subject)
 
     def _second(
-        self,
-        table: RoundMessages,
-        said: dict[tuple[int, int, bytes], Signed],
-        subject: tuple[int, int, bytes],
-        signed: Signed,
+        self, table: RoundMessages, said: dict[Subject, Signed], subject: Subject, signed: Signed, is_strange: bool
     ) -> None:
         attempt, kind, rest = subject
         shadow = (attempt, kind, rest + b" again")
         if shadow in said and said[shadow].record != signed.record:
             raise PeerFault("a third, different record for one subject")
         table.lying.add(signed.signer)
-        said[shadow] = signed
+        if shadow not in said:
+            said[shadow] = signed
+            if is_strange:
+                self._shelve(table, signed, shadow)
 
     def _index(self, table: RoundMessages, record: AttemptMessage, signed: Signed) -> None:
         who = signed.signer
@@ -292,6 +336,60 @@ class Heard:
         ranked = draw_order(record.prev_certificate, record.epoch, record.attempt, content.reducers)
         if not content.reducers or ranked != content.reducers or len(content.reducers) > self._max_reducers:
             raise PeerFault("call: reducers out of rank order, none or too many")
+
+
+class Waiting:
+    """What came before its predecessor, by that."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._by_prev: dict[Hash, dict[int, Signed]] = {}
+        self._of: dict[Account, dict[int, Hash]] = {}  # by signer: ticket → predecessor
+        self._tickets: dict[int, tuple[Account, Hash]] = {}  # oldest first
+        self._num_contributions = 0
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def put(self, prev: Hash, signed: Signed, sender: Account) -> None:
+        """No fault: who catches up hears much before its predecessor."""
+        own = self._of.get(signed.signer, {})
+        if len(own) >= MAX_EARLY_OF_ONE:
+            self._forget(next(iter(own)))
+        is_contribution = isinstance(signed.record, Contribution)
+        if is_contribution and self._num_contributions >= MAX_EARLY_CONTRIBUTIONS:
+            return
+        if len(self._tickets) >= MAX_EARLY:
+            self._forget(next(iter(self._tickets)))
+        tickets: list[int] = []
+        ticket = self._shelf.put(sender, kept_bytes(signed.content), lambda: self._forget(*tickets))
+        if ticket not in self._shelf:
+            return
+        tickets.append(ticket)
+        self._by_prev.setdefault(prev, {})[ticket] = signed
+        self._of.setdefault(signed.signer, {})[ticket] = prev
+        self._tickets[ticket] = (signed.signer, prev)
+        self._num_contributions += is_contribution
+
+    def take(self, prev: Hash) -> list[Signed]:
+        """What waits for it; given once."""
+        waited = self._by_prev.get(prev, {})
+        found = list(waited.values())
+        for ticket in list(waited):
+            self._forget(ticket)
+        return found
+
+    def _forget(self, *tickets: int) -> None:
+        for ticket in tickets:
+            signer, prev = self._tickets.pop(ticket)
+            signed = self._by_prev[prev].pop(ticket)
+            if not self._by_prev[prev]:
+                del self._by_prev[prev]
+            del self._of[signer][ticket]
+            if not self._of[signer]:
+                del self._of[signer]
+            self._num_contributions -= isinstance(signed.record, Contribution)
+            self._shelf.take(ticket)
 
 
 def check_set(record: RoundSet, content: Content, notary: Notary) -> None:

@@ -1,56 +1,18 @@
-"""Certificates, their signatures and which branch to follow (protocol §2, §3.6, §5). Pure."""
+"""Certificates, their signatures, and which of them hold (protocol §2, §3.6, §5). Pure; what holds stands in `Branches`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable
 
+from swarm.consensus.branches import RECENT_CERTIFICATES, Branch, Branches, LineageEntry, Trust
+from swarm.consensus.shelf import SIGNATURE_BYTES_KEPT, Shelf, kept_bytes
 from swarm.errors import PeerFault
 from swarm.records.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
-from swarm.records.types import (
-    KIND_ROUND,
-    KIND_SEATING,
-    ZERO_HASH,
-    Account,
-    Hash,
-    RoundBody,
-    RoundCertificate,
-    Signed,
-)
+from swarm.records.types import KIND_ROUND, KIND_SEATING, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate
 
-RECENT_CERTIFICATES = 16
 MAX_ELECTORATE = 64
 MAX_ATTEMPTS_SIGNED = 64  # by one signer of one certificate
 MAX_UNDECIDED = 64  # certificates that lack a quorum, by who was first to sign them
-MAX_STRANGE = 1 << 14  # seatings, and certificates whose predecessor is unknown: anyone can make those
-
-
-@dataclass
-class LineageEntry:
-    """A certificate known here: its preimages, and who signed it at which attempt."""
-
-    id: Hash
-    certificate: RoundCertificate
-    body: RoundBody
-    signatures: dict[int, dict[Account, bytes]] = field(default_factory=dict)
-    attempt: int | None = None  # at which a quorum signed
-    order: tuple[Account, ...] = ()  # in which those that may follow are initiated; drawn when first asked for
-
-    def signers(self) -> set[Account]:
-        return {account for signed in self.signatures.values() for account in signed}
-
-    def messages(self) -> Iterator[Signed[RoundCertificate, RoundBody]]:
-        """One for each signature."""
-        for attempt, signed in self.signatures.items():
-            for who, signature in signed.items():
-                yield Signed(replace(self.certificate, attempt=attempt), who, signature, self.body)
-
-
-class Trust(NamedTuple):
-    """Whose word counts for a seating: the voters of the predecessor, unless those came in by a seating that too few had signed. Then
-    it is the voters before them, until as many certificates followed as are recent: who goes on there has accepted it."""
-
-    voters: tuple[Account, ...]
-    age: int  # certificates since they had the vote
+OPEN_CERTIFICATES = 256  # a branch that has grown within so many is told to who links up
+MAX_STRANGE_TOLD = 64  # seatings on the tip that no voter has signed: told, as it may be all that is left
 
 
 def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
@@ -60,6 +22,12 @@ def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
         raise PeerFault("certificate: contributors or electorate are not ascending")
     if len(body.clip_factors) != len(peers) or not 0 < len(body.electorate) <= MAX_ELECTORATE:
         raise PeerFault("certificate: lists of wrong length")
+    if certificate.kind not in (KIND_ROUND, KIND_SEATING):
+        raise PeerFault("certificate: unknown kind")
+    if certificate.kind == KIND_SEATING and (
+        peers or body.reducers or body.averages or certificate.units or certificate.prev_root != certificate.next_root
+    ):
+        raise PeerFault("certificate: a seating changes nothing but the electorate")
     if (
         body_hash(body) != certificate.body
         or electorate_hash(body.electorate) != certificate.electorate
@@ -67,18 +35,18 @@ def check_content(certificate: RoundCertificate, body: RoundBody) -> None:
         or len(peers) != certificate.num_contributors
     ):
         raise PeerFault("certificate: its body is not what it commits")
-    if certificate.kind == KIND_SEATING and (
-        peers or certificate.units or certificate.prev_root != certificate.next_root
-    ):
-        raise PeerFault("certificate: a seating changes nothing but the electorate")
-    if certificate.kind not in (KIND_ROUND, KIND_SEATING):
-        raise PeerFault("certificate: unknown kind")
 
 
-class Lineage:
-    """The tree of certificates that hold. The root stands for the run itself: id 0, its electorate are the founders."""
+class Lineage(Branches):
+    """The tree of certificates that hold, and those that lack a quorum or their predecessor. The root stands for the run itself:
+    id 0, its electorate are the founders.
 
-    def __init__(self, run_id: Hash, initial_root: Hash, founders: tuple[Account, ...]) -> None:
+    What strangers can make lies on `shelf`: certificates whose predecessor is unknown, seatings that too few trusted voters
+    have signed, and all that stands on those. Each is forgotten when it has to make room."""
+
+    def __init__(
+        self, run_id: Hash, initial_root: Hash, founders: tuple[Account, ...], shelf: Shelf | None = None
+    ) -> None:
         electorate = tuple(sorted(founders))
         body = RoundBody((), (), (), (), 0.0, electorate)
         certificate = RoundCertificate(
@@ -96,16 +64,12 @@ class Lineage:
             electorate_hash(electorate),
             ZERO_HASH,
         )
-        self.entries: dict[Hash, LineageEntry] = {ZERO_HASH: LineageEntry(ZERO_HASH, certificate, body, attempt=0)}
-        self.children: dict[Hash, list[Hash]] = {}
-        self._forks: dict[Hash, None] = {}  # certificates that more than one follows
-        self._waiting: dict[Hash, dict[Hash, None]] = {}  # unknown or not yet valid predecessor → ids
+        super().__init__(LineageEntry(ZERO_HASH, certificate, body, attempt=0))
+        self.shelf = Shelf() if shelf is None else shelf
+        self._pending: dict[Hash, dict[Hash, None]] = {}  # without a quorum, by predecessor, known or not
         self._undecided: dict[Account, dict[Hash, None]] = {}
-        self._num_strange = 0
-
-    def valid(self, identity: Hash) -> bool:
-        entry = self.entries.get(identity)
-        return entry is not None and entry.attempt is not None
+        self._number = 0
+        self.forgotten: Callable[[LineageEntry], None] = lambda entry: None  # is told what made room
 
     def __getitem__(self, identity: Hash) -> LineageEntry:
         return self.entries[identity]
@@ -125,27 +89,31 @@ class Lineage:
         """Whether `account` is the one initiator of this attempt at what follows `identity`."""
         return account == self.initiator(identity, attempt)
 
-    def is_before(self, identity: Hash, tip: Hash) -> bool:
-        """Whether `identity` is a proper ancestor of `tip`."""
-        epoch = self.entries[identity].certificate.epoch
-        while tip != identity and self.entries[tip].certificate.epoch > epoch:
-            tip = self.entries[tip].certificate.prev_certificate
-            if tip == identity:
-                return True
-        return False
-
+    # -- taking in ----------------------------------------------------------------------------------------------------
     def add(
-        self, identity: Hash, certificate: RoundCertificate, body: RoundBody, signer: Account, signature: bytes
+        self,
+        identity: Hash,
+        certificate: RoundCertificate,
+        body: RoundBody,
+        signer: Account,
+        signature: bytes,
+        sender: Account | None = None,
     ) -> list[Hash]:
-        """Take a signature in; ids that hold since (in order). `PeerFault` for a certificate that breaks a rule."""
+        """Take a signature in, which `sender` handed on; ids that hold since (in order). `PeerFault` for a certificate that breaks
+        a rule."""
         entry = self.entries.get(identity)
         if entry is None:
             check_content(certificate, body)
             self._check_signer(certificate, body, signer)
-            self._make_room(certificate, signer)
-            entry = self.entries[identity] = LineageEntry(identity, certificate.without_attempt(), body)
+            self._make_room(signer)
+            self._number += 1
+            entry = LineageEntry(identity, certificate.without_attempt(), body, creator=signer, number=self._number)
+            self.entries[identity] = entry
             self._undecided.setdefault(signer, {})[identity] = None
-            self._num_strange += self._is_strange(entry)
+            self._pending.setdefault(certificate.prev_certificate, {})[identity] = None
+            entry.brought_by = signer if sender is None else sender
+            if self._is_strangers(entry):
+                self._shelve(entry)
         else:
             self._check_signer(entry.certificate, entry.body, signer)
         own = [attempt for attempt, signed in entry.signatures.items() if signer in signed]
@@ -154,10 +122,16 @@ class Lineage:
             del entry.signatures[oldest][signer]
             if not entry.signatures[oldest]:
                 del entry.signatures[oldest]
-        entry.signatures.setdefault(certificate.attempt, {}).setdefault(signer, signature)
-        if entry.attempt is not None:
+        at_attempt = entry.signatures.setdefault(certificate.attempt, {})
+        if signer in at_attempt:
             return []
-        return list(self._decide(identity))
+        at_attempt[signer] = signature
+        self.shelf.grow(entry.ticket, SIGNATURE_BYTES_KEPT)
+        if entry.attempt is None:
+            return self._decide(identity)
+        if not own and self.valid(identity):
+            self._signed(entry, signer)
+        return []
 
     def _check_signer(self, certificate: RoundCertificate, body: RoundBody, signer: Account) -> None:
         prev = certificate.prev_certificate
@@ -170,32 +144,94 @@ class Lineage:
         if signer not in voters:
             raise PeerFault("certificate: signed by an account that has no vote on it")
 
-    def _is_strange(self, entry: LineageEntry) -> bool:
-        return entry.certificate.kind == KIND_SEATING or not self.valid(entry.certificate.prev_certificate)
+    def _is_strangers(self, entry: LineageEntry) -> bool:
+        """Whether anybody could have made what lacks a quorum."""
+        prev = entry.certificate.prev_certificate
+        if not self.valid(prev) or self.is_strange(prev):
+            return True
+        is_seating = entry.certificate.kind == KIND_SEATING and prev != ZERO_HASH
+        return is_seating and not entry.is_vouched
 
-    def _make_room(self, certificate: RoundCertificate, signer: Account) -> None:
+    def _look_at_signers(self, entry: LineageEntry) -> None:
+        """Of what lacks a quorum on a known predecessor."""
+        prev = entry.certificate.prev_certificate
+        branch = self.branch_of(prev)
+        voters = branch.voters if branch.is_strange else self.entries[prev].trust.voters
+        entry.is_vouched = entry.is_vouched or not entry.signers().isdisjoint(voters)
+        if entry.ticket is not None and not self._is_strangers(entry):
+            self.no_longer_strange(entry)
+
+    def _shelve(self, entry: LineageEntry) -> None:
+        size = kept_bytes(entry.body) + SIGNATURE_BYTES_KEPT * sum(map(len, entry.signatures.values()))
+        entry.ticket = self.shelf.put(entry.brought_by, size, lambda: self._forget(entry.id))
+        if self.entries.get(entry.id) is not entry:  # made room at once
+            self.no_longer_strange(entry)
+
+    def no_longer_strange(self, entry: LineageEntry) -> None:
+        self.shelf.take(entry.ticket)
+        entry.ticket = None
+
+    def _make_room(self, signer: Account) -> None:
         """Who signs what nobody else does crowds out what it signed itself before."""
-        strange = certificate.kind == KIND_SEATING or not self.valid(certificate.prev_certificate)
-        if strange and self._num_strange >= MAX_STRANGE:
-            raise PeerFault("certificate: too many that nobody knows")
         created = self._undecided.get(signer, {})
         while len(created) >= MAX_UNDECIDED:
-            oldest = next(iter(created))
-            del created[oldest]
-            entry = self.entries[oldest]
-            if entry.attempt is not None:
-                continue
+            entry = self.entries[next(iter(created))]
             others = entry.signers() - {signer}
             heir = next((a for a in sorted(others) if len(self._undecided.get(a, {})) < MAX_UNDECIDED), None)
-            if heir is not None:
-                self._undecided.setdefault(heir, {})[oldest] = None
-                continue
-            self._num_strange -= self._is_strange(entry)
-            del self.entries[oldest]
-            waiting = self._waiting.get(entry.certificate.prev_certificate, {})
-            waiting.pop(oldest, None)
-            if not waiting:
-                self._waiting.pop(entry.certificate.prev_certificate, None)
+            if heir is None:
+                self._forget(entry.id)
+            else:
+                self._disown(entry)
+                entry.creator = heir
+                self._undecided.setdefault(heir, {})[entry.id] = None
+
+    def _disown(self, entry: LineageEntry) -> None:
+        created = self._undecided[entry.creator]
+        del created[entry.id]
+        if not created:
+            del self._undecided[entry.creator]
+
+    def _settle(self, entry: LineageEntry) -> None:
+        """It lacks a quorum no more, or is forgotten."""
+        self._disown(entry)
+        prev = entry.certificate.prev_certificate
+        del self._pending[prev][entry.id]
+        if not self._pending[prev]:
+            del self._pending[prev]
+
+    def _forget(self, identity: Hash) -> None:
+        """It makes room: what lacks a quorum alone, what holds with all of the strange branch that it belongs to."""
+        entry = self.entries.get(identity)
+        if entry is None:
+            return
+        if entry.attempt is None:
+            self._settle(entry)
+            del self.entries[identity]
+            self.no_longer_strange(entry)
+            self.forgotten(entry)
+            return
+        branch = self.branch_of(identity)
+        while branch.parent is not None and branch.parent.is_strange:
+            branch = branch.parent
+        if branch.is_strange:
+            self._cut(branch)
+
+    def _cut(self, branch: Branch) -> None:
+        head = self.entries[branch.head]
+        before = self.entries[head.certificate.prev_certificate]
+        todo = [branch]
+        while todo:
+            part = todo.pop()
+            todo += part.hanging.values()
+            for identity in list(self._certificates(part)):
+                entry = self.entries.pop(identity)
+                self.children.pop(identity, None)
+                self.no_longer_strange(entry)
+        self._in_doubt &= self.entries.keys()
+        del self.children[before.id][head.id]
+        before.supported.pop(head.id, None)
+        del self.branch_of(before.id).hanging[head.id]
+        self._look_at_fork(before)
 
     def needed(self, entry: LineageEntry) -> int:
         """How many of `deciders` must sign."""
@@ -208,27 +244,30 @@ class Lineage:
             return entry.body.electorate
         return self.electorate(prev)
 
-    def _decide(self, identity: Hash) -> Iterator[Hash]:
-        entry = self.entries[identity]
-        prev = entry.certificate.prev_certificate
-        if not self.valid(prev):
-            self._waiting.setdefault(prev, {})[identity] = None
-            return
-        if entry.attempt is not None or not self._linked(entry):
-            return
-        deciders = set(self.deciders(entry))
-        for attempt, signed in entry.signatures.items():
-            if len(signed.keys() & deciders) >= self.needed(entry):
-                entry.attempt = attempt
-                self.children.setdefault(prev, []).append(identity)
-                if len(self.children[prev]) > 1:
-                    self._forks[prev] = None
-                yield identity
-                for later in sorted(self._waiting.pop(identity, ())):
-                    if self.entries[later].certificate.kind == KIND_ROUND:
-                        self._num_strange -= 1
-                    yield from self._decide(later)
-                return
+    def _decide(self, identity: Hash) -> list[Hash]:
+        """What holds by now: this, and all that waited for it."""
+        found: list[Hash] = []
+        todo = [identity]
+        while todo:
+            entry = self.entries.get(todo.pop())
+            if entry is None or entry.attempt is not None or not self.valid(entry.certificate.prev_certificate):
+                continue
+            deciders, needed = set(self.deciders(entry)), self.needed(entry)
+            signed = (a for a, who in entry.signatures.items() if len(who.keys() & deciders) >= needed)
+            attempt = next(signed, None) if self._linked(entry) else None
+            if attempt is None:
+                self._look_at_signers(entry)
+                continue
+            self._settle(entry)
+            entry.attempt = attempt
+            self._grow(entry)
+            if not self.is_strange(entry.id):
+                self.no_longer_strange(entry)
+            elif entry.ticket is None:
+                self._shelve(entry)
+            found.append(entry.id)
+            todo += sorted(self._pending.get(entry.id, ()), reverse=True)
+        return [held for held in found if self.valid(held)]
 
     def _linked(self, entry: LineageEntry) -> bool:
         before, now = self.entries[entry.certificate.prev_certificate].certificate, entry.certificate
@@ -239,127 +278,68 @@ class Lineage:
             and now.cumulative_units == before.cumulative_units + now.units
         )
 
-    def path(self, identity: Hash) -> list[Hash]:
-        """From the root to `identity`."""
-        out = [identity]
-        while out[-1] != ZERO_HASH:
-            out.append(self.entries[out[-1]].certificate.prev_certificate)
-        return out[::-1]
-
-    def ancestors(self, identity: Hash) -> Iterator[Hash]:
-        while identity != ZERO_HASH:
-            yield identity
-            identity = self.entries[identity].certificate.prev_certificate
-        yield ZERO_HASH
-
+    # -- what others are told -----------------------------------------------------------------------------------------
     def undecided_after(self, identity: Hash) -> list[LineageEntry]:
         """Certificates proposed to follow `identity` that lack a quorum, in the order in which they were heard of."""
-        return [e for e in self.entries.values() if e.attempt is None and e.certificate.prev_certificate == identity]
+        return [self.entries[after] for after in self._pending.get(identity, ())]
+
+    def after(self, identity: Hash) -> list[LineageEntry]:
+        """All certificates on `identity`, with a quorum or without."""
+        return [self.entries[at] for at in self.children.get(identity, ())] + self.undecided_after(identity)
 
     def contested(self, tip: Hash) -> list[LineageEntry]:
-        """All whose signatures may still matter: from the oldest fork on, the newest two at least."""
-        path = set(self.ancestors(tip))
-        others = [e.certificate.epoch for e in self.entries.values() if e.attempt is not None and e.id not in path]
-        first = min([*others, self.entries[tip].certificate.epoch - 1])
-        return sorted(
-            (e for e in self.entries.values() if e.certificate.epoch >= first and e.id != ZERO_HASH),
-            key=lambda entry: entry.certificate.epoch,
-        )
-
-    def recent(self, identity: Hash) -> set[Account]:
-        """Contributors of the last certificates up to `identity`; near the root also its electorate."""
-        out: set[Account] = set()
-        for count, at in enumerate(self.ancestors(identity)):
-            entry = self.entries[at]
-            out |= {leaf.peer for leaf in entry.body.contributors}
-            if entry.certificate.kind == KIND_SEATING and entry.certificate.prev_certificate == ZERO_HASH:
-                out |= set(entry.body.electorate)
-            if count >= RECENT_CERTIFICATES:
+        """All whose signatures may still matter, for who links up: from the oldest open fork on, the newest two at least. A branch
+        is open while it has support and has grown of late: who still follows a closed one tells of it."""
+        newest = self.entries[tip].certificate.epoch
+        first, told = newest - 1, []
+        leave, branch = newest, self.entries[tip].branch
+        is_way: Hash = ZERO_HASH
+        while branch is not None:
+            for epoch, beside in self._beside(branch, leave, is_way):
+                if max(self.entries[at].certificate.epoch for at in beside) > newest - OPEN_CERTIFICATES:
+                    first = min(first, epoch)
+                    told += beside
+            is_way, leave, branch = branch.head, branch.hangs_on, branch.parent
+        for at in self.ancestors(tip):
+            if self.entries[at].certificate.epoch < first:
                 break
-        return out
+            told.append(at)
+        entries = [self.entries[at] for at in told if at != ZERO_HASH] + self._proposed(tip, first)
+        return sorted(entries, key=lambda entry: (entry.certificate.epoch, entry.number))
 
-    def _oldest_fork(self, tip: Hash) -> Hash:
-        """The first branching on the way to `tip`; `tip` where there is none."""
-        on_way = [fork for fork in self._forks if self.is_before(fork, tip)]
-        return min(on_way, key=lambda fork: self.entries[fork].certificate.epoch, default=tip)
+    def _beside(self, branch: Branch, leave: int, is_way: Hash) -> list[tuple[int, list[Hash]]]:
+        """Of a branch that the way to the tip leaves at epoch `leave`, for `is_way`: the first epoch and all certificates of each
+        branch that goes on elsewhere and that a trusted voter has signed."""
+        beside = [other for other in branch.hanging.values() if other.hangs_on <= leave and other.head != is_way]
+        rest = [at for at in self._certificates(branch) if self.entries[at].certificate.epoch > leave]
+        found = []
+        if rest:
+            later = [other for other in branch.hanging.values() if other.hangs_on > leave]
+            found.append((leave + 1, rest + self._all_of(later)))
+        for other in beside:
+            if certificates := self._all_of([other]):
+                found.append((other.hangs_on + 1, certificates))
+        return found
 
-    def _down_to(self, old: Hash, new: Hash) -> Iterator[Hash]:
-        """From `new` back to its ancestor `old`, both included."""
-        while new != old:
-            yield new
-            new = self.entries[new].certificate.prev_certificate
-        yield old
+    def _all_of(self, todo: list[Branch]) -> list[Hash]:
+        found: list[Hash] = []
+        while todo:
+            branch = todo.pop()
+            if branch.is_vouched or not branch.is_strange:
+                found += self._certificates(branch)
+                todo += branch.hanging.values()
+        return found
 
-    def steps(self, old: Hash, new: Hash) -> tuple[list[Hash], list[Hash]]:
-        """What is undone (newest first) and what is taken (oldest first) on the way from one certificate to another."""
-        undone, taken = [], []
-        while old != new:
-            if self.entries[old].certificate.epoch >= self.entries[new].certificate.epoch:
-                undone.append(old)
-                old = self.entries[old].certificate.prev_certificate
-            else:
-                taken.append(new)
-                new = self.entries[new].certificate.prev_certificate
-        return undone, taken[::-1]
+    def _proposed(self, tip: Hash, first: int) -> list[LineageEntry]:
+        """Without a quorum: what voters have signed, and a little of what they have not."""
+        pending = [self.entries[at] for after in self._pending.values() for at in after]
+        known = [e for e in pending if e.certificate.epoch >= first and (e.is_vouched or e.ticket is None)]
+        strange = [e for e in self.undecided_after(tip) if not (e.is_vouched or e.ticket is None)]
+        return known + strange[-MAX_STRANGE_TOLD:]
 
-    def _trust_at(self, identity: Hash) -> Trust:
-        trust = Trust(self.electorate(ZERO_HASH), 0)
-        for at in self.path(identity)[1:]:
-            trust = self._trust_after(trust, at)
-        return trust
+    def is_known(self, identity: Hash) -> bool:
+        """Whether it holds, and somebody else than strangers has signed in its branch."""
+        return self.valid(identity) and (self.branch_of(identity).is_vouched or not self.is_strange(identity))
 
-    def _trust_after(self, trust: Trust, identity: Hash) -> Trust:
-        entry = self.entries[identity]
-        if entry.certificate.kind == KIND_SEATING:
-            is_trusted = self.is_supported(identity, entry.signers(), trust)
-        else:
-            is_trusted = not 0 < trust.age < RECENT_CERTIFICATES
-        return Trust(entry.body.electorate, 0) if is_trusted else Trust(trust.voters, trust.age + 1)
 
-    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
-        """All who signed anything from `identity` on, as far as it is supported. `trust` of its predecessor."""
-        order = [(identity, trust)]
-        for at, before in order:
-            after = self._trust_after(before, at)
-            order += [(child, after) for child in self.children.get(at, [])]
-        signed: dict[Hash, set[Account]] = {}
-        trusts = dict(order)
-        for at, _ in reversed(order):
-            signed[at] = self.entries[at].signers()
-            for child in self.children.get(at, []):
-                signers = signed.pop(child)
-                if self.is_supported(child, signers, trusts[child]):
-                    signed[at] |= signers
-        return signed[identity]
-
-    def is_supported(self, identity: Hash, signers: set[Account], trust: Trust) -> bool:
-        """Whether a branch with these signers, if a seating begins it, has more than a third of the voters that are trusted:
-        one of that many is honest."""
-        is_seating = self.entries[identity].certificate.kind == KIND_SEATING
-        return not is_seating or len(signers.intersection(trust.voters)) > len(trust.voters) // 3
-
-    def choose(self, tip: Hash, may_follow: Callable[[LineageEntry, Trust], bool]) -> Hash:
-        """Fork choice: from the oldest fork on, the child that is supported and whose whole branch has more distinct signers
-        among the recent contributors; ties: a round before a seating, then the smaller id. `may_follow` holds back children off
-        the own path (a round that stands alone never). What is not supported gives no weight: who chose for its sake would
-        stop before it."""
-        at = self._oldest_fork(tip)
-        on_path = set(self._down_to(at, tip))
-        while len(after := self.children.get(at, [])) == 1 and self.entries[after[0]].certificate.kind == KIND_ROUND:
-            at = after[0]  # nothing to choose; not every certificate of a long run should cost a walk over all of it
-        trust = self._trust_at(at) if self.children.get(at) else None
-        while trust is not None and self.children.get(at):
-            children = [
-                c for c in self.children[at] if (at in on_path and at != tip) or may_follow(self.entries[c], trust)
-            ]
-            if not children:
-                break
-            weight = self.recent(at) if len(children) > 1 else set()
-
-            def key(child: Hash, weight: set[Account] = weight, trust: Trust = trust) -> tuple[bool, int, int, Hash]:
-                signers, kind = self.branch_signers(child, trust), self.entries[child].certificate.kind
-                return (not self.is_supported(child, signers, trust), -len(signers & weight), kind, child)
-
-            at = min(children, key=key) if len(children) > 1 else children[0]
-            trust = self._trust_after(trust, at)
-        return at
+__all__ = ["MAX_ELECTORATE", "RECENT_CERTIFICATES", "Branch", "Lineage", "LineageEntry", "Trust", "check_content"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from swarm.consensus.actions import Action, Adopt, CertifiedEntry, Scatter, Send, Timer
 from swarm.consensus.calls import Calls
 from swarm.consensus.heard import ROUND_MESSAGES, Heard
-from swarm.consensus.lineage import Lineage, LineageEntry, Trust
+from swarm.consensus.lineage import Lineage, LineageEntry
 from swarm.consensus.roster import Roster
 from swarm.consensus.round import Phase, Proposal, Round, Rounds
 from swarm.consensus.rules import RunRules
@@ -75,6 +75,8 @@ class RoundMachine:
         self._restoring = False
         self._kept: dict[Hash, list[Signed]] = {}  # own words from before a restart, until their predecessor is known
         self._rounds.follow(ZERO_HASH, ZERO_HASH)
+        self._familiar: set[Account] = set(self.voters())  # who votes, or has contributed of late
+        self.lineage.forgotten = self._rounds.forget
 
     # -- what it knows ------------------------------------------------------------------------------------------------
     @property
@@ -197,10 +199,23 @@ class RoundMachine:
             self._votes.begin_waiting(r)
         return self._go_on()
 
-    def receive(self, signed: Signed) -> list[Action]:
-        """A message whose signature was checked."""
-        self._hear(signed)
+    def receive(self, signed: Signed, sender: Account | None = None) -> list[Action]:
+        """A message whose signature was checked, as `sender` handed it on."""
+        self._hear(signed, sender)
         return self._go_on()
+
+    def may_pass_on(self, signed: Signed) -> bool:
+        """Whether others need what was taken in: not what no trusted voter stands behind and anybody can make without end."""
+        record = signed.record
+        if signed.signer in self._familiar or self._seating.stalls > STALLS_BEFORE_FEWER:
+            return True
+        if isinstance(record, RoundCertificate):
+            identity = self.notary.certificate_id(record)
+            entry = self.lineage.entries.get(identity)
+            return self.lineage.is_known(identity) or (entry is not None and entry.is_vouched)
+        if isinstance(record, ROUND_MESSAGES):
+            return self.lineage.is_known(record.prev_certificate)
+        return True
 
     def contributed(self, signed: Signed) -> list[Action]:
         """The own contribution, signed by the driver."""
@@ -284,20 +299,20 @@ class RoundMachine:
             took = True
         return took
 
-    def _hear(self, signed: Signed) -> None:
+    def _hear(self, signed: Signed, sender: Account | None = None) -> None:
         self._roster.heard_of(signed.signer)
         record = signed.record
         try:
             if record.run_id != self.rules.run_id:
                 raise PeerFault("a record of another run")
             if isinstance(record, RoundCertificate):
-                self._take_certificate(record, signed)
+                self._take_certificate(record, signed, sender)
             elif isinstance(record, ROUND_MESSAGES):
-                self.heard.take(signed, self.tip)
+                self.heard.take(signed, self.tip, sender)
         except (PeerFault, ValueError) as error:
             self._voice.blame(signed.signer, str(error))
 
-    def _take_certificate(self, record: RoundCertificate, signed: Signed) -> None:
+    def _take_certificate(self, record: RoundCertificate, signed: Signed, sender: Account | None) -> None:
         identity = self.notary.certificate_id(record)
         content = signed.content
         known = self.lineage.entries.get(identity)
@@ -305,34 +320,52 @@ class RoundMachine:
             content = known.body
         elif not isinstance(content, RoundBody):
             raise PeerFault("certificate: without its body")
-        new = self.lineage.add(identity, record, content, signed.signer, signed.signature)
+        else:
+            self.heard.check_body(content)
+        new = self.lineage.add(identity, record, content, signed.signer, signed.signature, sender)
+        entry = self.lineage.entries.get(identity)
+        if entry is None:
+            return  # it had to make room at once
         prev = record.prev_certificate
-        if record.kind == KIND_ROUND and self.lineage.valid(prev) and not self.lineage.is_before(prev, self.tip):
-            r = self._rounds.after(prev)
-            r.messages.certificates.setdefault(record.attempt, set()).add(signed.signer)
-            r.proposals.setdefault(identity, (record.without_attempt(), content))
+        is_open = self.lineage.valid(prev) and not self.lineage.is_before(prev, self.tip)
+        if record.kind == KIND_ROUND and is_open and not self.lineage.is_strange(prev):
+            self._rounds.after(prev).take_certificate(entry)
         for held in new:
-            for waited in self._kept.pop(held, []) + self.heard.early(held):
-                self._hear(waited)
+            self._take_what_waited(held, held == identity, sender)
         if new and self.lineage.is_before(prev, self.tip) and not self._restoring:
             self._say_fork(new, signed)
         is_branch = self.lineage.valid(identity) and not self._is_own(identity)
         if new or is_branch:  # one more signer adds weight to it
             self._follow()
         elif prev == self.tip and signed.signer != self.account and (prev == ZERO_HASH or self._seating.stalls):
-            self._seating.join(self.lineage[identity], self.tip)
+            self._seating.join(entry, self.tip)
+
+    def _take_what_waited(self, held: Hash, is_last: bool, sender: Account | None) -> None:
+        """For a certificate that holds now. Who was not known before it was not passed on (`may_pass_on`), and is now."""
+        for word in self._kept.pop(held, []):
+            self._hear(word)
+        early = self.heard.early(held)
+        for waited in early:
+            self._hear(waited, sender)
+        if self._restoring or not self.lineage.is_known(held):
+            return
+        entries = [] if is_last else [self.lineage[held]]
+        entries += [e for e in self.lineage.undecided_after(held) if e.ticket is None]
+        late = early + [said for entry in entries for said in entry.messages()]
+        self._voice.ask(*(Send(said, again=True) for said in late if said.signer not in self._familiar))
 
     def _say_fork(self, new: Sequence[Hash], last: Signed) -> None:
         """A branch off the own path came to hold by `last`. What was signed in it before was not handed to those who linked up
-        since (`Lineage.contested`); they have to weigh it too."""
-        entries = [e for held in new for e in (self.lineage[held], *self.lineage.undecided_after(held))]
+        since (`Lineage.contested`); they have to weigh it too. Not what strangers alone have signed."""
+        known = [held for held in new if self.lineage.is_known(held)]
+        entries = [e for held in known for e in (self.lineage[held], *self.lineage.undecided_after(held))]
         self._voice.ask(*(Send(said, again=True) for e in entries for said in e.messages() if said != last))
 
     def _is_own(self, identity: Hash) -> bool:
         return identity == self.tip or self.lineage.is_before(identity, self.tip)
 
-    def _may_follow(self, entry: LineageEntry, trust: Trust) -> bool:
-        return self._restoring or self._seating.may_follow(entry, trust, self.tip)
+    def _may_follow(self, entry: LineageEntry) -> bool:
+        return self._restoring or self._seating.may_follow(entry, self.tip)
 
     def _follow(self) -> None:
         """Go over to the branch that fork choice takes, if it is another one."""
@@ -343,6 +376,9 @@ class RoundMachine:
         contributed = self.heard.round(self.lineage[new].certificate.prev_certificate).contributions
         self.tip = new
         r = self._rounds.follow(new, old)
+        for entry in self.lineage.after(new):
+            r.take_certificate(entry)
+        self._familiar = {*self.voters(), *self.lineage[new].trust.voters, *self.lineage.recent(new)}
         r.omitted = contributed.keys() - {leaf.peer for leaf in self.lineage[new].body.contributors}
         self._voice.ask(Adopt(tuple(self._entry(identity) for identity in taken), tuple(undone)))
         self.heard.keep_rounds(new, old)

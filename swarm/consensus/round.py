@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 from swarm.consensus.heard import Heard, RoundMessages
-from swarm.consensus.lineage import Lineage
+from swarm.consensus.lineage import Lineage, LineageEntry
 from swarm.records.commitments import quorum
 from swarm.records.types import (
     KIND_SEATING,
@@ -105,6 +105,15 @@ class Round:
             self.attempt, self.phase, self.due = record.attempt, phase, True
         if isinstance(record, RoundCertificate) and record.attempt >= self.lock_attempt:
             self.lock, self.lock_attempt = identity, record.attempt
+
+    def take_certificate(self, entry: LineageEntry) -> None:
+        """Of a round after `prev`, as far as it is signed: it may be certified here, and who signed it is through with that
+        attempt."""
+        if entry.certificate.kind == KIND_SEATING:
+            return
+        for attempt, signed in entry.signatures.items():
+            self.messages.certificates.setdefault(attempt, set()).update(signed)
+        self.proposals.setdefault(entry.id, (entry.certificate, entry.body))
 
     def forget_proposals(self) -> None:
         self.proposals.clear()
@@ -230,6 +239,13 @@ class Rounds:
         found.messages = self._heard.round(prev)
         self._open[prev] = found
         return found
+
+    def forget(self, entry: LineageEntry) -> None:
+        """What no quorum signed has made room in the lineage; it may stay where it was made or locked on here."""
+        found = self._open.get(entry.certificate.prev_certificate)
+        if found is None or found.lock == entry.id or any(identity == entry.id for identity, _ in found.prepared):
+            return
+        found.proposals.pop(entry.id, None)
 
     def follow(self, prev: Hash, left: Hash) -> Round:
         """The round that is under way from now on; of others than the one `left` no proposals are needed."""

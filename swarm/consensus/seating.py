@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from swarm.consensus.actions import SetTimer, Timer
-from swarm.consensus.lineage import Lineage, LineageEntry, Trust
+from swarm.consensus.lineage import Lineage, LineageEntry
 from swarm.consensus.roster import Roster
 from swarm.consensus.rules import RunRules
 from swarm.consensus.voice import Voice
@@ -38,9 +38,9 @@ class Seating:
             self._first_attempt += 1  # only founders seat the first; they try again with who is ready then
             return
         self.stalls += 1
-        if any(self.join(entry, tip) for entry in self._lineage.undecided_after(tip)):
-            return
         seats = self._seats(tip)
+        if any(self.join(entry, tip, seats) for entry in self._lineage.undecided_after(tip)):
+            return
         if self._voice.account in seats:
             self._seat(seats, self.stalls, tip)
 
@@ -49,11 +49,11 @@ class Seating:
         seats = self._seats(ZERO_HASH)
         if len(seats) < self._rules.min_seated:
             return
-        if not any(self.join(entry, ZERO_HASH) for entry in self._lineage.undecided_after(ZERO_HASH)):
+        if not any(self.join(entry, ZERO_HASH, seats) for entry in self._lineage.undecided_after(ZERO_HASH)):
             self._seat(seats, self._first_attempt, ZERO_HASH)
 
-    def join(self, entry: LineageEntry, tip: Hash) -> bool:
-        """Sign a seating that another proposed: at the attempts that have most signatures, a few at most."""
+    def join(self, entry: LineageEntry, tip: Hash, seats: tuple[Account, ...] | None = None) -> bool:
+        """Sign a seating that another proposed: at the attempts that have most signatures, a few at most. `seats`: as seen now."""
         certificate, seated = entry.certificate, entry.body.electorate
         if certificate.kind != KIND_SEATING or certificate.prev_certificate != tip:
             return False
@@ -61,7 +61,7 @@ class Seating:
             may = self._voice.account in self._rules.founders and len(seated) >= self._rules.min_seated
         else:
             may = self._voice.account in seated
-        if not may or not set(seated) <= set(self._seats(tip)):
+        if not may or not set(seated) <= set(self._seats(tip) if seats is None else seats):
             return False
         unsigned = [a for a, signed in entry.signatures.items() if self._voice.account not in signed]
         attempts = sorted(unsigned, key=lambda a: (-len(entry.signatures[a]), a))[:MAX_JOINED]
@@ -91,7 +91,7 @@ class Seating:
         )
         self._voice.say(certificate, body)
 
-    def may_follow(self, entry: LineageEntry, trust: Trust, tip: Hash) -> bool:
+    def may_follow(self, entry: LineageEntry, tip: Hash) -> bool:
         """Whether a seating off the own path may be followed: only with a third of the voters in it, and on the own tip only by
         who has stalled, or has not seen this tip alive since its start and may have slept through the stall."""
         certificate = entry.certificate
@@ -102,4 +102,4 @@ class Seating:
             return True
         if prev == tip and self.stalls == 0 and self._roster.saw_quorum:
             return False
-        return self._lineage.is_supported(entry.id, self._lineage.branch_signers(entry.id, trust), trust)
+        return self._lineage.is_supported(entry.id)

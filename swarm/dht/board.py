@@ -71,6 +71,7 @@ class PresenceBoard:
         self.validator = PresenceValidator(run_id, recover)
         self.p2p = GuardedP2P(node.p2p, self.validator)
         self.present: dict[Account, Presence] = {}
+        self._account_of: dict[str, Account] = {}  # of those: an identity is present once
         self._key = DHTID.generate(source=presence_key(run_id))
         self.dht: DHTNode | None = None
         self._task: asyncio.Task[None] | None = None
@@ -93,7 +94,7 @@ class PresenceBoard:
             cache_nearest=0,
             cache_refresh_before_expiry=0,
         )
-        dht.protocol.storage = PresenceStorage()
+        dht.protocol.storage = PresenceStorage(self.validator.identity_of)
         return dht
 
     async def close(self) -> None:
@@ -145,6 +146,7 @@ class PresenceBoard:
         """Ask who stands near the key, wave by wave; the nodes that answered. What they know is taken in as it comes."""
         now = time.time()
         self.present = {a: p for a, p in self.present.items() if p.expires_at > now}
+        self._account_of = {p.peer_id: a for a, p in self.present.items()}
         found = dht.protocol.storage.get(self._key)
         self._take(found.value if found is not None else None)
         asked: set[DHTID] = {dht.node_id}
@@ -175,9 +177,12 @@ class PresenceBoard:
                 )
             except PeerFault:
                 continue
-            old = self.present.get(presence.account)
-            if presence.peer_id == self._node.peer_id or (old is not None and old.expires_at >= presence.expires_at):
+            twin = self._account_of.get(presence.peer_id, presence.account)
+            known = [p.expires_at for a in (presence.account, twin) if (p := self.present.get(a)) is not None]
+            if presence.peer_id == self._node.peer_id or any(old >= presence.expires_at for old in known):
                 continue
+            self.present.pop(twin, None)
+            self._account_of[presence.peer_id] = presence.account
             self.present[presence.account] = presence
             self._on_found(presence)
 

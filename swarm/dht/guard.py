@@ -108,6 +108,11 @@ class PresenceValidator(RecordValidatorBase):  # type: ignore[misc]
             raise PeerFault("presence: with another expiry than was signed")
         return presence
 
+    def identity_of(self, value: bytes) -> str | None:
+        """Of a record that was read before."""
+        presence = self._checked.get(value)
+        return None if presence is None else presence.peer_id
+
     def validate(self, record: DHTRecord) -> bool:
         try:
             self.read(record.key, record.subkey, record.value, record.expiration_time)
@@ -117,21 +122,34 @@ class PresenceValidator(RecordValidatorBase):  # type: ignore[misc]
 
 
 class PresenceStorage(DHTLocalStorage):  # type: ignore[misc]
-    """Where a node keeps what others store with it. Unlike its base it is bounded, and what it rejects changes nothing."""
+    """Where a node keeps what others store with it. Unlike its base it is bounded, and what it rejects changes nothing. Accounts cost
+    nothing, so of one identity (`identity_of` a value) it keeps the newest record alone."""
+
+    def __init__(self, identity_of: Callable[[bytes], str | None] = lambda value: None) -> None:
+        super().__init__()
+        self._identity_of = identity_of
+        self._subkeys: dict[str, bytes] = {}  # identity → where its record is
 
     def store(self, key: DHTID, value: bytes, expiration_time: float, subkey: bytes | None = None) -> bool:
         return subkey is not None and self.store_subkey(key, subkey, value, expiration_time)
 
     def store_subkey(self, key: DHTID, subkey: bytes, value: bytes, expiration_time: float) -> bool:
-        found = self.get(key)
+        found, identity = self.get(key), self._identity_of(value)
         if found is not None:
             entries = found.value
-            old = entries.get(subkey)
-            if old is not None and old.expiration_time >= expiration_time:
-                return False
+            before = subkey if identity is None else self._subkeys.get(identity, subkey)
+            for old in (entries.get(subkey), entries.get(before)):
+                if old is not None and old.expiration_time >= expiration_time:
+                    return False
+            if before != subkey:
+                del entries[before]
             size = sum(len(item.value) for _, item in entries.items())
-            if old is None and (len(entries) >= MAX_RECORDS or size + len(value) > MAX_STORED_BYTES):
+            if entries.get(subkey) is None and (len(entries) >= MAX_RECORDS or size + len(value) > MAX_STORED_BYTES):
                 return False
+            if len(self._subkeys) > 2 * MAX_RECORDS:
+                self._subkeys = {who: at for who, at in self._subkeys.items() if at in entries}
+        if identity is not None:
+            self._subkeys[identity] = subkey
         return bool(super().store_subkey(key, subkey, value, expiration_time))
 
     def items(self) -> Iterable[Any]:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 MAX_BYTES = 2 << 20
 MAX_PARTS = 1 << 14
 MAX_PEERS = 4096
-MAX_MERGES = 1 << 12
+MAX_MERGES = 64  # since a peer's last contribution; more stand as one (protocol §4.7)
 SIGNATURE_BYTES = 65
 _KINDS: tuple[type[Any], ...] = (
     Contribution,

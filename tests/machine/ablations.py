@@ -1,12 +1,13 @@
 """The named rules of the round, each of which can be missing from a machine that is put together for a test."""
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from incentives.journal import Subject
 from swarm.consensus.actions import Action, Adopt, Send
-from swarm.consensus.lineage import Lineage, LineageEntry, Trust
+from swarm.consensus.lineage import Branch, Lineage, LineageEntry
 from swarm.consensus.machine import STALLS_BEFORE_FEWER, Parts, RoundMachine
 from swarm.consensus.round import Round
 from swarm.consensus.seating import Seating
@@ -37,23 +38,20 @@ class FollowOnlyChildren(Lineage):
     def choose(self, tip: Hash, may_follow: Any) -> Hash:
         """No choice between branches: on from the own tip, whatever the others do."""
         while True:
-            children = [
-                c for c in self.children.get(tip, []) if may_follow(self.entries[c], Trust(self.electorate(tip), 0))
-            ]
+            children = [c for c in self.children.get(tip, ()) if may_follow(self.entries[c])]
             if not children:
                 return tip
             tip = min(children)
 
 
 class WeighHeadsAlone(Lineage):
-    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
-        return self.entries[identity].signers()
+    def signers_among(self, identity: Hash, accounts: Set[Account]) -> set[Account]:
+        return self.entries[identity].signers() & accounts
 
 
 class WeighWhatIsNotSupported(Lineage):
-    def branch_signers(self, identity: Hash, trust: Trust) -> set[Account]:
-        children = self.children.get(identity, ())
-        return self.entries[identity].signers().union(*(self.branch_signers(child, trust) for child in children))
+    def gives_weight(self, branch: Branch) -> bool:
+        return True
 
 
 class OneSignatureSeats(Lineage):

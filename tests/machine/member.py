@@ -87,7 +87,8 @@ class Disk:
     """What outlives the process, the journal aside."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.certificates: dict[Signed, None] = {}
+        self.certificates: dict[Signed, None] = {}  # all that were ever followed
+        self.tip: Hash = ZERO_HASH
         self.held: set[Hash] = set()  # contributions whose wire bytes are here
         self.averages: set[Hash] = set()
         self.trainer = trainer
@@ -126,7 +127,7 @@ class Member:
                 )
                 self.own[record.prev_certificate] = self.notary.hash(record)
         self.restoring = True
-        self.attempt(lambda: self.act(self.machine.restore(list(self.disk.certificates), kept)))
+        self.attempt(lambda: self.act(self.machine.restore(self.followed(), kept)))
         self.restoring = False
 
     def stop(self, keep_disk: bool) -> None:
@@ -203,7 +204,19 @@ class Member:
 
     def backlog(self) -> list[Signed]:
         """For a peer that links up: as `peers.peer` does it."""
-        return list(self.disk.certificates) + self.machine.current_messages()
+        return self.followed() + self.machine.current_messages()
+
+    def followed(self) -> list[Signed]:
+        """As `peers.history` tells it: the lineage alone, not what was followed once."""
+        by_id: dict[Hash, list[Signed]] = {}
+        for signed in self.disk.certificates:
+            by_id.setdefault(self.notary.certificate_id(signed.record), []).append(signed)  # type: ignore[arg-type]
+        way: list[list[Signed]] = []
+        at = self.disk.tip
+        while at in by_id:
+            way.append(by_id[at])
+            at = by_id[at][0].record.prev_certificate  # type: ignore[union-attr]
+        return [signed for certificate in reversed(way) for signed in certificate]
 
     def has_followed(self, identity: Hash) -> bool:
         """Whether its disk says so."""
@@ -325,6 +338,7 @@ class Member:
         trainer = self.disk.trainer
         self.world.adopted(self, action)
         path = list(action.path)
+        self.disk.tip = path[-1].id
         for entry in path:
             for who, signature in entry.signatures:
                 self.disk.certificates[Signed(entry.certificate, who, signature, entry.body)] = None

@@ -9,7 +9,7 @@ from tests.machine.schedules import one
 @pytest.mark.parametrize(
     ("rule", "seed", "index", "violation"),
     [
-        ("ghost", 1, 10, "S3 more than one lineage"),
+        ("ghost", 1, 24, "S3 more than one lineage"),
         ("linear", 1, 74, "S4 a unit lost silently"),
         ("patient", 1, 7, "S5 a seating of liars alone was followed"),
         ("seatq", 1, 64, "S3 more than one lineage"),

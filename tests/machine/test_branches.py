@@ -122,7 +122,7 @@ def grow(
 
 
 def allowed(lineage: Lineage) -> object:
-    return lambda entry, trust: lineage.is_supported(entry.id, lineage.branch_signers(entry.id, trust), trust)
+    return lambda entry: lineage.is_supported(entry.id)
 
 
 def test_what_stands_on_a_seating_of_liars_and_may_not_be_followed_has_no_weight() -> None:

@@ -253,6 +253,25 @@ def test_a_record_that_breaks_a_rule_is_refused_and_the_honest_one_stays(tmp_pat
     run(work())
 
 
+def test_an_identity_has_one_record_however_many_accounts_it_makes(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm() as start:
+            honest = await start(tmp_path / "honest")
+            liar = await start(tmp_path / "liar", honest.network.addresses())
+            await until(lambda: liar.account in honest.stored())
+            own = liar.presence(100)
+            for number in range(12):
+                key = PrivateKey()
+                other = dataclasses.replace(own, account=records.account_of(key), expires_at=own.expires_at + number)
+                value = value_bytes(other.encode(lambda digest, key=key: records.sign(key, digest)))  # type: ignore[misc]
+                assert await liar.store(
+                    honest, KEY.to_bytes(), subkey_bytes(other.account), value, float(other.expires_at)
+                )
+                assert set(honest.stored()) == {honest.account, other.account}
+
+    run(work())
+
+
 def test_nested_msgpack_kills_a_plain_node_and_not_ours(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm() as start:
@@ -317,6 +336,22 @@ def test_what_a_storage_rejects_does_not_delete_what_it_holds(storage: type[DHTL
     time.sleep(0.3)
     survived = [(k, v.value) for k, v in kept.get(KEY).value.items()]
     assert survived == ([(b"owner", b"honest")] if storage is PresenceStorage else [])
+
+
+def test_a_storage_keeps_the_newest_record_of_an_identity() -> None:
+    kept, now = PresenceStorage(lambda value: value[:1].decode()), time.time()
+
+    def held() -> dict[bytes, bytes]:
+        return {k: v.value for k, v in kept.get(KEY).value.items()}
+
+    assert kept.store_subkey(KEY, b"one", b"a1", now + 60)
+    assert kept.store_subkey(KEY, b"other", b"b1", now + 60)
+    assert not kept.store_subkey(KEY, b"two", b"a2", now + 50)
+    assert held() == {b"one": b"a1", b"other": b"b1"}
+    assert kept.store_subkey(KEY, b"two", b"a2", now + 70)
+    assert held() == {b"two": b"a2", b"other": b"b1"}
+    assert kept.store_subkey(KEY, b"two", b"a3", now + 80)
+    assert held() == {b"two": b"a3", b"other": b"b1"}
 
 
 def test_who_asks_too_often_is_refused_and_others_are_not(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What two ledgers tell each other: only the windows of epochs that differ."""
 
 import struct
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,20 @@ from swarm.transport.sync import MAX_SUMMARY_BYTES
 from tests.machine.world import Peer, World
 
 
-def rounds(ledger: Ledger, epochs: range, signers: tuple[bytes, ...] = PEERS[:1]) -> None:
+def rounds(
+    ledger: Ledger, epochs: range, signers: tuple[bytes, ...] = PEERS[:1], is_followed: bool = True, branch: int = 0
+) -> None:
+    """Each on the one of the epoch before it, where that is held; of another `branch` with other state."""
     for epoch in epochs:
-        record = replace(ROUND_RECORD, epoch=epoch)
-        ledger.add_certificate(values(record), body_bytes(ROUND_BODY), signatures(record, signers))
+        root = ROUND_RECORD.next_root if not branch else bytes([branch]) * 32
+        held = list(ledger.certificates(epoch - 1, epoch))
+        on = [c.id for c in held if c.values["next_root"] == root]
+        before = on or [c.id for c in held] or [i for i in [ledger.tip()] if i]
+        prev = before[0] if before else ROUND_RECORD.prev_certificate
+        record = replace(ROUND_RECORD, epoch=epoch, prev_certificate=prev, next_root=root)
+        identity = ledger.add_certificate(values(record), body_bytes(ROUND_BODY), signatures(record, signers))
+        if is_followed:
+            ledger.set_tip(identity)
 
 
 @pytest.fixture
@@ -58,20 +69,60 @@ def test_a_joiner_gets_all_and_who_lags_gets_the_end(pair: tuple[Ledger, Ledger]
     assert missing_epochs(theirs, ours) == [64]
 
 
-def test_one_lost_certificate_or_receipt_brings_its_window_alone(pair: tuple[Ledger, Ledger]) -> None:
+def test_one_lost_receipt_brings_its_window_alone(pair: tuple[Ledger, Ledger]) -> None:
     ours, theirs = pair
-    rounds(ours, range(1, 70))
-    rounds(theirs, range(1, 20))
-    rounds(theirs, range(21, 70))
-    assert set(missing_epochs(ours, theirs)) == set(range(16, 32))
-    rounds(theirs, range(20, 21), PEERS[1:2])
-    assert missing_epochs(ours, theirs) == []
-    record = receipt(0)
-    ours.add_certificate(values(ROUND_RECORD), body_bytes(ROUND_BODY), ())
-    theirs.add_certificate(values(ROUND_RECORD), body_bytes(ROUND_BODY), ())
+    for ledger in pair:
+        rounds(ledger, range(1, 70))
+    record = replace(receipt(0), epoch=5, certificate=next(ours.certificates(5, 6)).id)
     ours.add_receipt(values(record), signatures(record, PEERS[:1]))
     found = [unpack(m).record for m in history(ours).missing(history(theirs).summary())]
     assert record in found and {r.epoch for r in found} <= set(range(WINDOW_EPOCHS))
+
+
+def test_what_was_followed_once_is_told_no_more(pair: tuple[Ledger, Ledger]) -> None:
+    """A newcomer got every branch that a peer had ever followed, and two peers that had left different ones told them for ever."""
+    ours, theirs = pair
+    for ledger in pair:
+        rounds(ledger, range(1, 40))
+    rounds(ours, range(30, 60), branch=9)  # left
+    rounds(ours, range(40, 70))
+    rounds(theirs, range(40, 70))
+    assert missing_epochs(ours, theirs) == missing_epochs(theirs, ours) == []
+    told = [unpack(m).record for m in history(ours).everything()]
+    assert [r.epoch for r in told] == list(range(1, 70))
+    assert {r.next_root for r in told} == {ROUND_RECORD.next_root}  # type: ignore[union-attr]
+
+
+def test_who_changes_branches_tells_the_new_one_from_then_on(pair: tuple[Ledger, Ledger]) -> None:
+    ours, theirs = pair
+    for ledger in pair:
+        rounds(ledger, range(1, 40))
+    told = history(ours)
+    assert list(told.missing(history(theirs).summary())) == []
+    rounds(ours, range(5, 38), branch=9)
+    found = [unpack(m).record for m in told.missing(history(theirs).summary())]
+    assert [r.epoch for r in found] == list(range(1, 38))
+    assert {r.next_root for r in found[5:]} == {b"\x09" * 32}  # type: ignore[union-attr]
+
+
+def test_all_of_the_way_is_read_once_and_then_what_is_new() -> None:
+    """However long the run: a look costs what came since the last one."""
+    read: list[int] = []
+
+    class Counting(Ledger):
+        def way_back(self, tip: bytes) -> Iterator[tuple[int, bytes]]:
+            for epoch, identity in super().way_back(tip):
+                read.append(epoch)
+                yield epoch, identity
+
+    with tempfile.TemporaryDirectory() as folder, Counting(Path(folder) / "a", run_id=RUN, domain=DOMAIN) as ledger:
+        rounds(ledger, range(1, 600))
+        told = history(ledger)
+        told.summary()
+        assert read == list(range(599, 0, -1))
+        rounds(ledger, range(600, 603))
+        told.summary()
+        assert read[599:] == [602, 601, 600, 599]
 
 
 def test_ledgers_that_heard_other_signatures_under_the_same_certificates_have_nothing_to_tell(

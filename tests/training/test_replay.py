@@ -13,10 +13,11 @@ import torch
 from swarm.audit.replay import Replay, SignedWork, replay_contribution
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.merge import MemberState
-from swarm.errors import InputError, PeerFault
+from swarm.errors import InputError, PeerFault, RoundError
 from swarm.optim.inner import CommittedState
 from swarm.records.commitments import merges_hash, parts_root
 from swarm.records.types import Merge
+from swarm.records.wire import MAX_MERGES
 from tests.training.swarmlet import Learner, hash_record, make_config, make_learners, new_model
 
 HONEST = 1e-3
@@ -140,6 +141,34 @@ def test_a_contribution_that_passes_over_a_state_it_could_not_have(pair: list[Le
     work = a.contribute()
     assert [(m.kind, m.hash) for m in work.content.merges] == [("certificate", tips[1])]
     passes(a, work)
+
+
+def test_a_contribution_of_who_rested_for_more_rounds_than_a_list_of_merges_holds(pair: list[Learner]) -> None:
+    a, b = warmed_up(pair)
+    a.units(1), b.units(1)
+    tips = [a.lineage.certify([a.contribute(), b.contribute()])]
+    b.merge(tips[0])
+    for number in range(MAX_MERGES + 8):
+        b.units(number % 2)
+        tips.append(a.lineage.certify([b.contribute()] if number % 2 else []))
+        b.merge(tips[-1])
+    a.steps(6)
+    for tip in tips:
+        a.merge(tip)
+    a.steps(2)
+    work = a.contribute()
+    assert len(work.content.merges) == MAX_MERGES
+    assert work.content.merges[-1] == Merge("certificate", tips[-1], 6)
+    passes(a, work)
+
+
+def test_who_merged_more_within_a_unit_than_others_take_begins_anew(pair: list[Learner]) -> None:
+    a, _ = warmed_up(pair)
+    for _ in range(MAX_MERGES + 1):
+        a.steps(1)
+        a.merge(a.lineage.certify([]))
+    with pytest.raises(RoundError, match="at most 64"):
+        a.contribute()
 
 
 def test_a_contribution_after_lost_state(pair: list[Learner]) -> None:
