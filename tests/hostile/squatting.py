@@ -29,11 +29,8 @@ from swarm.transport.node import Node, Stream
 STREAMS_EACH = 16  # of a protocol, of an identity, at a peer: what anybody gets
 TRY_SECONDS = 10.0
 STARTED_AT_ONCE = 4
-PAUSE_SECONDS, MAX_PAUSE_SECONDS, HELD_SECONDS = (
-    2.0,
-    32.0,
-    6.0,
-)  # it shares a machine with those that it attacks: their time is not what it is after
+# It shares a machine with those that it attacks: their time is not what it is after. Who is not heard tries again after REFUSED_SECONDS.
+PAUSE_SECONDS, REFUSED_SECONDS, HELD_SECONDS = 2.0, 30.0, 6.0
 OPENING_AT_ONCE = 4  # of an identity: its daemon shares the machine with those that are attacked
 HELD = (links.PROTOCOL, bulk.PUSH, bulk.GET)  # without which no round ends
 PROTOCOLS = (*HELD, dialback.PROTOCOL, node.HERE)
@@ -88,11 +85,10 @@ class Squatter:
     async def hold(self, target: str, protocol: str, first: bytes, reads: bool = True) -> None:
         """Open, say `first` (raw bytes), and then nothing until the other side has had enough; again, more seldom where nobody
         listens."""
-        pause = PAUSE_SECONDS
         while True:
             stream = await self.open(target, protocol)
             if stream is None:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             begun = time.monotonic()
             try:
@@ -107,8 +103,7 @@ class Squatter:
                 stream.close()
             seconds = time.monotonic() - begun
             self.counts["closed" if seconds > 0.5 else "refused"] += 1
-            await asyncio.sleep(pause)
-            pause = PAUSE_SECONDS if seconds > HELD_SECONDS else min(2 * pause, MAX_PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS if seconds > HELD_SECONDS else REFUSED_SECONDS)
 
     async def link(self, target: str) -> None:
         """A link like any other, on which nothing is ever said but pings."""
