@@ -181,7 +181,10 @@ class Script:
         complete = tuple(sorted(hashes.values()))
         own: list[tuple[Record, Content]] = [
             (ReducerReport(run_id, epoch, 0, prev, complete_hash(complete)), ReportContent(complete)),
-            *((Average(run_id, epoch, 0, prev, part, 1024, averages[part]), None) for part in range(NUM_PARTS)),
+            *(
+                (Average(run_id, epoch, 0, prev, ZERO_HASH, part, 1024, averages[part]), None)
+                for part in range(NUM_PARTS)
+            ),
             (vote, None),
             (certificate, body),
         ]
@@ -395,7 +398,7 @@ def _spread(delay: float, found: list[float]) -> None:
 def _waited_for_a_processor() -> float:
     """Seconds of this thread so far; 0 where the system does not say."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
     except OSError:
         return 0.0
 

@@ -41,7 +41,7 @@ TYPES: dict[str, str] = {
         f"{_ROUND},bytes32 contributorsRoot,uint32 numContributors,bytes32 reducersHash,bytes32 proposal,"
         "uint32 validAttempt"
     ),
-    "Average": f"{_ROUND},uint32 part,uint32 length,bytes32 digest",
+    "Average": f"{_ROUND},bytes32 roundSet,uint32 part,uint32 length,bytes32 digest",
     "RoundCertificate": f"{_CERTIFICATE_HEAD},uint32 attempt,{_CERTIFICATE_TAIL}",
     "CertificateId": f"{_CERTIFICATE_HEAD},{_CERTIFICATE_TAIL}",
     "RoundVote": f"{_ROUND},bytes32 id",

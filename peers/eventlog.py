@@ -15,6 +15,7 @@ from typing import Any
 
 from peers.directory import old_events
 from swarm import events
+from swarm.records import wire
 
 MAX_BYTES = 32 << 20  # of each of the two files: about 100,000 epochs
 
@@ -32,12 +33,26 @@ def event_fields(event: events.Event) -> dict[str, Any]:
             "units": certificate.units,
             "cumulative_units": certificate.cumulative_units,
             "contributors": ["0x" + leaf.peer.hex() for leaf in event.body.contributors],
+            "reducers": ["0x" + reducer.hex() for reducer in event.body.reducers],
             "signatures": len(event.signatures),
             "own": event.own != bytes(32),
         }
     if isinstance(event, events.Contributed):
         record: Any = event.signed.record
         return {"epoch": record.epoch, "units": record.units, "first_unit": record.first_unit}
+    if isinstance(
+        event, events.WrongAverage
+    ):  # with both signed messages: the proof, for whoever has the set's contributions
+        average: Any = event.average.record
+        return {
+            "account": "0x" + event.average.signer.hex(),
+            "epoch": average.epoch,
+            "attempt": average.attempt,
+            "part": average.part,
+            "right": "0x" + event.digest.hex(),
+            "average": "0x" + wire.pack(event.average).hex(),
+            "set": "0x" + wire.pack(event.proposal).hex(),
+        }
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)

@@ -93,6 +93,26 @@ class Fault:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class WrongAverage:
+    """A reducer signed an average that the set's contributions do not give; whoever has their parts can redo it."""
+
+    proposal: Signed  # RoundSet
+    average: Signed  # Average
+    digest: Hash  # of the right one
+
+
 Event: TypeAlias = Union[
-    Ready, UnitDone, Contributed, PartsReceived, Certified, Undone, Voided, Evaluated, PeerSeen, PeerLost, Fault
+    Ready,
+    UnitDone,
+    Contributed,
+    PartsReceived,
+    Certified,
+    Undone,
+    Voided,
+    Evaluated,
+    PeerSeen,
+    PeerLost,
+    Fault,
+    WrongAverage,
 ]

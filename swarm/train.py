@@ -175,7 +175,7 @@ class Trainer:
         def work() -> None:
             member = self._member()
             if member.unsigned:
-                self._begin(member.anchor_id, member.epoch, member.anchor, member.cumulative_units)
+                self._begin(member.anchor_id, member.epoch, member.anchor, member.counted_units)
 
         self.between_steps(work)
 
@@ -183,7 +183,7 @@ class Trainer:
         def work() -> None:
             member = self._member()
             member.certificate(
-                certificate_id, epoch, anchor.parameters, anchor.cumulative_units, contributions, self.model.flat
+                certificate_id, epoch, anchor.parameters, anchor.counted_units, contributions, self.model.flat
             )
 
         self.between_steps(work)
@@ -270,15 +270,15 @@ class Trainer:
             return member.boundary(self.model.flat, self.inner, codec.contribution, codec.part_values)
         except RoundError as error:
             self.emit(events.Fault(self.account, f"{error}: this peer begins anew"))
-            self._begin(member.anchor_id, member.epoch, member.anchor, member.cumulative_units)
+            self._begin(member.anchor_id, member.epoch, member.anchor, member.counted_units)
             return None
 
     def _reset(self, certificate_id: Hash, epoch: int, anchor: Anchor) -> None:
-        self._begin(certificate_id, epoch, anchor.parameters, anchor.cumulative_units)
+        self._begin(certificate_id, epoch, anchor.parameters, anchor.counted_units)
 
-    def _begin(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
+    def _begin(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, counted_units: int) -> None:
         next_unit = self.first_unit if self.member is None else max(self.first_unit, self.member.next_unit)
-        self.member = MemberState.fresh(certificate_id, epoch, parameters, cumulative_units, self.inner, next_unit)
+        self.member = MemberState.fresh(certificate_id, epoch, parameters, counted_units, self.inner, next_unit)
         self.model.flat.copy_(parameters)
 
     def _member(self) -> MemberState:

@@ -273,7 +273,7 @@ def rebuild_anchor(
             raise InputError(
                 "averages", f"epoch {certificate.epoch}", "are not here any more; ask another peer for them"
             )
-        anchor = next_anchor(config, anchor, wires, certificate.units)
+        anchor = next_anchor(config, anchor, wires, body.contributors)
         if anchor_root(anchor) != certificate.next_root:
             raise PeerFault(f"epoch {certificate.epoch}: the averages do not lead to the certified root")
     return anchor

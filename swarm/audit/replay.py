@@ -193,7 +193,7 @@ def _begun_anew(model: FlatModel, inner: InnerOptimizer, material: ReplayMateria
     state = material.certified(merges[0].hash)
     anchor = state.anchor
     member = MemberState.fresh(
-        merges[0].hash, state.epoch, anchor.parameters, anchor.cumulative_units, inner, record.first_unit
+        merges[0].hash, state.epoch, anchor.parameters, anchor.counted_units, inner, record.first_unit
     )
     if member.state_before != record.state_before:
         raise PeerFault("stateBefore: not that of a peer that begins anew")
@@ -228,7 +228,7 @@ def _gone_on(
         base,
         state.epoch,
         anchor,
-        state.anchor.cumulative_units,
+        state.anchor.counted_units,
         unspent,
         to_device(before.residual, model.device).float(),
         record.first_unit,
@@ -264,7 +264,7 @@ def _merge(member: MemberState, merge: Merge, certified: Callable[[Hash], Certif
         member.void(merge.hash, state.epoch)
     else:
         anchor = state.anchor
-        member.certificate(merge.hash, state.epoch, anchor.parameters, anchor.cumulative_units, contributions, live)
+        member.certificate(merge.hash, state.epoch, anchor.parameters, anchor.counted_units, contributions, live)
 
 
 def _fault(config: RunConfig, work: SignedWork, residual: torch.Tensor) -> str:

@@ -8,17 +8,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 from swarm import events
+from swarm.averaging.averages import Averages
 from swarm.averaging.delivery import Delivery, Network
 from swarm.averaging.follow import Follower
 from swarm.averaging.inbox import Inbox
 from swarm.averaging.member import AnchorSource, Boundary, Member
 from swarm.averaging.reception import Reception
-from swarm.averaging.states import States, reduce_part, weights
+from swarm.averaging.states import States
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
@@ -27,8 +27,11 @@ from swarm.consensus.actions import (
     Adopt,
     Blame,
     Collect,
+    Expose,
     FetchAverages,
     MakeContribution,
+    Recheck,
+    Redo,
     ReduceSet,
     Scatter,
     Send,
@@ -51,15 +54,12 @@ from swarm.records.types import (
     Contribution,
     ContributionContent,
     ContributionReceipt,
-    ContributorLeaf,
     Hash,
     Progress,
     Record,
     Signed,
     SignedCall,
-    SignedSet,
 )
-from swarm.records.units import total_units
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
@@ -103,7 +103,7 @@ class Driver:
         self.delivery = Delivery(config, machine, network, reception, self)
         self.run_id = config.run_id
         self.inbox = Inbox(notary, config.run_id)
-        self._pool = ThreadPoolExecutor(1, "averaging")
+        self.averages = Averages(config, machine, self.states, reception, self.delivery, self._act, self.blame, emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self.progress = ProgressBook(time.monotonic)
@@ -150,7 +150,7 @@ class Driver:
             timer.cancel()
         await cancel_all(set(self._tasks))
         self.inbox.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.averages.close()
 
     def statistics(self) -> DriverStatistics:
         return DriverStatistics(
@@ -273,10 +273,16 @@ class Driver:
                 case Collect(call):
                     self.delivery.call = call
                     self.spawn(self.delivery.collect(call))
-                case ReduceSet(proposal):
-                    self.spawn(self._reduce(proposal))
-                case FetchAverages(proposal, averages):
-                    self.spawn(self._prepare(proposal, averages))
+                case ReduceSet():
+                    self.spawn(self.averages.reduce(action))
+                case Recheck():
+                    self.spawn(self.averages.recheck(action))
+                case Redo():
+                    self.spawn(self.averages.redo(action))
+                case Expose():
+                    self.averages.expose(action)
+                case FetchAverages():
+                    self.spawn(self.averages.prepare(action))
                 case Adopt():
                     self._adopt(action)
                 case Blame(account, reason):
@@ -426,65 +432,6 @@ class Driver:
             self.emit(events.PartsReceived(key, signed.signer))
         complete = frozenset(k for k in self.reception.on_tip(prev) if not self.delivery.missing(call, k))
         self._act(self.machine.report(complete))
-
-    # -- averages -----------------------------------------------------------------------------------------------------
-    def _previous_median(self, prev: Hash) -> float:
-        body = self.machine.body(prev)
-        return 0.0 if body is None else body.median_norm
-
-    def _contents(self, leaves: Sequence[ContributorLeaf]) -> list[ContributionContent] | None:
-        """Of the contributions of a set; None when one is not known here."""
-        if any(leaf.contribution not in self.reception for leaf in leaves):
-            log.warning("a set names a contribution that is not known here")
-            return None
-        return [self.reception.content(leaf.contribution) for leaf in leaves]
-
-    async def _reduce(self, proposal: SignedSet) -> None:
-        content = proposal.content
-        contents = self._contents(content.contributors)
-        if contents is None or self.notary.account not in content.reducers:
-            return
-        prev = proposal.record.prev_certificate
-        max_units = self.config.rounds.max_units_per_contribution
-        factors = weights(content.contributors, contents, self._previous_median(prev), max_units).factors
-        mine = content.reducers.index(self.notary.account)
-        loop = asyncio.get_running_loop()
-        for index, where in enumerate(self.reception.slices):
-            if index % len(content.reducers) != mine:
-                continue
-            digests = [c.parts[index].digest for c in contents]
-            holders = [leaf.peer for leaf in content.contributors]
-            wires = await self.delivery.gather(digests, holders)  # all here, unless memory was short
-            if wires is None:
-                return
-            size = where.stop - where.start
-            data = await loop.run_in_executor(
-                self._pool, reduce_part, self.config, size, content.contributors, wires, factors
-            )
-            digest = self.parts.put(data)
-            self._act(self.machine.averaged(proposal, index, len(data), digest))
-
-    async def _prepare(self, proposal: SignedSet, averages: Sequence[tuple[Hash, Account]]) -> None:
-        """Get every average of the set, take the outer step, tell the machine the certificate that follows."""
-        content, record = proposal.content, proposal.record
-        prev: Hash = record.prev_certificate
-        anchor, contents = self.states.get(prev), self._contents(content.contributors)
-        if anchor is None or contents is None:
-            return
-        digests = [digest for digest, _ in averages]
-        holders = [holder for _, holder in averages]
-        data = await self.delivery.gather(digests, holders, lambda who: self._act(self.machine.withheld(proposal, who)))
-        if data is None:
-            return
-        max_units = self.config.rounds.max_units_per_contribution
-        found = weights(content.contributors, contents, self._previous_median(prev), max_units)
-        units = total_units(content.contributors, max_units)
-        new, root = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self.states.next_state, anchor, data, units
-        )
-        actions, identity = self.machine.prepared(proposal, tuple(digests), found.factors, found.median, root, units)
-        self.states.put(identity, new)
-        self._act(actions)
 
 
 __all__ = ["Driver", "DriverStatistics"]

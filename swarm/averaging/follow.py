@@ -19,7 +19,6 @@ from swarm.config import RunConfig
 from swarm.consensus.actions import Adopt, CertifiedEntry
 from swarm.errors import DiskError, SwarmError
 from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash
-from swarm.records.units import total_units
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
@@ -144,8 +143,7 @@ class Follower:
         data = await self._gather(body.averages, holders)
         if data is None:
             return None
-        units = total_units(body.contributors, self.config.rounds.max_units_per_contribution)
-        new, root = await asyncio.to_thread(self.states.next_state, self.anchor, data, units)
+        new, root = await asyncio.to_thread(self.states.next_state, self.anchor, data, body.contributors)
         return new if root == certificate.next_root else None
 
     async def _begin_at(self, entry: CertifiedEntry, anchor: Anchor) -> None:

@@ -61,9 +61,9 @@ class MemberState:
     between boundaries (plus whole contributions that came back)."""
 
     anchor_id: Hash
-    epoch: int  # of the anchor's certificate
+    epoch: int  # of the anchor
     anchor: torch.Tensor
-    cumulative_units: int  # of the anchor's certificate
+    counted_units: int  # of the anchor
     unspent: torch.Tensor  # U
     residual: torch.Tensor  # r
     next_unit: int  # never reused, on any lineage
@@ -84,7 +84,7 @@ class MemberState:
         anchor_id: Hash,
         epoch: int,
         anchor: torch.Tensor,
-        cumulative_units: int,
+        counted_units: int,
         inner: InnerOptimizer,
         next_unit: int = 0,
     ) -> "MemberState":
@@ -96,12 +96,12 @@ class MemberState:
         before = CommittedState(inner.state_tensors(), zeros.half(), 0).hash()
         start = [Merge("start", anchor_id, 0)]
         return cls(
-            anchor_id, epoch, anchor, cumulative_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start
+            anchor_id, epoch, anchor, counted_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start
         )
 
     def clock(self) -> int:
         """Of the learning rate: the anchor's cumulative units plus own units since the boundary."""
-        return self.cumulative_units + self.units
+        return self.counted_units + self.units
 
     def inner_step_done(self, steps_per_unit: int) -> None:
         self.inner_step += 1
@@ -163,7 +163,7 @@ class MemberState:
         certificate_id: Hash,
         epoch: int,
         parameters: torch.Tensor,
-        cumulative_units: int,
+        counted_units: int,
         contributions: frozenset[Hash],
         live: torch.Tensor,
     ) -> None:
@@ -178,7 +178,7 @@ class MemberState:
             else:
                 self.residual = self.residual + self.unspent  # stays in U: taking it out of w costs 5 % of loss
         live.add_(change)
-        self._follow(certificate_id, epoch, parameters, cumulative_units)
+        self._follow(certificate_id, epoch, parameters, counted_units)
         self._list(Merge("certificate", certificate_id, self.inner_step))
 
     def void(self, certificate_id: Hash, epoch: int) -> None:
@@ -186,7 +186,7 @@ class MemberState:
         if self.pending:
             self.pending = False
             self.residual = self.residual + self.unspent
-        self._follow(certificate_id, epoch, self.anchor, self.cumulative_units)
+        self._follow(certificate_id, epoch, self.anchor, self.counted_units)
         self._list(Merge("void", certificate_id, self.inner_step))
 
     def _list(self, merge: Merge) -> None:
@@ -197,12 +197,12 @@ class MemberState:
         else:
             self.merges.append(merge)
 
-    def _follow(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, cumulative_units: int) -> None:
-        self.anchor_id, self.epoch, self.anchor, self.cumulative_units = (
+    def _follow(self, certificate_id: Hash, epoch: int, parameters: torch.Tensor, counted_units: int) -> None:
+        self.anchor_id, self.epoch, self.anchor, self.counted_units = (
             certificate_id,
             epoch,
             parameters,
-            cumulative_units,
+            counted_units,
         )
 
     # -- disk ---------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class MemberState:
         state = {
             "anchor_id": self.anchor_id.hex(),
             "epoch": self.epoch,
-            "cumulative_units": self.cumulative_units,
+            "counted_units": self.counted_units,
             "next_unit": self.next_unit,
             "beacon": self.beacon.hex(),
             "state_before": self.state_before.hex(),
@@ -254,7 +254,7 @@ class MemberState:
                 bytes.fromhex(state["anchor_id"]),
                 state["epoch"],
                 to_device(tensors["anchor"], live.device),
-                state["cumulative_units"],
+                state["counted_units"],
                 to_device(tensors["unspent"], live.device),
                 to_device(tensors["residual"], live.device),
                 state["next_unit"],

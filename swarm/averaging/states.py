@@ -3,16 +3,15 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from swarm.averaging.reduce import average_part
+from swarm.averaging.reduce import average_part, largest_norm
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
-from swarm.optim.clip import clip_factors
-from swarm.optim.codec import decode, encode, part_slices
+from swarm.optim.clip import Pull, capped_weights, largest_motion, pull
+from swarm.optim.codec import decode, encode, part_slices, rounding_floor, rounding_share, squared_norm
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributionContent, ContributorLeaf, Hash
@@ -21,39 +20,59 @@ from swarm.records.units import capped_units
 KEEP = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What every member computes from the signed contributions of a set: fp64 clip factors and the median norm."""
+class BrokenAverages(PeerFault):
+    """Averages of these parts are longer than any average of the set's contributions can be."""
 
-    factors: tuple[float, ...]
-    median: float
+    def __init__(self, parts: Sequence[int]) -> None:
+        super().__init__(f"averages of parts {', '.join(map(str, parts))}: longer than the set's contributions allow")
+        self.parts = tuple(parts)
 
 
-def weights(
-    leaves: Sequence[ContributorLeaf], contents: Sequence[ContributionContent], previous_median: float, max_units: int
-) -> Weights:
-    """Clip factors of a set, contributors ascending by address; norms are those committed by the leaf lists."""
+def pulls(
+    config: RunConfig,
+    leaves: Sequence[ContributorLeaf],
+    contents: Sequence[ContributionContent],
+    previous_median: float,
+    clock: int,
+    num_values: int,
+) -> Pull:
+    """What every member computes from the signed contributions of a set, ascending by address: weights and clip factors, from the
+    norms that the leaf lists commit. `clock`: cumulative units of the certificate before; `num_values` of the model."""
     norms = []
     for content in contents:
         total = 0.0
         for part in content.parts:
             total += part.squared_norm
         norms.append(math.sqrt(total))  # not `** 0.5`: that is pow, which every libm rounds as it likes
-    factors, median = clip_factors(norms, [capped_units(leaf.units, max_units) for leaf in leaves], previous_median)
-    return Weights(tuple(factors), median)
+    units = [capped_units(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
+    largest = [largest_motion(config.inner, num_values, w, clock) for w in capped_weights(units)]
+    return pull(norms, units, previous_median, largest)
 
 
 def reduce_part(
     config: RunConfig,
+    index: int,
     num_values: int,
-    leaves: Sequence[ContributorLeaf],
+    contents: Sequence[ContributionContent],
     wires: Sequence[bytes],
-    factors: Sequence[float],
+    pull: Pull,
 ) -> bytes:
-    """A reducer's average of one part over the set, encoded once (protocol §3.5)."""
+    """A reducer's average of part `index` over the set, encoded once (protocol §3.5). `wires` are what `contents` commit."""
     decoded = [decode(wire, num_values, config.codec.contribution) for wire in wires]
-    units = [capped_units(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
-    return encode(average_part(decoded, units, factors), config.codec.average)
+    squared = [content.parts[index].squared_norm for content in contents]
+    return encode(average_part(decoded, squared, pull.weights, pull.factors), config.codec.average)
+
+
+def longest_averages(
+    config: RunConfig, contents: Sequence[ContributionContent], pull: Pull, sizes: Sequence[int]
+) -> list[float]:
+    """By part: the longest that its average can be once it is encoded. `sizes`: values of each part."""
+    longer = 1.0 + rounding_share(config.codec.average)
+    found = []
+    for index, size in enumerate(sizes):
+        bound = largest_norm([content.parts[index].squared_norm for content in contents], pull.weights, pull.factors)
+        found.append(bound * longer + rounding_floor(size))
+    return found
 
 
 class States:
@@ -72,26 +91,61 @@ class States:
     def get(self, certificate_id: Hash) -> Anchor | None:
         return self._anchors.get(certificate_id)
 
-    def next_state(self, anchor: Anchor, averages: Sequence[bytes], units: int) -> tuple[Anchor, Hash]:
-        """The anchor after a round with `averages` (wire bytes by part) and its root. No averages (empty set): unchanged."""
-        new = next_anchor(self.config, anchor, averages, units)
+    def next_state(
+        self,
+        anchor: Anchor,
+        averages: Sequence[bytes],
+        leaves: Sequence[ContributorLeaf],
+        longest: Sequence[float] | None = None,
+    ) -> tuple[Anchor, Hash]:
+        """The anchor after a round over `leaves` with `averages` (wire bytes by part) and its root. No averages (empty set): unchanged.
+
+        `longest`: as `longest_averages`, where nothing is certified yet: `BrokenAverages` names parts that are longer, `PeerFault` an
+        anchor that would not be finite."""
+        new = next_anchor(self.config, anchor, averages, leaves, longest)
+        if longest is not None and not bool(
+            torch.isfinite(new.parameters).all() and torch.isfinite(new.momentum).all()
+        ):
+            raise PeerFault("the state after these averages would not be finite")
         return new, anchor_root(new)
 
 
-def next_anchor(config: RunConfig, anchor: Anchor, averages: Sequence[bytes], units: int) -> Anchor:
-    """The outer step on `anchor`, bit-identical everywhere. `PeerFault` where an average is not of this run's codec."""
+def next_anchor(
+    config: RunConfig,
+    anchor: Anchor,
+    averages: Sequence[bytes],
+    leaves: Sequence[ContributorLeaf],
+    longest: Sequence[float] | None = None,
+) -> Anchor:
+    """The outer step on `anchor`, bit-identical everywhere. Its clock goes on by the weights of the contributions: by claimed units a
+    liar could end the run's learning rate. `PeerFault` where an average is not of this run's codec;
+    `BrokenAverages` where some are longer than `longest` (by part)."""
     if not averages:
         return anchor
     slices = part_slices(anchor.parameters.numel(), config.codec.part_values)
     if len(averages) != len(slices):
         raise PeerFault(f"averages: {len(averages)} given, the model has {len(slices)} parts")
-    average = torch.cat(
-        [decode(w, s.stop - s.start, config.codec.average) for w, s in zip(averages, slices, strict=True)]
-    )
+    decoded, broken = [], []
+    for index, (wire, where) in enumerate(zip(averages, slices, strict=True)):
+        try:
+            part = decode(wire, where.stop - where.start, config.codec.average)
+        except PeerFault:
+            if longest is None:
+                raise
+            broken.append(index)
+            continue
+        if longest is not None and not math.sqrt(squared_norm(part)) <= longest[index]:
+            broken.append(index)
+        decoded.append(part)
+    if broken:
+        raise BrokenAverages(broken)
+    average = torch.cat(decoded)
     outer = config.outer
     momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
     parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)
-    return Anchor(parameters, velocity, anchor.layout, anchor.cumulative_units + units, anchor.num_rounds + 1)
+    units = [capped_units(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
+    counted = anchor.counted_units + sum(capped_weights(units))
+    return Anchor(parameters, velocity, anchor.layout, counted, anchor.num_rounds + 1)
 
 
-__all__ = ["States", "Weights", "next_anchor", "reduce_part", "weights"]
+__all__ = ["BrokenAverages", "States", "longest_averages", "next_anchor", "pulls", "reduce_part"]

@@ -21,22 +21,22 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Anchor:
-    """parameters, momentum: fp32 [P] on the host, never changed in place. `cumulative_units` and `num_rounds` drive the clocks."""
+    """parameters, momentum: fp32 [P] on the host, never changed in place. `counted_units` and `num_rounds` drive the clocks."""
 
     parameters: torch.Tensor
     momentum: torch.Tensor
     layout: Layout
-    cumulative_units: int
+    counted_units: int
     num_rounds: int
 
     def manifest(self) -> bytes:
-        return _manifest(self.parameters.numel(), self.cumulative_units, self.num_rounds)
+        return _manifest(self.parameters.numel(), self.counted_units, self.num_rounds)
 
 
-def _manifest(num_parameters: int, cumulative_units: int, num_rounds: int) -> bytes:
+def _manifest(num_parameters: int, counted_units: int, num_rounds: int) -> bytes:
     value = {
-        "cumulative_units": cumulative_units,
-        "format": 1,
+        "counted_units": counted_units,
+        "format": 2,
         "num_parameters": num_parameters,
         "num_rounds": num_rounds,
     }
@@ -76,7 +76,7 @@ def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> A
     text = read_file(files["manifest.json"], get, MAX_MANIFEST_BYTES)
     try:
         manifest = from_json(text)
-        units, rounds = manifest["cumulative_units"], manifest["num_rounds"]
+        units, rounds = manifest["counted_units"], manifest["num_rounds"]
         canonical = _manifest(layout.num_values(), units, rounds) == text and min(units, rounds) >= 0
     except (ValueError, KeyError, TypeError, RecursionError):
         raise PeerFault("anchor: the manifest cannot be read") from None

@@ -76,7 +76,7 @@ class RoundsConfig(Part):
         0.1,
         ge=0,
         le=1,
-        description="of the parts, redone by a second drawn reducer; reserved: takes effect when rechecks come",
+        description="of the parts, averaged by a second reducer as well, from 4 contributors on; 0: none",
     )
 
 

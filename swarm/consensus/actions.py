@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
-from swarm.records.types import Account, Hash, RoundBody, RoundCertificate, Signed, SignedCall, SignedSet
+from swarm.records.types import Account, Average, Hash, RoundBody, RoundCertificate, Signed, SignedCall, SignedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,32 @@ class ReduceSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Recheck:
+    """As a reducer: choose `count` parts that others average, at random and for oneself, average them as well, call `averaged` for
+    each. All averages of the set are signed by now: who lies cannot know which will be looked at."""
+
+    proposal: SignedSet
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """Reducers differ on this part, or its average cannot be true: average it and call `redone`."""
+
+    proposal: SignedSet
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expose:
+    """This average is not what the set's contributions give; `digest` is what they give."""
+
+    proposal: SignedSet
+    average: Signed[Average]
+    digest: Hash
+
+
+@dataclass(frozen=True, slots=True)
 class FetchAverages:
     """Get the averages (digest and probable holder by part), take the outer step, call `prepared`."""
 
@@ -89,4 +115,6 @@ class Blame:
     reason: str
 
 
-Action: TypeAlias = Union[SetTimer, Send, MakeContribution, Scatter, Collect, ReduceSet, FetchAverages, Adopt, Blame]
+Action: TypeAlias = Union[
+    SetTimer, Send, MakeContribution, Scatter, Collect, ReduceSet, Recheck, Redo, Expose, FetchAverages, Adopt, Blame
+]

@@ -31,6 +31,7 @@ from swarm.records.types import (
     Contribution,
     ContributionContent,
     Hash,
+    Record,
     ReducerReport,
     ReportContent,
     RoundBody,
@@ -112,6 +113,9 @@ class Heard:
         self._num_parts, self._max_reducers = num_parts, max_reducers
         self._rounds: dict[Hash, RoundMessages] = {}
         self._waiting = Waiting(lineage.shelf)
+
+    def hash(self, record: Record) -> Hash:
+        return self._notary.hash(record)
 
     def round(self, prev: Hash) -> RoundMessages:
         found = self._rounds.get(prev)

@@ -11,6 +11,7 @@ from swarm.consensus.actions import Action, Adopt, CertifiedEntry, Scatter, Send
 from swarm.consensus.calls import Calls
 from swarm.consensus.heard import ROUND_MESSAGES, Heard
 from swarm.consensus.lineage import Lineage, LineageEntry
+from swarm.consensus.rechecks import Rechecks
 from swarm.consensus.roster import Roster
 from swarm.consensus.round import Phase, Proposal, Round, Rounds
 from swarm.consensus.rules import RunRules
@@ -48,6 +49,7 @@ class Parts:
     lineage: type[Lineage] = Lineage
     voice: type[Voice] = Voice
     round: type[Round] = Round
+    rechecks: type[Rechecks] = Rechecks
     sets: type[Sets] = Sets
     seating: type[Seating] = Seating
 
@@ -70,7 +72,8 @@ class RoundMachine:
         self._rounds = Rounds(self.lineage, self.heard, parts.round)
         self._votes = Votes(rules, self._voice, self._roster)
         self._calls = Calls(rules, self._voice, self._roster, self._votes)
-        self._sets = parts.sets(rules, self._voice, self.lineage, self._votes)
+        self._rechecks = parts.rechecks(rules, self._voice, self._roster)
+        self._sets = parts.sets(rules, self._voice, self.lineage, self._votes, self._rechecks)
         self._seating = parts.seating(rules, self._voice, self._roster, self.lineage)
         self._restoring = False
         self._kept: dict[Hash, list[Signed]] = {}  # own words from before a restart, until their predecessor is known
@@ -233,10 +236,24 @@ class RoundMachine:
         return self._go_on()
 
     def averaged(self, proposal: SignedSet, part: int, length: int, digest: Hash) -> list[Action]:
-        """As reducer: the own average of `part` over the proposed set is encoded."""
+        """As reducer: the average of `part`, of the own ones or of some of others, over the proposed set is encoded."""
         record = proposal.record
         if record.prev_certificate == self.tip:
-            self._voice.say(Average(self.rules.run_id, record.epoch, record.attempt, self.tip, part, length, digest))
+            over = self.round.findings(proposal).round_set
+            run, epoch, attempt = self.rules.run_id, record.epoch, record.attempt
+            self._voice.say(Average(run, epoch, attempt, self.tip, over, part, length, digest))
+        return self._go_on()
+
+    def redone(self, proposal: SignedSet, part: int, digest: Hash) -> list[Action]:
+        """The average of a part in dispute, as this peer has found it itself."""
+        if proposal.record.prev_certificate == self.tip:
+            self._rechecks.redone(self.round, proposal, part, digest)
+        return self._go_on()
+
+    def broken(self, proposal: SignedSet, parts: Sequence[int]) -> list[Action]:
+        """The averages of these parts are longer than any average of the set's contributions, or are not of the run's codec."""
+        if proposal.record.prev_certificate == self.tip:
+            self._rechecks.broken(self.round, proposal, parts)
         return self._go_on()
 
     def withheld(self, proposal: SignedSet, reducer: Account) -> list[Action]:

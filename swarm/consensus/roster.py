@@ -24,6 +24,8 @@ class Roster:
         self._unreached: frozenset[Account] = frozenset()  # cannot reduce, whatever they say
         # Reducers that were silent of late → epoch up to which others are drawn first.
         self._passed_over: dict[Account, int] = {}
+        # Reducers that signed a wrong average: drawn only where there is nobody else, for as long as this process runs.
+        self._convicted: dict[Account, None] = {}
         # Joiners that did not keep their word → epoch up to which nobody waits for them.
         self._unawaited: dict[Account, int] = {}
 
@@ -59,8 +61,15 @@ class Roster:
         """They are drawn after others for some epochs: who keeps silent in each would cost each an attempt."""
         _defer(self._passed_over, accounts, epoch)
 
+    def convict(self, account: Account) -> None:
+        """It signed an average that is not one: from now on it is drawn after all others."""
+        self._convicted.pop(account, None)
+        self._convicted[account] = None
+        while len(self._convicted) > MAX_PASSED_OVER:
+            del self._convicted[next(iter(self._convicted))]
+
     def is_passed_over(self, account: Account, epoch: int) -> bool:
-        return self._passed_over.get(account, 0) >= epoch
+        return account in self._convicted or self._passed_over.get(account, 0) >= epoch
 
     def draw_reducers(self, r: Round, most: int) -> tuple[Account, ...]:
         """Voters before all others: a key costs nothing, a vote a contribution that was certified. Where fewer than two of them
@@ -71,9 +80,11 @@ class Roster:
         able |= {a for a, s in r.messages.first().items() if s.record.flags & FLAG_REDUCES and a in voters}
         able |= {self.account} if self.reduces else set()
         able -= r.messages.lying | self.gone | self._unreached | r.silent
+        convicted = able & self._convicted.keys()
+        able -= convicted
         late = {a for a in able if self.is_passed_over(a, r.epoch)}
         drawn: list[Account] = sorted(able & voters - late)
-        for others in (able & voters & late, able - voters - late, able - voters & late):
+        for others in (able & voters & late, able - voters - late, able - voters & late, convicted):
             room = max(0, MIN_REDUCERS - len(drawn))
             drawn += draw_order(r.prev, r.epoch, r.attempt, others)[:room]
         return tuple(draw_order(r.prev, r.epoch, r.attempt, drawn)[:most])

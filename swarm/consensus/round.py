@@ -3,7 +3,7 @@
 Nothing here signs, asks or waits; `Calls`, `Sets` and `Votes` act on it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
@@ -14,12 +14,15 @@ from swarm.records.types import (
     KIND_SEATING,
     ZERO_HASH,
     Account,
+    Average,
     Hash,
+    Record,
     RoundBody,
     RoundCertificate,
     RoundSet,
     RoundVoid,
     RoundVote,
+    Signed,
     SignedCall,
     SignedSet,
 )
@@ -49,11 +52,23 @@ class Act(Enum):
 
 
 @dataclass
+class Findings:
+    """What this peer found out about the averages of one set."""
+
+    round_set: Hash
+    broken: set[int] = field(default_factory=set)  # parts whose averages cannot be true
+    redone: dict[int, Hash] = field(default_factory=dict)  # part → digest of what this peer has averaged itself
+    asked: set[int] = field(default_factory=set)
+    exposed: set[tuple[int, Account]] = field(default_factory=set)
+
+
+@dataclass
 class Round:
     """`prev`: the certificate that it follows."""
 
     prev: Hash
     lineage: Lineage = field(repr=False)
+    hash: Callable[[Record], Hash] = field(repr=False)
     messages: RoundMessages = field(default_factory=RoundMessages, repr=False)
     attempt: int = 0
     phase: Phase = Phase.OPEN
@@ -64,6 +79,9 @@ class Round:
     proposals: dict[Hash, Proposal] = field(default_factory=dict, repr=False)  # by id; not all are acceptable
     prepared: set[tuple[Hash, int]] = field(default_factory=set)  # ids whose state is here, and the attempt it was for
     reduced: set[bytes] = field(default_factory=set)  # signatures of sets that the driver was asked to average
+    fetched: set[tuple[int, tuple[Hash, ...]]] = field(default_factory=set)  # averages by attempt that were asked for
+    rechecked: set[bytes] = field(default_factory=set)  # … to average some parts of others of
+    found: dict[bytes, Findings] = field(default_factory=dict)  # by signature of the set
     withheld: set[tuple[int, Account]] = field(default_factory=set)  # at which attempt, who hands out no averages
     silent: set[Account] = field(default_factory=set)  # reducers that are not drawn again
     omitted: set[Account] = field(default_factory=set)  # who contributed to the round before, and is not in it
@@ -119,6 +137,9 @@ class Round:
         self.proposals.clear()
         self.prepared.clear()
         self.reduced.clear()
+        self.fetched.clear()
+        self.rechecked.clear()
+        self.found.clear()
 
     # -- what its messages say ----------------------------------------------------------------------------------------
     def call_of_interest(self, is_voter: bool) -> SignedCall | None:
@@ -130,6 +151,18 @@ class Round:
         """As `call_of_interest`."""
         sets = self.messages.sets
         return sets.get(self.attempt if is_voter else max(sets, default=0))
+
+    def findings(self, proposal: SignedSet) -> Findings:
+        found = self.found.get(proposal.signature)
+        if found is None:
+            found = self.found[proposal.signature] = Findings(self.hash(proposal.record))
+        return found
+
+    def averages_over(self, proposal: SignedSet) -> dict[tuple[int, Account], Signed[Average]]:
+        """Heard of this set, by part and signer."""
+        wanted = self.findings(proposal).round_set
+        heard = self.messages.averages.get(proposal.record.attempt, {})
+        return {where: signed for where, signed in heard.items() if signed.record.round_set == wanted}
 
     def newest_polka(self) -> tuple[int, Hash] | None:
         """The newest (attempt, id) with a quorum of votes."""
@@ -181,34 +214,34 @@ class Round:
         most = max((len(who.keys() & voters) for identity, who in votes.items() if identity != ZERO_HASH), default=0)
         return most + len(voters - voted - set(gone)) < quorum(len(voters))
 
-    def is_hopeless(self, gone: set[Account]) -> bool:
-        """The initiator is gone before its set, a reducer before its report or its averages, or keeps those to itself; or
-        voters are gone before their votes."""
+    def is_hopeless(self, gone: set[Account], finished: Collection[Account]) -> bool:
+        """The initiator is gone before its set, a reducer before its report or before it has `finished` its averages, or keeps those to
+        itself; or voters are gone before their votes."""
         if self.phase != Phase.OPEN:
             return self.phase == Phase.VOTED and self.cannot_win(gone)
         heard = self.messages
         proposal, call = heard.sets.get(self.attempt), heard.calls.get(self.attempt)
         if proposal is not None:
-            if self.is_prepared(self.attempt) or proposal.content.certificate is not None:
+            if proposal.content.certificate is not None:
                 return False
-            averaged = {who for _, who in heard.averages.get(self.attempt, {})}
             withheld = {who for attempt, who in self.withheld if attempt == self.attempt}
-            return bool(((gone - averaged) | withheld).intersection(proposal.content.reducers))
+            lost = gone.difference(finished) | (set() if self.is_prepared(self.attempt) else withheld)
+            return bool(lost.intersection(proposal.content.reducers))
         if self.leader(self.attempt) in gone:
             return True
         if call is None:
             return False
         return bool(gone.intersection(call.content.reducers) - heard.reports.get(self.attempt, {}).keys())
 
-    def silent_reducers(self) -> list[Account]:
-        """Of this attempt: who did not report, or did not average."""
+    def silent_reducers(self, finished: Collection[Account]) -> list[Account]:
+        """Of this attempt: who did not report, or has not `finished` its averages."""
         heard = self.messages
         call, proposal = heard.calls.get(self.attempt), heard.sets.get(self.attempt)
         if call is None:
             return []
         spoke = set(heard.reports.get(self.attempt, {}))
         if proposal is not None and proposal.record.proposal == ZERO_HASH:
-            spoke &= {who for _, who in heard.averages.get(self.attempt, {})}
+            spoke.intersection_update(finished)
         return [a for a in call.content.reducers if a not in spoke]
 
 
@@ -230,7 +263,7 @@ class Rounds:
         """`prev` is a certificate that holds."""
         found = self._followed.get(prev) or self._strange.get(prev)
         if found is None:
-            found = self._strange[prev] = self._kind(prev, self._lineage)
+            found = self._strange[prev] = self._kind(prev, self._lineage, self._heard.hash)
             for record, identity in self._signed.get(prev, ()):
                 found.resume(record, identity)
             if len(self._strange) > MAX_STRANGE_ROUNDS:

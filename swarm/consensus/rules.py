@@ -23,6 +23,7 @@ class RunRules:
     average_seconds: float
     vote_seconds: float
     stall_seconds: float
+    recheck_share: float = 0.0  # of the parts
 
     @classmethod
     def of(cls, run: RunConfig, founders: Iterable[Account], num_values: int) -> "RunRules":
@@ -40,4 +41,5 @@ class RunRules:
             r.average_seconds,
             r.vote_seconds,
             r.stall_seconds,
+            r.recheck_share,
         )

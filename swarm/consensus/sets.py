@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from swarm.consensus.actions import FetchAverages, ReduceSet
 from swarm.consensus.lineage import MAX_ELECTORATE, Lineage
+from swarm.consensus.rechecks import Rechecks
 from swarm.consensus.round import Act, Phase, Proposal, Round
 from swarm.consensus.rules import RunRules
 from swarm.consensus.voice import Voice
@@ -29,8 +30,8 @@ from swarm.records.units import capped_units
 class Sets:
     """From the reports to the vote."""
 
-    def __init__(self, rules: RunRules, voice: Voice, lineage: Lineage, votes: Votes) -> None:
-        self._rules, self._voice, self._lineage, self._votes = rules, voice, lineage, votes
+    def __init__(self, rules: RunRules, voice: Voice, lineage: Lineage, votes: Votes, rechecks: Rechecks) -> None:
+        self._rules, self._voice, self._lineage, self._votes, self._rechecks = rules, voice, lineage, votes, rechecks
 
     # -- what a set may be --------------------------------------------------------------------------------------------
     def fits(self, r: Round, content: SetContent, attempt: int) -> bool:
@@ -218,20 +219,25 @@ class Sets:
             self._voice.ask(FetchAverages(proposal, averages))
 
     def is_acceptable(self, r: Round, record: RoundSet, content: SetContent) -> bool:
-        """What is proposed again: the own lock, what a quorum has voted for, or a set that would do as a new one."""
-        if r.lock == record.proposal or r.was_voted(record, record.proposal):
-            return True
-        return self.fits(r, SetContent(content.contributors, content.reducers), record.attempt)
+        """What is proposed again: the own lock, or what a quorum has voted for. Nobody has signed its averages, so that it would do as a
+        new set is not enough: its initiator could have put anything into them."""
+        return r.lock == record.proposal or r.was_voted(record, record.proposal)
 
     def _act_on_new_set(self, r: Round, proposal: SignedSet, record: RoundSet, content: SetContent) -> None:
-        heard, reducers = r.messages.averages.get(record.attempt, {}), content.reducers
-        found = [heard.get((part, reducers[part % len(reducers)])) for part in range(self._rules.num_parts)]
-        averages = [s for s in found if s is not None]
-        if self._voice.account in reducers and proposal.signature not in r.reduced:
+        if self._voice.account in content.reducers and proposal.signature not in r.reduced:
             r.reduced.add(proposal.signature)
             self._voice.ask(ReduceSet(proposal))
-        if len(averages) == self._rules.num_parts and r.is_first(Act.FETCH, record.attempt):
-            self._voice.ask(FetchAverages(proposal, tuple((s.record.digest, s.signer) for s in averages)))
+        averages = self._rechecks.averages(r, proposal)
+        if averages is None:
+            return
+        self._rechecks.begin(r, proposal)
+        digests = tuple(digest for digest, _ in averages)
+        if (record.attempt, digests) not in r.fetched:
+            r.fetched.add((record.attempt, digests))
+            self._voice.ask(FetchAverages(proposal, averages))
+        if not self._rechecks.are_done(r, proposal):
+            return
         for identity, attempt in sorted(r.prepared):
-            if attempt == record.attempt and r.proposals[identity][1].contributors == content.contributors:
+            body = r.proposals[identity][1]
+            if attempt == record.attempt and (body.contributors, body.averages) == (content.contributors, digests):
                 self._votes.vote_if_free(r, record, identity)

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from swarm.consensus.actions import SetTimer, Timer
+from swarm.consensus.rechecks import finished
 from swarm.consensus.roster import Roster
 from swarm.consensus.round import Act, Phase, Round
 from swarm.consensus.rules import RunRules
 from swarm.consensus.voice import Voice
-from swarm.records.types import ZERO_HASH, Hash, RoundSet, RoundVoid, RoundVote
+from swarm.records.types import ZERO_HASH, Account, Hash, RoundSet, RoundVoid, RoundVote
 
 GONE_SECONDS = 1.0  # a peer that was seen and is no more gets that long to come back before an attempt is given up
 LONGER_EACH_ATTEMPT, MAX_LONGER = 1.5, 6  # factor on every wait, and how often at most
@@ -64,11 +65,16 @@ class Votes:
         self.begin_waiting(r)
 
     def _next_attempt(self, r: Round, attempt: int) -> None:
-        silent = r.silent_reducers()
+        silent = r.silent_reducers(self._finished(r))
         r.silent.update(silent)
         self._roster.pass_over(silent, r.epoch)
         r.attempt, r.phase = attempt, Phase.OPEN
         self.begin_waiting(r)
+
+    def _finished(self, r: Round) -> set[Account]:
+        """Reducers of the attempt that have signed all their averages."""
+        proposal = r.messages.sets.get(r.attempt)
+        return set() if proposal is None else finished(self._rules, r, proposal)
 
     def hurry(self, r: Round) -> None:
         """Do not wait for what cannot come any more. Time-outs may come at any time, so nothing depends on this being right."""
@@ -78,7 +84,11 @@ class Votes:
             self._void(r)
             return
         act = Act.HURRY_OPEN if r.phase == Phase.OPEN else Act.HURRY_VOTED
-        if r.phase != Phase.CLOSED and r.is_hopeless(self._roster.gone) and r.is_first(act, r.attempt):
+        if (
+            r.phase != Phase.CLOSED
+            and r.is_hopeless(self._roster.gone, self._finished(r))
+            and r.is_first(act, r.attempt)
+        ):
             seconds = min(GONE_SECONDS, self._rules.vote_seconds)
             self._voice.ask(SetTimer(Timer("step", r.prev, r.attempt), seconds))
         if r.phase == Phase.CLOSED and r.has_quorum(r.messages.voids.get(r.attempt, {})):

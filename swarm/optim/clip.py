@@ -1,11 +1,26 @@
-"""The robust clip of contributions by their committed norms (protocol §3.5). Plain Python: the factors are certified, so
-every operation is one that IEEE 754 rounds correctly everywhere (√, ×, ÷), never `pow`."""
+"""How much a contribution may pull on the average (protocol §3.5): capped weights, clip by committed norms, what steps can move.
+
+Nothing here believes the units that a peer states beyond twice what the others do: who lies about them gains pay, and no say. Plain
+Python: the factors are certified, so every operation is one that IEEE 754 rounds correctly everywhere (√, ×, ÷), never `pow`.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-CLIP_MULTIPLE = 2.0
-MIN_FOR_OWN_MEDIAN = 4
+from swarm.config import InnerConfig
+
+WEIGHT_MULTIPLE = 2  # × the lower median of units: the most that a contribution weighs
+PULL_MULTIPLE = 2.0  # × the median pull: the most that one keeps
+MIN_FOR_OWN_MEDIAN = 3
+
+
+class Pull(NamedTuple):
+    """`weights`: whole units that count, one per contribution; `factors` in [0, 1] on its values; `median` to be certified (0.0: none)."""
+
+    weights: tuple[int, ...]
+    factors: tuple[float, ...]
+    median: float
 
 
 def relative_norm(norm: float, units: int) -> float:
@@ -14,24 +29,53 @@ def relative_norm(norm: float, units: int) -> float:
     return norm / (root * math.sqrt(root))
 
 
-def clip_factors(norms: Sequence[float], units: Sequence[int], previous_median: float) -> tuple[list[float], float]:
-    """Factor in [0, 1] per contribution, and the median to be certified (0.0: none).
+def capped_weights(units: Sequence[int]) -> tuple[int, ...]:
+    """At most `WEIGHT_MULTIPLE` × the lower median of those with units. Where audits have made a peer trusted, its cap may rise
+    here; its pay has no such cap."""
+    known = sorted(u for u in units if u > 0)
+    most = WEIGHT_MULTIPLE * known[(len(known) - 1) // 2] if known else 0
+    return tuple(min(u, most) for u in units)
 
-    s = min(1, 2m / x), x = `relative_norm`, m = lower median of the x of contributions with units; with fewer than four of
-    them, m is that of the previous certificate (0.0: no clip). A contribution of 0 units has factor 0: it shows that its
-    peer lives, and moves nothing."""
-    relative = [relative_norm(n, u) if u > 0 else None for n, u in zip(norms, units, strict=True)]
-    known = sorted(x for x in relative if x is not None)
+
+def largest_motion(inner: InnerConfig, num_values: int, units: int, clock: int) -> float:
+    """The largest norm that `units` units of inner steps give, from `clock` units of the swarm on, for parameters of a
+    root-mean-square of 1 at most.
+
+    A step of AdamW moves a parameter by lr · (max(1, (1 − β₁) / √(1 − β₂)) + decay · |θ|) at most (arXiv:1412.6980), a step
+    of SGD all together by lr · (clip_norm + decay · ‖θ‖). The cosine of the schedule is left out: libm rounds it as it likes."""
+    steps = units * inner.steps_per_unit
+    rate = inner.lr
+    if clock + units < inner.warmup_units:
+        rate = inner.lr * (clock + units) / inner.warmup_units
+    width = math.sqrt(float(num_values))
+    if inner.optimizer == "sgd":
+        return steps * rate * (inner.clip_norm + inner.weight_decay * width)
+    sharpest = max(1.0, (1.0 - inner.betas[0]) / math.sqrt(1.0 - inner.betas[1]))
+    return steps * rate * (sharpest + inner.weight_decay) * width
+
+
+def pull(norms: Sequence[float], units: Sequence[int], previous_median: float, largest: Sequence[float]) -> Pull:
+    """Of a set's contributions: `norms` as committed, `units` capped by the run, `largest` norm that each could have (inf: no bound).
+
+    w = `capped_weights`; x = `relative_norm` of norm and w; m = lower median of x over the n with units (n < 3: of the certificate before;
+    0: none). A contribution pulls w · norm; a median one pulls m · w̃^1.75, w̃ the lower median of w. s = min(1, 2 · median pull / own
+    pull, largest / norm). A contribution of 0 units has factor 0: it shows that its peer lives, and moves nothing."""
+    weights = capped_weights(units)
+    known = sorted(w for w in weights if w > 0)
     if not known:
-        return [0.0] * len(relative), previous_median
-    own = known[(len(known) - 1) // 2]
-    used = own if len(known) >= MIN_FOR_OWN_MEDIAN else previous_median
+        return Pull(weights, (0.0,) * len(weights), previous_median)
+    relative = sorted(relative_norm(n, w) for n, w in zip(norms, weights, strict=True) if w > 0)
+    own = relative[(len(relative) - 1) // 2]
+    median = own if len(known) >= MIN_FOR_OWN_MEDIAN else previous_median
+    middle = known[(len(known) - 1) // 2]
+    root = math.sqrt(float(middle))
+    most = PULL_MULTIPLE * median * middle * root * math.sqrt(root)
     factors = []
-    for x in relative:
-        if x is None:
-            factors.append(0.0)
-        elif used <= 0.0 or x <= CLIP_MULTIPLE * used:
-            factors.append(1.0)
-        else:
-            factors.append(CLIP_MULTIPLE * used / x)
-    return factors, own
+    for norm, weight, bound in zip(norms, weights, largest, strict=True):
+        factor = 0.0 if weight == 0 else 1.0
+        if median > 0.0 and weight * norm > most:
+            factor = most / (weight * norm)
+        if norm * factor > bound:
+            factor = bound / norm
+        factors.append(factor)
+    return Pull(weights, tuple(factors), own)

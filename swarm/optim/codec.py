@@ -6,6 +6,8 @@ leaves over is at most half a step. Every operation is elementwise, so all peers
 float32 is the values themselves, little-endian: for exact comparisons, and where the line does not matter.
 """
 
+import math
+
 import torch
 
 from swarm.device import from_bytes, to_bytes
@@ -127,13 +129,31 @@ def check_remainder(wire: bytes, remainder: torch.Tensor, codec: str) -> None:
 
 
 def squared_norm(values: torch.Tensor) -> float:
-    """Σ v² in fp64, bit-identical everywhere: squares are exact in fp64 (of fp32), and the sum is a fixed binary tree of
-    elementwise additions (halves added until one value is left), which no vector width can reorder."""
-    squares = values.double() * values.double()
-    n = squares.numel()
+    """Σ v² in fp64, bit-identical everywhere (`inner_product`)."""
+    return inner_product(values, values)
+
+
+def inner_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Σ l·r of two fp32 [n] in fp64, bit-identical everywhere: products of fp32 are exact in fp64, and the sum is a fixed binary tree
+    of elementwise additions (halves added until one value is left), which no vector width can reorder."""
+    products = left.double() * right.double()
+    n = products.numel()
     size = 1 << max(0, n - 1).bit_length()
-    squares = torch.nn.functional.pad(squares, (0, size - n))
+    products = torch.nn.functional.pad(products, (0, size - n))
     while size > 1:
         size //= 2
-        squares = squares[:size] + squares[size : 2 * size]
-    return float(squares[0])
+        products = products[:size] + products[size : 2 * size]
+    return float(products[0])
+
+
+def rounding_share(codec: str) -> float:
+    """How much longer, as a share, `encode` can make a vector by rounding: half a step for each value, at worst."""
+    if codec == EXACT:
+        return 1e-6
+    largest = float(2 ** (_bits(codec) - 1) - 1)
+    return math.sqrt(float(BLOCK)) / (2 * largest) * (1 + _SLACK)
+
+
+def rounding_floor(num_values: int) -> float:
+    """The same where a block is too small for fp16's scales; absolute."""
+    return _HALF_ULP * math.sqrt(float(num_values))

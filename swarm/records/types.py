@@ -86,6 +86,7 @@ class Average:
     epoch: int
     attempt: int
     prev_certificate: Hash
+    round_set: Hash  # hash of the RoundSet that it is the average over
     part: int
     length: int
     digest: Hash  # sha-256 of the encoded part

@@ -9,6 +9,7 @@ from incentives.journal import Subject
 from swarm.consensus.actions import Action, Adopt, Send
 from swarm.consensus.lineage import Branch, Lineage, LineageEntry
 from swarm.consensus.machine import STALLS_BEFORE_FEWER, Parts, RoundMachine
+from swarm.consensus.rechecks import Rechecks
 from swarm.consensus.round import Round
 from swarm.consensus.seating import Seating
 from swarm.consensus.sets import Sets
@@ -147,5 +148,5 @@ def without(names: tuple[str, ...]) -> Kit:
         bases = tuple(each for each in lacking if issubclass(each, part))
         return type(part.__name__, bases, {}) if bases else part
 
-    parts = Parts(*(made_of(part) for part in (Lineage, Voice, Round, Sets, Seating)))
+    parts = Parts(*(made_of(part) for part in (Lineage, Voice, Round, Rechecks, Sets, Seating)))
     return Kit(parts, made_of(CheapNotary))

@@ -112,7 +112,9 @@ class Liars:
             average = digest("lie", self.made)
             if rng.random() < 0.5:
                 world.liars_bytes.add(average)
-            self.say(who, Average(run, epoch, attempt, tip, part, 4, average), None, to)
+            over = machine.round.messages.sets.get(attempt)
+            named = digest("no set") if over is None else victim.notary.hash(over.record)
+            self.say(who, Average(run, epoch, attempt, tip, named, part, 4, average), None, to)
         elif what == 7:
             known = [victim.notary.hash(s.record) for s in victim.known.values()]
             some_hashes = tuple(sorted(k for k in known if rng.random() < 0.6))

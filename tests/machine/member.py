@@ -13,8 +13,11 @@ from swarm.consensus.actions import (
     Adopt,
     Blame,
     Collect,
+    Expose,
     FetchAverages,
     MakeContribution,
+    Recheck,
+    Redo,
     ReduceSet,
     Scatter,
     Send,
@@ -241,6 +244,12 @@ class Member:
                 self.reconsider()
             elif isinstance(action, ReduceSet):
                 self.reduce(action.proposal)
+            elif isinstance(action, Recheck):
+                self.recheck(action)
+            elif isinstance(action, Redo):
+                self.redo(action)
+            elif isinstance(action, Expose):
+                self.world.exposed(self, action)
             elif isinstance(action, FetchAverages):
                 self.fetches.append(action)
             elif isinstance(action, Adopt):
@@ -312,6 +321,26 @@ class Member:
                 average = digest("average", content.contributors, part)
                 self.disk.averages.add(average)
                 self.act(self.machine.averaged(proposal, part, 4, average))
+
+    def recheck(self, action: Recheck) -> None:
+        content = action.proposal.content
+        if any(leaf.contribution not in self.disk.held for leaf in content.contributors):
+            return
+        others = [
+            part
+            for part in range(self.world.rules.num_parts)
+            if content.reducers[part % len(content.reducers)] != self.account
+        ]
+        for part in self.world.rng.sample(others, min(action.count, len(others))):
+            average = digest("average", content.contributors, part)
+            self.disk.averages.add(average)
+            self.act(self.machine.averaged(action.proposal, part, 4, average))
+
+    def redo(self, action: Redo) -> None:
+        content = action.proposal.content
+        average = digest("average", content.contributors, action.part)
+        self.disk.averages.add(average)
+        self.act(self.machine.redone(action.proposal, action.part, average))
 
     def prepare(self, action: FetchAverages) -> None:
         """What is not to be had now is asked for again later."""

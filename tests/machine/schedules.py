@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from swarm.consensus.actions import Adopt, Blame, Timer
+from swarm.consensus.actions import Adopt, Blame, Expose, Timer
 from swarm.consensus.lineage import Lineage
 from swarm.consensus.machine import RunRules
 from swarm.records.commitments import quorum
@@ -52,6 +52,7 @@ from tests.machine.member import Member
 RUN = b"r" * 32
 SEED_PEER = 100
 STEPS = 240
+RECHECK_SHARES = (0.0, 0.1, 1.0)
 
 
 class Violation(Exception):
@@ -61,7 +62,14 @@ class Violation(Exception):
 class World:
     unpack_content = staticmethod(unpack_content)
 
-    def __init__(self, rng: random.Random, directory: Path, kit: ablations.Kit, trace: bool = False) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        directory: Path,
+        kit: ablations.Kit,
+        trace: bool = False,
+        recheck_share: float = 0.0,
+    ) -> None:
         self.rng, self.directory, self.kit, self.trace = rng, directory, kit, trace
         self.log = hashlib.sha256()
         self.count: Counter[str] = Counter()
@@ -76,7 +84,7 @@ class World:
         parts = rng.choice((1, 2, 2, 3))
         self.rules = RunRules(
             RUN, digest("initial"), founders, parts, 3, rng.choice((1, 2, 16)), 100, max(1, size - len(byzantine)),
-            10.0, 10.0, 5.0, 60.0,
+            10.0, 10.0, 5.0, 60.0, recheck_share,
         )  # fmt: skip
         self.wire: list[
             tuple[int, int, Signed | Hash]
@@ -261,6 +269,12 @@ class World:
         self.count["blames"] += 1
         if action.account in self.by_account and not self.ablated:
             self.count[f"innocent blamed: {action.reason}"] += 1
+
+    def exposed(self, member: Member, action: Expose) -> None:
+        """A1: nobody honest is shown to have averaged wrongly."""
+        self.count["wrong averages exposed"] += 1
+        if action.average.signer in self.by_account and not self.ablated:
+            raise Violation("A1 an honest reducer is exposed")
 
     ablated = False
 
@@ -542,7 +556,10 @@ def one(
 ) -> tuple[str | None, Counter[str], str]:
     """The violation of a schedule, if any; counts; a digest of everything that was said and followed."""
     rng = random.Random(seed * 1_000_003 + index)
-    world = World(rng, directory, ablations.without(off), trace)
+    share = (
+        0.0 if off else RECHECK_SHARES[index % len(RECHECK_SHARES)]
+    )  # the rules that can be missing have to do with the rest
+    world = World(rng, directory, ablations.without(off), trace, share)
     world.ablated = bool(off)
     try:
         world.storm(rng.choice((STEPS // 4, STEPS // 2, STEPS)))

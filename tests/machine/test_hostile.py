@@ -186,7 +186,7 @@ def test_strangers_cannot_fill_a_round() -> None:
     world = seated()
     peer = world.peers[0]
     for who in range(1000, 2000):
-        record = Average(RUN, peer.machine.epoch, 0, peer.machine.tip, 0, 4, digest(who))
+        record = Average(RUN, peer.machine.epoch, 0, peer.machine.tip, digest("set"), 0, 4, digest(who))
         peer.machine.receive(Signed(record, account(who), bytes(65)))
     assert peer.machine.heard.sizes()["said"] <= MAX_STRANGERS + 8
 

@@ -14,8 +14,11 @@ from swarm.consensus.actions import (
     Adopt,
     Blame,
     Collect,
+    Expose,
     FetchAverages,
     MakeContribution,
+    Recheck,
+    Redo,
     ReduceSet,
     Send,
     SetTimer,
@@ -91,6 +94,10 @@ class CheapNotary:
         raise AssertionError("the machine gets messages whose signatures were checked")
 
 
+def true_average(contributors: object, part: int) -> Hash:
+    return digest("average", contributors, part)
+
+
 def account(number: int) -> Account:
     return digest("account", number)[:20]
 
@@ -114,6 +121,7 @@ class Peer:
         self.units = 1
         self.tips: list[Hash] = []
         self.blamed: list[str] = []
+        self.exposed: list[tuple[Account, int]] = []
         self.heard: list[Signed] = []
 
     def act(self, actions: list[Action]) -> None:
@@ -128,6 +136,13 @@ class Peer:
                 self.report()
             elif isinstance(action, ReduceSet):
                 self.reduce(action.proposal)
+            elif isinstance(action, Recheck):
+                self.recheck(action)
+            elif isinstance(action, Redo):
+                over = action.proposal.content.contributors
+                self.act(self.machine.redone(action.proposal, action.part, true_average(over, action.part)))
+            elif isinstance(action, Expose):
+                self.exposed.append((action.average.signer, action.average.record.part))
             elif isinstance(action, FetchAverages):
                 self.prepare(action)
             elif isinstance(action, Adopt):
@@ -164,7 +179,22 @@ class Peer:
         assert isinstance(content, SetContent)
         for part in range(2):
             if content.reducers[part % len(content.reducers)] == self.notary.account:
-                self.act(self.machine.averaged(proposal, part, 4, digest("average", content.contributors, part)))
+                lies = self.notary.account in self.world.lying_reducers
+                wrong = digest("wrong", self.number, part) if lies else true_average(content.contributors, part)
+                self.act(self.machine.averaged(proposal, part, 4, wrong))
+
+    def recheck(self, action: Recheck) -> None:
+        if self.notary.account in self.world.no_rechecks:
+            return
+        if self.world.late_rechecks:
+            self.world.waiting.append((self, action))
+            return
+        content = action.proposal.content
+        others = [p for p in range(2) if content.reducers[p % len(content.reducers)] != self.notary.account]
+        for part in others[: action.count]:
+            lies = self.notary.account in self.world.false_accusers
+            wrong = digest("accused", self.number, part) if lies else true_average(content.contributors, part)
+            self.act(self.machine.averaged(action.proposal, part, 4, wrong))
 
     def prepare(self, action: FetchAverages) -> None:
         content = action.proposal.content
@@ -173,6 +203,10 @@ class Peer:
         if withheld:
             for who in withheld:
                 self.act(self.machine.withheld(action.proposal, who))
+            return
+        broken = [part for part, (found, _) in enumerate(action.averages) if found in self.world.too_long]
+        if broken:
+            self.act(self.machine.broken(action.proposal, broken))
             return
         prev = self.machine.lineage[action.proposal.record.prev_certificate]  # type: ignore[union-attr]
         leaves = content.contributors
@@ -201,6 +235,11 @@ class World:
         self.lose: Callable[[Peer, Peer, Signed], bool] = lambda sender, receiver, signed: False
         self.without_parts: set[Account] = set()  # whose contributions no reducer ever gets
         self.withholding: set[Account] = set()  # who hands out no averages
+        self.lying_reducers: set[Account] = set()  # whose averages are wrong
+        self.too_long: set[Hash] = set()  # averages that the committed norms do not allow
+        self.no_rechecks: set[Account] = set()  # who averages nothing of others
+        self.late_rechecks, self.waiting = False, list[tuple[Peer, Recheck]]()  # they come after everything else
+        self.false_accusers: set[Account] = set()  # who say so of right ones
         self.behind: set[Account] = set()  # who is linked, and has not said that it has the newest anchor
         self.busy: set[Account] = set()  # whose contribution is not made yet
         self.seeds = [Peer(self, 1000 + i, 0) for i in range(founders)]

@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeerDirectory, An
     first = read_anchor(bytes.fromhex(config.initial_root), lambda digest: known.get(digest) or b"", layout)
     generator = torch.Generator().manual_seed(1)
     moved = first.parameters + 0.1 * torch.randn(first.parameters.shape, generator=generator)
-    anchor = replace(first, parameters=moved, cumulative_units=9, num_rounds=1)
+    anchor = replace(first, parameters=moved, counted_units=9, num_rounds=1)
     store = BlockStore(directory.blocks, 1 << 30)
     for block in anchor_blocks(anchor):
         store.put(block.data)

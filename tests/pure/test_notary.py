@@ -39,7 +39,7 @@ EACH: list[Record] = [
     RoundCall(RUN, 4, 1, PREV, H, 1, 2, 3, 4),
     ReducerReport(RUN, 4, 1, PREV, H),
     RoundSet(RUN, 4, 1, PREV, H, 2, H, H, 0),
-    Average(RUN, 4, 1, PREV, 0, 100, H),
+    Average(RUN, 4, 1, PREV, H, 0, 100, H),
     CERTIFICATE,
     RoundVote(RUN, 4, 1, PREV, H),
     RECEIPT,

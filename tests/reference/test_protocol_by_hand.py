@@ -19,7 +19,7 @@ from swarm.averaging.reduce import average_part
 from swarm.checkpoint.anchor import Anchor, anchor_blocks
 from swarm.data.text import sample_offsets, unit_seed
 from swarm.models.layout import Layout
-from swarm.optim.clip import clip_factors
+from swarm.optim.clip import pull
 from swarm.optim.codec import decode, encode, squared_norm
 from swarm.optim.inner import CommittedState
 from swarm.optim.outer import outer_step
@@ -171,29 +171,58 @@ def test_a_squared_norm_is_a_tree_of_additions() -> None:
     assert squared_norm(torch.from_numpy(given)) == squares[0]
 
 
-def clipped(norms: Sequence[float], units: Sequence[int], before: float) -> tuple[list[float], float]:
+def pulled(
+    norms: Sequence[float], units: Sequence[int], before: float, largest: Sequence[float]
+) -> tuple[list[int], list[float], float]:
     """protocol §3.5"""
-    x = [n / (math.sqrt(u) * math.sqrt(math.sqrt(u))) if u else None for n, u in zip(norms, units, strict=True)]
-    known = sorted(each for each in x if each is not None)
-    own = known[(len(known) - 1) // 2] if known else before
-    m = own if len(known) >= 4 else before
-    return [0.0 if each is None else min(1.0, 2 * m / each) if m > 0 else 1.0 for each in x], own
+    known = sorted(u for u in units if u)
+    if not known:
+        return [0] * len(units), [0.0] * len(units), before
+    w = [min(u, 2 * known[(len(known) - 1) // 2]) for u in units]
+    x = sorted(n / (math.sqrt(u) * math.sqrt(math.sqrt(u))) for n, u in zip(norms, w, strict=True) if u)
+    own = x[(len(x) - 1) // 2]
+    m = own if len(x) >= 3 else before
+    middle = sorted(u for u in w if u)[(len(known) - 1) // 2]
+    most = 2 * m * middle * math.sqrt(middle) * math.sqrt(math.sqrt(middle))
+    s = []
+    for n, u, bound in zip(norms, w, largest, strict=True):
+        factor = 1.0 if u else 0.0
+        if m > 0 and u * n > most:
+            factor = most / (u * n)
+        s.append(bound / n if factor * n > bound else factor)
+    return w, s, own
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 7])
-def test_the_clip_and_the_average(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_the_pull_and_the_average(count: int) -> None:
     rng = np.random.default_rng(count)
     units = [int(u) for u in rng.integers(0, 9, count)]
     norms = [float(n) for n in rng.exponential(size=count)]
-    factors, median = clip_factors(norms, units, 0.3)
-    assert (factors, median) == clipped(norms, units, 0.3)
+    largest = [float(n) for n in rng.exponential(size=count) * 5]
+    found = pull(norms, units, 0.3, largest)
+    assert (list(found.weights), list(found.factors), found.median) == pulled(norms, units, 0.3, largest)
     parts = [values(300, seed) for seed in range(count)]
     expected = np.zeros(300, np.float32)
-    for part, u, s in zip(parts, units, factors, strict=True):
-        if u:
-            expected = expected + part * np.float32(u * s / sum(units))
-    given = average_part([torch.from_numpy(p) for p in parts], units, factors)
+    for part, w, s in zip(parts, found.weights, found.factors, strict=True):
+        if w:
+            expected = expected + part * np.float32(w * s / sum(found.weights))
+    tensors = [torch.from_numpy(p) for p in parts]
+    given = average_part(tensors, [squared_norm(t) for t in tensors], found.weights, found.factors)
     assert np.array_equal(given.numpy(), expected)
+
+
+def test_who_pulls_against_the_others_is_left_out_of_the_average() -> None:
+    """protocol §3.5"""
+    parts = [values(2000, seed) + 1 for seed in range(3)]
+    parts.append(-2 * sum(parts) / 3)
+    kept = np.zeros(2000, np.float32)
+    for part in parts[:3]:
+        kept = kept + part * np.float32(1 / 4)
+    rest = parts[0] + parts[1] + parts[2]
+    assert float(parts[3] @ rest) / (np.linalg.norm(parts[3]) * np.linalg.norm(rest)) < -0.2
+    tensors = [torch.from_numpy(p.astype(np.float32)) for p in parts]
+    given = average_part(tensors, [squared_norm(t) for t in tensors], [1] * 4, [1.0] * 4)
+    assert np.array_equal(given.numpy(), kept)
 
 
 def test_the_outer_step() -> None:
@@ -238,7 +267,7 @@ def test_the_bytes_of_an_anchor() -> None:
     )
     header += b" " * (-len(header) % 8)
     begin = struct.pack("<Q", len(header)) + header
-    manifest = b'{"cumulative_units":70,"format":1,"num_parameters":6,"num_rounds":3}'
+    manifest = b'{"counted_units":70,"format":2,"num_parameters":6,"num_rounds":3}'
     files = {
         b"manifest.json": manifest,
         b"momentum.safetensors": begin + v.astype("<f4").tobytes(),

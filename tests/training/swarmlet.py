@@ -15,7 +15,7 @@ from incentives import records
 from peers.notary import values_of
 from swarm.audit.replay import CertifiedState, Replay, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.merge import MadeContribution, MemberState
-from swarm.averaging.states import next_anchor, reduce_part, weights
+from swarm.averaging.states import next_anchor, pulls, reduce_part
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.device import HOST
@@ -95,22 +95,22 @@ class Lineage:
         """A round over `works` (none: the epoch is void), or a seating; the new tip."""
         works = sorted(works, key=lambda w: w.record.peer)
         leaves = tuple(ContributorLeaf(w.record.peer, hash_record(w.record), w.record.units, 3) for w in works)
-        max_units = self.config.rounds.max_units_per_contribution
-        found = weights(leaves, [w.content for w in works], self.median, max_units)
+        contents, size = [w.content for w in works], self.anchor.parameters.numel()
+        found = pulls(self.config, leaves, contents, self.median, self.anchor.counted_units, size)
         averages: list[bytes] = []
         if works:
-            for index, where in enumerate(part_slices(self.anchor.parameters.numel(), self.config.codec.part_values)):
+            for index, where in enumerate(part_slices(size, self.config.codec.part_values)):
                 wires = [w.wires[index] for w in works]
-                averages.append(reduce_part(self.config, where.stop - where.start, leaves, wires, found.factors))
+                averages.append(reduce_part(self.config, index, where.stop - where.start, contents, wires, found))
         units = sum(leaf.units for leaf in leaves)
         old = self.anchor
-        self.anchor = next_anchor(self.config, old, averages, units)
+        self.anchor = next_anchor(self.config, old, averages, leaves)
         self.median, self.epoch = found.median, self.epoch + 1
         digests = tuple(hashlib.sha256(wire).digest() for wire in averages)
         body = RoundBody(leaves, (), digests, found.factors, found.median, ())
         certificate = RoundCertificate(
             self.config.run_id, self.epoch, 0, kind, self.tip, anchor_root(old), anchor_root(self.anchor),
-            contributors_root(leaves), len(leaves), units, self.anchor.cumulative_units, ZERO_HASH, ZERO_HASH,
+            contributors_root(leaves), len(leaves), units, self.anchor.counted_units, ZERO_HASH, ZERO_HASH,
         )  # fmt: skip
         self.tip = records.certificate_id(values_of(certificate))
         self.states[self.tip] = CertifiedState.of(certificate, body, self.anchor)
@@ -138,7 +138,7 @@ class Learner:
         line = self.lineage
         self.model.flat.copy_(line.anchor.parameters)
         self.member = MemberState.fresh(
-            line.tip, line.epoch, line.anchor.parameters, line.anchor.cumulative_units, self.inner, next_unit
+            line.tip, line.epoch, line.anchor.parameters, line.anchor.counted_units, self.inner, next_unit
         )
 
     def steps(self, count: int) -> float:
@@ -175,7 +175,7 @@ class Learner:
         else:
             anchor = state.anchor
             self.member.certificate(
-                certificate_id, state.epoch, anchor.parameters, anchor.cumulative_units, state.contributions,
+                certificate_id, state.epoch, anchor.parameters, anchor.counted_units, state.contributions,
                 self.model.flat,
             )  # fmt: skip
 

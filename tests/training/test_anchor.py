@@ -50,7 +50,7 @@ def test_two_processes_give_the_same_state_the_same_root() -> None:
 def test_the_root_is_this_one() -> None:
     """Changing it makes every run's roots others: docs/decisions/0005."""
     ramp = Anchor(torch.arange(11.0), torch.arange(11.0) / 8, LAYOUT, 40, 3)
-    assert anchor_root(ramp).hex() == "4b6a1a8ce5d310ac924c422178e6d67776d51d2d258312eb8aa0bb26b01d516b"
+    assert anchor_root(ramp).hex() == "28348e6197bf98551f9b0c79b7347a5f1022dababd23421652ea5e9bc581d6c0"
 
 
 def test_it_depends_on_each_value_and_on_nothing_else() -> None:
@@ -63,7 +63,7 @@ def test_it_depends_on_each_value_and_on_nothing_else() -> None:
         replace(value, parameters=nudged),
         replace(value, momentum=nudged),
         replace(value, parameters=value.momentum, momentum=value.parameters),
-        replace(value, cumulative_units=41),
+        replace(value, counted_units=41),
         replace(value, num_rounds=4),
         replace(value, layout=Layout(("a.weight", "b"), ((2, 3), (5,)))),
         replace(value, layout=Layout(("a.weight", "c"), ((3, 2), (5,)))),
@@ -80,7 +80,7 @@ def test_the_files_are_plain_safetensors_and_json() -> None:
     assert {name: tuple(t.shape) for name, t in parameters.items()} == {"a.weight": (3, 2), "b": (5,)}
     assert torch.equal(torch.cat([parameters["a.weight"].flatten(), parameters["b"]]), value.parameters)
     manifest = json.loads(read_file(links["manifest.json"], blocks.__getitem__, 10_000))
-    assert manifest == {"cumulative_units": 40, "format": 1, "num_parameters": 11, "num_rounds": 3}
+    assert manifest == {"counted_units": 40, "format": 2, "num_parameters": 11, "num_rounds": 3}
 
 
 def test_reading_gives_the_same_anchor_back() -> None:
@@ -88,7 +88,7 @@ def test_reading_gives_the_same_anchor_back() -> None:
     again = read_anchor(anchor_root(value), stored(value).__getitem__, LAYOUT)
     assert torch.equal(again.parameters, value.parameters)
     assert torch.equal(again.momentum, value.momentum)
-    assert (again.cumulative_units, again.num_rounds) == (40, 3)
+    assert (again.counted_units, again.num_rounds) == (40, 3)
     assert anchor_root(again) == anchor_root(value)
 
 
@@ -116,7 +116,7 @@ GOOD = {
         ({**GOOD, "code.py": b"x"}, "other files"),
         ({**GOOD, "manifest.json": b"{"}, "manifest"),
         ({**GOOD, "manifest.json": b'{"num_rounds": 1}'}, "manifest"),
-        ({**GOOD, "manifest.json": b'{"cumulative_units": -1, "format": 1, "num_parameters": 11, "num_rounds": 3}'},
+        ({**GOOD, "manifest.json": b'{"counted_units": -1, "format": 2, "num_parameters": 11, "num_rounds": 3}'},
          "manifest"),
         ({**GOOD, "manifest.json": GOOD["manifest.json"] + b" "}, "manifest"),
         ({**GOOD, "parameters.safetensors": LAYOUT.header() + bytes(40)}, "not of this run's model"),

@@ -145,7 +145,7 @@ def replays(config: RunConfig, path: Path, peer: Peer) -> list[float]:
         if isinstance(event, events.Certified):
             wires = [peer.parts.get(digest) for digest in event.body.averages]
             assert None not in wires
-            anchor = next_anchor(config, anchor, [w for w in wires if w], event.certificate.units)
+            anchor = next_anchor(config, anchor, [w for w in wires if w], event.body.contributors)
             states[event.id] = CertifiedState.of(event.certificate, event.body, anchor)
     kept = peer.archive.contributions()
     task, found = CausalLMTask(config, path), []

@@ -134,7 +134,7 @@ def test_a_contribution_that_passes_over_a_state_it_could_not_have(pair: list[Le
     passed_over, last = (a.lineage.states[tip] for tip in tips)
     a.steps(6)
     a.member.certificate(
-        tips[1], last.epoch, last.anchor.parameters, last.anchor.cumulative_units,
+        tips[1], last.epoch, last.anchor.parameters, last.anchor.counted_units,
         last.contributions | passed_over.contributions, a.model.flat,
     )  # fmt: skip
     a.steps(2)

@@ -17,7 +17,7 @@ const types = {
   RoundCall: round + ",bytes32 reducersHash,uint64 contributeBy,uint64 setBy,uint64 averageBy,uint64 voteBy",
   ReducerReport: round + ",bytes32 completeHash",
   RoundSet: round + ",bytes32 contributorsRoot,uint32 numContributors,bytes32 reducersHash,bytes32 proposal,uint32 validAttempt",
-  Average: round + ",uint32 part,uint32 length,bytes32 digest",
+  Average: round + ",bytes32 roundSet,uint32 part,uint32 length,bytes32 digest",
   RoundCertificate: "bytes32 runId,uint64 epoch,uint32 attempt," + certificate,
   CertificateId: "bytes32 runId,uint64 epoch," + certificate,
   RoundVote: round + ",bytes32 id",

@@ -1,0 +1,114 @@
+"""One contributor or reducer of four bends the model by its share at most, and who averages wrongly is shown."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.records.types import CallContent, RoundCall
+from tests.faults.swarm import PeerProcess, Runner, Swarm, until
+from tests.hostile.pace import honest_peers
+
+SECONDS = 90.0
+
+
+def losses(swarm: Swarm) -> list[float]:
+    """Held-out, of the anchors that the seed has looked at."""
+    return [float(e["loss"]) for e in swarm.seed.events("Evaluated")]
+
+
+def set_attack(mallory: PeerProcess, rule: str) -> int:
+    """From now on; the first epoch that is under it as a whole."""
+    (mallory.directory.root / "attack").write_text(rule)
+    return mallory.epoch() + 2
+
+
+def certified_from(swarm: Swarm, epoch: int) -> list[dict[str, Any]]:
+    return [e for e in honest_peers(swarm)[0].certified() if e["epoch"] >= epoch]
+
+
+@pytest.fixture(scope="module")
+def mallory(swarm: Swarm) -> Iterator[PeerProcess]:
+    mallory = swarm.add("mallory", kind="tests.hostile.bending:BendingPeer")
+    until(lambda: any(e["own"] for e in mallory.certified()), SECONDS, f"mallory is one of them; {mallory.log()}")
+    yield mallory
+    mallory.terminate()
+
+
+def rounds_under(swarm: Swarm, mallory: PeerProcess, attack: str, count: int) -> list[dict[str, Any]]:
+    """Certificates of so many epochs in which mallory was one of the contributors."""
+    first = set_attack(mallory, attack)
+
+    def hit() -> list[dict[str, Any]]:
+        return [e for e in certified_from(swarm, first) if mallory.account in e["contributors"]]
+
+    until(lambda: len(hit()) >= count, SECONDS, f"{count} rounds with mallory ({attack})")
+    return hit()
+
+
+def calls_since(swarm: Swarm, epoch: int) -> list[tuple[str, list[str]]]:
+    """Who called, and whom as reducers, as an honest peer heard it."""
+    return [
+        ("0x" + signed.signer.hex(), ["0x" + a.hex() for a in signed.content.reducers])
+        for signed in honest_peers(swarm)[0].messages()
+        if isinstance(signed.record, RoundCall)
+        and isinstance(signed.content, CallContent)
+        and signed.record.epoch >= epoch
+    ]
+
+
+@pytest.mark.parametrize("attack", ["minus twenty", "everywhere"])
+def test_a_contributor_that_claims_64_units_moves_the_model_by_its_share(
+    swarm: Swarm, mallory: PeerProcess, attack: str
+) -> None:
+    before = min(losses(swarm)[-3:])
+    rounds_under(swarm, mallory, attack, 10)
+    set_attack(mallory, "")
+    latest = losses(swarm)[-1]
+    assert math.isfinite(latest)
+    assert latest < before * 1.1  # it was thousands after as many rounds
+
+
+@pytest.mark.parametrize("attack", ["a million", "turned average"])
+def test_who_averages_wrongly_is_shown_and_reduces_no_more(swarm: Swarm, mallory: PeerProcess, attack: str) -> None:
+    honest = honest_peers(swarm)
+    shown = [len(p.events("WrongAverage")) for p in honest]
+    before, first = min(losses(swarm)[-3:]), set_attack(mallory, attack)
+
+    def is_shown() -> bool:
+        return all(len(p.events("WrongAverage")) > n for p, n in zip(honest, shown, strict=True))
+
+    until(is_shown, SECONDS, f"everybody sees that mallory averages wrongly ({attack})")
+    for peer in honest:
+        assert {e["account"] for e in peer.events("WrongAverage")} == {mallory.account}
+    since = max(p.epoch() for p in honest)
+    until(lambda: all(p.epoch() >= since + 6 for p in honest), SECONDS, "rounds go on")
+    set_attack(mallory, "")
+    assert all(e["kind"] == 0 for e in certified_from(swarm, first))
+    assert losses(swarm)[-1] < before * 1.1
+    for account, reducers in calls_since(swarm, since + 1):
+        assert account == mallory.account or mallory.account not in reducers  # where it leads it draws itself
+
+
+def test_eight_million_everywhere_in_the_first_round(runner: Runner, tmp_path: Path) -> None:
+    """Before there is any median: what the run's steps can move is the bound."""
+    swarm = Swarm(runner, tmp_path)
+    swarm.seed.start()
+    swarm.seed.wait_ready()
+    directory = tmp_path / "mallory"
+    directory.mkdir()
+    (directory / "attack").write_text("everywhere")
+    mallory = swarm.add("mallory", kind="tests.hostile.bending:BendingPeer")
+    for name in ("alice", "bob"):
+        swarm.add(name)
+    honest = [swarm.peers["alice"], swarm.peers["bob"]]
+    until(lambda: all(p.epoch() >= 8 for p in honest), SECONDS, "rounds")
+    in_it = [e["epoch"] for e in honest[0].certified() if mallory.account in e["contributors"] and e["kind"] == 0]
+    assert in_it and min(in_it) <= 3
+    until(lambda: len(losses(swarm)) >= 4, SECONDS, "the seed looks at anchors")
+    found = losses(swarm)
+    assert all(math.isfinite(loss) and loss < 7.0 for loss in found)  # ln 256 = 5.5
+    for peer in swarm.everyone():
+        peer.terminate()

@@ -1,0 +1,209 @@
+"""Averages of others are redone in the round: who signs a wrong one is shown, and the round ends right (protocol §3.5)."""
+
+from dataclasses import replace
+
+import pytest
+
+from swarm.consensus.machine import Parts, RoundMachine
+from swarm.consensus.rechecks import Rechecks, shares
+from swarm.records.commitments import contributors_root, reducers_hash
+from swarm.records.types import (
+    NO_ATTEMPT,
+    ZERO_HASH,
+    Average,
+    ContributorLeaf,
+    RoundBody,
+    RoundSet,
+    SetContent,
+    Signed,
+    SignedSet,
+)
+from tests.machine.world import RUN, Peer, World, account, digest, rules, true_average
+
+
+def seated(size: int, share: float = 1.0) -> World:
+    world = World(size, recheck_share=share)
+    world.seat()
+    world.round()
+    return world
+
+
+def body_after_round(world: World) -> RoundBody:
+    (before,) = {p.machine.tip for p in world.peers}
+    world.round()
+    (after,) = {p.machine.tip for p in world.peers}
+    assert after != before, "no certificate"
+    return world.peers[0].machine.lineage[after].body
+
+
+def drawn_reducer(world: World) -> Peer:
+    """Who reduces part 0 in the next round, without taking part in it as its initiator."""
+    trial = world.peers[0].machine
+    reducers = trial._roster.draw_reducers(trial.round, 2)
+    return next(p for p in world.peers if p.notary.account == reducers[0])
+
+
+@pytest.mark.parametrize("size", [4, 5, 7])
+def test_who_averages_wrongly_is_shown_and_drawn_last_and_the_round_ends_right(size: int) -> None:
+    world = seated(size)
+    world.lying_reducers = {drawn_reducer(world).notary.account}
+    (liar,) = world.lying_reducers
+    honest = [p for p in world.peers if p.notary.account != liar]
+    body = body_after_round(world)
+    assert liar in body.reducers
+    assert body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+    assert all({who for who, _ in p.exposed} == {liar} for p in honest)
+    for _ in range(20):
+        leads = honest[0].machine.leader(0) == liar  # then it draws whom it likes
+        body = body_after_round(world)
+        assert body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+        assert leads or liar not in body.reducers
+
+
+def test_without_rechecks_a_wrong_average_is_certified() -> None:
+    """The negative: nothing else of the machine finds it."""
+    world = seated(4, share=0.0)
+    world.lying_reducers = {drawn_reducer(world).notary.account}
+    body = body_after_round(world)
+    assert true_average(body.contributors, 0) not in body.averages
+
+
+def test_who_calls_a_right_average_wrong_is_shown_instead() -> None:
+    world = seated(4)
+    world.false_accusers = {drawn_reducer(world).notary.account}
+    (accuser,) = world.false_accusers
+    body = body_after_round(world)
+    assert accuser in body.reducers
+    assert body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+    shown = {who for p in world.peers if p.notary.account != accuser for who, _ in p.exposed}
+    assert shown == {accuser}
+
+
+def test_an_average_that_cannot_be_true_is_redone_by_everybody() -> None:
+    """Too long for the committed norms: no second reducer has to have looked at it."""
+    world = seated(4, share=0.0)
+    world.lying_reducers = {drawn_reducer(world).notary.account}
+    (liar,) = world.lying_reducers
+    world.too_long = {digest("wrong", p.number, part) for p in world.peers for part in range(2)}
+    body = body_after_round(world)
+    assert liar in body.reducers
+    assert body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+    assert all(who == liar for p in world.peers if p.notary.account != liar for who, _ in p.exposed)
+
+
+def test_a_reducer_that_leaves_after_its_own_averages_costs_an_attempt() -> None:
+    """Nobody can say whether it would have found something."""
+    world = seated(5)
+    leaver = drawn_reducer(world)
+    world.no_rechecks = {leaver.notary.account}
+    (before,) = {p.machine.tip for p in world.peers}
+    world.round()
+    assert {p.machine.tip for p in world.peers} == {before}
+    for _ in range(4):
+        world.time_out()
+        if {p.machine.tip for p in world.peers} != {before}:
+            break
+    (after,) = {p.machine.tip for p in world.peers}
+    entry = world.peers[0].machine.lineage[after]
+    assert entry.attempt and leaver.notary.account not in entry.body.reducers
+    assert leaver.notary.account in {leaf.peer for leaf in entry.body.contributors}
+
+
+def proposal(num_contributors: int, num_reducers: int) -> SignedSet:
+    leaves = tuple(ContributorLeaf(account(i), digest(i), 1, 3) for i in range(num_contributors))
+    record = RoundSet(
+        digest("run"), 1, 0, digest("prev"), bytes(32), num_contributors, bytes(32), bytes(32), NO_ATTEMPT
+    )
+    content = SetContent(leaves, tuple(account(i) for i in range(num_reducers)))
+    return Signed(record, account(0), bytes(65), content)
+
+
+@pytest.mark.parametrize(
+    ("contributors", "reducers", "parts", "share", "expected"),
+    [
+        (3, 3, 12, 1.0, [0, 0, 0]),  # below four a liar can spoil a round anyway
+        (4, 1, 12, 1.0, [0]),
+        (4, 4, 12, 0.0, [0] * 4),
+        (4, 4, 12, 0.1, [1] * 4),
+        (16, 16, 325, 0.1, [3] * 16),
+        (4, 2, 2, 1.0, [1, 1]),
+        (4, 4, 2, 1.0, [1, 1, 1, 1]),  # who has no part of its own looks at one of others
+    ],
+)
+def test_how_many_parts_of_others_a_reducer_averages(
+    contributors: int, reducers: int, parts: int, share: float, expected: list[int]
+) -> None:
+    run = replace(rules((), 2), num_parts=parts, recheck_share=share)
+    assert list(shares(run, proposal(contributors, reducers).content).values()) == expected
+
+
+def test_an_average_over_another_set_proves_nothing() -> None:
+    """An initiator that shows two sets of one attempt makes honest reducers average different ones."""
+    world = seated(4)
+    peer = world.peers[0]
+    honest = next(p for p in world.peers[1:] if p.notary.account != peer.machine.leader(0))
+    epoch, tip = peer.machine.epoch, peer.machine.tip
+    for part in range(2):
+        record = Average(RUN, epoch, 0, tip, digest("another set"), part, 4, digest("another average"))
+        for each in world.peers:
+            each.act(each.machine.receive(Signed(record, honest.notary.account, bytes(65))))
+    body = body_after_round(world)
+    assert body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+    assert not any(p.exposed for p in world.peers)
+
+
+class Believing(Rechecks):
+    """Lacks the rule: whatever the reducer of a part signs is taken."""
+
+    def are_done(self, *_: object) -> bool:
+        return True
+
+
+def test_a_vote_waits_for_those_who_look() -> None:
+    """The rule taken out: voters vote before the second averages are there, and what is wrong is certified."""
+    world = World(4, recheck_share=1.0)
+    for peer in world.peers:
+        peer.machine = RoundMachine(peer.notary, world.rules, parts=Parts(rechecks=Believing))
+    world.seat()
+    world.round()
+    world.lying_reducers = {drawn_reducer(world).notary.account}
+    world.late_rechecks = True
+    body = body_after_round(world)
+    assert true_average(body.contributors, 0) not in body.averages
+
+
+def test_an_initiator_cannot_forge_the_averages_of_a_certificate_that_it_proposes_again() -> None:
+    """Its set would do as a new one; nobody has signed its averages, and no quorum has voted for it."""
+    world = seated(4)
+    (tip,) = {p.machine.tip for p in world.peers}
+    world.lose = lambda sender, receiver, signed: isinstance(signed.record, RoundSet)
+    for peer in world.everyone():
+        peer.act(peer.machine.due())
+    world.settle()
+    world.time_out()
+    world.time_out()
+    (attempt,) = {p.machine.attempt for p in world.peers}
+    assert attempt > 0
+    liar = next(p for p in world.peers if p.notary.account == p.machine.leader(attempt))
+    honest = [p for p in world.peers if p is not liar]
+    leaves = tuple(
+        ContributorLeaf(a, liar.notary.hash(s.record), s.record.units, s.record.flags)
+        for a, s in sorted(honest[0].machine.heard.round(tip).first().items())
+    )
+    reducers = tuple(p.notary.account for p in honest[:2])
+    content = SetContent(leaves, reducers)
+    root = digest(liar.machine.lineage[tip].certificate.next_root, leaves)  # as this world has it of any averages
+    forged = (digest("forged", 0), digest("forged", 1))
+    certificate, body = liar.machine._sets.certificate(tip, content, forged, (1.0,) * 4, 1.0, root, 4)
+    again = SetContent(leaves, reducers, certificate, body)
+    record = RoundSet(
+        RUN, honest[0].machine.epoch, attempt, tip, contributors_root(leaves), 4, reducers_hash(reducers),
+        liar.notary.certificate_id(certificate), NO_ATTEMPT,
+    )  # fmt: skip
+    world.lose = lambda sender, receiver, signed: False
+    for peer in honest:
+        peer.act(peer.machine.receive(Signed(record, liar.notary.account, bytes(65), again)))
+    world.settle()
+    votes = honest[0].machine.heard.round(tip).votes.get(attempt, {})
+    assert not any(identity != ZERO_HASH for identity in votes)
+    assert {p.machine.tip for p in honest} == {tip}
