@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pictures bench test check clean
+.PHONY: help setup demo pictures bench test test-slow check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: $(STAMP) ## Install everything into .venv
 
@@ -42,6 +42,9 @@ test: setup ## Run all tests
 	$(PY) -m pytest -n 2 --dist loadfile tests/readme tests/process tests/notebook
 	$(PY) -m pytest tests/faults
 	$(PY) -m pytest tests/hostile
+
+test-slow: setup ## Every attack twenty times, at drawn moments (an hour; table in tests/hostile/repeated.md)
+	$(PY) -m tests.hostile.repeat
 
 check: setup ## Lint, format, types, import directions
 	$(VENV)/bin/ruff check .
