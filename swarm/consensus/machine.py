@@ -218,7 +218,7 @@ class RoundMachine:
             return self.lineage.is_known(identity) or (entry is not None and entry.is_vouched)
         if isinstance(record, ROUND_MESSAGES):
             return self.lineage.is_known(record.prev_certificate)
-        return True
+        return False
 
     def contributed(self, signed: Signed) -> list[Action]:
         """The own contribution, signed by the driver."""

@@ -59,7 +59,7 @@ def test_it_has_the_types_of_all_leaves() -> None:
 
 
 def test_it_has_the_kinds_of_messages_and_frames() -> None:
-    told = re.findall(r"(\d)\s+([A-Z]\w+)", section("2.5").split("- record:")[0])
+    told = re.findall(r"\b(\d+)\s+([A-Z]\w+)", section("2.5").split("- record:")[0])
     assert {name: int(number) for number, name in told} == {t.__name__: kind_byte(t) for t in get_args(Record)}
     frames = {int(row[0]): row[1] for row in rows("11.2") if row[0].isdigit()}
     assert frames == {int(kind): kind.name for kind in Kind}
