@@ -83,7 +83,7 @@ def _open(directory: PeerDirectory) -> None:
         book.write(directory.known, book.packed())
         nobody = Nobody()
         content = RunBlocks(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
-        asyncio.run(content.fetch_data(run.data, directory.data))
+        asyncio.run(content.fetch_data(run.task.data, directory.data))
         MemberState.load(directory.snapshot, model.flat, InnerOptimizer(run.inner, model.flat))
         for data in LedgerHistory(ledger, list).everything():
             unpack(data)

@@ -12,6 +12,7 @@ from tests.faults.swarm import PeerProcess, Runner, Swarm, until
 from tests.hostile.pace import honest_peers
 
 SECONDS = 90.0
+LITTLE = 0.1  # nats per byte, of 5.5 by chance: a swarm that has learnt its text goes up and down by hundredths
 
 
 def losses(swarm: Swarm) -> list[float]:
@@ -68,7 +69,7 @@ def test_a_contributor_that_claims_64_units_moves_the_model_by_its_share(
     set_attack(mallory, "")
     latest = losses(swarm)[-1]
     assert math.isfinite(latest)
-    assert latest < before * 1.1  # it was thousands after as many rounds
+    assert latest < before + LITTLE  # it was thousands after as many rounds
 
 
 @pytest.mark.parametrize("attack", ["a million", "turned average"])
@@ -87,7 +88,7 @@ def test_who_averages_wrongly_is_shown_and_reduces_no_more(swarm: Swarm, mallory
     until(lambda: all(p.epoch() >= since + 6 for p in honest), SECONDS, "rounds go on")
     set_attack(mallory, "")
     assert all(e["kind"] == 0 for e in certified_from(swarm, first))
-    assert losses(swarm)[-1] < before * 1.1
+    assert losses(swarm)[-1] < before + LITTLE
     for account, reducers in calls_since(swarm, since + 1):
         assert account == mallory.account or mallory.account not in reducers  # where it leads it draws itself
 
