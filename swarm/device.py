@@ -47,5 +47,5 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """What `write_tensors` wrote, on the host. OSError or SafetensorError where it cannot be read."""
-    with safe_open(path, "pt") as handle:
+    with safe_open(path, "pt") as handle:  # which is no mapping: it has keys(), and cannot be iterated over
         return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
