@@ -21,6 +21,7 @@ from peers.books import Books
 from peers.config import PeerConfig
 from peers.directory import PeerDirectory, keep_port, last_port
 from peers.errors import ConfigError
+from peers.eventlog import shown_before
 from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
 from peers.identity import Identity, recover_account
@@ -394,8 +395,9 @@ async def join_run(
     )
 
 
-async def begin(made: Assembled, task: Task) -> None:
+async def begin(made: Assembled, task: Task, events_file: Path) -> None:
     """Take up what was kept of rounds and work, and go on from there."""
+    made.machine.convict(await asyncio.to_thread(shown_before, events_file))
     signed = [(record, keep) for record, _, keep in made.notary.replay_records()]
     if made.trainer is not None:
         made.trainer.task = task

@@ -17,6 +17,7 @@ from peers.directory import old_events
 from swarm import events
 from swarm.records import wire
 
+WRONG_AVERAGE = json.dumps(events.WrongAverage.__name__).encode()
 MAX_BYTES = 32 << 20  # of each of the two files: about 100,000 epochs
 
 
@@ -97,6 +98,19 @@ class EventLog:
     def close(self) -> None:
         with self._lock, contextlib.suppress(OSError):
             self._handle.close()
+
+
+def shown_before(path: Path) -> set[bytes]:
+    """Accounts that this peer has shown to have averaged wrongly, as far as its events (at `path`, and those before) go back: whoever
+    starts it again need not find out anew. Lines that cannot be read say nothing."""
+    found = set()
+    for events_file in (old_events(path), path):
+        with contextlib.suppress(OSError), open(events_file, "rb") as lines:
+            for line in lines:
+                if WRONG_AVERAGE in line:
+                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                        found.add(bytes.fromhex(json.loads(line)["account"][2:]))
+    return {account for account in found if len(account) == 20}
 
 
 def _is_torn(path: Path) -> bool:

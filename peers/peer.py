@@ -191,7 +191,7 @@ class Peer:
             await self.network.wait_for_reach(
                 REACH_WAIT_SECONDS
             )  # so that its first word on what it does is the right one
-        await begin(made, task)
+        await begin(made, task, self.directory.events)
 
     async def _fetch_text(
         self, stack: contextlib.AsyncExitStack, made: Assembled, role: Role, tried: Sequence[str]

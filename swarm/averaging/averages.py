@@ -113,7 +113,7 @@ class Averages:
         data = await self._redone(action.proposal, action.part, contents, pull)
         if data is not None:
             digest = self.reception.parts.put(data)
-            self._act(self.machine.redone(action.proposal, action.part, digest))
+            self._act(self.machine.redone(action.proposal, action.part, len(data), digest))
 
     def expose(self, action: Expose) -> None:
         """Somebody signed a wrong average: the proof goes to the events, a fault is counted."""

@@ -70,7 +70,8 @@ class RoundMessages:
     calls: dict[int, SignedCall] = field(default_factory=dict)
     reports: dict[int, dict[Account, SignedReport]] = field(default_factory=dict)
     sets: dict[int, SignedSet] = field(default_factory=dict)
-    averages: dict[int, dict[tuple[int, Account], Signed[Average]]] = field(default_factory=dict)
+    averages: dict[int, dict[tuple[int, Account], tuple[int, Signed[Average]]]] = field(default_factory=dict)
+    num_averages: int = 0  # that came so far: each has its number, ascending in the tables above
     votes: dict[int, dict[Hash, dict[Account, Signed]]] = field(default_factory=dict)
     voids: dict[int, dict[Account, Signed]] = field(default_factory=dict)
     certificates: dict[int, set[Account]] = field(default_factory=dict)  # who signed one of kind 0
@@ -326,7 +327,9 @@ class Heard:
         elif isinstance(record, ReducerReport):
             table.reports.setdefault(record.attempt, {})[who] = signed.of(ReducerReport).holding(ReportContent)
         elif isinstance(record, Average):
-            table.averages.setdefault(record.attempt, {})[record.part, who] = signed.of(Average)
+            table.num_averages += 1
+            found = table.averages.setdefault(record.attempt, {})
+            found[record.part, who] = (table.num_averages, signed.of(Average))
         elif isinstance(record, RoundVote):
             table.votes.setdefault(record.attempt, {}).setdefault(record.id, {})[who] = signed
         elif isinstance(record, RoundVoid):

@@ -4,7 +4,7 @@ No clock, no stream, no tensor: the driver owns those. `RoundMachine` routes: `H
 knows who is there, `Calls`, `Sets` and `Votes` act on the `Round` under way, `Seating` where there is none, `Voice` signs and speaks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from swarm.consensus.actions import Action, Adopt, CertifiedEntry, Scatter, Send, Timer
@@ -154,6 +154,11 @@ class RoundMachine:
             found.append([s for s in entry.messages() if s.record.attempt == entry.attempt])
         return [signed for messages in reversed(found) for signed in messages]
 
+    def convict(self, accounts: Iterable[Account]) -> None:
+        """Before the start: whom this peer has shown to average wrongly in an earlier one."""
+        for account in accounts:
+            self._roster.convict(account)
+
     # -- inputs -------------------------------------------------------------------------------------------------------
     def restore(self, backlog: Sequence[Signed], kept: Sequence[tuple[Record, bytes]] = ()) -> list[Action]:
         """After a start: certificates and other messages from disk, then what this key has signed (record, kept content).
@@ -244,10 +249,10 @@ class RoundMachine:
             self._voice.say(Average(run, epoch, attempt, self.tip, over, part, length, digest))
         return self._go_on()
 
-    def redone(self, proposal: SignedSet, part: int, digest: Hash) -> list[Action]:
+    def redone(self, proposal: SignedSet, part: int, length: int, digest: Hash) -> list[Action]:
         """The average of a part in dispute, as this peer has found it itself."""
         if proposal.record.prev_certificate == self.tip:
-            self._rechecks.redone(self.round, proposal, part, digest)
+            self._rechecks.redone(self.round, proposal, part, length, digest)
         return self._go_on()
 
     def broken(self, proposal: SignedSet, parts: Sequence[int]) -> list[Action]:

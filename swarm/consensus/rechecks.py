@@ -1,44 +1,60 @@
-"""Averages that are redone: each reducer averages some parts of others too, and who signed something else is found (protocol §3.5)."""
+"""Averages that are redone: reducers average some parts of others too, voters where too few of those are voters, and who signed
+something else is found (protocol §3.5)."""
 
 import math
 from collections.abc import Sequence
 
 from swarm.consensus.actions import Expose, Recheck, Redo
+from swarm.consensus.findings import Findings
 from swarm.consensus.roster import Roster
-from swarm.consensus.round import Findings, Round
+from swarm.consensus.round import Round
 from swarm.consensus.rules import RunRules
 from swarm.consensus.voice import Voice
-from swarm.records.types import Account, Average, Hash, SetContent, Signed, SignedSet
+from swarm.records.commitments import quorum
+from swarm.records.types import Account, Average, Hash, SetContent, SignedSet
 
 MIN_CONTRIBUTORS = 4  # below, a liar can spoil a round anyway
 
 
-def shares(rules: RunRules, content: SetContent) -> dict[Account, int]:
-    """How many parts of others each reducer of a set averages as well: all together at least `recheck_share` of the parts."""
+def is_narrow(content: SetContent, voters: Sequence[Account]) -> bool:
+    """Whether so few of a set's reducers are voters that all of those may lie: who drew them may have wanted it so."""
+    return len(set(voters).intersection(content.reducers)) <= _most_liars(voters)
+
+
+def shares(rules: RunRules, content: SetContent, voters: Sequence[Account]) -> dict[Account, int]:
+    """How many parts of others each reducer of a set, and each voter of a narrow one, averages as well: those who are honest even if
+    as many voters lie as may, and all that are none, at least `recheck_share` of the parts together."""
     reducers = content.reducers
-    if rules.recheck_share <= 0.0 or len(reducers) < 2 or len(content.contributors) < MIN_CONTRIBUTORS:
+    if rules.recheck_share <= 0.0 or len(content.contributors) < MIN_CONTRIBUTORS:
         return dict.fromkeys(reducers, 0)
-    each = max(1, math.ceil(rules.recheck_share * rules.num_parts / len(reducers)))
-    own = [len(range(place, rules.num_parts, len(reducers))) for place in range(len(reducers))]
-    return {who: min(each, rules.num_parts - mine) for who, mine in zip(reducers, own, strict=True)}
+    narrow = is_narrow(content, voters)
+    looking = quorum(len(voters)) if narrow else len(set(voters).intersection(reducers))
+    each = max(1, math.ceil(rules.recheck_share * rules.num_parts / (looking - _most_liars(voters))))
+    own = {who: len(range(place, rules.num_parts, len(reducers))) for place, who in enumerate(reducers)}
+    checkers = [*reducers, *(v for v in voters if v not in own)] if narrow else reducers
+    return {who: min(each, rules.num_parts - own.get(who, 0)) for who in checkers}
+
+
+def _most_liars(voters: Sequence[Account]) -> int:
+    return (len(voters) - 1) // 3
+
+
+def _shares(rules: RunRules, found: Findings) -> dict[Account, int]:
+    if found.wanted is None:
+        found.wanted = shares(rules, found.content, found.voters)
+    return found.wanted
 
 
 def finished(rules: RunRules, r: Round, proposal: SignedSet) -> set[Account]:
-    """Reducers of a set that have signed all averages that they were to: their own parts, and as many of others."""
-    content = proposal.content
-    if not content.reducers:  # the empty set
+    """Reducers, and voters, that have signed all averages over a set that they were to: their own parts, and as many of others."""
+    if not proposal.content.reducers:  # the empty set
         return set()
-    own: dict[Account, int] = {}
-    others: dict[Account, int] = {}
-    for part, who in r.averages_over(proposal):
-        count = own if content.reducers[part % len(content.reducers)] == who else others
-        count[who] = count.get(who, 0) + 1
-    wanted = shares(rules, content)
+    found = r.findings(proposal)
     return {
         who
-        for place, who in enumerate(content.reducers)
-        if own.get(who, 0) >= len(range(place, rules.num_parts, len(content.reducers)))
-        and others.get(who, 0) >= wanted[who]
+        for who, wanted in _shares(rules, found).items()
+        if found.others[who] >= wanted
+        and (who not in found.content.reducers or found.own[who] >= found.num_own(who, rules.num_parts))
     }
 
 
@@ -50,33 +66,22 @@ class Rechecks:
 
     def averages(self, r: Round, proposal: SignedSet) -> tuple[tuple[Hash, Account], ...] | None:
         """Digest and probable holder by part; None until all are signed and none is in dispute."""
-        content, found = proposal.content, r.findings(proposal)
-        by_part: dict[int, dict[Account, Signed[Average]]] = {}
-        for (part, who), signed in r.averages_over(proposal).items():
-            if who in content.reducers:
-                by_part.setdefault(part, {})[who] = signed
-        chosen: list[tuple[Hash, Account] | None] = []
-        for part in range(self._rules.num_parts):
-            signed_by = by_part.get(part, {})
-            author = content.reducers[part % len(content.reducers)]
-            known = author in signed_by
-            chosen.append(self._true_average(r, proposal, found, part, author, signed_by) if known else None)
-        settled = tuple(each for each in chosen if each is not None)
-        return settled if len(settled) == self._rules.num_parts else None
+        found = r.findings(proposal)
+        if sum(found.own.values()) < self._rules.num_parts:
+            return None
+        while found.chosen_at != (found.version, self._roster.num_shown):  # who is shown meanwhile was believed before
+            found.chosen_at = (found.version, self._roster.num_shown)
+            chosen = [self._true_average(r, proposal, found, part) for part in range(self._rules.num_parts)]
+            settled = tuple(each for each in chosen if each is not None)
+            found.chosen = settled if len(settled) == self._rules.num_parts else None
+        return found.chosen
 
-    def _true_average(
-        self,
-        r: Round,
-        proposal: SignedSet,
-        found: Findings,
-        part: int,
-        author: Account,
-        signed_by: dict[Account, Signed[Average]],
-    ) -> tuple[Hash, Account] | None:
-        digests = {signed.record.digest for signed in signed_by.values()}
-        if len(digests) == 1 and part not in found.broken:
-            return signed_by[author].record.digest, author
+    def _true_average(self, r: Round, proposal: SignedSet, found: Findings, part: int) -> tuple[Hash, Account] | None:
+        author, signed_by = found.author(part), found.by_part[part]
         if part not in found.redone:
+            digests = {signed.record.digest for signed in signed_by.values()}
+            if len(digests) == 1 and part not in found.broken and not self._is_doubted(proposal, found, author):
+                return signed_by[author].record.digest, author
             if part not in found.asked:
                 found.asked.add(part)
                 self._voice.ask(Redo(proposal, part))
@@ -87,25 +92,43 @@ class Rechecks:
                 found.exposed.add((part, who))
                 r.silent.add(who)
                 self._roster.convict(who)
+                if is_narrow(found.content, found.voters):
+                    self._roster.doubt(proposal.signer)
                 self._voice.ask(Expose(proposal, signed, true))
         holders = sorted(who for who, signed in signed_by.items() if signed.record.digest == true)
         return true, holders[0] if holders else self._voice.account
 
+    def _is_doubted(self, proposal: SignedSet, found: Findings, author: Account) -> bool:
+        """Whether what it signs is redone, whoever agrees: it averaged wrongly before, or was drawn by who drew such a one among few
+        voters; those keys cost nothing."""
+        if self._rules.recheck_share <= 0.0:
+            return False
+        drawn_by = self._roster.is_doubted(proposal.signer) and is_narrow(found.content, found.voters)
+        return drawn_by or self._roster.is_convicted(author)
+
     def begin(self, r: Round, proposal: SignedSet) -> None:
-        """As a reducer, once all averages of the set are signed: some of those of others."""
-        count = shares(self._rules, proposal.content).get(self._voice.account, 0)
+        """As a reducer, or a voter, once all averages of the set are signed: some of those of others."""
+        count = _shares(self._rules, r.findings(proposal)).get(self._voice.account, 0)
         if count and proposal.signature not in r.rechecked:
             r.rechecked.add(proposal.signature)
             self._voice.ask(Recheck(proposal, count))
 
-    def redone(self, r: Round, proposal: SignedSet, part: int, digest: Hash) -> None:
-        """This peer has averaged the part itself."""
-        r.findings(proposal).redone[part] = digest
+    def redone(self, r: Round, proposal: SignedSet, part: int, length: int, digest: Hash) -> None:
+        """This peer has averaged the part itself. Where nobody says so yet, it does: others have no reason to look."""
+        found = r.findings(proposal)
+        said = {signed.record.digest for signed in found.by_part.get(part, {}).values()}
+        found.found(part, digest)
+        if digest not in said and part not in found.broken and self._voice.account in found.checkers:
+            record = proposal.record
+            run, epoch, attempt, prev = record.run_id, record.epoch, record.attempt, record.prev_certificate
+            self._voice.say(Average(run, epoch, attempt, prev, found.round_set, part, length, digest))
 
     def broken(self, r: Round, proposal: SignedSet, parts: Sequence[int]) -> None:
         """The averages of these parts cannot be true."""
-        r.findings(proposal).broken.update(parts)
+        r.findings(proposal).found_broken(parts)
 
     def are_done(self, r: Round, proposal: SignedSet) -> bool:
-        """Whether all its reducers have signed what they were to."""
-        return finished(self._rules, r, proposal) >= set(proposal.content.reducers)
+        """Whether all its reducers have signed what they were to, and of a narrow set a quorum of voters, too."""
+        content, done = proposal.content, finished(self._rules, r, proposal)
+        looked = not is_narrow(content, r.voters) or not any(_shares(self._rules, r.findings(proposal)).values())
+        return done >= set(content.reducers) and (looked or r.has_quorum(done))

@@ -26,6 +26,9 @@ class Roster:
         self._passed_over: dict[Account, int] = {}
         # Reducers that signed a wrong average: drawn only where there is nobody else, for as long as this process runs.
         self._convicted: dict[Account, None] = {}
+        # Initiators that drew such a one among few voters: what theirs average is redone.
+        self._doubted: dict[Account, None] = {}
+        self.num_shown = 0  # how often somebody was added to these two
         # Joiners that did not keep their word → epoch up to which nobody waits for them.
         self._unawaited: dict[Account, int] = {}
 
@@ -63,10 +66,24 @@ class Roster:
 
     def convict(self, account: Account) -> None:
         """It signed an average that is not one: from now on it is drawn after all others."""
-        self._convicted.pop(account, None)
-        self._convicted[account] = None
-        while len(self._convicted) > MAX_PASSED_OVER:
-            del self._convicted[next(iter(self._convicted))]
+        self._show(self._convicted, account)
+
+    def doubt(self, initiator: Account) -> None:
+        """It drew who was then convicted, and too few voters beside that one."""
+        self._show(self._doubted, initiator)
+
+    def _show(self, shown: dict[Account, None], account: Account) -> None:
+        self.num_shown += account not in shown
+        shown.pop(account, None)
+        shown[account] = None
+        while len(shown) > MAX_PASSED_OVER:
+            del shown[next(iter(shown))]
+
+    def is_convicted(self, account: Account) -> bool:
+        return account in self._convicted
+
+    def is_doubted(self, initiator: Account) -> bool:
+        return initiator in self._doubted or initiator in self._convicted
 
     def is_passed_over(self, account: Account, epoch: int) -> bool:
         return account in self._convicted or self._passed_over.get(account, 0) >= epoch

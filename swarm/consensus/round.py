@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from swarm.consensus.findings import Findings
 from swarm.consensus.heard import Heard, RoundMessages
 from swarm.consensus.lineage import Lineage, LineageEntry
 from swarm.records.commitments import quorum
@@ -14,7 +15,6 @@ from swarm.records.types import (
     KIND_SEATING,
     ZERO_HASH,
     Account,
-    Average,
     Hash,
     Record,
     RoundBody,
@@ -22,7 +22,6 @@ from swarm.records.types import (
     RoundSet,
     RoundVoid,
     RoundVote,
-    Signed,
     SignedCall,
     SignedSet,
 )
@@ -49,17 +48,6 @@ class Act(Enum):
     FETCH = "its averages were asked for"
     HURRY_OPEN = "its wait was cut short before the vote"
     HURRY_VOTED = "its wait was cut short after the vote"
-
-
-@dataclass
-class Findings:
-    """What this peer found out about the averages of one set."""
-
-    round_set: Hash
-    broken: set[int] = field(default_factory=set)  # parts whose averages cannot be true
-    redone: dict[int, Hash] = field(default_factory=dict)  # part → digest of what this peer has averaged itself
-    asked: set[int] = field(default_factory=set)
-    exposed: set[tuple[int, Account]] = field(default_factory=set)
 
 
 @dataclass
@@ -153,16 +141,13 @@ class Round:
         return sets.get(self.attempt if is_voter else max(sets, default=0))
 
     def findings(self, proposal: SignedSet) -> Findings:
+        """What is known of its averages, as far as they were heard."""
         found = self.found.get(proposal.signature)
         if found is None:
-            found = self.found[proposal.signature] = Findings(self.hash(proposal.record))
+            found = Findings(self.hash(proposal.record), proposal.content, self.voters)
+            self.found[proposal.signature] = found
+        found.take(self.messages.averages.get(proposal.record.attempt, {}))
         return found
-
-    def averages_over(self, proposal: SignedSet) -> dict[tuple[int, Account], Signed[Average]]:
-        """Heard of this set, by part and signer."""
-        wanted = self.findings(proposal).round_set
-        heard = self.messages.averages.get(proposal.record.attempt, {})
-        return {where: signed for where, signed in heard.items() if signed.record.round_set == wanted}
 
     def newest_polka(self) -> tuple[int, Hash] | None:
         """The newest (attempt, id) with a quorum of votes."""

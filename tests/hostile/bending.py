@@ -10,9 +10,12 @@ from swarm.averaging import driver
 from swarm.averaging.averages import Averages
 from swarm.averaging.contribution import encode_parts
 from swarm.averaging.member import Boundary
+from swarm.config import RunConfig
+from swarm.consensus.machine import RoundMachine
+from swarm.consensus.round import Round
 from swarm.optim.clip import Pull
 from swarm.optim.codec import decode, encode, part_slices
-from swarm.records.types import ContributionContent, SignedSet
+from swarm.records.types import Account, ContributionContent, SignedSet
 from swarm.train import Trainer
 from tests.faults.runner import FaultyPeer, HostileNetwork
 
@@ -21,6 +24,17 @@ CLAIMED_UNITS = 64
 
 class BendingAverages(Averages):
     """As a reducer it signs averages that are none, of its own parts and of those of others that it looks at."""
+
+    def __init__(self, config: RunConfig, machine: RoundMachine, *others: Any) -> None:
+        super().__init__(config, machine, *others)
+        roster = machine._roster
+        honest = roster.draw_reducers
+
+        def draw(r: Round, most: int) -> tuple[Account, ...]:
+            """Where it leads: nobody else averages."""
+            return (machine.account,) if HostileNetwork.breaks("draws itself") else honest(r, most)
+
+        roster.draw_reducers = draw  # type: ignore[method-assign]
 
     async def _redone(
         self, proposal: SignedSet, index: int, contents: Sequence[ContributionContent], pull: Pull
@@ -32,7 +46,9 @@ class BendingAverages(Averages):
             return None
         if HostileNetwork.breaks("a million"):
             return encode(torch.full((size,), 1e6), codec)
-        if HostileNetwork.breaks("turned average"):  # as long as the true one: no bound on its length finds it
+        if HostileNetwork.breaks(
+            "turned average", "draws itself"
+        ):  # as long as the true one: no bound on its length finds it
             return encode(-decode(true, size, codec), codec)
         return true
 

@@ -72,7 +72,7 @@ def test_a_contributor_that_claims_64_units_moves_the_model_by_its_share(
     assert latest < before + LITTLE  # it was thousands after as many rounds
 
 
-@pytest.mark.parametrize("attack", ["a million", "turned average"])
+@pytest.mark.parametrize("attack", ["draws itself", "a million", "turned average"])
 def test_who_averages_wrongly_is_shown_and_reduces_no_more(swarm: Swarm, mallory: PeerProcess, attack: str) -> None:
     honest = honest_peers(swarm)
     shown = [len(p.events("WrongAverage")) for p in honest]

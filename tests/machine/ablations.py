@@ -9,12 +9,12 @@ from incentives.journal import Subject
 from swarm.consensus.actions import Action, Adopt, Send
 from swarm.consensus.lineage import Branch, Lineage, LineageEntry
 from swarm.consensus.machine import STALLS_BEFORE_FEWER, Parts, RoundMachine
-from swarm.consensus.rechecks import Rechecks
+from swarm.consensus.rechecks import Rechecks, finished
 from swarm.consensus.round import Round
 from swarm.consensus.seating import Seating
 from swarm.consensus.sets import Sets
 from swarm.consensus.voice import Voice
-from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash, Record
+from swarm.records.types import KIND_SEATING, ZERO_HASH, Account, Hash, Record, SignedSet
 from tests.machine.cheap import CheapNotary
 
 __all__ = ["RULES", "STALLS_BEFORE_FEWER", "Kit", "without"]
@@ -76,6 +76,17 @@ class AnythingAgain(Sets):
         return True
 
 
+class NobodyElseLooks(Rechecks):
+    """Reducers alone, whoever they are."""
+
+    def begin(self, r: Round, proposal: SignedSet) -> None:
+        if self._voice.account in proposal.content.reducers:
+            super().begin(r, proposal)
+
+    def are_done(self, r: Round, proposal: SignedSet) -> bool:
+        return finished(self._rules, r, proposal) >= set(proposal.content.reducers)
+
+
 class Impatient(Seating):
     def may_follow(self, *_: Any) -> bool:
         return True
@@ -109,6 +120,8 @@ RULES: dict[str, type[Any]] = {
     "key": SubjectsWithoutPredecessor,
     # who changes lineage starts as after lost state
     "linear": UndoesNothing,
+    # voters look themselves where too few of those who average are voters
+    "looks": NobodyElseLooks,
     # a seating is followed only by who has stalled, with more than a third of the voters in it
     "patient": Impatient,
     # a seating holds with a quorum of those it seats

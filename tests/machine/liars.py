@@ -15,6 +15,7 @@ from swarm.records.commitments import (
     electorate_hash,
     merges_hash,
     parts_root,
+    quorum,
     reducers_hash,
 )
 from swarm.records.types import (
@@ -45,17 +46,22 @@ from swarm.records.types import (
     SetContent,
     Signed,
 )
-from tests.machine.cheap import digest
+from tests.machine.cheap import account, digest
 
 if TYPE_CHECKING:
     from tests.machine.member import Member
     from tests.machine.schedules import World
+
+FREE_KEY = 999_999
 
 
 class Liars:
     def __init__(self, world: "World", accounts: tuple[Account, ...]) -> None:
         self.world, self.accounts = world, accounts
         self.made = 0
+        self.proposed: set[tuple[Hash, int]] = set()
+        # They lie in one way alone, so that no other lie gives them away.
+        self.devoted = world.rules.recheck_share > 0.0 and world.rng.random() < 0.4
 
     @property
     def rng(self) -> Random:
@@ -82,6 +88,10 @@ class Liars:
         to = [m for m in world.members if rng.random() < 0.6]
         run = world.rules.run_id
         self.made += 1
+        if self.devoted:
+            if leader in self.accounts:
+                self._draw_themselves(victim, leader)
+            return
         what = rng.randrange(10)
         if who == leader and rng.random() < 0.6:
             what = rng.choice((0, 1, 2, 2))  # leads a round of its own making
@@ -169,6 +179,63 @@ class Liars:
         size = len(content.contributors)
         record_ = RoundSet(run, epoch, attempt, tip, root, size, reducers_hash(content.reducers), again, valid)
         self.say(who, record_, content, to)
+
+    def _draw_themselves(self, victim: "Member", leader: Account) -> None:
+        """It calls liars alone, and a key that costs nothing; when contributions are there, their set is proposed and averaged wrongly, so
+        that nobody honest is among those who average."""
+        world, machine = self.world, victim.machine
+        tip, epoch, attempt, run = machine.tip, machine.epoch, machine.attempt, world.rules.run_id
+        everyone = list(world.members)
+        heard = machine.round.messages
+        if tip == ZERO_HASH or attempt >= world.rules.max_attempts:
+            return
+        call = heard.calls.get(attempt)
+        if call is None:
+            able = [*self.accounts, account(FREE_KEY)][: world.rules.max_reducers]
+            reducers = draw_order(tip, epoch, attempt, able)
+            record = RoundCall(run, epoch, attempt, tip, reducers_hash(reducers), 0, 0, 0, 0)
+            self.say(leader, record, CallContent(reducers), everyone)
+            return
+        reducers = call.content.reducers
+        if set(reducers) - {*self.accounts, account(FREE_KEY)} or attempt in heard.sets:
+            return
+        known = [s for s in victim.known.values() if s.record.prev_certificate == tip]  # type: ignore[union-attr]
+        first = {s.signer: s for s in reversed(known)}
+        keys = {victim.notary.hash(s.record): s.record for s in first.values()}
+        complete = tuple(sorted(keys))
+        leaves = tuple(
+            sorted(
+                (ContributorLeaf(r.peer, key, 1, r.flags) for key, r in keys.items() if isinstance(r, Contribution)),
+                key=lambda leaf: leaf.peer,
+            )
+        )
+        if len(leaves) < quorum(len(machine.voters())) or (tip, attempt) in self.proposed:
+            return  # more will come
+        self.proposed.add((tip, attempt))
+        for who in reducers:
+            self.say(
+                who, ReducerReport(run, epoch, attempt, tip, complete_hash(complete)), ReportContent(complete), everyone
+            )
+        content = SetContent(leaves, reducers)
+        proposal = RoundSet(
+            run,
+            epoch,
+            attempt,
+            tip,
+            contributors_root(leaves),
+            len(leaves),
+            reducers_hash(reducers),
+            ZERO_HASH,
+            NO_ATTEMPT,
+        )
+        self.say(leader, proposal, content, everyone)
+        over = victim.notary.hash(proposal)
+        for part in range(world.rules.num_parts):
+            average = digest("lie", self.made, part)
+            world.liars_bytes.add(average)
+            for who in reducers:  # they redo each other's, and agree
+                self.say(who, Average(run, epoch, attempt, tip, over, part, 4, average), None, everyone)
+        world.count["sets that liars alone average"] += 1
 
     def _certificate(self, victim: "Member") -> tuple[RoundCertificate, RoundBody]:
         """Of a round with the liars alone, or of nobody with another state."""

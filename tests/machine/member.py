@@ -340,7 +340,7 @@ class Member:
         content = action.proposal.content
         average = digest("average", content.contributors, action.part)
         self.disk.averages.add(average)
-        self.act(self.machine.redone(action.proposal, action.part, average))
+        self.act(self.machine.redone(action.proposal, action.part, 4, average))
 
     def prepare(self, action: FetchAverages) -> None:
         """What is not to be had now is asked for again later."""

@@ -16,6 +16,7 @@ from tests.machine.schedules import one
         ("setq", 1, 519, "S6 electorate captured in one round"),
         ("contested", 1, 2676, "S3 more than one lineage"),
         ("support", 7, 16108, "S5 a lineage of liars was followed"),
+        ("looks", 1, 88, "A2 a wrong average was certified"),
     ],
 )
 def test_a_storm_finds_the_missing_rule(rule: str, seed: int, index: int, violation: str) -> None:

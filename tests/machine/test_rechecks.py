@@ -1,12 +1,13 @@
 """Averages of others are redone in the round: who signs a wrong one is shown, and the round ends right (protocol §3.5)."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 
 from swarm.consensus.machine import Parts, RoundMachine
 from swarm.consensus.rechecks import Rechecks, shares
-from swarm.records.commitments import contributors_root, reducers_hash
+from swarm.records.commitments import contributors_root, draw_order, reducers_hash
 from swarm.records.types import (
     NO_ATTEMPT,
     ZERO_HASH,
@@ -109,6 +110,76 @@ def test_a_reducer_that_leaves_after_its_own_averages_costs_an_attempt() -> None
     assert leaver.notary.account in {leaf.peer for leaf in entry.body.contributors}
 
 
+def round_of_its_own(world: World, *keys: Peer) -> tuple[Peer, RoundBody]:
+    """The initiator of the next round draws these and nobody else."""
+    accounts = tuple(key.notary.account for key in keys)
+    leader = next(p for p in world.peers if p.notary.account == world.peers[0].machine.leader(0))
+    with patch.object(
+        leader.machine._roster, "draw_reducers", lambda r, most: draw_order(r.prev, r.epoch, r.attempt, accounts)
+    ):
+        return leader, body_after_round(world)
+
+
+def is_true(body: RoundBody) -> bool:
+    return body.averages == tuple(true_average(body.contributors, part) for part in range(2))
+
+
+def test_where_an_initiator_draws_keys_of_its_own_alone_voters_look_themselves() -> None:
+    """None of those who average has a vote: a quorum of voters averages a share, before anybody votes."""
+    world = World(4, founders=2, recheck_share=1.0)
+    world.seat()
+    world.round()
+    world.colluding = {seed.notary.account: (0,) for seed in world.seeds}
+    leader, body = round_of_its_own(world, *world.seeds)
+    assert set(body.reducers) == world.colluding.keys()
+    assert is_true(body)
+    author = body.reducers[0]
+    assert all(author in {who for who, _ in p.exposed} for p in world.peers if p is not leader)
+
+
+def test_who_drew_liars_among_few_voters_is_not_believed_again() -> None:
+    """A key costs nothing, so the next liar is another one: what it averages is redone as a whole, also where nobody would have
+    looked by chance."""
+    world = World(4, founders=2, recheck_share=0.01)
+    world.seat()
+    world.round()
+    first, second = world.seeds
+    world.colluding = {first.notary.account: (0,)}
+    leader, body = round_of_its_own(world, first)
+    assert is_true(body)
+    assert all({who for who, _ in p.exposed} == {first.notary.account} for p in world.peers if p is not leader)
+    world.colluding = {second.notary.account: (1,)}  # of which this world's peers draw none
+    while world.peers[0].machine.leader(0) != leader.notary.account:
+        world.round()
+    again, body = round_of_its_own(world, second)
+    assert again is leader and body.reducers == (second.notary.account,)
+    assert is_true(body)
+
+
+def test_a_wrong_average_at_which_nobody_looked_is_certified() -> None:
+    """The negative of both: without a shown liar all depends on chance, and here nobody draws part 1."""
+    world = World(4, founders=2, recheck_share=0.01)
+    world.seat()
+    world.round()
+    world.colluding = {world.seeds[1].notary.account: (1,)}
+    _, body = round_of_its_own(world, world.seeds[1])
+    assert not is_true(body)
+
+
+def test_what_a_convicted_reducer_averages_is_redone() -> None:
+    """Whoever draws it, and also where nobody would have looked by chance."""
+    world = World(4, founders=2, recheck_share=0.01)
+    world.seat()
+    world.round()
+    liar = world.seeds[0]
+    world.colluding = {liar.notary.account: (1,)}
+    for peer in world.peers:
+        peer.machine._roster.convict(liar.notary.account)
+    _, body = round_of_its_own(world, liar)
+    assert body.reducers == (liar.notary.account,)
+    assert is_true(body)
+
+
 def proposal(num_contributors: int, num_reducers: int) -> SignedSet:
     leaves = tuple(ContributorLeaf(account(i), digest(i), 1, 3) for i in range(num_contributors))
     record = RoundSet(
@@ -122,10 +193,17 @@ def proposal(num_contributors: int, num_reducers: int) -> SignedSet:
     ("contributors", "reducers", "parts", "share", "expected"),
     [
         (3, 3, 12, 1.0, [0, 0, 0]),  # below four a liar can spoil a round anyway
-        (4, 1, 12, 1.0, [0]),
+        (
+            4,
+            1,
+            12,
+            1.0,
+            [0, 6, 6, 6],
+        ),  # a liar might be alone: a quorum of voters looks, two of them honest, at all of it
         (4, 4, 12, 0.0, [0] * 4),
         (4, 4, 12, 0.1, [1] * 4),
         (16, 16, 325, 0.1, [3] * 16),
+        (4, 2, 12, 0.5, [6, 6]),  # one of the two may be a liar: the other looks at the whole share
         (4, 2, 2, 1.0, [1, 1]),
         (4, 4, 2, 1.0, [1, 1, 1, 1]),  # who has no part of its own looks at one of others
     ],
@@ -134,7 +212,8 @@ def test_how_many_parts_of_others_a_reducer_averages(
     contributors: int, reducers: int, parts: int, share: float, expected: list[int]
 ) -> None:
     run = replace(rules((), 2), num_parts=parts, recheck_share=share)
-    assert list(shares(run, proposal(contributors, reducers).content).values()) == expected
+    voters = tuple(account(i) for i in range(contributors))
+    assert list(shares(run, proposal(contributors, reducers).content, voters).values()) == expected
 
 
 def test_an_average_over_another_set_proves_nothing() -> None:

@@ -140,7 +140,7 @@ class Peer:
                 self.recheck(action)
             elif isinstance(action, Redo):
                 over = action.proposal.content.contributors
-                self.act(self.machine.redone(action.proposal, action.part, true_average(over, action.part)))
+                self.act(self.machine.redone(action.proposal, action.part, 4, true_average(over, action.part)))
             elif isinstance(action, Expose):
                 self.exposed.append((action.average.signer, action.average.record.part))
             elif isinstance(action, FetchAverages):
@@ -180,8 +180,12 @@ class Peer:
         for part in range(2):
             if content.reducers[part % len(content.reducers)] == self.notary.account:
                 lies = self.notary.account in self.world.lying_reducers
-                wrong = digest("wrong", self.number, part) if lies else true_average(content.contributors, part)
+                wrong = digest("wrong", self.number, part) if lies else self.average(content, part)
                 self.act(self.machine.averaged(proposal, part, 4, wrong))
+
+    def average(self, content: SetContent, part: int) -> Hash:
+        colludes = part in self.world.colluding.get(self.notary.account, ())
+        return digest("agreed", part) if colludes else true_average(content.contributors, part)
 
     def recheck(self, action: Recheck) -> None:
         if self.notary.account in self.world.no_rechecks:
@@ -193,7 +197,7 @@ class Peer:
         others = [p for p in range(2) if content.reducers[p % len(content.reducers)] != self.notary.account]
         for part in others[: action.count]:
             lies = self.notary.account in self.world.false_accusers
-            wrong = digest("accused", self.number, part) if lies else true_average(content.contributors, part)
+            wrong = digest("accused", self.number, part) if lies else self.average(content, part)
             self.act(self.machine.averaged(action.proposal, part, 4, wrong))
 
     def prepare(self, action: FetchAverages) -> None:
@@ -236,6 +240,7 @@ class World:
         self.without_parts: set[Account] = set()  # whose contributions no reducer ever gets
         self.withholding: set[Account] = set()  # who hands out no averages
         self.lying_reducers: set[Account] = set()  # whose averages are wrong
+        self.colluding: dict[Account, tuple[int, ...]] = {}  # parts of which they sign the same wrong average
         self.too_long: set[Hash] = set()  # averages that the committed norms do not allow
         self.no_rechecks: set[Account] = set()  # who averages nothing of others
         self.late_rechecks, self.waiting = False, list[tuple[Peer, Recheck]]()  # they come after everything else

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from peers.directory import PeerDirectory, old_events
-from peers.eventlog import EventLog
+from peers.eventlog import EventLog, shown_before
 from peers.watching import EventTail, read_events
-from swarm.events import Fault
+from swarm.events import Fault, WrongAverage
+from swarm.records.types import NO_ATTEMPT, Average, RoundSet, SetContent, Signed
 
 LINE = 120  # bytes, about
 
@@ -74,3 +75,21 @@ def test_half_a_line_of_a_full_disk_does_not_take_the_next_one_along(directory: 
 
 def test_an_empty_directory_has_no_events(directory: PeerDirectory) -> None:
     assert read_events(directory) == []
+
+
+def test_who_averaged_wrongly_is_known_after_a_restart(directory: PeerDirectory) -> None:
+    """From both files; what is torn or rotten says nothing."""
+    log = EventLog(directory.events, 4000)
+    for number in (1, 2):
+        record = Average(bytes(32), 1, 0, bytes(32), bytes(32), 0, 4, bytes(32))
+        average = Signed(record, number.to_bytes(20, "big"), bytes(65))
+        set_record = RoundSet(bytes(32), 1, 0, bytes(32), bytes(32), 0, bytes(32), bytes(32), NO_ATTEMPT)
+        log.write(WrongAverage(Signed(set_record, bytes(20), bytes(65), SetContent((), ())), average, bytes(32)))
+        for other in range(10):
+            log.write(fault(other))
+    log.close()
+    assert old_events(directory.events).exists()
+    with open(directory.events, "ab") as handle:
+        handle.write(b'{"event": "WrongAverage", "account": "0x12"}\n{"event": "WrongAverage", "acc')
+    assert shown_before(directory.events) == {n.to_bytes(20, "big") for n in (1, 2)}
+    assert shown_before(directory.root / "elsewhere" / "events.jsonl") == set()
