@@ -331,11 +331,14 @@ class Lineage(Branches):
         return found
 
     def _proposed(self, tip: Hash, first: int) -> list[LineageEntry]:
-        """Without a quorum: what voters have signed, and a little of what they have not."""
+        """Without a quorum: what voters have signed, and a little of what they have not. Of that also what holds, by those that it seats
+        alone: where all voters are dead the living may have to choose among such seatings, and must know the same."""
         pending = [self.entries[at] for after in self._pending.values() for at in after]
         known = [e for e in pending if e.certificate.epoch >= first and (e.is_vouched or e.ticket is None)]
         strange = [e for e in self.undecided_after(tip) if not (e.is_vouched or e.ticket is None)]
-        return known + strange[-MAX_STRANGE_TOLD:]
+        heads = [self.entries[at] for at in self.children.get(tip, ()) if not self.is_known(at)]
+        newest = sorted(strange + heads, key=lambda entry: entry.number)[-MAX_STRANGE_TOLD:]
+        return known + newest
 
     def is_known(self, identity: Hash) -> bool:
         """Whether it holds, and somebody else than strangers has signed in its branch."""

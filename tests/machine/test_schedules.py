@@ -21,3 +21,16 @@ def test_storms_never_break_the_round(chunk: int) -> None:
 def test_a_seed_gives_the_same_trace_again() -> None:
     with cheap_cryptography(), journal_directory() as directory:
         assert one(SEED, 7, directory) == one(SEED, 7, directory)
+
+
+@pytest.mark.parametrize(
+    ("seed", "index"),
+    [
+        (101, 4170),  # the only voter dies; of two joiners one had seated itself alone, which the other never heard of
+        (23, 18350),  # after eleven stalls in a split a voter followed a seating of two liars
+    ],
+)
+def test_a_storm_that_ended_badly_once(seed: int, index: int) -> None:
+    with cheap_cryptography(), journal_directory() as directory:
+        violation, count, _ = one(seed, index, directory)
+    assert violation is None and count["healed"]
