@@ -40,6 +40,28 @@ class PortTaken(InputError):
     """Somebody listens at a port that this daemon was to have."""
 
 
+def _command(identity: Path, socket: Path, listen: Sequence[str]) -> list[str]:
+    """`listen` empty: client mode."""
+    arguments = [
+        f"-listen=/unix{socket}",
+        f"-id={identity}",
+        *(["-dhtServer=1", f"-hostAddrs={','.join(listen)}"] if listen else ["-dhtClient=1", "-noListenAddrs=1"]),
+        "-b=0",
+        "-tls=1",
+        "-connManager=1",
+        f"-connLo={CONNECTIONS_KEPT}",
+        f"-connHi={CONNECTIONS}",
+        f"-connGrace={CONNECTION_GRACE_SECONDS}s",
+        "-idleTimeout=30s",
+        *(f"-{feature}=0" for feature in ("autonat", "autoRelay", "natPortMap", "relay", "relayHopLimit")),
+        f"-persistentConnMaxMsgSize={_MAX_MESSAGE_BYTES}",
+    ]
+    command = [str(files("hivemind.hivemind_cli") / "p2pd"), *arguments]
+    if sys.platform == "linux":
+        return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+    return command
+
+
 class Daemon:
     """A running p2pd. `close` is idempotent."""
 
@@ -54,23 +76,7 @@ class Daemon:
         time."""
         directory = make_socket_directory(places(identity.parent))
         socket = directory / DAEMON_SOCKET
-        arguments = [
-            f"-listen=/unix{socket}",
-            f"-id={identity}",
-            *(["-dhtServer=1", f"-hostAddrs={','.join(listen)}"] if listen else ["-dhtClient=1", "-noListenAddrs=1"]),
-            "-b=0",
-            "-tls=1",
-            "-connManager=1",
-            f"-connLo={CONNECTIONS_KEPT}",
-            f"-connHi={CONNECTIONS}",
-            f"-connGrace={CONNECTION_GRACE_SECONDS}s",
-            "-idleTimeout=30s",
-            *(f"-{feature}=0" for feature in ("autonat", "autoRelay", "natPortMap", "relay", "relayHopLimit")),
-            f"-persistentConnMaxMsgSize={_MAX_MESSAGE_BYTES}",
-        ]
-        command = [str(files("hivemind.hivemind_cli") / "p2pd"), *arguments]
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        command = _command(identity, socket, listen)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,

@@ -12,6 +12,7 @@ from swarm.averaging.contribution import encode_parts
 from swarm.averaging.member import Boundary
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine
+from swarm.consensus.roster import Roster
 from swarm.consensus.round import Round
 from swarm.optim.clip import Pull
 from swarm.optim.codec import decode, encode, part_slices
@@ -27,14 +28,13 @@ class BendingAverages(Averages):
 
     def __init__(self, config: RunConfig, machine: RoundMachine, *others: Any) -> None:
         super().__init__(config, machine, *others)
-        roster = machine._roster
-        honest = roster.draw_reducers
+        honest = Roster.draw_reducers
 
-        def draw(r: Round, most: int) -> tuple[Account, ...]:
+        def draw(roster: Roster, r: Round, most: int) -> tuple[Account, ...]:
             """Where it leads: nobody else averages."""
-            return (machine.account,) if HostileNetwork.breaks("draws itself") else honest(r, most)
+            return (machine.account,) if HostileNetwork.breaks("draws itself") else honest(roster, r, most)
 
-        roster.draw_reducers = draw  # type: ignore[method-assign]
+        Roster.draw_reducers = draw  # type: ignore[method-assign]
 
     async def _redone(
         self, proposal: SignedSet, index: int, contents: Sequence[ContributionContent], pull: Pull

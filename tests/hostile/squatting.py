@@ -25,6 +25,7 @@ from swarm.transport.addresses import peer_id_of
 from swarm.transport.link import Kind
 from swarm.transport.links import Links
 from swarm.transport.node import Node, Stream
+from tests.process import raw
 
 STREAMS_EACH = 16  # of a protocol, of an identity, at a peer: what anybody gets
 TRY_SECONDS = 10.0
@@ -92,11 +93,10 @@ class Squatter:
                 continue
             begun = time.monotonic()
             try:
-                stream._writer.write(first)
+                raw.say(stream, first)
                 if not reads:
                     await asyncio.sleep(3600.0)
-                while await stream._reader.read(1 << 16):
-                    pass
+                await raw.swallow(stream)
             except OSError:
                 pass
             finally:
@@ -123,8 +123,7 @@ class Squatter:
 
     async def _swallow(self, stream: Stream) -> None:
         with contextlib.suppress(OSError):
-            while await stream._reader.read(1 << 16):
-                pass
+            await raw.swallow(stream)
 
     async def open_and_close(self, target: str, protocol: str) -> None:
         while True:

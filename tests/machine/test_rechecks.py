@@ -7,10 +7,16 @@ import pytest
 
 from swarm.consensus.machine import Parts, RoundMachine
 from swarm.consensus.rechecks import Rechecks, shares
+from swarm.consensus.roster import Roster
+from swarm.consensus.round import Round
+from swarm.consensus.sets import Sets
+from swarm.consensus.voice import Voice
+from swarm.consensus.votes import Votes
 from swarm.records.commitments import contributors_root, draw_order, reducers_hash
 from swarm.records.types import (
     NO_ATTEMPT,
     ZERO_HASH,
+    Account,
     Average,
     ContributorLeaf,
     RoundBody,
@@ -39,9 +45,9 @@ def body_after_round(world: World) -> RoundBody:
 
 def drawn_reducer(world: World) -> Peer:
     """Who reduces part 0 in the next round, without taking part in it as its initiator."""
-    trial = world.peers[0].machine
-    reducers = trial._roster.draw_reducers(trial.round, 2)
-    return next(p for p in world.peers if p.notary.account == reducers[0])
+    machine = world.peers[0].machine
+    first = draw_order(machine.tip, machine.epoch, 0, [p.notary.account for p in world.peers])[0]
+    return next(p for p in world.peers if p.notary.account == first)
 
 
 @pytest.mark.parametrize("size", [4, 5, 7])
@@ -114,9 +120,12 @@ def round_of_its_own(world: World, *keys: Peer) -> tuple[Peer, RoundBody]:
     """The initiator of the next round draws these and nobody else."""
     accounts = tuple(key.notary.account for key in keys)
     leader = next(p for p in world.peers if p.notary.account == world.peers[0].machine.leader(0))
-    with patch.object(
-        leader.machine._roster, "draw_reducers", lambda r, most: draw_order(r.prev, r.epoch, r.attempt, accounts)
-    ):
+
+    def draw(roster: Roster, r: Round, most: int) -> tuple[Account, ...]:
+        assert roster.account == leader.notary.account
+        return draw_order(r.prev, r.epoch, r.attempt, accounts)
+
+    with patch.object(Roster, "draw_reducers", draw):
         return leader, body_after_round(world)
 
 
@@ -174,7 +183,7 @@ def test_what_a_convicted_reducer_averages_is_redone() -> None:
     liar = world.seeds[0]
     world.colluding = {liar.notary.account: (1,)}
     for peer in world.peers:
-        peer.machine._roster.convict(liar.notary.account)
+        peer.machine.convict([liar.notary.account])
     _, body = round_of_its_own(world, liar)
     assert body.reducers == (liar.notary.account,)
     assert is_true(body)
@@ -273,7 +282,11 @@ def test_an_initiator_cannot_forge_the_averages_of_a_certificate_that_it_propose
     content = SetContent(leaves, reducers)
     root = digest(liar.machine.lineage[tip].certificate.next_root, leaves)  # as this world has it of any averages
     forged = (digest("forged", 0), digest("forged", 1))
-    certificate, body = liar.machine._sets.certificate(tip, content, forged, (1.0,) * 4, 1.0, root, 4)
+    voice, roster = Voice(liar.notary), Roster(liar.notary.account, True, True)
+    parts = Votes(world.rules, voice, roster), Rechecks(world.rules, voice, roster)
+    certificate, body = Sets(world.rules, voice, liar.machine.lineage, *parts).certificate(
+        tip, content, forged, (1.0,) * 4, 1.0, root, 4
+    )
     again = SetContent(leaves, reducers, certificate, body)
     record = RoundSet(
         RUN, honest[0].machine.epoch, attempt, tip, contributors_root(leaves), 4, reducers_hash(reducers),

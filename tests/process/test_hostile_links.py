@@ -24,6 +24,7 @@ from swarm.transport.link import MAX_MESSAGE_BYTES, MESSAGE_COST_BYTES, QUEUE_BY
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, PROTOCOL
 from swarm.transport.node import Node, Stream
 from swarm.transport.places import MAX_STREAMS_PER_STRANGER
+from tests.process import raw
 from tests.process.test_transport import Member, joined, run, swarm, until
 
 
@@ -57,7 +58,7 @@ def test_a_frame_against_the_rules_ends_its_link_and_no_other(tmp_path: Path) ->
                 await stream.send(garbage, 5)
                 await until(lambda: bad.account not in members[0].links.links)
             stream = await raw_link(bad, members[0])
-            stream._writer.write((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
+            raw.say(stream, (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
             await until(lambda: bad.account not in members[0].links.links)
             members[1].links.publish(b"still there")
             await until(lambda: members[0].heard == [b"still there"])

@@ -20,6 +20,7 @@ from swarm.transport.link import Kind, Link
 from swarm.transport.links import MAX_LINKS, MAX_STRANGERS_IN, MEMBER_WEIGHT, PROTOCOL
 from swarm.transport.node import HERE, PATIENCE_SECONDS, Node, Stream
 from swarm.transport.places import MAX_STRANGER_STREAMS, MAX_STREAMS_PER_STRANGER, OPENINGS_AT_ONCE
+from tests.process import raw
 from tests.process.test_hostile_links import attacker, frame, raw_link
 from tests.process.test_transport import RUN, Member, joined, run, swarm, until
 
@@ -29,7 +30,7 @@ SQUATTERS = 3
 async def opened(node: Node, target: Member, protocol: str, first: bytes = b"") -> Stream | None:
     try:
         stream = await node.stream(target.node.peer_id, protocol, 20)
-        stream._writer.write(first)
+        raw.say(stream, first)
         return stream
     except (RetryError, OSError):
         return None
@@ -39,8 +40,7 @@ async def ended(stream: Stream, seconds: float) -> bool:
     """Whether the other side closes it within so many seconds."""
     try:
         async with asyncio.timeout(seconds):
-            while await stream._reader.read(1 << 16):
-                pass
+            await raw.swallow(stream)
     except TimeoutError:
         return False
     except OSError:
