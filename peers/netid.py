@@ -5,6 +5,8 @@ from pathlib import Path
 
 from eth_hash.auto import keccak
 
+from swarm import varint
+
 UNKNOWN = bytes(32)
 _RSA_PRIVATE = b"\x08\x00\x12"  # protobuf of libp2p's keys: field 1, type RSA; field 2, the key
 
@@ -26,27 +28,10 @@ def peer_id_of(identity: Path) -> bytes | None:
         data = identity.read_bytes()
         if not data.startswith(_RSA_PRIVATE):
             return None
-        length, start = _varint(data, len(_RSA_PRIVATE))
+        length, start = varint.decoded(data, len(_RSA_PRIVATE))
         private = load_der_private_key(data[start : start + length], password=None)
         public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (OSError, ValueError, IndexError, ModuleNotFoundError):
+    except (OSError, ValueError, ModuleNotFoundError):
         return None
-    message = _RSA_PRIVATE + _to_varint(len(public)) + public
+    message = _RSA_PRIVATE + varint.encoded(len(public)) + public
     return b"\x12\x20" + hashlib.sha256(message).digest()
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if not data[at - 1] & 0x80:
-            return value, at
-
-
-def _to_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])

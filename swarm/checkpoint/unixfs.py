@@ -8,6 +8,7 @@ Sources: github.com/ipfs/specs UNIXFS.md, ipld.io dag-pb.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from swarm import varint
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
 
@@ -51,21 +52,12 @@ def cid_bytes(digest: bytes, codec: int) -> bytes:
     return bytes((1, codec, 0x12, 32)) + digest
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint.encoded(number << 3 | 2) + varint.encoded(len(data)) + data
 
 
 def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
+    return varint.encoded(number << 3) + varint.encoded(value)
 
 
 def _dag_pb(links: Sequence[BlockLink], data: bytes) -> bytes:
@@ -113,16 +105,10 @@ def encode_directory(entries: Sequence[tuple[str, BlockLink]]) -> tuple[BlockLin
 
 # -- strict decoding ----------------------------------------------------------------------------------------------------
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 56:
-            raise PeerFault("block: a varint is cut off or too long")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
+    try:
+        return varint.decoded(data, at)
+    except ValueError as error:
+        raise PeerFault(f"block: {error}") from None
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
