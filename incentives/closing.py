@@ -18,7 +18,7 @@ from incentives.checks import (
     receipt_signatures,
 )
 from incentives.commitments import KIND_ROUND, parse_body
-from incentives.errors import InputError, NothingToSettle, StorageError, TamperedError
+from incentives.errors import InputError, NothingToSettle, NoWork, StorageError, TamperedError
 from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
 from incentives.ledger import Ledger
 from incentives.records import ZERO_HASH
@@ -76,14 +76,17 @@ def close_period(
     rows, certificates = _certificates(path, ledger, rules, state.settled_epoch)
     receipts, signed, left_out = _receipts(certificates, ledger, rules)
     old = previous.payouts if previous else ()
-    payment = payment_of(old, receipts, state.available_amount, state.unit_price_amount)
+    payment = payment_of(old, receipts, state.budget_amount, state.unit_price_amount)
+    if not payment.receipts:
+        why = f"no work up to there can be paid ({left_out[0].reason})" if left_out else "nobody has worked up to there"
+        raise NoWork("--to-epoch", last_epoch, f"{why}: settle when some can; that period covers these epochs too")
     tables = Tables(
         state.run_id,
         state.chain_id,
         state.settlement,
         state.settled_epoch,
         last_epoch,
-        state.available_amount,
+        state.budget_amount,
         state.unit_price_amount,
         rows,
         payment.receipts,

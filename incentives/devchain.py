@@ -44,7 +44,13 @@ class DevChain:
     Finality is immediate: there is one node, and nobody reorganises it."""
 
     def __init__(
-        self, *, state: Path | None = None, log: Path | None = None, port: int = 0, chain_id: int = CHAIN_ID
+        self,
+        *,
+        state: Path | None = None,
+        log: Path | None = None,
+        port: int = 0,
+        chain_id: int = CHAIN_ID,
+        hardfork: str = "",
     ) -> None:
         tool = find_tool("anvil")
         if tool is None:
@@ -59,6 +65,8 @@ class DevChain:
         command += ["--slots-in-an-epoch", "0", "--accounts", "1", "--balance", "1000000"]
         if state is not None:
             command += ["--state", str(state)]
+        if hardfork:  # rules of an older chain, e.g. "paris"
+            command += ["--hardfork", hardfork]
         with open(log or os.devnull, "wb") as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

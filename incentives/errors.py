@@ -3,6 +3,7 @@
 IncentivesError
 ├── InputError        fix the input: field, value and remedy are in the message
 │   └── NothingToSettle   all that is certified is settled: come back later
+│       └── NoWork        what is certified and not settled pays nobody yet
 ├── KeyFileError       fix the key file, its password or its permissions
 │   └── WrongPassword
 ├── BadSignature      drop what carries it
@@ -33,6 +34,10 @@ class InputError(IncentivesError):
 
 class NothingToSettle(InputError):
     """Every certified epoch is settled, or in the final period already."""
+
+
+class NoWork(NothingToSettle):
+    """There are unsettled epochs, and no receipt in them that can be paid."""
 
 
 class KeyFileError(IncentivesError):

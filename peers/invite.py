@@ -19,6 +19,7 @@ from swarm.errors import InputError
 from swarm.hashing import canonical_json
 
 if TYPE_CHECKING:
+    from incentives.chain.terms import Terms
     from incentives.closing import PayRules
 
 PREFIX = "sparehive1:"
@@ -64,17 +65,67 @@ class RunBinding:
 
 
 @dataclass(frozen=True)
+class PayLimits:
+    """Of the settlement's terms those that neither the run nor the signer say (see `incentives.chain.terms`)."""
+
+    token: bytes
+    window_seconds: int
+    epochs_per_day: int
+    units_per_epoch: int
+    amount_per_day: int
+
+    @classmethod
+    def of_terms(cls, terms: "Terms") -> "PayLimits":
+        return cls(terms.token, terms.window_seconds, terms.epochs_per_day, terms.units_per_epoch, terms.amount_per_day)
+
+    @classmethod
+    def of(cls, value: dict[str, str]) -> "PayLimits":
+        """ValueError, KeyError or TypeError where it is malformed."""
+        token, *numbers = (value[name] for name in _LIMITS)
+        return cls(bytes.fromhex(token), *map(int, numbers))
+
+    def terms(self, config: RunConfig, organiser: bytes) -> "Terms":
+        from incentives.chain.terms import Terms
+
+        return Terms(
+            self.token,
+            config.run_id,
+            organiser,
+            config.unit_price,
+            self.window_seconds,
+            self.epochs_per_day,
+            self.units_per_epoch,
+            self.amount_per_day,
+        )
+
+    def json_value(self) -> dict[str, str]:
+        numbers = (self.window_seconds, self.epochs_per_day, self.units_per_epoch, self.amount_per_day)
+        return dict(zip(_LIMITS, (self.token.hex(), *map(str, numbers)), strict=True))
+
+
+_LIMITS = ("token", "window_seconds", "epochs_per_day", "units_per_epoch", "amount_per_day")
+
+
+@dataclass(frozen=True)
 class Invite:
     config: RunConfig
     binding: RunBinding
     organiser: bytes
     signature: bytes
+    limits: "PayLimits | None" = None  # None: the run has no chain
 
     @classmethod
-    def make(cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey) -> "Invite":
+    def make(
+        cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey, limits: "PayLimits | None" = None
+    ) -> "Invite":
         digest = binding.digest()
         signature = records.sign(organiser_key, digest)
-        return cls(config, binding, records.recover(digest, signature), signature)
+        return cls(config, binding, records.recover(digest, signature), signature, limits)
+
+    @property
+    def terms(self) -> "Terms | None":
+        """Of the settlement that pays, as the run, this signer and `limits` make them; None: nothing is paid."""
+        return None if self.limits is None else self.limits.terms(self.config, self.organiser)
 
     def pay_rules(self) -> "PayRules":
         """What one has to know of the run to say what a ledger pays."""
@@ -83,17 +134,19 @@ class Invite:
         return PayRules(self.config.run_id, self.config.witnesses, self.binding.founders)
 
     @classmethod
-    def short(cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey) -> "Invite":
+    def short(
+        cls, config: RunConfig, binding: RunBinding, organiser_key: PrivateKey, limits: "PayLimits | None" = None
+    ) -> "Invite":
         """With as many of the addresses, from the first on, as leave it at most `SHORT_TEXT` characters, but one at least."""
         for count in range(len(binding.bootstrap), -1, -1):
-            made = cls.make(config, replace(binding, bootstrap=binding.bootstrap[:count]), organiser_key)
+            made = cls.make(config, replace(binding, bootstrap=binding.bootstrap[:count]), organiser_key, limits)
             if len(made.encode()) <= SHORT_TEXT or count <= 1:
                 break
         return made
 
     def encode(self) -> str:
         binding = self.binding
-        value = {
+        value: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "binding": {
                 "chain_id": binding.chain_id,
@@ -103,6 +156,8 @@ class Invite:
             },
             "signature": self.signature.hex(),
         }
+        if self.limits is not None:
+            value["terms"] = self.limits.json_value()
         deflate = zlib.compressobj(9, zdict=DICTIONARY)
         packed = deflate.compress(canonical_json(value)) + deflate.flush()
         return PREFIX + base64.urlsafe_b64encode(packed).decode()
@@ -153,6 +208,9 @@ class Invite:
                 tuple(str(a) for a in part["bootstrap"]),
             )
             organiser = records.recover(binding.digest(), signature)
+            limits = PayLimits.of(value["terms"]) if "terms" in value else None
+            found = cls(config, binding, organiser, signature, limits)
+            _check_signer(found, source, text)
         except _OtherVersion:
             raise ConfigError(
                 source,
@@ -163,7 +221,32 @@ class Invite:
             raise ConfigError(source, text[:40] + "…", str(error)) from None
         except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
             raise ConfigError(source, text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
-        return cls(config, binding, organiser, signature)
+        return found
+
+
+def _check_signer(invite: Invite, source: str, text: str) -> None:
+    """ConfigError where the signer is not the organiser of the settlement that is named: its address is the hash of both, so that no
+    node has to be asked."""
+    if invite.binding.chain_id == 0:
+        return
+    if invite.terms is None:
+        raise _OtherVersion
+    if invite.terms.settlement != invite.binding.settlement:
+        raise ConfigError(
+            source,
+            text[:40] + "…",
+            f"is forged, or made by another version of Sparehive: its signer 0x{invite.organiser.hex()} is not the organiser of the "
+            f"settlement 0x{invite.binding.settlement.hex()} with these terms; ask the organiser for the run's invite",
+        )
+
+
+def anybodys_binding(
+    config: RunConfig, key: PrivateKey, bootstrap: tuple[str, ...] = (), chain_id: int = 1
+) -> tuple[RunConfig, RunBinding, PrivateKey, PayLimits]:
+    """What an invite of the run is made of, as if `key` had deployed it with the longest of terms."""
+    limits = PayLimits(b"\xff" * 20, (1 << 32) - 1, (1 << 64) - 1, (1 << 64) - 1, (1 << 128) - 1)
+    settlement = limits.terms(config, records.account_of(key)).settlement
+    return config, RunBinding(config.run_id, chain_id, settlement, (records.account_of(key),), bootstrap), key, limits
 
 
 class _OtherVersion(Exception):

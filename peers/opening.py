@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from coincurve import PrivateKey
 
 from peers.errors import ConfigError
-from peers.invite import Invite, RunBinding
+from peers.invite import Invite, anybodys_binding
 from peers.progressbar import ProgressBar
 from swarm.config import MAX_PARTS, RunConfig
 from swarm.errors import InputError, PeerFault
@@ -29,7 +29,7 @@ def open_settings(config: RunConfig) -> "FlatModel":
     model = new_model(config)
     check_parts(config, model.layout.num_values())
     key = PrivateKey(bytes(31) + b"\1")
-    invite = Invite.short(config, RunBinding(config.run_id, 1, bytes(20), (bytes(20),), ()), key)
+    invite = Invite.short(*anybodys_binding(config, key))
     if Invite.decode(invite.encode()) != invite:
         raise ConfigError("run.toml", config.name, "does not come back from its own invite")
     RunRules.of(config, invite.binding.founders, model.layout.num_values())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from incentives.chain.deployment import Deployment
 from incentives.keys import unlock_key
-from incentives.records import Domain
+from incentives.records import Domain, account_of
 from peers.errors import ConfigError, StartError
-from peers.invite import Invite, RunBinding
+from peers.invite import Invite, PayLimits, RunBinding
 from peers.opening import RESTORE_BLOCK, open_run, open_settings
 from peers.progressbar import ProgressBar
 from swarm.config import RunConfig, load_run
@@ -60,6 +60,20 @@ class RunDirectory:
         deployment = Deployment.read(self.chain)
         self.check_deployed(config, deployment)
         return Domain(deployment.chain_id, deployment.settlement)
+
+    def limits(self, signer: bytes) -> PayLimits | None:
+        """What an invite says of the settlement's terms; None where the run has no chain. ConfigError where `signer` is not the organiser:
+        nobody would take its invites."""
+        if not os.path.lexists(self.chain):
+            return None
+        terms = Deployment.read(self.chain).terms
+        if signer != terms.organiser:
+            raise ConfigError(
+                "--keystore",
+                f"key of 0x{signer.hex()}",
+                f"the organiser by {self.chain} is 0x{terms.organiser.hex()}: nobody would take its invites; give the organiser's",
+            )
+        return PayLimits.of_terms(terms)
 
     def check_deployed(self, config: RunConfig, deployment: Deployment) -> None:
         """ConfigError where chain.json is of another run than run.toml."""
@@ -116,8 +130,9 @@ def bind_run(
     config = run.load()
     domain = run.domain(config)
     key = unlock_key(keystore, password_file)
+    limits = run.limits(account_of(key))
     binding = RunBinding(config.run_id, domain.chain_id, domain.verifying_contract, founders, bootstrap)
-    return Invite.short(config, binding, key)
+    return Invite.short(config, binding, key, limits)
 
 
 def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> None:

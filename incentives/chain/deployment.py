@@ -1,15 +1,15 @@
-"""Where a run's contracts are: chain.json."""
+"""Where a run's contracts are, and on what terms: chain.json. It proves itself: the address is the hash of the terms."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives.atomic import write_new
-from incentives.chain.state import RunState
-from incentives.errors import InputError, StorageError, shorten
+from incentives.chain.terms import Terms, registry_address
+from incentives.errors import InputError, StorageError
 from incentives.jsonform import HexHash, first_fault, from_hex, to_hex
 from incentives.keys import parse_address, to_checksum
 
@@ -18,28 +18,34 @@ _DESCRIPTION, _RESTORE = "chain description", "restore it from a copy"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where a run's contracts are: the content of chain.json, which `sparehive run deploy` writes."""
+    """On which chain a run is paid, and on what terms: the content of chain.json, which `sparehive run deploy` writes."""
 
     chain_id: int
-    settlement: bytes
-    registry: bytes
-    token: bytes
-    run_id: bytes
-    unit_price_amount: int
-    window_seconds: int
-    from_block: int
+    terms: Terms
+
+    @property
+    def settlement(self) -> bytes:
+        return self.terms.settlement
+
+    @property
+    def run_id(self) -> bytes:
+        return self.terms.run_id
 
     def json_value(self) -> dict[str, str | int]:
         """As it stands in chain.json."""
+        terms = self.terms
         return {
             "chain_id": self.chain_id,
             "settlement": to_checksum(self.settlement),
-            "registry": to_checksum(self.registry),
-            "token": to_checksum(self.token),
-            "run_id": to_hex(self.run_id),
-            "unit_price_amount": str(self.unit_price_amount),
-            "window_seconds": self.window_seconds,
-            "from_block": self.from_block,
+            "registry": to_checksum(registry_address()),
+            "token": to_checksum(terms.token),
+            "run_id": to_hex(terms.run_id),
+            "organiser": to_checksum(terms.organiser),
+            "unit_price_amount": str(terms.unit_price_amount),
+            "window_seconds": terms.window_seconds,
+            "epochs_per_day": str(terms.epochs_per_day),
+            "units_per_epoch": str(terms.units_per_epoch),
+            "amount_per_day": str(terms.amount_per_day),
         }
 
     def write(self, path: Path) -> None:
@@ -54,10 +60,11 @@ class Deployment:
 
     @classmethod
     def read(cls, path: Path) -> "Deployment":
-        """From chain.json. InputError: missing, malformed, or an unknown key."""
+        """From chain.json. InputError: missing, malformed, an unknown key, or an address that is not that of its terms."""
         try:
             model = _DeploymentModel.model_validate_json(path.read_bytes())
-            settlement, registry, token = map(parse_address, (model.settlement, model.registry, model.token))
+            found = cls(model.chain_id, model.terms())
+            named = tuple(map(parse_address, (model.settlement, model.registry)))
         except OSError as error:
             why = f"cannot be read ({error.strerror})"
             raise InputError(
@@ -67,16 +74,14 @@ class Deployment:
             raise InputError(_DESCRIPTION, str(path), f"{first_fault(error)}; {_RESTORE}") from None
         except InputError as error:
             raise InputError(_DESCRIPTION, str(path), f"{error}; {_RESTORE}") from None
-        return cls(
-            model.chain_id,
-            settlement,
-            registry,
-            token,
-            from_hex(model.run_id),
-            int(model.unit_price_amount),
-            model.window_seconds,
-            model.from_block,
-        )
+        if named != (found.settlement, registry_address()):
+            made = f"a Settlement of this version with its terms stands at {to_checksum(found.settlement)}"
+            why = f"{made}, and it names {model.settlement}: it was changed, or is of another version"
+            raise InputError(_DESCRIPTION, str(path), f"{why}; {_RESTORE}")
+        return found
+
+
+_Amount = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,38})$")]
 
 
 class _DeploymentModel(BaseModel):
@@ -87,21 +92,23 @@ class _DeploymentModel(BaseModel):
     registry: str
     token: str
     run_id: HexHash
-    unit_price_amount: Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,38})$")]
+    organiser: str
+    unit_price_amount: _Amount
     window_seconds: Annotated[int, Field(gt=0, lt=1 << 32)]
-    from_block: Annotated[int, Field(ge=0)]
+    epochs_per_day: _Amount
+    units_per_epoch: _Amount
+    amount_per_day: _Amount
+
+    def terms(self) -> Terms:
+        amounts = map(int, (self.epochs_per_day, self.units_per_epoch, self.amount_per_day))
+        return Terms(
+            parse_address(self.token),
+            from_hex(self.run_id),
+            parse_address(self.organiser),
+            int(self.unit_price_amount),
+            self.window_seconds,
+            *amounts,
+        )
 
 
-def check_deployment(state: RunState, deployment: Deployment, path: Path) -> None:
-    """InputError where the contract at that address is not what the description, read from `path`, says."""
-    pairs: list[tuple[str, Any, Any]] = [
-        ("registry", state.registry, deployment.registry),
-        ("token", state.token, deployment.token),
-        ("run_id", state.run_id, deployment.run_id),
-        ("unit_price_amount", state.unit_price_amount, deployment.unit_price_amount),
-        ("window_seconds", state.window_seconds, deployment.window_seconds),
-    ]
-    for name, found, said in pairs:
-        if found != said:
-            why = f"its {name} {shorten(said)} differs from the contract's, {shorten(found)}"
-            raise InputError(_DESCRIPTION, str(path), f"{why}; {_RESTORE}")
+__all__ = ["Deployment"]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from coincurve import PrivateKey
 from eth_account import Account
+from eth_hash.auto import keccak
 from hexbytes import HexBytes
 from requests.exceptions import HTTPError, RequestException
 from web3 import HTTPProvider, Web3
@@ -23,11 +24,20 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
 from incentives.amounts import coins
-from incentives.chain.outbox import Outbox, SignedTransaction, call_id
+from incentives.chain.outbox import CREATE, Outbox, SignedTransaction, call_id
 from incentives.chain.reverts import Reverted, explain
+from incentives.chain.terms import (
+    FACTORY,
+    FACTORY_CODE,
+    FACTORY_COST,
+    FACTORY_SIGNER,
+    FACTORY_TRANSACTION,
+    NO_SALT,
+    created_at,
+)
 from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError
-from incentives.keys import parse_address, to_checksum
+from incentives.keys import to_checksum
 from incentives.records import account_of
 
 GAS_MARGIN = 1.15  # over the node's estimate: what others do in the same block can make a call dearer
@@ -44,9 +54,8 @@ class Sent:
     hash: str
     block: int
     gas_used: int
-    created: bytes | None  # address of the contract it made
-    what: str = ""  # the contract's function, or the contract that was deployed
-    to: str = ""  # whom it was sent to, checksummed; "" for a deployment
+    what: str = ""  # the contract's function
+    to: str = ""  # whom it was sent to, checksummed
 
 
 class Chain:
@@ -149,16 +158,42 @@ class Chain:
                 self.resumed.append(sent)
         self._outboxes[account_of(key)] = outbox
 
-    def deploy(self, key: PrivateKey, name: str, *arguments: object) -> tuple[bytes, Sent]:
-        """(address, transaction) of a new contract `name`, or of the one that an earlier command was broken off with."""
-        made = artifact(name)
-        contract = self._web3.eth.contract(abi=made.abi, bytecode=made.bytecode)
-        call = {"data": contract.constructor(*arguments).data_in_transaction}
+    def create(self, key: PrivateKey, init_code: bytes, what: str, salt: bytes = NO_SALT) -> bytes:
+        """Address of the contract that `init_code` makes, made now where nothing stands there: the address is computed, not told.
+
+        ChainError where the chain has no factory (see `create_factory`)."""
+        made = created_at(init_code, salt)
+        if self.has_code(made, None):
+            return made
+        if not self.has_factory():
+            raise ChainError(
+                f"chain {self.chain_id} has no deterministic deployment proxy at {to_checksum(FACTORY)}: --with-factory puts it there, "
+                f"for {coins(FACTORY_COST)} of its coin"
+            )
+        self.send(key, {"to": to_checksum(FACTORY), "data": "0x" + (salt + init_code).hex()}, CREATE)
+        if not self.has_code(made, None):
+            raise ChainError(
+                f"{what} should stand at {to_checksum(made)} now, and the node shows nothing there: use another node"
+            )
+        return made
+
+    def has_factory(self) -> bool:
+        with self._errors():
+            return bytes(self._web3.eth.get_code(to_checksum(FACTORY))) == FACTORY_CODE  # type: ignore[arg-type]
+
+    def create_factory(self, key: PrivateKey) -> None:
+        """Puts the factory where it stands on other chains, by the transaction that everybody sends; `key` pays for it."""
+        signer = to_checksum(FACTORY_SIGNER)
+        if self.has_factory():
+            return
         with self._errors(to_checksum(account_of(key))):
-            sent = self._resume(key, call) or self.send(key, call, name)
-        if sent.created is None:
-            raise ChainError(f"transaction {sent.hash} made no contract: the node's answer is wrong, use another")
-        return sent.created, sent
+            missing = FACTORY_COST - int(self._web3.eth.get_balance(signer))  # type: ignore[arg-type]
+            if missing > 0:
+                self.send(key, {"to": signer, "value": missing}, CREATE)
+            self._web3.eth.send_raw_transaction(HexBytes(FACTORY_TRANSACTION))
+            self._wait("0x" + bytes(keccak(FACTORY_TRANSACTION)).hex(), CREATE, None)
+        if not self.has_factory():
+            raise ChainError(f"the node shows no factory at {to_checksum(FACTORY)} after it was sent: use another node")
 
     def transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
         """Has `key` call a function of the contract `name` at that address, and waits for its block."""
@@ -265,9 +300,7 @@ class Chain:
             if call is not None:
                 self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
             raise Reverted(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
-        made = receipt.get("contractAddress")
-        created = parse_address(made) if made else None
-        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], created, what)
+        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], what)
 
     def _fees(self) -> dict[str, int]:
         """Twice the base fee outlasts six full blocks in a row; chains without one take the node's price."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coincurve import PrivateKey
 
+from incentives.chain.terms import init_code
 from incentives.errors import ChainError
 from incentives.keys import parse_address, to_checksum
 
@@ -64,7 +65,8 @@ class RegistryContract:
 
 
 def deploy_registry(chain: "Chain", key: PrivateKey) -> bytes:
-    return chain.deploy(key, "PeerRegistry")[0]
+    """The chain's only one, made where nobody has yet."""
+    return chain.create(key, init_code("PeerRegistry"), "PeerRegistry")
 
 
 __all__ = ["PeerConsent", "RegistryContract", "deploy_registry"]

@@ -10,6 +10,7 @@ from coincurve import PrivateKey
 from incentives.chain.deployment import Deployment
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import PeriodState, ProvenPayout, RunState
+from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.keys import to_checksum
@@ -28,7 +29,8 @@ class SettlementContract:
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def state(self, *, finalised: bool = False) -> RunState:
-        """All of it at one block. ChainError where there is none at that address."""
+        """All of it at one block. ChainError where there is none at that address; TamperedError where its terms are not those that
+        its address is the hash of."""
         number, block_time = self.chain.block(finalised=finalised)
         try:
             values = self.chain.call("Settlement", self.address, "overview", block=number)
@@ -40,7 +42,9 @@ class SettlementContract:
                 f"there is no settlement at {to_checksum(self.address)} on chain {self.chain.chain_id}{later}: "
                 + ("wait for finality, or read with --latest" if later else "check the address and --rpc")
             ) from error
-        return RunState.of(self.chain.chain_id, self.address, number, block_time, values)
+        state = RunState.of(self.chain.chain_id, self.address, number, block_time, values)
+        state.check()
+        return state
 
     def period(self, number: int, *, block: int) -> PeriodState:
         """A period that is final, or proposed."""
@@ -117,21 +121,10 @@ class SettlementContract:
         return self.chain.transact(key, "Settlement", self.address, function, *arguments)
 
 
-def deploy_settlement(
-    chain: "Chain",
-    key: PrivateKey,
-    *,
-    token: bytes,
-    registry: bytes,
-    run_id: bytes,
-    unit_price_amount: int,
-    window_seconds: int,
-) -> Deployment:
-    """The deployer becomes the organiser."""
-    organiser = to_checksum(account_of(key))
-    arguments = (to_checksum(token), to_checksum(registry), run_id, organiser, unit_price_amount, window_seconds)
-    address, sent = chain.deploy(key, "Settlement", *arguments)
-    return Deployment(chain.chain_id, address, registry, token, run_id, unit_price_amount, window_seconds, sent.block)
+def deploy_settlement(chain: "Chain", key: PrivateKey, terms: Terms) -> Deployment:
+    """Makes the contract where it does not stand yet; whoever sends this, the organiser is the one of the terms."""
+    chain.create(key, terms.init_code, "Settlement")
+    return Deployment(chain.chain_id, terms)
 
 
 def check_code(chain: "Chain", state: RunState) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from incentives.chain.terms import Terms, registry_address
+from incentives.errors import TamperedError
 from incentives.keys import parse_address, to_checksum
 from incentives.tables import PayoutRow
 
@@ -59,6 +61,10 @@ class RunState:
     organiser: bytes
     unit_price_amount: int
     window_seconds: int
+    epochs_per_day: int
+    units_per_epoch: int
+    amount_per_day: int
+    started_at: int
     funded_amount: int
     released_amount: int
     claimed_amount: int
@@ -82,6 +88,10 @@ class RunState:
             parse_address(values["organiser"]),
             values["unitPrice"],
             values["window"],
+            values["epochsPerDay"],
+            values["unitsPerEpoch"],
+            values["amountPerDay"],
+            values["startedAt"],
             values["funded"],
             values["released"],
             values["claimed"],
@@ -93,8 +103,41 @@ class RunState:
 
     @property
     def available_amount(self) -> int:
-        """What later periods can still release: the budget of the next one."""
+        """What later periods can still release."""
         return self.funded_amount - self.released_amount
+
+    @property
+    def budget_amount(self) -> int:
+        """What the next period may release: of what is available no more than a day's amount."""
+        return min(self.available_amount, self.amount_per_day)
+
+    @property
+    def newest_epoch_allowed(self) -> int:
+        """The last epoch that a period may end with now, by the contract's age."""
+        return self.epochs_per_day * (self.block_time - self.started_at + 86400) // 86400
+
+    @property
+    def terms(self) -> Terms:
+        """What the contract says that it was made with."""
+        return Terms(
+            self.token,
+            self.run_id,
+            self.organiser,
+            self.unit_price_amount,
+            self.window_seconds,
+            self.epochs_per_day,
+            self.units_per_epoch,
+            self.amount_per_day,
+        )
+
+    def check(self) -> None:
+        """TamperedError where this is no Settlement of this version, or its terms or its registry are not those that it says: its
+        address is the hash of its code and its terms, so whoever lies about them (the contract, or the node) is found out."""
+        if self.registry != registry_address() or self.terms.settlement != self.settlement:
+            raise TamperedError(
+                f"what the node shows at {to_checksum(self.settlement)} is no Settlement of this version, or its terms are others than "
+                "shown: its address would be another one; send nothing there. Ask another node, and the organiser which version made it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from coincurve import PrivateKey
 
+from incentives.chain.terms import NO_SALT, worthless_token_code
 from incentives.keys import to_checksum
 from incentives.records import account_of
 
@@ -30,9 +31,9 @@ class TokenContract:
         return self.chain.transact(key, "TestToken", self.address, "approve", to_checksum(spender), amount)
 
 
-def deploy_test_token(chain: "Chain", key: PrivateKey, supply_amount: int) -> bytes:
-    """A worthless token, all of it with the deployer."""
-    return chain.deploy(key, "TestToken", to_checksum(account_of(key)), supply_amount)[0]
+def deploy_test_token(chain: "Chain", key: PrivateKey, supply_amount: int, salt: bytes = NO_SALT) -> bytes:
+    """A worthless token, all of it with the deployer; another one for each `salt` (32 bytes)."""
+    return chain.create(key, worthless_token_code(account_of(key), supply_amount), "TestToken", salt)
 
 
 __all__ = ["TokenContract", "deploy_test_token"]

@@ -24,7 +24,17 @@ from incentives.keys import (
     unlock_key,
 )
 from incentives.records import Domain, account_of, digest, recover, sign
-from peers.cli.options import PATH, address, json_option, key_options, rpc_option, run_option, settlement_option, show
+from peers.cli.options import (
+    PATH,
+    address,
+    invite_option,
+    json_option,
+    key_options,
+    rpc_option,
+    run_option,
+    settlement_option,
+    show,
+)
 from peers.cli.places import find_place
 from peers.cli.signing import open_key, resumed_by, sending, wallet_address
 from peers.directory import PeerDirectory
@@ -70,6 +80,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --write-consent: the wallet that may bind.")
 @run_option
 @settlement_option
+@invite_option
 @rpc_option
 @key_options("the wallet", required=False)
 @click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
@@ -83,6 +94,7 @@ def bind(
     wallet_text: str | None,
     run: Path | None,
     settlement: str | None,
+    invite: str | None,
     rpc: str,
     keystore: Path | None,
     password_file: Path | None,
@@ -94,7 +106,7 @@ def bind(
     """Bind a peer's hot key to a wallet, once and for ever: the peer's rewards go to that wallet.
 
     Binding after working is as good as before: rewards wait."""
-    place = find_place(run, settlement, directory)
+    place = find_place(run, settlement, directory, invite)
     if (directory is None) == (consent is None):
         raise click.UsageError("give either --dir or --consent")
     if write_consent is not None and (pay_to is not None or consent is not None):

@@ -23,6 +23,7 @@ from incentives.tables import PayoutRow, Tables
 from peers.cli.options import (
     PATH,
     address,
+    invite_option,
     json_option,
     key_options,
     latest_option,
@@ -47,6 +48,7 @@ _History: TypeAlias = list[tuple[Tables, Evidence | None]]
 @click.command("rewards")
 @run_option
 @settlement_option
+@invite_option
 @rpc_option
 @tables_option
 @click.option("--dir", "directory", type=PATH, help="A peer's directory: its account, and what its ledger has pending.")
@@ -58,6 +60,7 @@ _History: TypeAlias = list[tuple[Tables, Evidence | None]]
 def rewards(
     run: Path | None,
     settlement: str | None,
+    invite: str | None,
     rpc: str,
     tables: Shelf,
     directory: Path | None,
@@ -68,7 +71,7 @@ def rewards(
     as_json: bool,
 ) -> None:
     """Show what is pending, in its window, claimable and claimed. Without a choice of accounts: everybody's."""
-    place = find_place(run, settlement, directory)
+    place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     final = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
@@ -131,6 +134,7 @@ def _standing_line(row: dict[str, Any], is_known: bool) -> str:
 @click.option("--dir", "directory", type=PATH, help="Your peer's directory: which run, and which account, if any.")
 @run_option
 @settlement_option
+@invite_option
 @rpc_option
 @tables_option
 @key_options("the wallet (with --push: of whoever pays the gas)")
@@ -141,6 +145,7 @@ def claim(
     directory: Path | None,
     run: Path | None,
     settlement: str | None,
+    invite: str | None,
     rpc: str,
     tables: Shelf,
     keystore: Path,
@@ -150,7 +155,7 @@ def claim(
     as_json: bool,
 ) -> None:
     """Claim your rewards (all accounts bound to your wallet), or push them to others."""
-    place = find_place(run, settlement, directory)
+    place = find_place(run, settlement, directory, invite)
     chosen = {parse_address(text) for text in accounts}
     key = open_key(keystore, password_file)
     chain = place.connect(rpc)

@@ -39,7 +39,7 @@ tables_option = click.option(
     callback=lambda context, parameter, value: open_shelf(value),
 )
 invite_option = click.option(
-    "--invite", metavar="TEXT|FILE", help="The run's invite: who may sign, so that signatures are verified too."
+    "--invite", metavar="TEXT|FILE", help="The run's invite: where its contracts are, and who may sign."
 )
 
 

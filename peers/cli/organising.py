@@ -11,12 +11,15 @@ from incentives.chain.deployment import Deployment
 from incentives.chain.registry import deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.state import PeriodState, RunState
+from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.errors import InputError, StorageError
-from incentives.keys import parse_address
+from incentives.keys import parse_address, to_checksum
+from incentives.records import account_of
 from peers.cli.options import (
     PATH,
     address,
+    invite_option,
     json_option,
     key_options,
     latest_option,
@@ -29,7 +32,12 @@ from peers.cli.signing import organisers_key, sender_of, sending
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
-MAX_WINDOW_SECONDS = 365 * 24 * 3600  # the contract refuses a longer one
+MIN_WINDOW_SECONDS = 3600  # the contract refuses shorter ones but on a development chain, and longer ones everywhere
+MAX_WINDOW_SECONDS = 365 * 24 * 3600
+DEVELOPMENT_CHAIN = 31337
+DEFAULT_EPOCHS_PER_DAY = 4 * 86400
+MOST_CONTRIBUTORS = 256  # to a round: see `swarm.consensus.heard`
+USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-day pays for twice
 
 
 @click.command("deploy")
@@ -38,13 +46,27 @@ MAX_WINDOW_SECONDS = 365 * 24 * 3600  # the contract refuses a longer one
 @key_options("the organiser (default: the run's own)", required=False)
 @click.option("--token", metavar="ADDRESS", help="The ERC-20 that the run pays in.")
 @click.option("--test-token", is_flag=True, help="Deploy a worthless token and pay in that.")
-@click.option("--registry", metavar="ADDRESS", help="The chain's PeerRegistry (default: deploy one).")
 @click.option(
     "--window",
     type=click.IntRange(1, MAX_WINDOW_SECONDS),
     default=DEFAULT_WINDOW_SECONDS,
     show_default=True,
-    help="Seconds in which everybody can look at a proposal before it is final.",
+    help="Seconds in which everybody can look at a proposal before it is final; an hour at least, but on a development chain.",
+)
+@click.option(
+    "--epochs-per-day",
+    type=click.IntRange(1, 2**64 - 1),
+    default=DEFAULT_EPOCHS_PER_DAY,
+    show_default=True,
+    help="Epochs that the run never has more of in a day.",
+)
+@click.option(
+    "--amount-per-day",
+    type=click.IntRange(1, 2**128 - 1),
+    help="The most that a day may release, in the token's base unit (default: twice an epoch a minute).",
+)
+@click.option(
+    "--with-factory", is_flag=True, help="Put the factory that makes contracts on the chain where it lacks one."
 )
 @json_option
 def run_deploy(
@@ -54,14 +76,16 @@ def run_deploy(
     password_file: Path | None,
     token: str | None,
     test_token: bool,
-    registry: str | None,
     window: int,
+    epochs_per_day: int,
+    amount_per_day: int | None,
+    with_factory: bool,
     as_json: bool,
 ) -> None:
     """Deploy the contracts of the run in RUN_DIRECTORY and write its chain.json.
 
     Whoever deploys is the organiser: the one who proposes periods. Deploy before the first peer joins: every record is
-    signed for this settlement."""
+    signed for this settlement. Its address is computed from its code and its terms, so that no node can name another."""
     from incentives.chain.node import Chain
     from peers.runs import RunDirectory
 
@@ -70,28 +94,43 @@ def run_deploy(
     run = RunDirectory(run_directory)
     config = run.load()
     _check_not_deployed(run.chain)
-    given_token, given_registry = (parse_address(text) if text else None for text in (token, registry))
+    given_token = parse_address(token) if token else None
     keystore, key = organisers_key(run.root, keystore, password_file)
     chain = Chain.connect(rpc)
-    if given_registry is not None and not chain.is_code("PeerRegistry", given_registry):
+    if window < MIN_WINDOW_SECONDS and chain.chain_id != DEVELOPMENT_CHAIN:
         raise InputError(
-            "--registry", registry, f"is no PeerRegistry of this version on chain {chain.chain_id}: claims would fail"
+            "--window",
+            window,
+            f"must be {MIN_WINDOW_SECONDS} at least: people and their programs have to look at proposals",
         )
+    if given_token is not None and not chain.has_code(given_token, None):
+        raise InputError(
+            "--token", token, f"is no contract on chain {chain.chain_id}: give the address of an ERC-20 there"
+        )
+    usual_amount = 2 * USUAL_EPOCHS_PER_DAY * config.rounds.units_per_epoch * config.unit_price
     with sending(chain, key, keystore):
-        paid_in = given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT)
-        known = given_registry or deploy_registry(chain, key)
-        deployment = deploy_settlement(
-            chain,
-            key,
-            token=paid_in,
-            registry=known,
+        if with_factory:
+            chain.create_factory(key)
+        terms = Terms(
+            token=given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT, config.run_id),
             run_id=config.run_id,
+            organiser=account_of(key),
             unit_price_amount=config.unit_price,
             window_seconds=window,
+            epochs_per_day=epochs_per_day,
+            units_per_epoch=MOST_CONTRIBUTORS * config.rounds.max_units_per_contribution,
+            amount_per_day=amount_per_day or usual_amount,
         )
+        deploy_registry(chain, key)
+        deployment = deploy_settlement(chain, key, terms)
         deployment.write(run.chain)
-    result = {**deployment.json_value(), "organiser": sender_of(key), "path": str(run.chain)}
-    show(as_json, result, f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}")
+    result = {**deployment.json_value(), "path": str(run.chain)}
+    show(
+        as_json,
+        result,
+        f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}",
+        f"a day releases at most {tokens(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
+    )
 
 
 def _check_not_deployed(description: Path) -> None:
@@ -118,7 +157,15 @@ def run_fund(
 ) -> None:
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
     place = find_place(run)
+    is_organisers = keystore is None
     keystore, key = organisers_key(run, keystore, password_file)
+    if is_organisers and place.deployment is not None and place.deployment.terms.organiser != account_of(key):
+        organiser = to_checksum(place.deployment.terms.organiser)
+        raise InputError(
+            "RUN",
+            str(run),
+            f"its chain.json is of organiser {organiser}, and its key is {sender_of(key)}: restore chain.json",
+        )
     chain = place.connect(rpc)
     with sending(chain, key, keystore):
         state = place.state(chain)
@@ -142,12 +189,15 @@ def run_fund(
 @click.command("status")
 @click.argument("run", type=PATH, required=False)
 @settlement_option
+@invite_option
 @rpc_option
 @latest_option
 @json_option
-def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool, as_json: bool) -> None:
+def run_status(
+    run: Path | None, settlement: str | None, invite: str | None, rpc: str, latest: bool, as_json: bool
+) -> None:
     """Show the periods and the money of RUN (its directory or chain.json)."""
-    place = find_place(run, settlement)
+    place = find_place(run, settlement, None, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
@@ -163,6 +213,9 @@ def run_status(run: Path | None, settlement: str | None, rpc: str, latest: bool,
         "run_id": "0x" + state.run_id.hex(),
         "unit_price_amount": str(state.unit_price_amount),
         "window_seconds": state.window_seconds,
+        "epochs_per_day": state.epochs_per_day,
+        "units_per_epoch": state.units_per_epoch,
+        "amount_per_day": str(state.amount_per_day),
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),

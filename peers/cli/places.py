@@ -1,16 +1,16 @@
-"""Where a run's contracts are, and what its invite says of who may sign."""
+"""Where a run's contracts are, and what its invite says of who may sign. All of it is proved by the settlement's address."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from incentives.chain.deployment import Deployment, check_deployment
+from incentives.chain.deployment import Deployment
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.errors import InputError
-from incentives.keys import parse_address
+from incentives.keys import parse_address, to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 from swarm.errors import SwarmError
@@ -35,15 +35,31 @@ class Place:
         return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "")
 
     def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
-        """The settlement, found to be the one described."""
-        state = SettlementContract(chain, self.settlement).state(finalised=finalised)
-        if self.deployment is not None:
-            check_deployment(state, self.deployment, self.path)
-        return state
+        """What the contract says, found to be that of a Settlement with the terms that its address is the hash of."""
+        return SettlementContract(chain, self.settlement).state(finalised=finalised)
 
 
-def find_place(run: Path | None, settlement: str | None = None, directory: Path | None = None) -> Place:
-    """From --run, else --settlement, else the peer in --dir: its invite, or the ledger that it has signed for."""
+def find_place(
+    run: Path | None, settlement: str | None = None, directory: Path | None = None, invite: str | None = None
+) -> Place:
+    """From --run, else --settlement, else --invite, else the peer in --dir: its invite, or the ledger that it has signed for. InputError
+    where an invite is given and pays elsewhere."""
+    found = _find(run, settlement, directory, invite)
+    if invite is not None:
+        from peers.invite import Invite
+
+        domain = Invite.decode(invite).binding.domain()
+        if domain.verifying_contract != found.settlement or found.chain_id not in (None, domain.chain_id):
+            raise InputError(
+                "--invite",
+                f"of settlement {to_checksum(domain.verifying_contract)} on chain {domain.chain_id}",
+                f"is not for {to_checksum(found.settlement)}: give the invite of that run, or leave it out",
+            )
+        found = replace(found, chain_id=domain.chain_id)
+    return found
+
+
+def _find(run: Path | None, settlement: str | None, directory: Path | None, invite: str | None) -> Place:
     if run is not None:
         path = run / "chain.json" if run.is_dir() else run
         deployment = Deployment.read(path)
@@ -52,7 +68,11 @@ def find_place(run: Path | None, settlement: str | None = None, directory: Path 
         return Place(deployment.settlement, deployment.chain_id, deployment, path)
     if settlement is not None:
         return Place(parse_address(settlement), None)
-    if directory is not None and PeerDirectory(directory).invite.is_file():
+    if invite is not None:
+        from peers.invite import Invite
+
+        domain = Invite.decode(invite).binding.domain()
+    elif directory is not None and PeerDirectory(directory).invite.is_file():
         from peers.invite import Invite
 
         domain = Invite.of_file(PeerDirectory(directory).invite).binding.domain()
@@ -64,9 +84,10 @@ def find_place(run: Path | None, settlement: str | None = None, directory: Path 
     elif directory is not None:
         raise InputError("--dir", str(directory), "is no peer's directory: it holds neither an invite nor a ledger")
     else:
-        raise click.UsageError("--run, --settlement or --dir is needed, to know where the contracts are")
+        raise click.UsageError("--run, --settlement, --invite or --dir is needed, to know where the contracts are")
     if domain.chain_id == 0:
-        raise InputError("--dir", str(directory), "its run has no chain: nothing is paid in it")
+        where = ("--dir", str(directory)) if invite is None else ("--invite", invite[:40])
+        raise InputError(*where, "its run has no chain: nothing is paid in it")
     return Place(domain.verifying_contract, domain.chain_id)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.closing import Closed, close_period
-from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle
+from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle, NoWork
 from incentives.ledger import Ledger
 from incentives.publication import find_tables, publish
 from incentives.shelf import Shelf
@@ -83,7 +84,7 @@ def settle(
     receipts that lack a signature now are never paid, so settle when the last ones have arrived.
 
     Fit for a timer: exit status 0 also where all is settled, or proposed as this ledger has it and in its window."""
-    place = find_place(run, settlement, directory)
+    place = find_place(run, settlement, directory, invite)
     if cancel and (finalise or replace):
         raise click.UsageError("--cancel does nothing else: leave --finalise and --replace out")
     if replace and directory is None:
@@ -161,8 +162,11 @@ def _settle_once(
     if what.directory is not None:
         try:
             closed = _close(state, what.directory, what.tables, what.invite, what.to_epoch)
-        except NothingToSettle:  # all of it was done, here or by an earlier try
-            lines = lines if transactions else [f"nothing to do yet: epochs up to {state.settled_epoch} are settled"]
+        except NothingToSettle as error:  # all of it was done, here or by an earlier try; or nobody has worked
+            nothing = f"nothing to do yet: epochs up to {state.settled_epoch} are settled"
+            if isinstance(error, NoWork):
+                nothing += f"; of those up to {error.value} {error.remedy}"
+            lines = lines if transactions else [nothing]
             return {**result, "transactions": transactions}, lines
         result, lines = _propose(chain, key, state, closed, what, transactions)
         if what.finalise:
@@ -244,7 +248,26 @@ def _close(state: RunState, directory: Path, tables: Path, invite: str | None, t
         raise InputError("--dir", str(directory), "holds no invite; give the run's with --invite")
     previous = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        return close_period(ledger, rules, state, previous, to_epoch)
+        closed = close_period(ledger, rules, state, previous, to_epoch)
+        last = _last_epoch_allowed(closed, state)
+        if to_epoch is None and last < closed.tables.to_epoch:
+            closed = close_period(ledger, rules, state, previous, last)
+    return closed
+
+
+def _last_epoch_allowed(closed: Closed, state: RunState) -> int:
+    """Up to where the run's terms let a period go now: by the contract's age, and so that a day's amount pays for all of it. The first
+    epoch that somebody has worked for is in it in any case, and shares what a day may release."""
+    units: dict[int, int] = {}
+    for row in closed.tables.receipts:
+        units[row.epoch] = units.get(row.epoch, 0) + row.units
+    last, total = closed.tables.to_epoch, 0
+    for before, epoch in pairwise(sorted(units)):
+        total += units[before]
+        if (total + units[epoch]) * state.unit_price_amount > state.amount_per_day:
+            last = epoch - 1
+            break
+    return min(last, state.newest_epoch_allowed)
 
 
 def _propose(

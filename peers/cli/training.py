@@ -169,13 +169,14 @@ def seed(
 
     It trains nothing: it helps peers find each other, signs the first seating, keeps blocks, certificates and receipts."""
     from incentives.keys import unlock_key
+    from incentives.records import account_of
     from peers.runs import RunDirectory
 
     run = RunDirectory(run_directory.resolve())
     config = run.load()  # what is bad is refused before anything starts
     domain = run.domain(config)
     keystore, password_file = keystore or run.organiser_key, password_file or run.organiser_password
-    unlock_key(keystore, password_file)
+    run.limits(account_of(unlock_key(keystore, password_file)))
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}

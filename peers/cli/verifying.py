@@ -56,7 +56,7 @@ def verify(
     The contracts' code is compared too: others could answer anything.
     With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
     that this peer follows, and receipts of its ledger that are not paid are listed."""
-    place = find_place(run, settlement, directory)
+    place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     check_code(chain, state)

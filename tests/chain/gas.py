@@ -9,13 +9,14 @@ from coincurve import PrivateKey
 from incentives import records
 from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
+from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.claim import prove
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
 from incentives.rewards import PaidReceipt, payment_of
-from incentives.tables import PayoutRow, Tables
+from incentives.tables import CertificateRow, PayoutRow, Tables
 
 FILE = Path(__file__).parents[2] / "incentives" / "contracts" / "gas.txt"
 ACCOUNTS, BATCH, PRICE, WINDOW, RUN = 1000, 20, 10**15, 10, b"\x01" * 32
@@ -27,6 +28,7 @@ AIMS = {
     "claim, repeat": 71_000,
     "claimMany of 20, repeat, each": 33_000,
 }
+AT_MOST = {"claim, first, token held": 95_000, "claim, repeat": 75_000}
 NEW_BALANCE = 17_100  # a storage slot that was zero
 
 
@@ -35,11 +37,10 @@ def measure(node: DevChain) -> dict[str, int]:
     chain = node.chain()
     found: dict[str, int] = {}
     registry = RegistryContract(chain, deploy_registry(chain, RICH_KEY))
-    token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
-    place = deploy_settlement(
-        chain, RICH_KEY, token=token.address, registry=registry.address, run_id=RUN, unit_price_amount=PRICE,
-        window_seconds=WINDOW,
-    ).settlement  # fmt: skip
+    token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30, b"\x02" * 32))
+    organiser = records.account_of(RICH_KEY)
+    terms = Terms(token.address, RUN, organiser, PRICE, WINDOW, 10**6, 10**6, 10**24)
+    place = deploy_settlement(chain, RICH_KEY, terms).settlement
     contract = SettlementContract(chain, place)
     *_, funded = contract.fund(RICH_KEY, token, 10**24)
     found["fund"] = funded.gas_used
@@ -58,7 +59,8 @@ def measure(node: DevChain) -> dict[str, int]:
         paid = [PaidReceipt(a, 10 * number + 1, 7, b"\x02" * 32, b"\x03" * 32) for a in (*accounts, *others)]
         payment = payment_of(before, paid, state.available_amount, PRICE)
         tables = Tables(
-            RUN, chain.chain_id, place, 10 * number, 10 * number + 10, state.available_amount, PRICE, (),
+            RUN, chain.chain_id, place, 10 * number, 10 * number + 10, state.available_amount, PRICE,
+            tuple(CertificateRow(10 * number + 1 + at, bytes(31) + b"\x04", bytes(32)) for at in range(10)),
             payment.receipts, payment.payouts,
         )  # fmt: skip
         proposed = contract.propose(RICH_KEY, proposal_of(tables, payment.paid_amount, number), 10 * number)

@@ -2,8 +2,10 @@
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any
 
 import requests
 
@@ -15,11 +17,13 @@ LIES: tuple[bytes | str, ...] = (*BODIES, *(f"result={r}" for r in RESULTS), *(f
 
 
 class LyingNode:
-    """Passes JSON-RPC on to `rpc` but for `method`, which gets `lie`. `seen`: the methods asked for, in order. A context manager."""
+    """Passes JSON-RPC on to `rpc` but for `method`, which gets `lie`. `changes`: what makes other answers of true ones, by method, from
+    (parameters, result). `seen`: the methods asked for, in order. A context manager."""
 
     def __init__(self, rpc: str) -> None:
         self.method, self.lie, self.status = "", b"", 200
         self.seen: list[str] = []
+        self.changes: dict[str, Callable[[list[Any], Any], Any]] = {}
         node = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +39,10 @@ class LyingNode:
                         session.trust_env = False
                         headers = {"Content-Type": "application/json"}
                         answer = session.post(rpc, data=body, headers=headers, timeout=30).content
+                    change, told = node.changes.get(asked["method"]), json.loads(answer)
+                    if change is not None and "result" in told:
+                        told["result"] = change(asked["params"], told["result"])
+                        answer = json.dumps(told).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))

@@ -12,6 +12,7 @@ from commands import ok, refused, sparehive
 from world import UNIT_PRICE, Lineage, World
 
 from incentives import records
+from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.closing import proposal_of
@@ -21,7 +22,7 @@ from incentives.keys import load_key, load_password, parse_address
 from incentives.publication import find_evidence, find_tables, publish
 from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
-from peers.invite import Invite, RunBinding
+from peers.invite import Invite, anybodys_binding
 from peers.notary import values_of
 from swarm.config import RunConfig
 from swarm.records.commitments import body_bytes
@@ -132,8 +133,8 @@ def test_no_epoch_of_a_period_is_left_out(world: World) -> None:
     """Epochs without their certificates would be settled, and never paid."""
     world.work(bob=3)
     tables, evidence = tables_of(world, world.lineage)
-    propose(world, replace(tables, to_epoch=9), evidence)
-    assert "the period has 1 certificates for the epochs 3 to 9" in refused("verify", *where(world))
+    with pytest.raises(Reverted, match="WrongCertificates"):
+        propose(world, replace(tables, to_epoch=9), evidence)
 
 
 def test_a_leaf_has_its_certificates_epoch(world: World) -> None:
@@ -198,9 +199,8 @@ def test_signatures_count_in_an_unbroken_row_only(world: World) -> None:
 
 def test_an_invite_of_another_run_is_named(world: World) -> None:
     other = RunConfig.parse({**world.config.model_dump(mode="json"), "name": "other"})
-    binding = RunBinding(other.run_id, world.chain.chain_id, world.lineage.domain.verifying_contract, (bytes(20),), ())
-    line = refused("verify", *where(world)[:-1], Invite.make(other, binding, SYBILS[0]).encode())
-    assert "--invite" in line and "the settlement pays run 0x" in line
+    line = refused("verify", *where(world)[:-1], Invite.make(*anybodys_binding(other, SYBILS[0])).encode())
+    assert "--invite" in line and f"is not for {world.deployed['settlement']}: give the invite of that run" in line
 
 
 # -- what is on disk --------------------------------------------------------------------------------------------------

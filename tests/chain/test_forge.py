@@ -33,7 +33,7 @@ def test_forge_passes(tmp_path: Path) -> None:
         cwd=CONTRACTS,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     results = {
@@ -49,6 +49,13 @@ def test_forge_passes(tmp_path: Path) -> None:
     }
     assert {name[: name.index("(") + 1] for name in results} == written  # none is left out
     assert len(written) > 80
+    calls = sum(
+        result["kind"]["Invariant"]["calls"]
+        for suite in json.loads(done.stdout[done.stdout.index("{") :]).values()
+        for result in suite["test_results"].values()
+        if "Invariant" in result["kind"]
+    )
+    assert calls >= 100_000
 
 
 @needs_node
@@ -91,4 +98,6 @@ def test_gas_is_what_was_committed(node: DevChain) -> None:
             f"{name}: {cost} gas, {change:+.1%} against gas.txt; if that is meant: python tests/chain/gas.py --write"
         )
     for name, aim in gas.AIMS.items():
-        assert found[name] <= 1.15 * aim, f"{name}: {found[name]} gas, the aim is {aim} + 15 %"
+        assert found[name] <= min(1.15 * aim, gas.AT_MOST.get(name, 1.15 * aim)), (
+            f"{name}: {found[name]} gas, the aim is {aim} + 15 %"
+        )

@@ -1,5 +1,6 @@
 """Python's leaves, proofs and digests, judged by the contract: trees of every shape, not only full ones."""
 
+import secrets
 from dataclasses import astuple, replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from incentives import records
 from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
+from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
@@ -25,12 +27,14 @@ PRICE, RUN = 10**15, b"\x01" * 32
 def place(node: DevChain) -> bytes:
     chain = node.chain()
     token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
-    deployed = deploy_settlement(
-        chain, RICH_KEY, token=token.address, registry=deploy_registry(chain, RICH_KEY), run_id=RUN,
-        unit_price_amount=PRICE, window_seconds=3600,
-    )  # fmt: skip
+    deploy_registry(chain, RICH_KEY)
+    deployed = deploy_settlement(chain, RICH_KEY, terms_of(token, RUN, PRICE, 3600))
     SettlementContract(chain, deployed.settlement).fund(RICH_KEY, token, 10**24)
     return deployed.settlement
+
+
+def terms_of(token: TokenContract, run_id: bytes, price: int, window: int) -> Terms:
+    return Terms(token.address, run_id, records.account_of(RICH_KEY), price, window, 10**6, 10**9, 10**26)
 
 
 def solidity(row: Row) -> tuple[object, ...]:
@@ -118,14 +122,13 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
     keys = [PrivateKey((index + 1).to_bytes(32, "big")) for index in range(data.draw(st.integers(1, 5), "accounts"))]
     token = TokenContract(chain, deploy_test_token(chain, RICH_KEY, 10**30))
     desk = RegistryContract(chain, deploy_registry(chain, RICH_KEY))
-    settlement = deploy_settlement(
-        chain, RICH_KEY, token=token.address, registry=desk.address, run_id=RUN, unit_price_amount=price,
-        window_seconds=1,
-    ).settlement  # fmt: skip
+    settlement = deploy_settlement(chain, RICH_KEY, terms_of(token, secrets.token_bytes(32), price, 1)).settlement
     contract = SettlementContract(chain, settlement)
     wallet = records.account_of(RICH_KEY)
     for key in keys:
         account = records.account_of(key)
+        if desk.wallets_of([account])[0] is not None:  # an example before this one has bound it
+            continue
         signature = records.sign(key, binding_digest(node, desk.address, wallet, account, bytes(32), 2**40))
         desk.bind(RICH_KEY, PeerConsent(account, bytes(32), 2**40, signature))
     before = ()
@@ -139,8 +142,9 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
         assert 0 <= payment.pool_amount - payment.paid_amount < len(keys)
         budget = state.available_amount
         tables = Tables(
-            RUN, chain.chain_id, settlement, number, number + 1, budget, price, (), payment.receipts, payment.payouts
-        )
+            RUN, chain.chain_id, settlement, number, number + 1, budget, price, (CertificateRow(number + 1, RUN, RUN),),
+            payment.receipts, payment.payouts,
+        )  # fmt: skip
         contract.propose(RICH_KEY, proposal_of(tables, payment.paid_amount, number), number)
         node.advance(2)
         contract.finalise(RICH_KEY)

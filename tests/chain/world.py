@@ -8,11 +8,12 @@ from coincurve import PrivateKey
 from commands import ok, refused, sparehive
 
 from incentives import records
+from incentives.chain.deployment import Deployment
 from incentives.devchain import DevChain
-from incentives.keys import load_password, store_key, to_checksum
+from incentives.keys import load_key, load_password, store_key, to_checksum
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
-from peers.invite import Invite, RunBinding
+from peers.invite import Invite, PayLimits, RunBinding
 from peers.notary import values_of
 from peers.runs import RunDirectory
 from swarm.config import RunConfig, dump_run
@@ -29,6 +30,7 @@ from swarm.records.types import (
 
 UNIT_PRICE = 10**15
 BUDGET = 10**21
+AMOUNT_PER_DAY = 10**24
 
 
 class Lineage:
@@ -120,11 +122,14 @@ class World:
         for wallet in self.wallets.values():
             self.chain.give_gas(wallet)
         self.deployed = ok(
-            "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), "--test-token", "--window", self.window
-        )
+            "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), "--test-token", "--window", self.window,
+            "--amount-per-day", AMOUNT_PER_DAY,
+        )  # fmt: skip
         self.fund(BUDGET)
         self.founder = PrivateKey(b"\x09" * 32)
-        peer_keys = {name: PrivateKey(bytes([index + 1]) * 32) for index, name in enumerate(self.names)}
+        # New ones, for a chain has one registry for all its runs; bob's account is the last.
+        alice, carol, bob = sorted((PrivateKey() for _ in self.names), key=records.account_of)
+        peer_keys = {"alice": alice, "bob": bob, "carol": carol}
         self.accounts = {name: records.account_of(key) for name, key in peer_keys.items()}
         domain = records.Domain(self.chain.chain_id, bytes.fromhex(self.deployed["settlement"][2:]))
         self.lineage = Lineage(self.config.run_id, domain, list(peer_keys.values()), self.founder)
@@ -143,6 +148,7 @@ class World:
                 "name": "test",
                 "initial_root": "00" * 32,
                 "unit_price_amount": str(UNIT_PRICE),
+                "rounds": {"max_units_per_contribution": 65535},
                 "task": {"kind": "causal_lm", "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}}},
             }
         )
@@ -154,7 +160,8 @@ class World:
         domain = self.lineage.domain
         founders = (records.account_of(founder),)
         binding = RunBinding(self.config.run_id, domain.chain_id, domain.verifying_contract, founders, ())
-        return Invite.make(self.config, binding, founder).encode()
+        limits = PayLimits.of_terms(Deployment.read(self.run.chain).terms)
+        return Invite.make(self.config, binding, self.key("organiser"), limits).encode()
 
     @property
     def rpc(self) -> tuple[str, str]:
@@ -167,6 +174,10 @@ class World:
     def keys(self, name: str) -> tuple[str, ...]:
         base = self.root / "wallets"
         return "--keystore", str(base / f"{name}.json"), "--password-file", str(base / f"{name}.password")
+
+    def key(self, name: str) -> PrivateKey:
+        _, keystore, _, password = self.keys(name)
+        return load_key(Path(keystore), load_password(Path(password)))
 
     def peer(self, name: str) -> PeerDirectory:
         return PeerDirectory(self.root / name)

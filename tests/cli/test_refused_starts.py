@@ -8,8 +8,9 @@ from commands import refused
 from test_wrong_inputs import ORGANISER, config, invite
 
 from incentives.chain.deployment import Deployment
+from incentives.chain.terms import Terms
 from incentives.ledger import Ledger
-from incentives.records import Domain
+from incentives.records import Domain, account_of
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
@@ -64,7 +65,8 @@ def test_of_another_run_or_chain(running: PeerDirectory, organiser: Path, tmp_pa
     assert "another run" in refused("join", invite(config("other")), "--dir", running.root)
     dump_run(config(), organiser / "run.toml")
     run = config()
-    Deployment(5, *[b"\x11" * 20] * 3, run.run_id, run.unit_price, 60, 1).write(organiser / "chain.json")
+    terms = Terms(b"\x11" * 20, run.run_id, account_of(ORGANISER), run.unit_price, 3600, 1, 1, 1)
+    Deployment(5, terms).write(organiser / "chain.json")
     assert "on chain 5" in refused("seed", organiser, "--dir", running.root)
     dump_run(config("changed"), organiser / "run.toml")
     line = refused("seed", organiser, "--dir", running.root)

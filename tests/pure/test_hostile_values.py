@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from peers.config import PeerConfig, load_peer_config, save_peer_config
 from peers.errors import ConfigError
-from peers.invite import SHORT_TEXT, Invite, RunBinding
+from peers.invite import SHORT_TEXT, Invite, anybodys_binding
 from swarm.config import BpeTokenizer, RunConfig, dump_run, load_run
 from swarm.consensus.machine import RunRules
 from swarm.errors import InputError
@@ -114,7 +114,7 @@ def check_run_with(path: tuple[str, ...], value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         dump_run(config, Path(folder) / "run.toml")
         assert load_run(Path(folder) / "run.toml") == config
-    made = Invite.short(config, RunBinding(config.run_id, 1, bytes(20), (bytes(20),), ()), KEY)
+    made = Invite.short(*anybodys_binding(config, KEY))
     assert Invite.decode(made.encode()) == made
     assert len(made.encode()) <= SHORT_TEXT
     assert RunRules.of(config, (bytes(20),), 10**9).num_parts >= 1

@@ -4,14 +4,16 @@ import base64
 import json
 import secrets
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from coincurve import PrivateKey
 
+from incentives.records import account_of
 from peers.errors import ConfigError
-from peers.invite import DICTIONARY, PREFIX, SHORT_TEXT, Invite, RunBinding
+from peers.invite import DICTIONARY, PREFIX, SHORT_TEXT, Invite, PayLimits, RunBinding, anybodys_binding
 from swarm.config import MAX_FIELDS_BYTES, RunConfig
 from swarm.hashing import canonical_json
 
@@ -55,14 +57,15 @@ def fullest_run() -> RunConfig:
     )  # fmt: skip
 
 
-def binding(run: RunConfig, *addresses: str) -> RunBinding:
-    return RunBinding(run.run_id, 2**53 - 1, secrets.token_bytes(20), (secrets.token_bytes(20),), addresses)
+def parts(run: RunConfig, *addresses: str) -> tuple[RunConfig, RunBinding, PrivateKey, PayLimits]:
+    """Of the longest invite that pays."""
+    return anybodys_binding(run, KEY, addresses, 2**53 - 1)
 
 
 def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader() -> None:
     run = fullest_run()
     address = "/dns4/" + "x" * 60 + ".example.org/tcp/40001/p2p/" + "Qm" + "b" * 44
-    made = Invite.short(run, binding(run, address), KEY)
+    made = Invite.short(*parts(run, address))
     text = made.encode()
     assert len(text) <= SHORT_TEXT
     assert Invite.decode(text) == made
@@ -81,10 +84,10 @@ def test_an_invite_leaves_out_the_last_addresses_rather_than_grow_too_long() -> 
         }
     )
     addresses = tuple(f"/dns4/{secrets.token_urlsafe(120)}/tcp/4001/p2p/Qm{secrets.token_hex(22)}" for _ in range(8))
-    few = Invite.short(run, binding(run, *addresses[:3]), KEY)
+    few = Invite.short(*parts(run, *addresses[:3]))
     assert few.binding.bootstrap == addresses[:3]
-    assert len(Invite.make(run, binding(run, *addresses), KEY).encode()) > SHORT_TEXT
-    many = Invite.short(run, binding(run, *addresses), KEY)
+    assert len(Invite.make(*parts(run, *addresses)).encode()) > SHORT_TEXT
+    many = Invite.short(*parts(run, *addresses))
     assert 3 <= len(many.binding.bootstrap) < 8
     assert many.binding.bootstrap == addresses[: len(many.binding.bootstrap)]
     assert len(many.encode()) <= SHORT_TEXT
@@ -111,7 +114,7 @@ def test_a_run_of_many_files_has_the_invite_of_a_run_of_one(tmp_path: Path) -> N
 @pytest.mark.parametrize("section", ["rounds", "task"])
 def test_what_is_wrong_in_an_invite_s_run_is_named(section: str) -> None:
     run = fullest_run()
-    packed = base64.urlsafe_b64decode(Invite.short(run, binding(run), KEY).encode()[len(PREFIX) :])
+    packed = base64.urlsafe_b64decode(Invite.short(*parts(run)).encode()[len(PREFIX) :])
     value = json.loads(zlib.decompressobj(zdict=DICTIONARY).decompress(packed))
     value["config"][section]["surprise"] = 1
     text = PREFIX + base64.urlsafe_b64encode(zlib.compress(json.dumps(value).encode())).decode()
@@ -123,10 +126,28 @@ def test_what_is_wrong_in_an_invite_s_run_is_named(section: str) -> None:
 def test_an_invite_of_another_version_says_so() -> None:
     """Its dictionary is another one: what zlib says of that is for nobody."""
     run = fullest_run()
-    packed = base64.urlsafe_b64decode(Invite.short(run, binding(run), KEY).encode()[len(PREFIX) :])
+    packed = base64.urlsafe_b64decode(Invite.short(*parts(run)).encode()[len(PREFIX) :])
     raw = zlib.decompressobj(zdict=DICTIONARY).decompress(packed)
     deflate = zlib.compressobj(9, zdict=DICTIONARY.replace(b'"version":3', b'"version":2'))
     text = PREFIX + base64.urlsafe_b64encode(deflate.compress(raw) + deflate.flush()).decode()
     with pytest.raises(ConfigError, match=r"another version of Sparehive.*ask for a new invite") as error:
         Invite.decode(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_forged_invite_is_refused_without_a_node() -> None:
+    """Whoever signs another one for the same settlement is not its organiser, and its address says so."""
+    config, right, _, limits = parts(fullest_run())
+    assert Invite.decode(Invite.make(config, right, KEY, limits).encode()).organiser == account_of(KEY)
+    thief = PrivateKey(b"\x0c" * 32)
+    forgeries = (
+        Invite.make(config, replace(right, founders=(account_of(thief),)), thief, limits),
+        Invite.make(config, replace(right, settlement=b"\x05" * 20), KEY, limits),
+        Invite.make(config, right, KEY, replace(limits, window_seconds=3600)),
+        Invite.make(config, right, KEY, replace(limits, token=b"\x06" * 20)),
+    )
+    for forged in forgeries:
+        with pytest.raises(ConfigError, match="is forged, or made by another version"):
+            Invite.decode(forged.encode())
+    with pytest.raises(ConfigError, match="was made by another version"):
+        Invite.decode(Invite.make(config, right, KEY).encode())

@@ -2,14 +2,17 @@
 pragma solidity 0.8.37;
 
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 
 /// @title Which wallet owns a peer's hot key, and where that wallet wants to be paid (protocol §1, §8.6)
-/// @notice One per chain, shared by all runs. It holds no money and has no owner.
+/// @notice One per chain, shared by all runs. It holds no money and has no owner. Made by a deterministic factory without
+/// arguments, so it has the same address on every chain.
 /// @dev A hot key lies unattended on a training machine. It can consent to be owned and nothing else: who steals it
 /// after it was bound can neither move funds nor rebind it.
-contract PeerRegistry is EIP712 {
+/// OpenZeppelin's EIP712 and SignatureChecker need a chain with mcopy ("Cancun"), which is why both are written out here.
+contract PeerRegistry {
+    bytes32 private constant DOMAIN =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
     bytes32 private constant PEER_BINDING =
         keccak256("PeerBinding(address wallet,address peer,bytes32 netId,uint64 deadline)");
 
@@ -27,8 +30,6 @@ contract PeerRegistry is EIP712 {
     error NoPeerConsent(address peer);
     error NoWalletConsent(address wallet);
     error ZeroWallet();
-
-    constructor() EIP712("Sparehive", "1") {}
 
     /// @notice Binds `peer` to the caller for ever.
     /// @param netId Hash of the peer's libp2p id, so that its address in the swarm can be checked.
@@ -53,7 +54,7 @@ contract PeerRegistry is EIP712 {
     ) external {
         if (wallet == address(0)) revert ZeroWallet();
         bytes32 digest = _checkPeer(wallet, peer, netId, deadline, peerSig);
-        if (!SignatureChecker.isValidSignatureNow(wallet, digest, walletSig)) revert NoWalletConsent(wallet);
+        if (!_isBy(wallet, digest, walletSig)) revert NoWalletConsent(wallet);
         _bind(wallet, peer, netId);
     }
 
@@ -82,7 +83,11 @@ contract PeerRegistry is EIP712 {
 
     /// @notice What `peer` (and for `bindFor` the wallet) signs.
     function bindingDigest(address wallet, address peer, bytes32 netId, uint64 deadline) public view returns (bytes32) {
-        return _hashTypedDataV4(keccak256(abi.encode(PEER_BINDING, wallet, peer, netId, deadline)));
+        // The chain's id is read each time: after a fork of the chain a consent counts on one side only.
+        bytes32 domain =
+            keccak256(abi.encode(DOMAIN, keccak256("Sparehive"), keccak256("1"), block.chainid, address(this)));
+        bytes32 content = keccak256(abi.encode(PEER_BINDING, wallet, peer, netId, deadline));
+        return keccak256(abi.encodePacked(hex"1901", domain, content));
     }
 
     function _checkPeer(address wallet, address peer, bytes32 netId, uint64 deadline, bytes calldata peerSig)
@@ -96,6 +101,16 @@ contract PeerRegistry is EIP712 {
         // A failed recovery gives zero: it must not pass for the consent of the zero account.
         (address signer, ECDSA.RecoverError problem,) = ECDSA.tryRecoverCalldata(digest, peerSig);
         if (problem != ECDSA.RecoverError.NoError || signer != peer) revert NoPeerConsent(peer);
+    }
+
+    /// @dev Of a contract (ERC-1271), or of a key. A contract that fails, or answers with anything else, has not signed.
+    function _isBy(address wallet, bytes32 digest, bytes calldata sig) private view returns (bool) {
+        if (wallet.code.length == 0) {
+            (address signer, ECDSA.RecoverError problem,) = ECDSA.tryRecoverCalldata(digest, sig);
+            return problem == ECDSA.RecoverError.NoError && signer == wallet;
+        }
+        (bool ok, bytes memory answer) = wallet.staticcall(abi.encodeCall(IERC1271.isValidSignature, (digest, sig)));
+        return ok && answer.length >= 32 && bytes32(answer) == bytes32(IERC1271.isValidSignature.selector);
     }
 
     /// @dev Once for ever: whoever steals the hot key later cannot take over what it has earned and not claimed yet. It

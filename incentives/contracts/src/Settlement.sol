@@ -5,7 +5,6 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {PeerRegistry} from "./PeerRegistry.sol";
 import {PositionalTree} from "./PositionalTree.sol";
 
@@ -14,11 +13,30 @@ import {PositionalTree} from "./PositionalTree.sol";
 /// what an account is owed to the payout address of the wallet that it is bound to.
 /// @dev No proxy and no owner's exit: what was funded can only leave as a claim. Always claimed ≤ released ≤ funded, so
 /// the worst root that an organiser can post takes what was released, never what is kept for later periods. This
-/// version has no demands, bonds or audits yet: until then the window is for people to look and the organiser is
-/// trusted to cancel what is wrong. The leaves are those that the demands will need.
-contract Settlement is ReentrancyGuardTransient {
+/// version has no demands, bonds or audits yet: who reads the tables sees a wrong root while the window is open, and has
+/// that long to claim what is final. What a hostile organiser can take is bounded by the terms (protocol §8.7). The
+/// leaves are those that the demands will need. Made by a deterministic factory, so that the address is the hash of this
+/// code and of the terms; compiled for chains as of "Paris", without transient storage.
+contract Settlement {
     using SafeERC20 for IERC20;
     using SafeCast for uint256;
+
+    /// @notice What is fixed for ever at deployment. `unitPrice` and `amountPerDay` in the token's base unit.
+    /// @param window Seconds between a proposal and the moment from which it may be finalised, at least.
+    /// @param epochsPerDay Epochs that a day may have: the last one settled never exceeds what the contract's age allows.
+    /// @param unitsPerEpoch Units that all contributions to one epoch may have together.
+    /// @param amountPerDay What a day may release: a period releases no more, and is held back for its share of a day.
+    struct Terms {
+        IERC20 token;
+        PeerRegistry registry;
+        bytes32 runId;
+        address organiser;
+        uint128 unitPrice;
+        uint32 window;
+        uint64 epochsPerDay;
+        uint64 unitsPerEpoch;
+        uint128 amountPerDay;
+    }
 
     /// @notice What the organiser says about a period. `fromEpoch` must be where the last final one ended.
     struct Proposal {
@@ -95,6 +113,10 @@ contract Settlement is ReentrancyGuardTransient {
         address organiser;
         uint128 unitPrice;
         uint32 window;
+        uint64 epochsPerDay;
+        uint64 unitsPerEpoch;
+        uint128 amountPerDay;
+        uint64 startedAt;
         uint128 funded;
         uint128 released;
         uint128 claimed;
@@ -111,6 +133,13 @@ contract Settlement is ReentrancyGuardTransient {
 
     /// @notice Longest window: a typing error would hold back the first period for ever.
     uint32 public constant MAX_WINDOW = 365 days;
+    /// @notice Shortest window, so that people and their programs can look; development chains may have any.
+    uint32 public constant MIN_WINDOW = 1 hours;
+    /// @dev Chain id of hardhat and anvil. Whatever such a chain pays in is worth nothing.
+    uint256 private constant DEVELOPMENT_CHAIN = 31337;
+    /// @dev A budget may be this part (a hundredth) of what is available short of it: what arrives between reading and
+    /// proposing does not make a proposal wrong.
+    uint256 private constant BUDGET_SLACK = 100;
 
     IERC20 public immutable token;
     PeerRegistry public immutable registry;
@@ -120,23 +149,33 @@ contract Settlement is ReentrancyGuardTransient {
     uint128 public immutable unitPrice;
     /// @notice Seconds between a proposal and the moment from which it may be finalised.
     uint32 public immutable window;
+    uint64 public immutable epochsPerDay;
+    uint64 public immutable unitsPerEpoch;
+    uint128 public immutable amountPerDay;
+    /// @notice When this contract was made: epochs are counted against its age.
+    uint64 public immutable startedAt;
 
+    // All that a claim reads and writes here but its own account's, in one slot.
     /// @notice Tokens released by final periods.
-    uint128 public released;
+    uint104 public released;
+    /// @notice Tokens paid out.
+    uint104 public claimed;
+    /// @notice Final periods; the proposal under way, if any, has this number.
+    uint24 public numPeriods;
+    /// @dev Payout leaves of the newest final period.
+    uint24 private _finalPayouts;
+
+    /// @notice Tokens received.
+    uint104 public funded;
     /// @notice Last epoch of the last final period.
     uint64 public settledEpoch;
-    /// @notice Final periods; the proposal under way, if any, has this number.
-    uint32 public numPeriods;
-    /// @dev Payout leaves of the newest final period, kept in the same slot so that a claim reads one slot less.
-    uint32 private _finalPayouts;
-    /// @notice Tokens received.
-    uint128 public funded;
-    /// @notice Tokens paid out.
-    uint128 public claimed;
+    bool private _isFunding;
 
     mapping(uint256 number => Period) private _periods;
     /// @notice Tokens that a hot account's claims have paid so far.
     mapping(address account => uint256 amount) public claimedOf;
+    /// @notice Tokens that arrived from an account: who does not know whether a deposit of its own counted asks here.
+    mapping(address from => uint256 amount) public fundedOf;
 
     event Funded(address indexed from, uint256 amount);
     event Proposed(
@@ -148,19 +187,28 @@ contract Settlement is ReentrancyGuardTransient {
 
     error BadProof(address account);
     error BadTree(bytes32 root, uint256 count);
+    error DepositInDeposit();
     error EmptyPeriod(uint64 settledEpoch, uint64 toEpoch);
     error NoFinalPeriod();
     error NoProposal();
+    error NoWork();
     error NotBound(address account);
     error NothingDue(address account);
     error NothingReceived();
     error NotOrganiser(address caller);
     error OverReleased(uint256 claimed, uint256 released);
+    error PaysItself(address account);
     error ProposalPending(uint256 number);
+    error TooManyEpochs(uint64 toEpoch, uint256 most);
+    error TooManyReceipts(uint256 count, uint256 units);
+    error TooManyUnits(uint256 units, uint256 most);
     error WindowOpen(uint256 readyAt);
     error WindowTooLong(uint256 window);
+    error WindowTooShort(uint256 window);
     error WrongAmount(uint256 amount, uint256 pool);
     error WrongBudget(uint256 budget, uint256 available);
+    error WrongCertificates(uint256 count, uint256 epochs);
+    error WrongPayouts(uint256 count, uint256 least, uint256 most);
     error WrongStart(uint64 fromEpoch, uint64 settledEpoch);
     error ZeroArgument();
 
@@ -169,32 +217,33 @@ contract Settlement is ReentrancyGuardTransient {
         _;
     }
 
-    constructor(
-        IERC20 token_,
-        PeerRegistry registry_,
-        bytes32 runId_,
-        address organiser_,
-        uint128 unitPrice_,
-        uint32 window_
-    ) {
+    constructor(Terms memory terms) {
         // A call to an address without code gives nothing and does not fail by itself: a typing error would lock funds.
-        if (address(token_).code.length == 0 || address(registry_).code.length == 0) revert ZeroArgument();
-        if (runId_ == 0 || organiser_ == address(0) || window_ == 0) revert ZeroArgument();
-        if (window_ > MAX_WINDOW) revert WindowTooLong(window_);
-        (token, registry, runId) = (token_, registry_, runId_);
-        (organiser, unitPrice, window) = (organiser_, unitPrice_, window_);
+        if (address(terms.token).code.length == 0 || address(terms.registry).code.length == 0) revert ZeroArgument();
+        if (terms.runId == 0 || terms.organiser == address(0) || terms.window == 0) revert ZeroArgument();
+        if (terms.epochsPerDay == 0 || terms.unitsPerEpoch == 0) revert ZeroArgument();
+        if (terms.amountPerDay == 0 && terms.unitPrice != 0) revert ZeroArgument();
+        if (terms.window > MAX_WINDOW) revert WindowTooLong(terms.window);
+        if (terms.window < MIN_WINDOW && block.chainid != DEVELOPMENT_CHAIN) revert WindowTooShort(terms.window);
+        (token, registry, runId, organiser) = (terms.token, terms.registry, terms.runId, terms.organiser);
+        (unitPrice, window, amountPerDay) = (terms.unitPrice, terms.window, terms.amountPerDay);
+        (epochsPerDay, unitsPerEpoch) = (terms.epochsPerDay, terms.unitsPerEpoch);
+        startedAt = uint64(block.timestamp);
     }
 
     /// @notice Puts tokens into the pool. Nobody can take them out other than by claims.
     /// @dev Counts what arrived, not what was asked for: with a token that keeps a fee on transfers `funded` would
-    /// otherwise exceed what is here, and the last claims would fail. The guard keeps a token with callbacks from
+    /// otherwise exceed what is here, and the last claims would fail. The flag keeps a token with callbacks from
     /// nesting one deposit in another and counting it twice.
-    function fund(uint256 amount) external nonReentrant {
+    function fund(uint256 amount) external {
+        if (_isFunding) revert DepositInDeposit();
+        _isFunding = true;
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 received = token.balanceOf(address(this)) - before;
         if (received == 0) revert NothingReceived();
-        funded = (funded + received).toUint128();
+        (funded, _isFunding) = ((funded + received).toUint104(), false);
+        fundedOf[msg.sender] += received;
         emit Funded(msg.sender, received);
     }
 
@@ -229,42 +278,41 @@ contract Settlement is ReentrancyGuardTransient {
         if (block.timestamp < period.readyAt) revert WindowOpen(period.readyAt);
         uint128 amount = period.amount;
         // propose() has checked released + amount ≤ funded; funded never falls, and only this function raises released.
-        (released, settledEpoch, numPeriods) = (released + amount, period.toEpoch, uint32(number + 1));
-        _finalPayouts = period.payoutsCount;
+        (released, numPeriods) = ((released + uint256(amount)).toUint104(), (number + 1).toUint24());
+        (settledEpoch, _finalPayouts) = (period.toEpoch, uint24(period.payoutsCount));
         emit Finalised(number, period.payoutsRoot, amount);
     }
 
     /// @notice Pays what the leaf of the newest final period gives `leaf.account` and was not paid before.
     /// @dev Anyone may send it, for the money goes where the bound wallet wants it. Cumulative amounts make a second
-    /// claim pay nothing, and one claim pay for every period missed; no list of claims made is needed.
+    /// claim pay nothing, and one claim pay for every period missed; no list of claims made is needed. No lock either:
+    /// all books are written before the token is called, so that whoever calls back finds the account paid already.
     /// @return amount Tokens paid; a call that would pay none reverts.
     function claim(PayoutLeaf calldata leaf, uint256 index, bytes32[] calldata proof)
         external
-        nonReentrant
         returns (uint256 amount)
     {
         address to;
         (to, amount) = _due(leaf, index, proof);
         if (amount == 0) revert NothingDue(leaf.account);
         if (to == address(0)) revert NotBound(leaf.account);
-        _count(amount);
+        if (to == address(this)) revert PaysItself(leaf.account);
         _pay(leaf.account, to, amount);
     }
 
     /// @notice As `claim` for many accounts: a sponsor pushes rewards to owners who hold no gas.
-    /// @dev Accounts that are owed nothing or are not bound are passed over: otherwise anyone could make the whole batch
+    /// @dev Accounts that are owed nothing, are not bound or would be paid to this contract are passed over: otherwise anyone could make the whole batch
     /// fail by claiming for one of them first. A wrong proof still fails it.
     /// @return total Tokens paid.
-    function claimMany(Claim[] calldata claims) external nonReentrant returns (uint256 total) {
+    function claimMany(Claim[] calldata claims) external returns (uint256 total) {
         for (uint256 i = 0; i < claims.length; ++i) {
             Claim calldata each = claims[i];
             (address to, uint256 amount) = _due(each.leaf, each.index, each.proof);
-            if (amount == 0 || to == address(0)) continue;
+            if (amount == 0 || to == address(0) || to == address(this)) continue;
             total += amount;
             // Counted before the next one is looked at: the same account twice in a batch is paid once.
             _pay(each.leaf.account, to, amount);
         }
-        if (total != 0) _count(total);
     }
 
     /// @notice Tokens that future periods can still release.
@@ -289,6 +337,8 @@ contract Settlement is ReentrancyGuardTransient {
     function overview() external view returns (Overview memory all) {
         (all.token, all.registry, all.runId) = (address(token), address(registry), runId);
         (all.organiser, all.unitPrice, all.window) = (organiser, unitPrice, window);
+        (all.epochsPerDay, all.unitsPerEpoch, all.amountPerDay) = (epochsPerDay, unitsPerEpoch, amountPerDay);
+        all.startedAt = startedAt;
         (all.funded, all.released, all.claimed) = (funded, released, claimed);
         (all.settledEpoch, all.numPeriods) = (settledEpoch, numPeriods);
         if (all.numPeriods != 0) all.last = _periods[all.numPeriods - 1];
@@ -337,8 +387,9 @@ contract Settlement is ReentrancyGuardTransient {
         _checkTree(p.certificatesRoot, p.certificatesCount);
         _checkTree(p.receiptsRoot, p.receiptsCount);
         _checkTree(p.payoutsRoot, p.payoutsCount);
+        _checkCounts(p);
         _checkMoney(p);
-        uint256 readyAt = block.timestamp + window;
+        uint256 readyAt = _readyAt(number, p.amount);
         _periods[number] = Period({
             payoutsRoot: p.payoutsRoot,
             toEpoch: p.toEpoch,
@@ -356,15 +407,42 @@ contract Settlement is ReentrancyGuardTransient {
         emit Proposed(number, p.payoutsRoot, p.tablesHash, readyAt, uri);
     }
 
-    /// @dev The period pays min(budget, unitPrice × units), less what rounding leaves: under one base unit per account.
-    /// A budget below what is available counts only where it suffices; otherwise the organiser could starve a period.
+    /// @dev What no honest period has. A period in which nobody worked is left to the next one: it could only move what
+    /// others have not claimed yet, or end so late that nothing more could be settled.
+    function _checkCounts(Proposal calldata p) private view {
+        uint256 epochs = p.toEpoch - p.fromEpoch;
+        uint256 most = uint256(epochsPerDay) * (block.timestamp - startedAt + 1 days) / 1 days;
+        if (p.toEpoch > most) revert TooManyEpochs(p.toEpoch, most);
+        if (p.certificatesCount != epochs) revert WrongCertificates(p.certificatesCount, epochs);
+        if (p.totalUnits == 0 || p.receiptsCount == 0) revert NoWork();
+        most = epochs * unitsPerEpoch;
+        if (p.totalUnits > most) revert TooManyUnits(p.totalUnits, most);
+        if (p.receiptsCount > p.totalUnits) revert TooManyReceipts(p.receiptsCount, p.totalUnits);
+        // Everybody paid before is carried on, and whoever is new has a receipt.
+        (uint256 least, uint256 count) = (_finalPayouts, p.payoutsCount);
+        most = Math.min(least + p.receiptsCount, type(uint24).max);
+        if (count == 0 || count < least || count > most) revert WrongPayouts(count, least, most);
+    }
+
+    /// @dev The period pays min(budget, unitPrice × units). The budget is what is available, of which a day may release
+    /// `amountPerDay`; less (see BUDGET_SLACK, or anything that suffices) where others have funded meanwhile, for one
+    /// base unit sent in between must not make a proposal wrong. Where all is paid nothing is rounded; where a budget is
+    /// shared, less than one base unit per account that worked is lost, and none has fewer than one receipt.
     function _checkMoney(Proposal calldata p) private view {
-        uint256 rest = available();
+        uint256 rest = Math.min(available(), amountPerDay);
         uint256 price = uint256(unitPrice) * p.totalUnits;
-        if (p.budget > rest || (p.budget != rest && p.budget < price)) revert WrongBudget(p.budget, rest);
+        if (p.budget > rest || p.budget < Math.min(price, rest - rest / BUDGET_SLACK)) revert WrongBudget(p.budget, rest);
         uint256 pool = Math.min(p.budget, price);
-        if (p.amount > pool) revert WrongAmount(p.amount, pool);
-        if (p.amount != pool && pool - p.amount >= p.payoutsCount) revert WrongAmount(p.amount, pool);
+        uint256 accounts = p.budget < price ? Math.min(p.payoutsCount, p.receiptsCount) : 1;
+        if (p.amount > pool || pool - p.amount >= accounts) revert WrongAmount(p.amount, pool);
+    }
+
+    /// @dev When its window is over, and not before the amount's share of a day has passed since the last period was
+    /// ready. So a day releases `amountPerDay`, and never more than twice that, whatever is proposed.
+    function _readyAt(uint256 number, uint256 amount) private view returns (uint256 readyAt) {
+        readyAt = block.timestamp + window;
+        if (number == 0 || amount == 0) return readyAt;
+        return Math.max(readyAt, _periods[number - 1].readyAt + Math.ceilDiv(amount * 1 days, amountPerDay));
     }
 
     /// @dev A root of no leaves, or leaves without a root, could never be proved against.
@@ -394,15 +472,12 @@ contract Settlement is ReentrancyGuardTransient {
         return (registry.payoutOf(leaf.account), leaf.cumClaimable - paid);
     }
 
-    /// @dev The last line of defence: whatever a root says, claims never exceed what was released.
-    function _count(uint256 amount) private {
+    /// @dev The last line of defence: whatever a root says, claims never exceed what was released. Books first, then the
+    /// transfer: a token with callbacks finds the account paid already.
+    function _pay(address account, address to, uint256 amount) private {
         uint256 total = claimed + amount;
         if (total > released) revert OverReleased(total, released);
-        claimed = total.toUint128();
-    }
-
-    /// @dev Books first, then the transfer: a token with callbacks finds the account paid already.
-    function _pay(address account, address to, uint256 amount) private {
+        claimed = uint104(total);
         claimedOf[account] += amount;
         emit Claimed(account, to, amount);
         token.safeTransfer(to, amount);

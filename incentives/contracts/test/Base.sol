@@ -131,13 +131,22 @@ abstract contract SettlementBase is Base {
     Settlement internal settlement;
 
     uint256 internal constant START = 1_000_000;
+    uint64 internal constant EPOCHS_PER_DAY = 1000;
+    uint64 internal constant UNITS_PER_EPOCH = 1e9;
+    uint128 internal constant AMOUNT_PER_DAY = 1e30;
 
     function deploy() internal {
         VM.warp(START);
         token = new TestToken(address(this), 1e30);
         registry = new PeerRegistry();
-        settlement = new Settlement(IERC20(address(token)), registry, RUN, ORGANISER, PRICE, WINDOW);
+        settlement = new Settlement(termsOf(token));
         token.approve(address(settlement), type(uint256).max);
+    }
+
+    function termsOf(ERC20 paid) internal view returns (Settlement.Terms memory) {
+        return Settlement.Terms(
+            IERC20(address(paid)), registry, RUN, ORGANISER, PRICE, WINDOW, EPOCHS_PER_DAY, UNITS_PER_EPOCH, AMOUNT_PER_DAY
+        );
     }
 
     function leafHash(Settlement.PayoutLeaf memory leaf) internal pure returns (bytes32) {
@@ -168,7 +177,8 @@ abstract contract SettlementBase is Base {
         (p.fromEpoch, p.toEpoch) = (settlement.settledEpoch(), toEpoch);
         p.totalUnits = units;
         p.amount = PRICE * units;
-        p.budget = uint128(settlement.available());
+        (uint256 rest, uint256 day) = (settlement.available(), settlement.amountPerDay());
+        p.budget = uint128(rest < day ? rest : day);
         p.certificatesRoot = keccak256("certificates");
         p.certificatesCount = uint32(toEpoch - settlement.settledEpoch());
         (p.receiptsRoot, p.receiptsCount) = (keccak256("receipts"), uint32(leaves.length));

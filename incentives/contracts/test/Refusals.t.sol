@@ -6,11 +6,9 @@ import {PeerRegistry} from "../src/PeerRegistry.sol";
 import {Settlement} from "../src/Settlement.sol";
 import {TestToken} from "../src/TestToken.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 /// @dev Says no by returning false, to one address or to all, as some old tokens do; has more than fits into 128 bits.
 contract StubbornToken is ERC20 {
@@ -47,7 +45,7 @@ contract RefusalsTest is SettlementBase {
     }
 
     function settlementOf(ERC20 other) private {
-        settlement = new Settlement(IERC20(address(other)), registry, RUN, ORGANISER, PRICE, WINDOW);
+        settlement = new Settlement(termsOf(other));
         other.approve(address(settlement), type(uint256).max);
     }
 
@@ -67,10 +65,12 @@ contract RefusalsTest is SettlementBase {
 
     // -- constructor, propose, replace --------------------------------------------------------------------------------
     function test_a_window_longer_than_a_year_is_a_typing_error() public {
-        IERC20 t = IERC20(address(token));
+        Settlement.Terms memory terms = termsOf(token);
+        terms.window = 365 days + 1;
         VM.expectRevert(abi.encodeWithSelector(Settlement.WindowTooLong.selector, 365 days + 1));
-        new Settlement(t, registry, RUN, ORGANISER, PRICE, 365 days + 1);
-        new Settlement(t, registry, RUN, ORGANISER, PRICE, 365 days);
+        new Settlement(terms);
+        terms.window = 365 days;
+        new Settlement(terms);
     }
 
     function test_a_proposal_counts_only_on_the_start_it_was_made_for() public {
@@ -129,6 +129,175 @@ contract RefusalsTest is SettlementBase {
         settlement.propose(p, "");
     }
 
+    // -- bounds -------------------------------------------------------------------------------------------------------
+    function refuse(Settlement.Proposal memory bad, bytes memory refusal) private {
+        VM.prank(ORGANISER);
+        VM.expectRevert(refusal);
+        settlement.propose(bad, "");
+    }
+
+    function test_an_hour_is_the_shortest_window_but_on_a_development_chain() public {
+        Settlement.Terms memory terms = termsOf(token);
+        terms.window = 1;
+        new Settlement(terms);
+        VM.chainId(1);
+        VM.expectRevert(abi.encodeWithSelector(Settlement.WindowTooShort.selector, 1));
+        new Settlement(terms);
+        terms.window = 1 hours - 1;
+        VM.expectRevert(abi.encodeWithSelector(Settlement.WindowTooShort.selector, 1 hours - 1));
+        new Settlement(terms);
+        terms.window = 1 hours;
+        new Settlement(terms);
+    }
+
+    function test_payouts_are_never_fewer_than_before_nor_more_than_have_worked() public {
+        settlement.fund(1000 ether);
+        settle(payouts(3, 2), 5, 6);
+        Settlement.Proposal memory p = proposalOf(payouts(2, 2), 6, 2);
+        refuse(p, abi.encodeWithSelector(Settlement.WrongPayouts.selector, 2, 3, 5));
+        p = proposalOf(payouts(6, 2), 6, 2);
+        p.receiptsCount = 2;
+        refuse(p, abi.encodeWithSelector(Settlement.WrongPayouts.selector, 6, 3, 5));
+        p.payoutsCount = 5;
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+    }
+
+    function test_nobody_is_paid_without_leaves() public {
+        settlement.fund(1000 ether);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 6);
+        (p.payoutsRoot, p.payoutsCount) = (0, 0);
+        refuse(p, abi.encodeWithSelector(Settlement.WrongPayouts.selector, 0, 0, 3));
+    }
+
+    function test_a_period_in_which_nobody_worked_is_left_to_the_next() public {
+        settlement.fund(1000 ether);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 6);
+        (p.totalUnits, p.amount) = (0, 0);
+        refuse(p, abi.encodeWithSelector(Settlement.NoWork.selector));
+        p = proposalOf(payouts(3, 2), 5, 6);
+        (p.receiptsRoot, p.receiptsCount) = (0, 0);
+        refuse(p, abi.encodeWithSelector(Settlement.NoWork.selector));
+    }
+
+    function test_epochs_are_bounded_by_the_contracts_age() public {
+        settlement.fund(1e29);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), EPOCHS_PER_DAY + 1, 6);
+        bytes memory refusal =
+            abi.encodeWithSelector(Settlement.TooManyEpochs.selector, EPOCHS_PER_DAY + 1, EPOCHS_PER_DAY);
+        refuse(p, refusal);
+        VM.warp(START + 86);
+        refuse(p, refusal);
+        VM.warp(START + 87); // 86.4 seconds an epoch
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+        p.toEpoch = type(uint64).max;
+        VM.prank(ORGANISER);
+        VM.expectRevert(
+            abi.encodeWithSelector(Settlement.TooManyEpochs.selector, type(uint64).max, EPOCHS_PER_DAY + 1)
+        );
+        settlement.replace(p, "");
+    }
+
+    function test_each_epoch_has_its_certificate() public {
+        settlement.fund(1000 ether);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 6);
+        p.certificatesCount = 4;
+        refuse(p, abi.encodeWithSelector(Settlement.WrongCertificates.selector, 4, 5));
+    }
+
+    function test_units_are_bounded_by_the_epochs_and_receipts_by_the_units() public {
+        settlement.fund(1e29);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 5 * UNITS_PER_EPOCH + 1);
+        refuse(
+            p,
+            abi.encodeWithSelector(Settlement.TooManyUnits.selector, 5 * UNITS_PER_EPOCH + 1, 5 * uint256(UNITS_PER_EPOCH))
+        );
+        p = proposalOf(payouts(3, 2), 5, 2);
+        refuse(p, abi.encodeWithSelector(Settlement.TooManyReceipts.selector, 3, 2));
+    }
+
+    function test_a_day_releases_no_more_than_its_amount() public {
+        Settlement.Terms memory terms = termsOf(token);
+        terms.amountPerDay = 60 ether;
+        settlement = new Settlement(terms);
+        token.approve(address(settlement), type(uint256).max);
+        settlement.fund(1000 ether);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 7);
+        p.budget = 70 ether;
+        refuse(p, abi.encodeWithSelector(Settlement.WrongBudget.selector, 70 ether, 60 ether));
+        p.budget = 60 ether;
+        refuse(p, abi.encodeWithSelector(Settlement.WrongAmount.selector, 70 ether, 60 ether));
+        settle(payouts(3, 2), 5, 6); // a whole day's
+        uint256 ready = settlement.periodAt(0).readyAt;
+        p = proposalOf(payouts(3, 3), 6, 3);
+        p.budget = 60 ether;
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+        eq(settlement.periodAt(1).readyAt, ready + 12 hours); // half a day's
+        VM.warp(ready + 12 hours - 1);
+        VM.expectRevert(abi.encodeWithSelector(Settlement.WindowOpen.selector, ready + 12 hours));
+        settlement.finalise();
+    }
+
+    function test_a_base_unit_in_front_of_a_proposal_makes_it_no_worse() public {
+        settlement.fund(300);
+        Settlement.PayoutLeaf[] memory leaves = payouts(3, 2);
+        Settlement.Proposal memory p = proposalOf(leaves, 5, 6);
+        p.amount = 300;
+        settlement.fund(1); // somebody has seen it coming
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+        VM.prank(ORGANISER);
+        settlement.cancel();
+        settlement.fund(3);
+        refuse(p, abi.encodeWithSelector(Settlement.WrongBudget.selector, 300, 304)); // over a hundredth: read it again
+    }
+
+    function test_only_a_shared_budget_is_rounded_and_by_no_more_than_have_worked() public {
+        settlement.fund(1000);
+        settlement.fund(1e30 - 2000);
+        Settlement.Proposal memory p = proposalOf(payouts(3, 2), 5, 6);
+        p.amount -= 1;
+        refuse(p, abi.encodeWithSelector(Settlement.WrongAmount.selector, 60 ether - 1, 60 ether));
+        deployAnotherWith(1000);
+        p = proposalOf(payouts(3, 2), 5, 6);
+        p.amount = 999;
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+        VM.warp(settlement.periodAt(0).readyAt);
+        settlement.finalise();
+        settlement.fund(1000);
+        p = proposalOf(payouts(3, 2), 6, 6); // a thousand accounts in the tree would not make it more
+        (p.receiptsCount, p.amount) = (2, 999);
+        refuse(p, abi.encodeWithSelector(Settlement.WrongAmount.selector, 999, 1001));
+        p.amount = 1000;
+        VM.prank(ORGANISER);
+        settlement.propose(p, "");
+    }
+
+    function test_a_payout_to_the_settlement_itself_is_none() public {
+        settlement.fund(1000 ether);
+        Settlement.PayoutLeaf[] memory leaves = payouts(3, 2);
+        settle(leaves, 5, 6);
+        bind(1, WALLET);
+        bind(2, address(0xB0B));
+        VM.prank(WALLET);
+        registry.setPayTo(address(settlement));
+        bytes32[] memory proof = proofOf(leaves, 0);
+        VM.expectRevert(abi.encodeWithSelector(Settlement.PaysItself.selector, VM.addr(1)));
+        settlement.claim(leaves[0], 0, proof);
+        eq(settlement.claimMany(batch(leaves)), 20 ether);
+        eq(settlement.claimedOf(VM.addr(1)), 0);
+    }
+
+    function test_whoever_funds_can_ask_what_arrived() public {
+        settlement.fund(700);
+        settlement.fund(1);
+        eq(settlement.fundedOf(address(this)), 701);
+        eq(settlement.fundedOf(WALLET), 0);
+    }
+
     // -- tokens that say no -------------------------------------------------------------------------------------------
     function test_fund_needs_allowance_and_balance() public {
         VM.prank(WALLET);
@@ -143,17 +312,17 @@ contract RefusalsTest is SettlementBase {
         settlement.fund(1);
     }
 
-    function test_more_than_128_bits_cannot_be_funded() public {
+    function test_more_than_104_bits_cannot_be_funded() public {
         StubbornToken vast = new StubbornToken();
         settlementOf(vast);
-        settlement.fund(type(uint128).max);
+        settlement.fund(type(uint104).max);
         VM.expectRevert(
             abi.encodeWithSelector(
-                SafeCast.SafeCastOverflowedUintDowncast.selector, 128, uint256(type(uint128).max) + 1
+                SafeCast.SafeCastOverflowedUintDowncast.selector, 104, uint256(type(uint104).max) + 1
             )
         );
         settlement.fund(1);
-        eq(vast.balanceOf(address(settlement)), type(uint128).max);
+        eq(vast.balanceOf(address(settlement)), type(uint104).max);
     }
 
     function test_a_token_that_answers_false_moves_nothing() public {
@@ -199,31 +368,52 @@ contract RefusalsTest is SettlementBase {
     }
 
     // -- calls back ---------------------------------------------------------------------------------------------------
-    function test_no_door_opens_from_inside_another() public {
-        CallbackToken hook = new CallbackToken();
+    function called(ERC20 hook) private returns (Settlement.PayoutLeaf[] memory leaves) {
         settlementOf(hook);
         settlement.fund(1000 ether);
-        Settlement.PayoutLeaf[] memory leaves = payouts(3, 2);
+        leaves = payouts(3, 2);
         settle(leaves, 5, 6);
-        bind(1, WALLET);
-        bind(2, WALLET);
-        bytes[] memory calls = new bytes[](3);
-        calls[0] = abi.encodeCall(Settlement.fund, (1));
-        calls[1] = abi.encodeCall(Settlement.claim, (leaves[1], 1, proofOf(leaves, 1)));
-        calls[2] = abi.encodeCall(Settlement.claimMany, (batch(leaves)));
-        bytes32[] memory proof = proofOf(leaves, 0);
-        Settlement.Claim[] memory claims = batch(leaves);
-        for (uint256 i = 0; i < calls.length; ++i) {
-            hook.arm(address(settlement), calls[i]);
-            VM.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
-            settlement.fund(1);
-            VM.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
-            settlement.claim(leaves[0], 0, proof);
-            VM.expectRevert(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector);
-            settlement.claimMany(claims);
+        for (uint256 key = 1; key <= 3; ++key) {
+            bind(key, WALLET);
         }
-        eq(settlement.claimed(), 0);
-        eq(settlement.funded(), 1000 ether);
+    }
+
+    /// @dev Without a lock, by books that are written first: an account is paid once, whoever calls from where.
+    function test_a_claim_inside_a_claim_pays_nobody_twice() public {
+        CallbackToken hook = new CallbackToken();
+        Settlement.PayoutLeaf[] memory leaves = called(hook);
+        bytes32[] memory proof = proofOf(leaves, 0);
+        hook.arm(address(settlement), abi.encodeCall(Settlement.claim, (leaves[0], 0, proof)));
+        VM.expectRevert(abi.encodeWithSelector(Settlement.NothingDue.selector, VM.addr(1)));
+        settlement.claim(leaves[0], 0, proof);
+        Settlement.Claim[] memory claims = batch(leaves);
+        VM.expectRevert(abi.encodeWithSelector(Settlement.NothingDue.selector, VM.addr(1)));
+        settlement.claimMany(claims);
+        hook.arm(address(settlement), abi.encodeCall(Settlement.claimMany, (claims)));
+        settlement.claim(leaves[0], 0, proof);
+        eq(hook.balanceOf(WALLET), 60 ether);
+        eq(settlement.claimed(), 60 ether);
+        eq(settlement.claimMany(claims), 0);
+    }
+
+    /// @dev What a claim inside a deposit takes away is not counted as arrived: whoever pays in so has less, nobody more.
+    function test_a_claim_inside_a_deposit_gives_the_pool_nothing_that_is_not_there() public {
+        CallbackToken hook = new CallbackToken();
+        Settlement.PayoutLeaf[] memory leaves = called(hook);
+        hook.arm(address(settlement), abi.encodeCall(Settlement.claimMany, (batch(leaves))));
+        settlement.fund(100 ether);
+        eq(settlement.funded(), 1040 ether);
+        eq(settlement.claimed(), 60 ether);
+        eq(hook.balanceOf(address(settlement)), 1040 ether);
+    }
+
+    function test_a_deposit_inside_a_claim_is_counted_once() public {
+        CallbackToken hook = new CallbackToken();
+        Settlement.PayoutLeaf[] memory leaves = called(hook);
+        bytes32[] memory proof = proofOf(leaves, 0);
+        hook.arm(address(settlement), abi.encodeCall(Settlement.fund, (1)));
+        VM.expectRevert(); // the settlement itself has allowed nobody to take anything
+        settlement.claim(leaves[0], 0, proof);
     }
 
     // -- claims -------------------------------------------------------------------------------------------------------
@@ -242,7 +432,7 @@ contract RefusalsTest is SettlementBase {
         settlement.claim(payouts(3, 2)[0], 0, proofOf(payouts(3, 2), 0));
         Settlement.PayoutLeaf[] memory leaves = payouts(3, 2);
         (leaves[0].cumForfeited, leaves[0].cumClaimable) = (15 ether, 5 ether);
-        settle(leaves, 6, 0);
+        settle(leaves, 6, 3);
         bytes32[] memory proof = proofOf(leaves, 0);
         VM.expectRevert(abi.encodeWithSelector(Settlement.NothingDue.selector, VM.addr(1)));
         settlement.claim(leaves[0], 0, proof);
@@ -262,8 +452,17 @@ contract RefusalsTest is SettlementBase {
         settlement.claim(leaves[0], 0, proof);
     }
 
+    function deployAnotherWith(uint256 funds) private {
+        token = new TestToken(address(this), 1e30);
+        settlement = new Settlement(termsOf(token));
+        token.approve(address(settlement), type(uint256).max);
+        settlement.fund(funds);
+    }
+
     function deployAnother() private {
-        settlement = new Settlement(IERC20(address(token)), registry, keccak256("other"), ORGANISER, PRICE, WINDOW);
+        Settlement.Terms memory terms = termsOf(token);
+        terms.runId = keccak256("other");
+        settlement = new Settlement(terms);
         token.approve(address(settlement), type(uint256).max);
         settlement.fund(1000 ether);
     }
