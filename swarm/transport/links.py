@@ -23,7 +23,7 @@ from swarm.cancelling import cancel_all
 from swarm.errors import InputError, PeerFault, RetryError, printable_lines
 from swarm.hashing import canonical_json, keccak256
 from swarm.records.types import Account
-from swarm.transport.addressbook import AddressBook, Source
+from swarm.transport.addressbook import MAX_SAVED, AddressBook, Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
 from swarm.transport.door import Door
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
@@ -50,6 +50,7 @@ RELINK_SECONDS = 2.0  # a peer may link up anew this often (10 times at once)
 SYNC_GAP_SECONDS = 2.0
 SYNC_IDLE_SECONDS = 5.0  # without a record that was missing here; then another link is asked
 SAVE_SECONDS = 10.0
+SAVE_GAP_SECONDS = 1.0  # between two saves, where somebody new was linked
 MEMBER_WEIGHT, STRANGER_WEIGHT = 100, 10  # of the connections of links, where the daemon has too many
 STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
 
@@ -471,7 +472,7 @@ class Links:
 
     async def _connect_loop(self) -> None:
         """Keep a link to every known peer; the pause after a failure grows."""
-        saved = time.monotonic()
+        saved, known = time.monotonic() - SAVE_GAP_SECONDS, self.book.share(MAX_SAVED)
         while not self._closed:
             linked = {link.peer_id for link in self.links.values()}
             dialing = len(self._opening - linked)
@@ -485,8 +486,10 @@ class Links:
                 if link.weight != weight:
                     link.weight = weight
                     self._spawn(self._prefer(link.peer_id, weight))
-            if now - saved > SAVE_SECONDS:
-                saved = now
+            # Whoever is killed before it has saved whom it met finds nobody again: a seed's invite names itself alone.
+            newest = self.book.share(MAX_SAVED)
+            if now - saved > (SAVE_SECONDS if set(newest) <= set(known) else SAVE_GAP_SECONDS):
+                saved, known = now, newest
                 await self._save()
             await asyncio.sleep(0.2)
 

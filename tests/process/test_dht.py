@@ -398,6 +398,26 @@ def test_the_swarm_goes_on_and_admits_joiners_without_its_seed(tmp_path: Path) -
     run(work())
 
 
+def test_whom_it_knows_is_on_disk_as_soon_as_a_link_is_up(tmp_path: Path) -> None:
+    """A seed that is killed in its first seconds would find nobody again: its invite names itself alone."""
+
+    def known(name: str) -> str:
+        path = tmp_path / name / "known.json"
+        return path.read_text() if path.exists() else ""
+
+    async def work() -> None:
+        async with swarm() as start:
+            seed = await start(tmp_path / "seed")
+            one = await start(tmp_path / "one", seed.network.addresses())
+            await until(lambda: one.account in seed.linked)
+            await until(lambda: one.account.hex() in known("seed") and seed.account.hex() in known("one"), 5.0)
+            two = await start(tmp_path / "two", seed.network.addresses())
+            await until(lambda: two.account in seed.linked)
+            await until(lambda: two.account.hex() in known("seed"), 5.0)
+
+    run(work())
+
+
 def test_a_restart_finds_the_swarm_by_the_addresses_it_kept(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm() as start:
