@@ -13,6 +13,15 @@ IncentivesError
 └── ChainError        the node or the contract said no
 """
 
+import errno
+
+
+def disk_remedy(error: OSError) -> str:
+    """What lets through next time what the system did not write."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit on file sizes (ulimit -f), or choose a disk that takes larger files"
+    return "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
+
 
 def shorten(value: object) -> str:
     """`value` for a one-line message; bytes as hex."""

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from incentives.atomic import sync_directory
-from incentives.errors import Equivocation, InputError, StorageError
+from incentives.errors import Equivocation, InputError, StorageError, disk_remedy
 
 log = logging.getLogger(__name__)
 MAGIC = b"SHJRNL2\n"
@@ -325,8 +325,7 @@ class SigningJournal:
         self._end += len(frame)
 
     def _refused(self, error: OSError) -> str:
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
-        return f"journal {self.path}: {error.strerror or error}; nothing was signed: {remedy}"
+        return f"journal {self.path}: {error.strerror or error}; nothing was signed: {disk_remedy(error)}"
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

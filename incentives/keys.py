@@ -8,8 +8,10 @@ import errno
 import json
 import os
 import secrets
+import select
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pydantic_core import from_json
 
 from incentives import pasted
 from incentives.atomic import write_new
-from incentives.errors import InputError, KeyFileError, WrongPassword
+from incentives.errors import InputError, KeyFileError, WrongPassword, disk_remedy
 from incentives.records import account_of
 
 # A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
@@ -28,6 +30,7 @@ LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
 # What opening a key may cost: eight times what STRONG_SCRYPT takes, of memory and of time. A damaged or hostile file asks for more.
 MAX_SCRYPT_BYTES, MAX_PBKDF2_ROUNDS, MAX_DERIVED_BYTES = 1 << 31, 1 << 24, 64
 _warned: set[Path] = set()  # directories
+PIPE_SECONDS = 10.0  # that whoever writes into a pipe in a file's place has
 
 
 def create_key(path: Path, password: str, scrypt_n: int = LIGHT_SCRYPT) -> PrivateKey:
@@ -107,6 +110,7 @@ def load_password(path: Path, *, create: bool = False) -> str:
 def unlock_key(path: Path, password_path: Path) -> PrivateKey:
     """The key in `path`, opened with what `password_path` holds. KeyFileError as `load_key` and `load_password` raise it; WrongPassword
     names both files, for either may be the one that was changed."""
+    check_two_files(path, password_path)
     for password in _passwords(password_path):
         with contextlib.suppress(WrongPassword):
             return load_key(path, password)
@@ -114,6 +118,15 @@ def unlock_key(path: Path, password_path: Path) -> PrivateKey:
         f"key file {path} does not open with what is in {password_path} (wrong password): write the right one into its first "
         "line, or restore the one that was changed from a copy"
     )
+
+
+def check_two_files(path: Path, password_path: Path) -> None:
+    """KeyFileError where one file is named for both, by whatever names."""
+    is_one = path.absolute() == password_path.absolute()
+    with contextlib.suppress(OSError):
+        is_one = is_one or os.path.samefile(path, password_path)
+    if is_one:
+        raise KeyFileError(f"{password_path} is named as the key file and as its password file: name two files")
 
 
 def _passwords(path: Path) -> list[str]:
@@ -130,6 +143,7 @@ def load_or_create_key(path: Path, password_path: Path) -> PrivateKey:
     """A peer's hot key: made at the first start, with its random password, and loaded at every later one."""
     if path.exists():
         return unlock_key(path, password_path)
+    check_two_files(path, password_path)
     return create_key(path, load_password(password_path, create=True))
 
 
@@ -168,7 +182,7 @@ def _create(path: Path, data: bytes, what: str) -> None:
     except FileExistsError:
         raise KeyFileError(f"{what} file {path} exists already: it is not replaced; choose another name") from None
     except OSError as error:
-        raise KeyFileError(f"{what} file {path} cannot be written: {error.strerror}") from None
+        raise KeyFileError(f"{what} file {path} cannot be written: {error.strerror}: {disk_remedy(error)}") from None
 
 
 def _can_be_closed(path: Path, mode: int) -> bool:
@@ -196,10 +210,29 @@ def _can_be_closed(path: Path, mode: int) -> bool:
     return closable
 
 
+def _read_pipe(descriptor: int, path: Path, what: str) -> bytes:
+    """What another program writes into it (`<(pass show wallet)`). KeyFileError where that does not end in time."""
+    data, until = b"", time.monotonic() + PIPE_SECONDS
+    while len(data) < 1 << 20:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, until - time.monotonic()))
+        piece = os.read(descriptor, 1 << 16) if ready else b""
+        if not ready or (not piece and not data):
+            raise KeyFileError(
+                f"{what} file {path} is a pipe into which nobody has written all within {PIPE_SECONDS:g} s: name a file"
+            )
+        if not piece:
+            break
+        data += piece
+    return data
+
+
 def _read_private(path: Path, what: str) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            found = os.fstat(stream.fileno()).st_mode
+            mode = stat.S_IMODE(found)
+            if stat.S_ISFIFO(found):
+                return _read_pipe(stream.fileno(), path, what)
             if mode & 0o077 and _can_be_closed(path, mode):
                 raise KeyFileError(f"{what} file {path} can be read by others (mode {mode:04o}): chmod 600 it")
             return stream.read(1 << 20)
@@ -213,6 +246,7 @@ __all__ = [
     "LIGHT_SCRYPT",
     "STRONG_SCRYPT",
     "account_of",
+    "check_two_files",
     "create_key",
     "key_account",
     "load_key",

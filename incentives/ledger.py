@@ -394,6 +394,8 @@ class Ledger:
         except sqlite3.Error as error:
             if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
                 remedy = "free some space" if "full" in str(error) else "check the file and who else uses it"
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                    remedy = "check the disk, and the limit on file sizes (ulimit -f)"
                 raise StorageError(f"ledger {self.path}: {error}: {remedy}") from error
             raise StorageError(f"ledger {self.path} is damaged ({error}): {_AGAIN}") from error
         except OverflowError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from incentives.atomic import write_atomically
-from incentives.errors import InputError, StorageError, TamperedError
+from incentives.errors import InputError, StorageError, TamperedError, disk_remedy
 from incentives.evidence import Evidence, evidence_bytes, parse_evidence
 from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, others, read
 from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
@@ -41,7 +41,9 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
         write_atomically(path, data)
     except OSError as error:
         where = error.filename2 or error.filename or directory
-        raise StorageError(f"{where}: {error.strerror}: choose another --tables directory, or free space") from None
+        raise StorageError(
+            f"{where}: {error.strerror}: {disk_remedy(error)}, or choose another --tables directory"
+        ) from None
     return path
 
 

@@ -7,7 +7,7 @@ PeerError
 
 import errno
 
-from swarm.errors import printable, shown
+from swarm.errors import disk_remedy, printable, shown
 
 _REMEDIES = {
     errno.EISDIR: "a folder lies where a file belongs: move it away",
@@ -19,6 +19,7 @@ _REMEDIES = {
     errno.EROFS: "choose a directory that you may write to",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: disk_remedy(OSError(errno.EFBIG, "")),
     errno.EIO: "check the disk",
     errno.ENOENT: "check the path",
 }

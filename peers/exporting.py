@@ -15,7 +15,7 @@ from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.runblocks import read_data_file
 from swarm.checkpoint.store import BlockStore
 from swarm.config import DataConfig, RunConfig
-from swarm.errors import PeerFault
+from swarm.errors import PeerFault, disk_remedy
 from swarm.hashing import sha256
 from swarm.tasks import new_model, open_task, save_model
 
@@ -102,5 +102,5 @@ def _fill(out: Path, write: Callable[[Path], None]) -> None:
         for path in moved:
             path.unlink(missing_ok=True)
         raise StartError(
-            f"--out {out}: cannot be written ({error.strerror}); free some disk or choose another folder"
+            f"--out {out}: cannot be written ({error.strerror}); {disk_remedy(error)}, or choose another folder"
         ) from None

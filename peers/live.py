@@ -52,8 +52,13 @@ class View:
 
     @property
     def is_live(self) -> bool:
-        """On a terminal: then nobody else may write there, and what the peer says is given to `said`."""
+        """On a terminal: then nobody else may write there."""
         return self._live is not None
+
+    @property
+    def takes_words(self) -> bool:
+        """What the peer says is given to `said`, unless nothing is shown here that it could be mixed up with."""
+        return not self.quiet
 
     def __enter__(self) -> "View":
         if self._live is not None:
@@ -96,7 +101,10 @@ class View:
     def said(self, text: str) -> None:
         """What the peer's process wrote to its stderr."""
         for line in text.splitlines():
-            self._say(line)
+            if self.is_live:
+                self._say(line)
+            else:
+                print(printable_lines(line), file=sys.stderr, flush=True)
 
     def restarting(self, text: str) -> None:
         """A word of the supervisor; also where the view is quiet."""

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from swarm.errors import printable
+
 FIRST_SECONDS, EVERY_SECONDS = 5.0, 15.0  # without a terminal
 
 
@@ -19,6 +21,7 @@ class ProgressBar:
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[Callable[[float], None]]:
         """While `what` is done; give what comes out the share that is done, 0 to 1, where that is known."""
+        what = printable(what, 200)
         if self._quiet:
             yield lambda share: None
         elif sys.stderr.isatty():
@@ -32,7 +35,7 @@ class ProgressBar:
         """A line that stays."""
         if not self._quiet:
             with contextlib.suppress(OSError):
-                print(f"sparehive: {text}", file=sys.stderr, flush=True)
+                print(f"sparehive: {printable(text, 500)}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _lines(self, what: str) -> Iterator[Callable[[float], None]]:
@@ -62,6 +65,7 @@ class ProgressBar:
 @contextlib.contextmanager
 def _bar(what: str) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -72,7 +76,7 @@ def _bar(what: str) -> Iterator[Callable[[float], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(escape(what), total=None)
         yield lambda share: progress.update(task, total=1.0, completed=share)
 
 

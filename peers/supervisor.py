@@ -23,8 +23,8 @@ class Watcher(Protocol):
     """Who looks on while a peer runs. All calls come from the supervisor's loop and must return soon."""
 
     @property
-    def is_live(self) -> bool:
-        """Whether the terminal is the watcher's alone: then `said` gets what the peer writes to stderr."""
+    def takes_words(self) -> bool:
+        """Whether `said` gets what the peer writes to stderr, so that both are said in their order."""
 
     def tick(self, pid: int) -> None:
         """A few times a second; `pid` is the peer's process."""
@@ -41,7 +41,7 @@ class Watcher(Protocol):
 class Nobody:
     """Looks at nothing and says only what has to be said."""
 
-    is_live = False
+    takes_words = False
 
     def tick(self, pid: int) -> None: ...
 
@@ -118,7 +118,7 @@ class _Supervision:
         child = self._child = subprocess.Popen(
             [sys.executable, "-m", "peers.peer", *self._arguments],
             start_new_session=True,
-            stderr=subprocess.PIPE if watcher.is_live else None,
+            stderr=subprocess.PIPE if watcher.takes_words else None,
         )
         if child.stderr is not None:
             os.set_blocking(child.stderr.fileno(), False)
@@ -131,12 +131,13 @@ class _Supervision:
                 if not self._is_told:
                     self._is_told = True
                     watcher.leaving(self._asked_by)
+            watcher.tick(child.pid)  # before its words: the last of those may be why it ends
             _pass_on(child, watcher)
-            watcher.tick(child.pid)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.25)
         kill_group(child.pid)
-        watcher.tick(child.pid)
+        if self._asked_at is not None or child.returncode == EXIT_LEFT:
+            watcher.tick(child.pid)
         _pass_on(child, watcher)
         if child.stderr is not None:
             child.stderr.close()

@@ -11,6 +11,15 @@ ForgottenSignature     (a SwarmError) stop: the journal does not hold what this 
 Equivocation           (a SwarmError) the journal already holds another digest for this subject
 """
 
+import errno
+
+
+def disk_remedy(error: Exception) -> str:
+    """What lets through next time what the system did not write; safetensors says the system's reason in words."""
+    if getattr(error, "errno", None) == errno.EFBIG or f"os error {errno.EFBIG}" in str(error):
+        return "raise the limit on file sizes (ulimit -f), or choose a disk that takes larger files"
+    return "free some disk"
+
 
 def shown(value: object) -> str:
     """A wrong value as one line of at most 120 characters."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives.atomic import write_new
 from incentives.chain.terms import Terms, registry_address
-from incentives.errors import InputError, StorageError
+from incentives.errors import InputError, StorageError, disk_remedy
 from incentives.jsonform import HexHash, first_fault, from_hex, to_hex
 from incentives.keys import parse_address, to_checksum
 
@@ -56,7 +56,7 @@ class Deployment:
         except FileExistsError:
             raise StorageError(f"{path} exists: this run is deployed already; move the file away first") from None
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from None
+            raise StorageError(f"{path}: {error.strerror}: {disk_remedy(error)}") from None
 
     @classmethod
     def read(cls, path: Path) -> "Deployment":

@@ -25,7 +25,7 @@ from eth_hash.auto import keccak
 from pydantic_core import from_json
 from rlp.exceptions import RLPException
 
-from incentives.errors import StorageError
+from incentives.errors import StorageError, disk_remedy
 
 LOCK_SECONDS = 60.0
 CREATE = "create"  # by the factory: a second time it fails
@@ -87,7 +87,7 @@ class Outbox:
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(start)
-            raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; free some space") from None
+            raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; {disk_remedy(error)}") from None
 
     def forget(self, signed: SignedTransaction) -> None:
         """It can never count: it need not be looked for any more."""

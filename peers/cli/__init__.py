@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from peers.descriptors import take_standard_descriptors
+from peers.descriptors import STDOUT, take_standard_descriptors
 from peers.errors import in_one_line, one_line
 
 # Name → (its module here, what it does). In the module the command has its name, with "run_" before it in the group `run`.
@@ -98,9 +98,11 @@ def main() -> None:
     take_standard_descriptors()
     _check_working_directory()
     try:
-        cli.main(prog_name="sparehive", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
+        try:
+            cli.main(prog_name="sparehive", standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError as error:
+            print(error.format_message())
+        sys.stdout.flush()
     except click.UsageError as error:
         print(f"sparehive: {one_line(error.format_message())} (see --help)", file=sys.stderr)
         sys.exit(2)
@@ -128,6 +130,10 @@ def main() -> None:
         )
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename == STDOUT:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end, and says so at length
+            if isinstance(error, BrokenPipeError):
+                sys.exit(1)  # who reads no further (`| head`) has what it wanted
         if isinstance(error, _known_errors()):
             print(f"sparehive: {in_one_line(error)}", file=sys.stderr)
             sys.exit(1)

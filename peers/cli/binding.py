@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from incentives.chain.registry import PeerConsent, RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
-from incentives.errors import BadSignature, ChainError, InputError, StorageError
+from incentives.errors import BadSignature, ChainError, InputError, StorageError, disk_remedy
 from incentives.keys import (
     LIGHT_SCRYPT,
     STRONG_SCRYPT,
+    check_two_files,
     create_key,
     load_password,
     parse_address,
@@ -59,6 +60,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
     if keystore.exists():
         account, made = account_of(unlock_key(keystore, password_file)), False
     else:
+        check_two_files(keystore, password_file)
         chosen = password_file.exists()
         password = load_password(password_file, create=True)
         try:
@@ -267,7 +269,7 @@ def _write_consent(path: Path, given: dict[str, Any]) -> None:
     try:
         write_atomically(path, (json.dumps(given, indent=1) + "\n").encode())
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from None
+        raise StorageError(f"{path}: {error.strerror}: {disk_remedy(error)}") from None
 
 
 __all__ = ["bind", "wallet"]

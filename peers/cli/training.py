@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from peers.belonging import check_role_of, check_run_of
+from peers.cli.options import show
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
 from swarm.atomic import write_atomically
@@ -262,11 +263,7 @@ def run_new(
     from peers.progressbar import ProgressBar
 
     result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer, ProgressBar())
-    click.echo(
-        json.dumps(result)
-        if as_json
-        else f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
-    )
+    show(as_json, result, f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters")
 
 
 @click.command("check")
@@ -288,7 +285,7 @@ def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
     from peers.runs import check_run
 
     result = check_run(run / "run.toml" if run.is_dir() else run, epoch_seconds, ProgressBar())
-    click.echo(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
+    show(as_json, result, *(f"{key}: {value}" for key, value in result.items()))
 
 
 @click.command("baseline")

@@ -29,7 +29,7 @@ from swarm.averaging.states import next_anchor
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.device import read_tensors, write_tensors
-from swarm.errors import InputError, PeerFault, RetryError, SwarmError
+from swarm.errors import InputError, PeerFault, RetryError, SwarmError, disk_remedy
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState
@@ -102,7 +102,9 @@ class Archive:
             with replacing(path) as part:
                 write_tensors(part, {**tensors, _RESIDUAL: state.residual}, {"num_steps": str(state.num_steps)})
         except (OSError, SafetensorError) as error:
-            raise RetryError(f"{path.parent}: the training state cannot be kept ({error}); free some disk") from None
+            raise RetryError(
+                f"{path.parent}: the training state cannot be kept ({error}); {disk_remedy(error)}"
+            ) from None
 
     def on_event(self, event: events.Event) -> None:
         """Keeps what a signed contribution and a certificate add."""

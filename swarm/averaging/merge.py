@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from swarm.atomic import replacing
 from swarm.averaging.contribution import EncodedContribution, encode_parts
 from swarm.device import copy_to_host, read_tensors, to_bytes, to_device, to_host, write_tensors
-from swarm.errors import PeerFault, RetryError, RoundError
+from swarm.errors import PeerFault, RetryError, RoundError, disk_remedy
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH, Hash, Merge
 from swarm.records.wire import MAX_MERGES
@@ -52,7 +52,7 @@ class Snapshot:
             with replacing(path) as part:
                 write_tensors(part, self.tensors, {"state": state, **hashes})
         except (OSError, SafetensorError) as error:
-            raise RetryError(f"{path}: the snapshot cannot be written ({error}); free some disk") from None
+            raise RetryError(f"{path}: the snapshot cannot be written ({error}); {disk_remedy(error)}") from None
 
 
 @dataclass

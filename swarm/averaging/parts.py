@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swarm.atomic import remove_half_written, write_atomically
-from swarm.errors import DiskError
+from swarm.errors import DiskError, disk_remedy
 from swarm.hashing import sha256
 from swarm.records.types import Hash
 
@@ -59,7 +59,7 @@ class PartStore:
                 write_atomically(path, wire)
             except OSError as error:
                 raise DiskError(
-                    f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); free some disk"
+                    f"{self._directory}: cannot keep {len(wire)} bytes ({error.strerror}); {disk_remedy(error)}"
                 ) from None
             self._files.add(path.name)
         return digest

@@ -17,7 +17,7 @@ from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
-from swarm.errors import InputError, PeerFault, RetryError
+from swarm.errors import InputError, PeerFault, RetryError, disk_remedy
 from swarm.hashing import sha256
 from swarm.models.layout import Layout
 from swarm.records.types import Account, Hash
@@ -88,7 +88,7 @@ class RunBlocks:
         try:
             write_atomically(self._index, json.dumps([[at, r.hex()] for at, r in self.saved]).encode())
         except OSError as error:
-            raise RetryError(f"{self._index}: cannot be written ({error.strerror}); free some disk") from None
+            raise RetryError(f"{self._index}: cannot be written ({error.strerror}); {disk_remedy(error)}") from None
 
     def _read_index(self) -> list[tuple[float, Hash]]:
         """Anchors of an earlier process: they would never go otherwise."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swarm.atomic import remove_half_written, write_atomically
-from swarm.errors import DiskError, RetryError
+from swarm.errors import DiskError, RetryError, disk_remedy
 from swarm.hashing import sha256
 
 
@@ -42,7 +42,7 @@ class BlockStore:
             try:
                 write_atomically(path, data)
             except OSError as error:
-                remedy = "move it away" if path.is_dir() else "free some disk"
+                remedy = "move it away" if path.is_dir() else disk_remedy(error)
                 raise DiskError(f"{path}: a block cannot be written ({error.strerror}); {remedy}") from None
             self._size += len(data)
         return digest

@@ -29,8 +29,9 @@ PROGRAM = textwrap.dedent(
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (root / "up").write_text(str(len(starts.read_text().split())))
-    if behaviour == "speaks":
+    if behaviour.startswith("speaks"):
         print("sparehive: a word on stderr", file=sys.stderr, flush=True)
+        time.sleep(0.6 if behaviour == "speaks and lingers" else 0)
         sys.exit(3)
     time.sleep(300)
     """
@@ -38,11 +39,14 @@ PROGRAM = textwrap.dedent(
 WATCHER = textwrap.dedent(
     """
     class Watcher(s.Nobody):
-        is_live = True
+        takes_words = True
         def tick(self, pid):
             self.pid = pid
             if sys.argv[1] == "fails" and UP.exists():
                 raise SystemExit(7)
+            if sys.argv[1] == "tells" and UP.exists():
+                print("progress", flush=True)
+                UP.unlink()
         def leaving(self, by):
             print("leaving", by, flush=True)
         def said(self, text):
@@ -101,7 +105,7 @@ def test_a_killed_peer_is_started_again_and_its_daemon_does_not_stay(tmp_path: P
     assert not gone(second)
     process.terminate()
     assert process.wait(15) == 0
-    assert gone(second)
+    until(lambda: gone(second))  # killed with its group: the kernel takes a moment
 
 
 def test_a_user_error_is_not_retried(tmp_path: Path) -> None:
@@ -153,6 +157,16 @@ def test_a_live_watcher_gets_what_the_peer_says(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=15)
     assert process.returncode == 1
     assert out.decode().splitlines() == ["said 'sparehive: a word on stderr\\n' by True"]
+
+
+def test_what_a_peer_ends_with_is_said_after_all_that_it_did(tmp_path: Path) -> None:
+    for number in range(3):  # at another moment of the supervisor's look each time
+        place = tmp_path / str(number)
+        place.mkdir()
+        process = run(place, "speaks and lingers", watcher="tells")
+        out, _ = process.communicate(timeout=15)
+        assert process.returncode == 1
+        assert out.decode().splitlines()[-1] == "said 'sparehive: a word on stderr\\n' by True"
 
 
 def test_a_watcher_that_fails_leaves_no_peer_behind(tmp_path: Path) -> None:

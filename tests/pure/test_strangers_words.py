@@ -59,10 +59,11 @@ def test_a_peers_refusal_in_a_note_and_in_an_error_line(tmp_path: Path, capsys: 
     assert "owned" in (shown := capsys.readouterr().out) and is_harmless(shown)
 
 
-def test_what_the_peers_process_says(tmp_path: Path) -> None:
-    view, out = told(tmp_path, False)
+def test_what_the_peers_process_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    view, _ = told(tmp_path, False)
     view.said(HOSTILE)
-    assert "owned" in out.getvalue() and is_harmless(out.getvalue())
+    shown = capsys.readouterr().err
+    assert "owned" in shown and is_harmless(shown)
 
 
 def test_results_for_people(capsys: pytest.CaptureFixture[str]) -> None:
