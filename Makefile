@@ -36,14 +36,16 @@ pictures: setup ## Make the README's pictures anew, from a demo that runs for th
 bench: setup ## Measure beside hivemind.Optimizer, in ten minutes (ARGS=... for python -m benchmarks)
 	$(PY) -m benchmarks $(ARGS)
 
-# Two at a time, but for the faults: their swarms of four peers need both cores.
+# What computes runs two at a time, what mostly waits (for deadlines, for other processes) four at a time, and swarms of four peers
+# one at a time: they need both cores.
 test: setup ## Run all tests
 	$(PY) -m pytest -n 2 --dist loadfile tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
-	$(PY) -m pytest -n 2 --dist loadfile tests/readme tests/process tests/notebook
+	$(PY) -m pytest -n 4 --dist loadfile tests/readme tests/process tests/notebook
 	$(PY) -m pytest tests/faults
 	$(PY) -m pytest tests/hostile
 
-test-slow: setup ## Every attack twenty times, at drawn moments (an hour; table in tests/hostile/repeated.md)
+test-slow: setup ## Storms by the thousand; every attack twenty times, at drawn moments (an hour; table in tests/hostile/repeated.md)
+	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py
 	$(PY) -m tests.hostile.repeat
 
 check: setup ## Lint, format, types, import directions

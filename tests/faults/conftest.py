@@ -15,8 +15,9 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture(scope="session")
 def swarm(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
-    """A seed and three peers, all listening, that have certified rounds."""
-    swarm = Swarm(runner, tmp_path_factory.mktemp("swarm"))
+    """A seed and three peers, all listening, that have certified rounds. What they learn is looked at by nobody: units of one step
+    leave this machine to those that start again, at the same pace of rounds."""
+    swarm = Swarm(runner, tmp_path_factory.mktemp("swarm"), 0.1, **{"inner.steps_per_unit": "1"})
     swarm.seed.start()
     swarm.seed.wait_ready()
     for name in ("alice", "bob", "carol"):

@@ -120,6 +120,7 @@ class PeerProcess:
     pid: int = 0
     _events: list[dict[str, Any]] = field(default_factory=list)
     _read: int = 0
+    _found: dict[tuple[str, ...], tuple[int, list[dict[str, Any]]]] = field(default_factory=dict)
 
     def start(self) -> None:
         self.directory.ready.unlink(missing_ok=True)
@@ -173,8 +174,9 @@ class PeerProcess:
         assert found is not None
         return "0x" + found.hex()
 
-    def events(self, name: str = "") -> list[dict[str, Any]]:
-        """What it wrote so far, over all its starts; of one kind."""
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        """What it wrote so far, over all its starts; of these kinds (none: of all). Asked ten times a second: only what is new is
+        looked at."""
         with contextlib.suppress(FileNotFoundError), open(self.directory.events, "rb") as handle:
             handle.seek(self._read)
             data = handle.read()
@@ -183,7 +185,10 @@ class PeerProcess:
             for line in whole.splitlines():
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut off by SIGKILL
                     self._events.append(json.loads(line))
-        return [e for e in self._events if not name or e["event"] == name]
+        looked_at, found = self._found.get(names, (0, []))
+        found += [e for e in self._events[looked_at:] if not names or e["event"] in names]
+        self._found[names] = len(self._events), found
+        return list(found)
 
     def certified(self) -> list[dict[str, Any]]:
         return self.events("Certified")
@@ -202,8 +207,8 @@ class PeerProcess:
 class Swarm:
     """A run, its seed and its peers below one directory."""
 
-    def __init__(self, runner: Runner, root: Path, **settings: str) -> None:
-        self.runner, self.root = runner, root
+    def __init__(self, runner: Runner, root: Path, pause_seconds: float = 0.02, **settings: str) -> None:
+        self.runner, self.root, self.pause_seconds = runner, root, pause_seconds
         self.script = root / "script.json"
         self.run = root / "run"
         text = root / "text.txt"
@@ -232,7 +237,8 @@ class Swarm:
         peer = self.peers[name] = self._peer(name, "join")
         peer.kind = kind
         peer.directory.root.mkdir(exist_ok=True)
-        peer.directory.config.write_text(LOCAL + "snapshot_seconds = 1.0\nstep_pause_seconds = 0.02\n" + config)
+        pace = f"snapshot_seconds = 1.0\nstep_pause_seconds = {self.pause_seconds}\n"
+        peer.directory.config.write_text(LOCAL + pace + config)
         peer.directory.invite.write_text(self.seed.directory.invite.read_text())
         peer.start()
         return peer

@@ -55,10 +55,10 @@ AWAY_LONG = ("set",)  # at the other points it comes back into the very round in
 def followed(peer: PeerProcess) -> dict[int, str]:
     """Epoch → certificate on the lineage that the peer follows."""
     found: dict[int, str] = {}
-    for event in peer.events():
+    for event in peer.events("Certified", "Undone"):
         if event["event"] == "Certified":
             found[event["epoch"]] = event["id"]
-        elif event["event"] == "Undone":
+        else:
             found = {epoch: id for epoch, id in found.items() if id not in event["ids"]}
     return found
 
@@ -71,10 +71,11 @@ def check_agreement(swarm: Swarm) -> None:
             assert roots.setdefault(event["id"], event["root"]) == event["root"]
 
     def agree() -> bool:
-        lineages = [followed(p) for p in swarm.everyone()]
+        lineages = {p.name: followed(p) for p in swarm.everyone()}
+        reached = min(max(lineages[p.name]) for p in swarm.everyone() if p.alive)
         return all(
-            len({lineage[epoch] for lineage in lineages if epoch in lineage}) == 1
-            for epoch in range(1, min(max(followed(p)) for p in swarm.everyone() if p.alive) + 1)
+            len({lineage[epoch] for lineage in lineages.values() if epoch in lineage}) == 1
+            for epoch in range(1, reached + 1)
         )
 
     until(agree, SECONDS, "one lineage")

@@ -1,12 +1,17 @@
-"""A swarm of a seed and three honest peers for each file: what a stranger does to it must not leave traces in the next."""
+"""One swarm of a seed and three honest peers for all files: what a stranger did to it must not help, or hinder, the next."""
 
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.faults.swarm import Runner, Swarm, until
+
+HERE = Path(__file__).resolve().parent
+# The first ends before the swarm of the others begins; the last fills what all have heard with what cannot be read.
+ORDER = ("test_first_round", "test_streams", "test_bending", "test_floods")
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +20,9 @@ def runner() -> Iterator[Runner]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def swarm(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
-    """It has certified rounds; all of it ends with the file."""
+    """It has certified rounds; whoever attacks it leaves with its file."""
     swarm = Swarm(runner, tmp_path_factory.mktemp("swarm"))
     swarm.seed.start()
     swarm.seed.wait_ready()
@@ -35,13 +40,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Within each file: its swarm is that of the file."""
+    """The files in their order; the tests of each in a drawn one. Called for all tests of a session, these or others."""
+    here = [item for item in items if item.path.parent == HERE]
     seed = config.getoption("--moments")
-    if seed is None:
-        return
-    rng = random.Random(seed)
-    place = {item.nodeid: rng.random() for item in items}
-    items.sort(key=lambda item: (str(item.path), place[item.nodeid]))
+    place = {item.nodeid: float(number) for number, item in enumerate(here)}
+    if seed is not None:
+        rng = random.Random(seed)
+        place = {item.nodeid: rng.random() for item in here}
+    ordered = iter(sorted(here, key=lambda item: (ORDER.index(item.path.stem), place[item.nodeid])))
+    items[:] = [next(ordered) if item.path.parent == HERE else item for item in items]
 
 
 @pytest.fixture(autouse=True)

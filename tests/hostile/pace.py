@@ -1,4 +1,4 @@
-"""How fast a swarm certifies, as its honest peers see it."""
+"""How fast a swarm certifies, as its honest peers see it, and how well it learns, as its seed does."""
 
 import time
 
@@ -18,3 +18,8 @@ def epochs_per_second(swarm: Swarm, seconds: float) -> float:
     time.sleep(seconds)
     after = [p.epoch() for p in honest_peers(swarm)]
     return min(b - a for a, b in zip(before, after, strict=True)) / (time.monotonic() - begun)
+
+
+def losses(swarm: Swarm) -> list[float]:
+    """Held-out, of the anchors that the seed has looked at."""
+    return [float(e["loss"]) for e in swarm.seed.events("Evaluated")]

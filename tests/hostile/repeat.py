@@ -22,19 +22,34 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 TABLE = HERE / "repeated.md"
 OUTPUT = REPOSITORY / "build" / "hostile"
+WHOLE_RUN = "(the run came to its end)"
 
 
 def run_once(seed: int) -> dict[str, tuple[bool, float]]:
-    """Test → whether it passed, and its seconds."""
+    """Test → whether it passed, and its seconds. What was skipped or not reached is in no row; a run that ends before its end has a
+    row of its own."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     report = OUTPUT / f"{seed}.xml"
+    report.unlink(missing_ok=True)  # of an earlier time: it would be taken for this one's
     command = [sys.executable, "-m", "pytest", "tests/hostile", f"--moments={seed}", f"--junitxml={report}"]
     with open(OUTPUT / f"{seed}.txt", "w", encoding="utf-8") as output:
-        subprocess.run(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, check=False)
-    found = {}
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, check=False)
+    found = {WHOLE_RUN: (done.returncode in (0, 1), 0.0)}  # 1: some failed, all were run
+    if report.exists():
+        found |= results_of(report)
+    return found
+
+
+def results_of(report: Path) -> dict[str, tuple[bool, float]]:
+    """Of JUnit XML. A test that passed and whose end failed is there twice."""
+    found: dict[str, tuple[bool, float]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("skipped") is not None:
+            continue
         name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
-        found[name] = (case.find("failure") is None and case.find("error") is None, float(case.get("time", "0")))
+        passed, seconds = found.get(name, (True, 0.0))
+        passed = passed and case.find("failure") is None and case.find("error") is None
+        found[name] = (passed, seconds + float(case.get("time", "0")))
     return found
 
 

@@ -2,22 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from swarm.records.types import CallContent, RoundCall
-from tests.faults.swarm import PeerProcess, Runner, Swarm, until
-from tests.hostile.pace import honest_peers
+from tests.faults.swarm import PeerProcess, Swarm, until
+from tests.hostile.pace import honest_peers, losses
 
 SECONDS = 90.0
 LITTLE = 0.1  # nats per byte, of 5.5 by chance: a swarm that has learnt its text goes up and down by hundredths
-
-
-def losses(swarm: Swarm) -> list[float]:
-    """Held-out, of the anchors that the seed has looked at."""
-    return [float(e["loss"]) for e in swarm.seed.events("Evaluated")]
 
 
 def set_attack(mallory: PeerProcess, rule: str) -> int:
@@ -92,25 +86,3 @@ def test_who_averages_wrongly_is_shown_and_reduces_no_more(swarm: Swarm, mallory
     # where it leads it draws itself; an honest initiator takes it only where nobody else is ready
     by_others = [reducers for account, reducers in calls_since(swarm, since + 1) if account != mallory.account]
     assert sum(mallory.account in reducers for reducers in by_others) <= len(by_others) // 3
-
-
-def test_eight_million_everywhere_in_the_first_round(runner: Runner, tmp_path: Path) -> None:
-    """Before there is any median: what the run's steps can move is the bound."""
-    swarm = Swarm(runner, tmp_path)
-    swarm.seed.start()
-    swarm.seed.wait_ready()
-    directory = tmp_path / "mallory"
-    directory.mkdir()
-    (directory / "attack").write_text("everywhere")
-    mallory = swarm.add("mallory", kind="tests.hostile.bending:BendingPeer")
-    for name in ("alice", "bob"):
-        swarm.add(name)
-    honest = [swarm.peers["alice"], swarm.peers["bob"]]
-    until(lambda: all(p.epoch() >= 8 for p in honest), SECONDS, "rounds")
-    in_it = [e["epoch"] for e in honest[0].certified() if mallory.account in e["contributors"] and e["kind"] == 0]
-    assert in_it and min(in_it) <= 3
-    until(lambda: len(losses(swarm)) >= 4, SECONDS, "the seed looks at anchors")
-    found = losses(swarm)
-    assert all(math.isfinite(loss) and loss < 7.0 for loss in found)  # ln 256 = 5.5
-    for peer in swarm.everyone():
-        peer.terminate()

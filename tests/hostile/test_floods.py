@@ -16,13 +16,23 @@ MAX_GROWN_BYTES = 48 << 20  # of a peer, by one flood
 
 
 @pytest.fixture(scope="module")
-def mallory(swarm: Swarm) -> Iterator[PeerProcess]:
-    peer = swarm.add("mallory", kind="tests.hostile.flooding:Flooder")
+def _left_behind(swarm: Swarm) -> Iterator[None]:
+    yield
+    if swarm.peers["flooder"].alive:
+        swarm.peers["flooder"].kill()
+
+
+@pytest.fixture
+def flooder(swarm: Swarm, _left_behind: None) -> PeerProcess:
+    """Alive and one of them, whatever came before it."""
+    peer = swarm.peers.get("flooder")
+    if peer is None:
+        peer = swarm.add("flooder", kind="tests.hostile.flooding:Flooder")
+    elif not peer.alive:
+        peer.start()
     peer.wait_ready(SECONDS)
     until(lambda: peer.epoch() >= 3, SECONDS, "the flooder takes part")
-    yield peer
-    if peer.alive:
-        peer.kill()
+    return peer
 
 
 def memory(peer: PeerProcess) -> int:
@@ -39,16 +49,16 @@ def seen(peer: PeerProcess) -> bytes:
     [("old", 400), ("nothing", 1500), ("large", 60), ("sets", 60), ("merges", 60), ("chain", 1500)],
 )
 def test_a_flood_costs_the_others_little_and_the_run_goes_on(
-    swarm: Swarm, mallory: PeerProcess, what: str, count: int
+    swarm: Swarm, flooder: PeerProcess, what: str, count: int
 ) -> None:
     honest = [swarm.seed, *honest_peers(swarm)]
     before = {p.name: memory(p) for p in honest}
     epochs = {p.name: p.epoch() for p in honest}
-    part = mallory.directory.root / "attack.part"
+    part = flooder.directory.root / "attack.part"
     part.write_text(json.dumps({"what": what, "count": count}))
-    part.replace(mallory.directory.root / "attack")
-    done = mallory.directory.root / f"done-{what}"
-    until(done.exists, SECONDS, f"{what}: all of it was said; {mallory.log()[-2000:]}")
+    part.replace(flooder.directory.root / "attack")
+    done = flooder.directory.root / f"done-{what}"
+    until(done.exists, SECONDS, f"{what}: all of it was said; {flooder.log()[-2000:]}")
     until(lambda: all(p.epoch() >= epochs[p.name] + 3 for p in honest), SECONDS, f"{what}: the run goes on")
     assert all(p.alive for p in honest)
     made = [account.encode() for account in json.loads(done.read_text())]
@@ -58,10 +68,9 @@ def test_a_flood_costs_the_others_little_and_the_run_goes_on(
     assert max(grown.values()) <= MAX_GROWN_BYTES >> 20, grown
 
 
-def test_a_newcomer_is_told_nothing_of_it(swarm: Swarm, mallory: PeerProcess) -> None:
-    """After all floods, and with the flooder gone: what it said is not what the others tell."""
-    if mallory.alive:
-        mallory.kill()
+def test_a_newcomer_is_told_nothing_of_it(swarm: Swarm, flooder: PeerProcess) -> None:
+    """After floods, and with the flooder gone: what it said is not what the others tell."""
+    flooder.kill()
     newt = swarm.add("newt")
     newt.wait_ready(SECONDS)
     seen = [s for s in newt.messages() if isinstance(s.record, RoundCertificate)]

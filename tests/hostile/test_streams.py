@@ -88,6 +88,7 @@ def blamed(swarm: Swarm) -> list[str]:
 def test_squatters_slow_nobody_down(swarm: Swarm, squatters: Squatters) -> None:
     """`silent`: not a word on any stream; `linked`: a valid hello, and pings for ever."""
     calm = epochs_per_second(swarm, SECONDS)
+    assert calm > 0.2, "the yardstick of all that follows"
     for doing in ("silent", "linked"):
         before = len(blamed(swarm))
         assert squatters.order(doing) == {"doing": doing}

@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.loop_latency import Desk, Epoch, Script, slow_fsync
@@ -67,23 +68,32 @@ def read(pipe: int, least: int, until: float) -> bytes:
     return found
 
 
+def kill(number: int, place: Path, child: int, pipe: int) -> None:
+    """At a moment that `number` draws."""
+    drawn, until = random.Random(number), time.monotonic() + SECONDS
+    found = read(pipe, drawn.randrange(1, 12 * EPOCHS), until)  # of 13 in an epoch
+    time.sleep(max(0.0, drawn.uniform(-1.0, 2.0) * FSYNC_SECONDS))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found += read(pipe, 1 << 30, until)  # what left before the kill
+    os.close(pipe)
+    (place / "published").write_bytes(found)
+
+
 def main(folder: Path, draws: int) -> None:
+    """All at once: they wait for the slow fsync of their own. Forked first, killed by a thread each."""
     run = script()
     played = [run.next_epoch() for _ in range(EPOCHS)]
+    begun = []
     for number in range(draws):
-        place, drawn = folder / str(number), random.Random(number)
+        place = folder / str(number)
         place.mkdir()
         ours, theirs = os.pipe()
-        child = begin(place, run, played, theirs)
+        begun.append((number, place, begin(place, run, played, theirs), ours))
         os.close(theirs)
-        until = time.monotonic() + SECONDS
-        found = read(ours, drawn.randrange(1, 12 * EPOCHS), until)  # of 13 in an epoch
-        time.sleep(max(0.0, drawn.uniform(-1.0, 2.0) * FSYNC_SECONDS))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        found += read(ours, 1 << 30, until)  # what left before the kill
-        os.close(ours)
-        (place / "published").write_bytes(found)
+    with ThreadPoolExecutor(draws) as pool:
+        for _ in pool.map(lambda each: kill(*each), begun):
+            pass
 
 
 if __name__ == "__main__":
