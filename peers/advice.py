@@ -33,6 +33,9 @@ class Circumstances:
     asked: int = 0
     silent_addresses: tuple[str, ...] = ()  # that the owner announces, or that stand in the invite
     self_silent_addresses: tuple[str, ...] = ()  # of a seed's invite, tried from its own machine alone
+    other_swarms: Mapping[str, str] = field(
+        default_factory=dict
+    )  # address that was named → founder of its peer's swarm
     problems: Mapping[str, str] = field(default_factory=dict)  # invited address → why there is no link
     daemon_silent_seconds: float = 0.0
 
@@ -40,6 +43,15 @@ class Circumstances:
 def advise(now: Circumstances) -> list[Advice]:
     """The most important first."""
     found = _of_a_seed(now) if now.is_seed else _of_a_volunteer(now)
+    for address, founder in now.other_swarms.items():
+        found.insert(
+            0,
+            Advice(
+                "two-swarms",
+                f"this run has two swarms: {_bare(address)} is in the one that seed {founder} began, and this peer in another; they "
+                "share nothing, and a settlement pays one of them: ask the organiser which seed to keep, and leave the other",
+            ),
+        )
     if now.daemon_silent_seconds:
         found.insert(
             0, Advice(AT_ONCE, "the p2p daemon does not answer: nobody is heard; if it stays so the peer starts anew")

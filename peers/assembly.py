@@ -379,7 +379,14 @@ async def join_run(
 ) -> None:
     """The network takes part in the run from now on."""
     await made.network.join(
-        Membership(made.run.run_id, made.notary.account, role.flags, identity.sign_digest, recover_account),
+        Membership(
+            made.run.run_id,
+            made.notary.account,
+            role.flags,
+            identity.sign_digest,
+            recover_account,
+            made.invite.binding.founders,
+        ),
         reactions,
         NetworkSettings(
             addresses=role.addresses(made.network),

@@ -348,6 +348,7 @@ class Peer:
             if seeding and not reach.is_reachable
             else reach.silent,
             self_silent_addresses=self._self_silent,
+            other_swarms={a: "0x" + founder.hex() for a, founder in network.other_swarms().items()},
             problems=network.problems(),
             daemon_silent_seconds=network.node.silent_seconds,
         )

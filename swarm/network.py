@@ -42,6 +42,7 @@ class Membership:
     flags: int
     sign: Callable[[bytes], bytes]
     recover: Callable[[bytes, bytes], Account]
+    founders: tuple[Account, ...] = ()  # whose swarm it is in; none: it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class SwarmNetwork:
         links.book.add_invited(self._initial_peers)
         if settings.door is not None:
             links.door = settings.door
+        links.founders = membership.founders
         node.is_member = links.is_member_identity
         await self.bulk.start()
         self.reducers = reducers = ReducerChecks()
@@ -269,6 +271,14 @@ class SwarmNetwork:
             return set()
         silent = self.reducers.silent
         return {a for a, x in self.links.links.items() if x.flags & FLAG_REDUCES and x.peer_id in silent}
+
+    def other_swarms(self) -> dict[str, Account]:
+        """Address that the owner or the invite names → who founded the swarm of this run that its peer is in, where that is another
+        one. What strangers say of themselves is not in it."""
+        if self.links is None:
+            return {}
+        found = {a: self.links.other_swarms.get(a.rsplit("/", 1)[-1]) for a in self._initial_peers}
+        return {address: founder for address, founder in found.items() if founder is not None}
 
     def problems(self) -> dict[str, str]:
         """Invited address → why there is no link with its peer, where there is none."""

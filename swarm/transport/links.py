@@ -42,6 +42,7 @@ SPARE_DIALS = 2  # beyond MAX_LINKS: it may be a member, who takes a stranger's 
 MAX_HELLO_BYTES = 32 * 1024
 MAX_TOLD = 32
 MAX_PROBLEMS = 256
+MAX_FOUNDERS = 16  # that a hello names
 TELL_SECONDS = 2.0  # how often the others are told of one link's new addresses
 HELLO_SECONDS = 10.0
 DEAD_SECONDS = 15.0
@@ -53,6 +54,10 @@ SAVE_SECONDS = 10.0
 SAVE_GAP_SECONDS = 1.0  # between two saves, where somebody new was linked
 MEMBER_WEIGHT, STRANGER_WEIGHT = 100, 10  # of the connections of links, where the daemon has too many
 STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
+
+
+class OtherSwarm(PeerFault):
+    """A peer of the same run, and of a swarm that others have founded."""
 
 
 class Links:
@@ -81,6 +86,10 @@ class Links:
         self._sign, self._recover = sign_hello, recover_hello
         self._on_message, self._history, self._on_change, self.is_member = on_message, history, on_change, is_member
         self.door = Door(run_id, account)  # open to all
+        self.founders: tuple[Account, ...] = ()  # of the run's swarm that this peer is in
+        self.other_swarms: dict[
+            str, Account
+        ] = {}  # peer id → who founded another swarm, which that peer says that it is in
         self.members = Members(lambda account: self.is_member(account), time.monotonic)
         self.sync_seconds, self._known_file = sync_seconds, known_file
         self.addresses = node.addresses()  # that are told to others
@@ -272,6 +281,7 @@ class Links:
             "account": self.account.hex(),
             "addresses": list(self.addresses[:MAX_ADDRESSES]),
             "flags": self.flags,
+            "founders": sorted(founder.hex() for founder in self.founders[:MAX_FOUNDERS]),
             "local": [a for a in self.node.addresses() if scope_of(a) is not Scope.PUBLIC],
             "peers": [[p, list(a)] for p, a in self.book.share(MAX_TOLD)] if peers else [],
             "run": self.run_id.hex(),
@@ -286,6 +296,7 @@ class Links:
             if "refused" in value:
                 raise PeerFault(f"refusal: {printable_lines(str(value['refused'])[:200])}")
             account, flags = bytes.fromhex(value["account"]), int(value["flags"])
+            founders = tuple(bytes.fromhex(each) for each in list(value.get("founders", []))[:MAX_FOUNDERS])
             signature, peers = bytes.fromhex(value["signature"]), list(value["peers"])[:MAX_TOLD]
             addresses = addresses_of(stream.remote, value["addresses"])
             local = addresses_of(stream.remote, value["local"])
@@ -298,12 +309,24 @@ class Links:
                 raise PeerFault("hello: the account did not sign this peer id")
             if account == self.account:
                 raise PeerFault("hello: with my own account")
+            if any(len(founder) != 20 for founder in founders):
+                raise PeerFault("hello: a founder that is no account")
             told = [(peer_id, list(known)) for peer_id, known in peers]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise PeerFault("hello: cannot be read") from None
+        self._compare_founders(stream.remote, founders)
         for peer_id, known in told:
             self.book.add(peer_id, known, Source.HEARSAY, account.hex())
         return Link(account, stream.remote, flags, addresses, local, stream, opened_here, stamp=value.get("stamp"))
+
+    def _compare_founders(self, peer_id: str, founders: tuple[Account, ...]) -> None:
+        """No certificate of the one swarm follows one of the other: a link would be of no use, and look as if it were."""
+        self.other_swarms.pop(peer_id, None)
+        if founders and self.founders and set(founders) != set(self.founders[:MAX_FOUNDERS]):
+            self.other_swarms[peer_id] = founders[0]
+            while len(self.other_swarms) > MAX_PROBLEMS:
+                del self.other_swarms[next(iter(self.other_swarms))]
+            raise OtherSwarm(f"hello: of another swarm of this run, which seed 0x{founders[0].hex()} began")
 
     async def _refusal(self, link: Link) -> str:
         """Why it is not heard; empty: it is. Before this peer knows the lineage it cannot tell members from strangers."""
@@ -314,7 +337,13 @@ class Links:
     async def _incoming(self, stream: Stream) -> None:
         if not self._may_relink(stream.remote):
             raise PeerFault("link: too often")
-        link = self._read_hello(stream, await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES), False)
+        data = await stream.receive(HELLO_SECONDS, MAX_HELLO_BYTES)
+        try:
+            link = self._read_hello(stream, data, False)
+        except OtherSwarm:
+            await stream.send(self.hello(peers=False), HELLO_SECONDS)  # so that the other end knows, too
+            await stream.linger(PATIENCE_SECONDS)
+            raise
         refusal = await self._refusal(link)
         if refusal:
             await stream.send(canonical_json({"refused": refusal}), HELLO_SECONDS)

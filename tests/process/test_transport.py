@@ -338,3 +338,22 @@ def test_closing_leaves_no_daemon(tmp_path: Path) -> None:
         assert not node.daemon.socket.exists()
 
     run(work())
+
+
+def test_a_peer_of_another_swarm_of_the_run_gets_no_link_and_both_know_why(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with swarm(tmp_path, 1) as members, await Node.open(tmp_path / "other") as node:
+            here, other = members[0], Member(node, FLAG_VOTES)
+            here.links.founders, other.links.founders = (b"a" * 20, b"b" * 20), (b"c" * 20,)
+            other.links.book.add_invited(here.node.addresses())
+            await other.links.start()
+            await until(lambda: other.links.other_swarms.get(here.node.peer_id) == b"a" * 20)
+            await until(lambda: here.links.other_swarms.get(node.peer_id) == b"c" * 20)
+            assert not here.links.links and not other.links.links
+            assert "another swarm of this run" in other.links.problems[here.node.peer_id]
+            other.links.founders = (b"b" * 20, b"a" * 20)  # the same, in another order
+            await until(lambda: other.account in here.links.links and here.account in other.links.links)
+            assert not here.links.other_swarms and not other.links.other_swarms
+            await other.links.close()
+
+    run(work())
