@@ -4,20 +4,21 @@ the rule is stricter than `swarm.atomic`'s: its bytes and its name are on disk w
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EACCES, errno.EXDEV}
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """`path` holds `data`, which takes the place of what was there. Two writers of one path have to keep each other out: both write
-    `path`.part. OSError: nothing half-written is left."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """`path` holds `data` (bytes, or pieces of them), which takes the place of what was there. Two writers of one path have to keep
+    each other out: both write `path`.part. OSError, or what the pieces raise: nothing half-written is left."""
     part = path.with_name(path.name + ".part")
     try:
         _write(part, data, 0o666)
         os.replace(part, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
@@ -52,9 +53,10 @@ def sync_directory(path: Path) -> None:
         os.close(directory)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes | Iterable[bytes], mode: int) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as stream:
-        stream.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
 

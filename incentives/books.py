@@ -9,10 +9,12 @@ from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import (
     CertificateCase,
+    Judge,
     ReceiptCase,
     certificate_signatures,
     check_certificate,
     check_receipt,
+    judge_signature,
     receipt_signatures,
 )
 from incentives.closing import LeftOut, PayRules, payable_after, proposal_of
@@ -24,7 +26,7 @@ from incentives.publication import evidence_path, find_evidence, find_tables
 from incentives.records import ZERO_HASH, Domain
 from incentives.rewards import check_payouts
 from incentives.shelf import Shelf
-from incentives.tables import Tables, signatures_hash
+from incentives.tables import CertificateRow, ReceiptRow, Tables, signatures_hash
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -152,7 +154,9 @@ def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: in
             )
 
 
-def check_evidence(evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None) -> int:
+def check_evidence(
+    evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None, judge: Judge = judge_signature
+) -> int:
     """Every certificate follows its predecessor with a quorum, every receipt was drawn and signed as its leaf says.
 
     `before`: the tables of the period before, None for the first. Returns how many records were checked; TamperedError
@@ -161,31 +165,51 @@ def check_evidence(evidence: Evidence, tables: Tables, rules: PayRules, before: 
     rows = {row.certificate: row for row in tables.certificates}
     _check_ends(tables, evidence, before)
     by_id = {certificate.id: certificate for certificate in evidence.certificates}
+    naming: dict[
+        bytes, list[int]
+    ] = {}  # certificate → where its receipts stand: they are checked while its body is at hand
+    for index, receipt in enumerate(evidence.receipts):
+        naming.setdefault(receipt.certificate, []).append(index)
     for certificate in evidence.certificates:
         row, predecessor = rows.get(certificate.id), by_id.get(certificate.prev)
-        if row is None:
-            continue  # the last one of the period before
-        if row.epoch != certificate.epoch:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: its leaf says epoch {row.epoch}")
-        case = CertificateCase(certificate, predecessor, domain, rules.run_id, rules.founders)
-        outcome = check_certificate(case)
-        if not outcome:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: {outcome.reason}")
-        if signatures_hash(certificate_signatures(case)) != row.signatures:
-            raise TamperedError(f"certificate of epoch {certificate.epoch}: its signatures are not those of its leaf")
-    for receipt, line in zip(evidence.receipts, tables.receipts, strict=True):
-        named = by_id.get(receipt.certificate)
-        outcome = check_receipt(
-            ReceiptCase(receipt, named, receipt.certificate in rows, domain, rules.run_id, rules.witnesses)
+        if row is not None:  # else it is the last one of the period before
+            _check_certificate(
+                CertificateCase(certificate, predecessor, domain, rules.run_id, rules.founders, judge), row
+            )
+        for index in naming.pop(certificate.id, ()):
+            receipt, line = evidence.receipts[index], tables.receipts[index]
+            _check_receipt(
+                ReceiptCase(receipt, certificate, row is not None, domain, rules.run_id, rules.witnesses, judge), line
+            )
+    for index in min(naming.values(), default=()):
+        _check_receipt(
+            ReceiptCase(evidence.receipts[index], None, False, domain, rules.run_id, rules.witnesses, judge),
+            tables.receipts[index],
         )
-        where = f"receipt of 0x{receipt.peer.hex()}, epoch {receipt.epoch}"
-        if not outcome or named is None:
-            raise TamperedError(f"{where}: {outcome.reason}")
-        if (receipt.peer, receipt.epoch, receipt.units) != (line.account, line.epoch, line.units):
-            raise TamperedError(f"{where}: differs from its leaf")
-        if signatures_hash(receipt_signatures(receipt, parse_body(named.body), rules.witnesses)) != line.signatures:
-            raise TamperedError(f"{where}: its signatures are not those of its leaf")
     return len(rows) + len(evidence.receipts)
+
+
+def _check_certificate(case: CertificateCase, row: CertificateRow) -> None:
+    epoch = case.certificate.epoch
+    if row.epoch != epoch:
+        raise TamperedError(f"certificate of epoch {epoch}: its leaf says epoch {row.epoch}")
+    outcome = check_certificate(case)
+    if not outcome:
+        raise TamperedError(f"certificate of epoch {epoch}: {outcome.reason}")
+    if signatures_hash(certificate_signatures(case)) != row.signatures:
+        raise TamperedError(f"certificate of epoch {epoch}: its signatures are not those of its leaf")
+
+
+def _check_receipt(case: ReceiptCase, line: ReceiptRow) -> None:
+    receipt, named = case.receipt, case.certificate
+    where = f"receipt of 0x{receipt.peer.hex()}, epoch {receipt.epoch}"
+    outcome = check_receipt(case)
+    if not outcome or named is None:
+        raise TamperedError(f"{where}: {outcome.reason}")
+    if (receipt.peer, receipt.epoch, receipt.units) != (line.account, line.epoch, line.units):
+        raise TamperedError(f"{where}: differs from its leaf")
+    if signatures_hash(receipt_signatures(receipt, parse_body(named.body), case.witnesses)) != line.signatures:
+        raise TamperedError(f"{where}: its signatures are not those of its leaf")
 
 
 def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> None:

@@ -7,15 +7,18 @@ outranks what may still arrive. A signature says that the bytes were delivered, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeVar
+from functools import cached_property
+from itertools import islice
+from typing import TypeAlias, TypeVar
 
 from incentives import records
 from incentives.commitments import (
-    FLAG_REDUCES,
     FLAG_VOTES,
     KIND_ROUND,
     KIND_SEATING,
     Body,
+    Round,
+    able_reducers,
     body_hash,
     contributors_root,
     electorate_hash,
@@ -27,6 +30,8 @@ from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, nu
 
 MAX_ELECTORATE = 64
 Case = TypeVar("Case")
+# (digest, signer, signature) → why the signature does not count; None: it does.
+Judge: TypeAlias = Callable[[bytes, bytes, bytes], str | None]
 
 
 class Answer(Enum):
@@ -55,9 +60,19 @@ def try_later(reason: str) -> Outcome:
     return Outcome(Answer.TRY_LATER, reason)
 
 
-@dataclass(frozen=True, slots=True)
+def judge_signature(digest: bytes, signer: bytes, signature: bytes) -> str | None:
+    """Not its signer's, or not canonical. What most of a settlement's time goes into: `incentives.remembered` keeps the answer."""
+    try:
+        recovered = records.recover(digest, signature)
+    except BadSignature as error:
+        return f"0x{signer.hex()}: {error}"
+    return None if recovered == signer else f"the signature of 0x{signer.hex()} is not its own"
+
+
+@dataclass(frozen=True)
 class ReceiptCase:
-    """A receipt and what it is judged by. `certificate`: the one it names, None while unknown; `witnesses`: k."""
+    """A receipt and what it is judged by. `certificate`: the one it names, None while unknown; `witnesses`: k; `judge`: whether a
+    signature counts."""
 
     receipt: SignedReceipt
     certificate: SignedCertificate | None
@@ -65,6 +80,12 @@ class ReceiptCase:
     domain: records.Domain
     run_id: bytes
     witnesses: int
+    judge: Judge = judge_signature
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What is signed: computed once for all who signed it."""
+        return self.receipt.digest(self.domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,7 @@ class CertificateCase:
     domain: records.Domain
     run_id: bytes
     founders: tuple[bytes, ...]
+    judge: Judge = judge_signature
 
 
 def check_receipt(case: ReceiptCase) -> Outcome:
@@ -103,29 +125,11 @@ def run_checks(checks: Sequence[Callable[[Case], Outcome]], case: Case) -> Outco
     return later
 
 
-class Contributor(Protocol):
-    """What a draw looks at of a contributor."""
-
-    @property
-    def peer(self) -> bytes: ...
-    @property
-    def flags(self) -> int: ...
-
-
-class Round(Protocol):
-    """What a draw looks at of a certificate's body, as the ledger has it or as the swarm does."""
-
-    @property
-    def contributors(self) -> Sequence[Contributor]: ...
-    @property
-    def reducers(self) -> Sequence[bytes]: ...
-
-
 def drawn_witnesses(body: Round, peer: bytes, witnesses: int) -> tuple[bytes, ...]:
     """Who has to co-sign `peer`'s receipt: of the reducers in rank order that contributed with flag 1, the peer itself
     left out, the first `witnesses`, fewer where there are no more. Empty: unpaid."""
-    able = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_REDUCES and leaf.peer != peer}
-    return tuple(reducer for reducer in body.reducers if reducer in able)[:witnesses]
+    able = body.able if isinstance(body, Body) else able_reducers(body)
+    return tuple(islice((reducer for reducer in able if reducer != peer), witnesses))
 
 
 def receipt_signatures(receipt: SignedReceipt, body: Body, witnesses: int) -> tuple[bytes, ...]:
@@ -173,12 +177,12 @@ def receipt_is_a_contributor_leaf(case: ReceiptCase) -> Outcome:
     receipt, values = case.receipt, case.receipt.values
     if receipt.epoch != case.certificate.epoch:
         return failed(f"the receipt is of epoch {receipt.epoch}, its certificate of {case.certificate.epoch}")
-    for leaf in _body(case.certificate).contributors:
-        if leaf.peer == receipt.peer:
-            if (leaf.contribution, leaf.units) != (values["contribution"], receipt.units):
-                return failed("contribution or units differ from the certificate's")
-            return OK
-    return failed("its peer is no contributor of the certificate")
+    leaf = _body(case.certificate).leaf_of.get(receipt.peer)
+    if leaf is None:
+        return failed("its peer is no contributor of the certificate")
+    if (leaf.contribution, leaf.units) != (values["contribution"], receipt.units):
+        return failed("contribution or units differ from the certificate's")
+    return OK
 
 
 def receipt_is_paid(case: ReceiptCase) -> Outcome:
@@ -283,7 +287,7 @@ def certificate_has_a_quorum(case: CertificateCase) -> Outcome:
     best, need = 0, quorum(len(voters))
     for attempt, signatures in case.certificate.signatures.items():
         counted = tuple((signer, signature) for signer, signature in signatures if signer in voters)
-        wrong = _wrong_signature(counted, case.certificate.digest(case.domain, attempt))
+        wrong = _wrong_signature(case.judge, counted, case.certificate.digest(case.domain, attempt))
         if wrong is not None:
             return failed(f"attempt {attempt}: {wrong}")
         best = max(best, len(counted))
@@ -322,24 +326,20 @@ def _voters(case: CertificateCase) -> tuple[bytes, ...]:
 
 def _signed(case: ReceiptCase, signers: tuple[bytes, ...], role: str) -> Outcome:
     counted = tuple((signer, signature) for signer, signature in case.receipt.signatures if signer in signers)
-    wrong = _wrong_signature(counted, case.receipt.digest(case.domain))
+    wrong = _wrong_signature(case.judge, counted, case.digest)
     if wrong is not None:
         return failed(wrong)
     missing = set(signers) - {signer for signer, _ in counted}
     return try_later(f"{role} 0x{min(missing).hex()} has not signed yet") if missing else OK
 
 
-def _wrong_signature(signatures: Signatures, digest: bytes) -> str | None:
+def _wrong_signature(judge: Judge, signatures: Signatures, digest: bytes) -> str | None:
     """Why one of them does not count: not its signer's, not canonical, or a signer twice."""
     if len({signer for signer, _ in signatures}) != len(signatures):
         return "a signer is counted twice"
     for signer, signature in signatures:
-        try:
-            recovered = records.recover(digest, signature)
-        except BadSignature as error:
-            return f"0x{signer.hex()}: {error}"
-        if recovered != signer:
-            return f"the signature of 0x{signer.hex()} is not its own"
+        if wrong := judge(digest, signer, signature):
+            return wrong
     return None
 
 
@@ -349,6 +349,7 @@ __all__ = [
     "RECEIPT_CHECKS",
     "Answer",
     "CertificateCase",
+    "Judge",
     "Outcome",
     "ReceiptCase",
     "certificate_signatures",
@@ -356,6 +357,7 @@ __all__ = [
     "check_receipt",
     "drawn_witnesses",
     "failed",
+    "judge_signature",
     "receipt_signatures",
     "run_checks",
     "try_later",

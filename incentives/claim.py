@@ -5,12 +5,14 @@ Pure: tables and the chain's state come in; `incentives.chain` reads and sends.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from incentives.chain.state import ProvenPayout, RunState
+from incentives.chain.state import PeriodState, ProvenPayout, RunState
 from incentives.errors import ChainError, InputError
-from incentives.publication import find_tables
+from incentives.merkle import Tree
+from incentives.publication import find_payouts
 from incentives.shelf import Shelf
-from incentives.tables import PayoutRow, Tables
+from incentives.tables import PayoutRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,52 +28,66 @@ class Standing:
     claimed_amount: int
 
 
+@dataclass(frozen=True)
+class Payouts:
+    """The payout rows of a period, and their tree, built once for however many proofs."""
+
+    rows: tuple[PayoutRow, ...]
+    tree: Tree
+
+    @cached_property
+    def index_of(self) -> dict[bytes, int]:
+        return {row.account: index for index, row in enumerate(self.rows)}
+
+    def of(self, account: bytes) -> PayoutRow | None:
+        """What the account was given; None: it never earned."""
+        index = self.index_of.get(account)
+        return None if index is None else self.rows[index]
+
+    def prove(self, accounts: Sequence[bytes]) -> list[ProvenPayout]:
+        """Leaf, place and proof of each account. InputError for one that has never earned."""
+        proven = []
+        for account in accounts:
+            index = self.index_of.get(account)
+            if index is None:
+                raise InputError("account", account, "has earned nothing up to the newest final period")
+            proven.append(ProvenPayout(self.rows[index], index, self.tree.proof(index)))
+        return proven
+
+
 def standings(
-    state: RunState,
-    final: Tables | None,
-    proposed: Tables | None,
+    final: Payouts | None,
+    proposed: Payouts | None,
     accounts: Sequence[bytes],
     wallets: Sequence[bytes | None],
     claimed: Sequence[int],
 ) -> list[Standing]:
     """One per account, in their order; `wallets` and `claimed` are what the chain says of them."""
-    last = _rows(final)
-    next_ = _rows(proposed)
     found = []
     for account, wallet, paid in zip(accounts, wallets, claimed, strict=True):
-        row = last.get(account, PayoutRow(account, 0, 0, 0, 0, 0))
-        in_window = next_[account].cum_claimable - row.cum_claimable if account in next_ else 0
+        row = (final.of(account) if final else None) or PayoutRow(account, 0, 0, 0, 0, 0)
+        offered = proposed.of(account) if proposed else None
+        in_window = offered.cum_claimable - row.cum_claimable if offered else 0
         due = max(0, row.cum_claimable - paid)
         found.append(Standing(account, wallet, row.cum_units, row.cum_earned, in_window, due, paid))
     return found
 
 
-def final_tables(state: RunState, shelf: Shelf) -> Tables:
-    """The tables of the newest final period. ChainError where there is none yet, with when there may be."""
+def final_payouts(state: RunState, shelf: Shelf) -> Payouts:
+    """Those of the newest final period. ChainError where there is none yet, with when there may be."""
     if state.last is None:
         if state.pending is None:
             raise ChainError("no period is final yet and none is proposed: the organiser has to settle first")
         left = state.pending.ready_at - state.block_time
         when = f"in {left} s" if left > 0 else "now: `sparehive settle --finalise` does it"
         raise ChainError(f"no period is final yet: the first one is in its window and may be finalised {when}")
-    return find_tables(shelf, state.last.tables_hash, state.last.number)
+    return payouts_of(state.last, shelf)
 
 
-def prove(tables: Tables, accounts: Sequence[bytes]) -> list[ProvenPayout]:
-    """Leaf, place and proof of each account in the payout tree. InputError for one that has never earned."""
-    tree = tables.payout_tree()
-    indices = {row.account: index for index, row in enumerate(tables.payouts)}
-    proven = []
-    for account in accounts:
-        if account not in indices:
-            raise InputError("account", account, "has earned nothing up to the newest final period")
-        index = indices[account]
-        proven.append(ProvenPayout(tables.payouts[index], index, tree.proof(index)))
-    return proven
+def payouts_of(period: PeriodState, shelf: Shelf) -> Payouts:
+    """As the chain has them, of a period that is final or proposed. InputError or TamperedError where they are not on the shelf."""
+    rows, tree = find_payouts(shelf, period.number, period.payouts_root, period.tables_hash)
+    return Payouts(rows, tree)
 
 
-def _rows(tables: Tables | None) -> dict[bytes, PayoutRow]:
-    return {row.account: row for row in tables.payouts} if tables else {}
-
-
-__all__ = ["Standing", "final_tables", "prove", "standings"]
+__all__ = ["Payouts", "Standing", "final_payouts", "payouts_of", "standings"]

@@ -4,17 +4,19 @@ Pure but for reading the ledger: the chain's state comes in, what to propose goe
 two settlers with the same receipts get the same receipt and payout trees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import (
     Answer,
     CertificateCase,
+    Judge,
     ReceiptCase,
     certificate_signatures,
     check_certificate,
     check_receipt,
+    judge_signature,
     receipt_signatures,
 )
 from incentives.commitments import KIND_ROUND, parse_body
@@ -58,7 +60,13 @@ class Closed:
 
 
 def close_period(
-    ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None, to_epoch: int | None = None
+    ledger: Ledger,
+    rules: PayRules,
+    state: RunState,
+    previous: Tables | None,
+    to_epoch: int | None = None,
+    *,
+    judge: Judge = judge_signature,
 ) -> Closed:
     """The period from the last settled epoch to `to_epoch` (default: the newest certified one).
 
@@ -73,8 +81,10 @@ def close_period(
         raise NothingToSettle(
             "--to-epoch", last_epoch, f"is settled already (up to {state.settled_epoch}); nothing to do yet"
         )
-    rows, certificates = _certificates(path, ledger, rules, state.settled_epoch)
-    receipts, signed, left_out = _receipts(certificates, ledger, rules)
+    rows: list[CertificateRow] = []
+    receipts, signed, left_out = _receipts(
+        _checked(path, ledger, rules, state.settled_epoch, rows, judge), ledger, rules, judge=judge
+    )
     old = previous.payouts if previous else ()
     payment = payment_of(old, receipts, state.budget_amount, state.unit_price_amount)
     if not payment.receipts:
@@ -88,15 +98,13 @@ def close_period(
         last_epoch,
         state.budget_amount,
         state.unit_price_amount,
-        rows,
+        tuple(rows),
         payment.receipts,
         payment.payouts,
     )
-    by_key = {(r.peer, r.epoch): r for r in signed}
-    evidence = Evidence(
-        tuple(by_key[row.account, row.epoch] for row in payment.receipts),
-        tuple(c for c in path if c.epoch > state.settled_epoch or (certificates and c.id == certificates[0].prev)),
-    )
+    signed.sort(key=lambda each: (each.peer, each.epoch))  # the order of the table
+    new = [c for c in path if c.epoch > state.settled_epoch]
+    evidence = Evidence(tuple(signed), tuple(c for c in path if c.epoch > state.settled_epoch or c.id == new[0].prev))
     return Closed(
         tables, evidence, payment, tuple(left_out), proposal_of(tables, payment.paid_amount, state.num_periods)
     )
@@ -204,13 +212,19 @@ def _lineage(ledger: Ledger, state: RunState, previous: Tables | None, to_epoch:
     return path
 
 
-def _certificates(
-    path: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules, settled_epoch: int
-) -> tuple[tuple[CertificateRow, ...], list[SignedCertificate]]:
-    rows, certificates = [], []
+def _checked(
+    path: Sequence[SignedCertificate],
+    ledger: Ledger,
+    rules: PayRules,
+    settled_epoch: int,
+    rows: list[CertificateRow],
+    judge: Judge,
+) -> Iterator[SignedCertificate]:
+    """The certificates above `settled_epoch`, each when it has passed its checks and its row was added to `rows`. One at a time: its
+    receipts are checked while its body is at hand."""
     predecessor = path[0] if path[0].epoch == settled_epoch and path[0].prev != ZERO_HASH else None
     for certificate in path[1:] if predecessor else path:
-        case = CertificateCase(certificate, predecessor, ledger.domain, rules.run_id, rules.founders)
+        case = CertificateCase(certificate, predecessor, ledger.domain, rules.run_id, rules.founders, judge)
         outcome = check_certificate(case)
         if outcome.answer is Answer.FAILED:
             raise TamperedError(f"certificate of epoch {certificate.epoch}: {outcome.reason}: settle from another peer")
@@ -222,38 +236,40 @@ def _certificates(
         if certificate.epoch > settled_epoch:
             signatures = signatures_hash(certificate_signatures(case))
             rows.append(CertificateRow(certificate.epoch, certificate.id, signatures))
-            certificates.append(certificate)
+            yield certificate
         predecessor = certificate
-    return tuple(rows), certificates
 
 
 def _receipts(
-    certificates: Sequence[SignedCertificate], ledger: Ledger, rules: PayRules, account: bytes | None = None
+    certificates: Iterable[SignedCertificate],
+    ledger: Ledger,
+    rules: PayRules,
+    account: bytes | None = None,
+    judge: Judge = judge_signature,
 ) -> tuple[list[PaidReceipt], list[SignedReceipt], list[LeftOut]]:
     """The payable ones, the same with the signatures that count in the order that is hashed, and all others; of one `account`, or of
     everybody."""
     paid, signed, left_out = [], [], []
+    known: dict[bytes, bytes] = {}  # accounts, each held once
     for certificate in certificates:
         if certificate.values["kind"] != KIND_ROUND:
             continue
         body = parse_body(certificate.body)
         missing = {leaf.peer: leaf for leaf in body.contributors if leaf.units and account in (None, leaf.peer)}
         reasons: dict[bytes, tuple[str, bool]] = {}
-        for receipt in ledger.receipts(certificate.id) if missing or account is None else ():
-            if account not in (None, receipt.peer):
-                continue
-            case = ReceiptCase(receipt, certificate, True, ledger.domain, rules.run_id, rules.witnesses)
+        for receipt in ledger.receipts(certificate.id, account) if missing or account is None else ():
+            case = ReceiptCase(receipt, certificate, True, ledger.domain, rules.run_id, rules.witnesses, judge)
             outcome = check_receipt(case)
             if not outcome:
                 reasons[receipt.peer] = (outcome.reason, outcome.answer is Answer.TRY_LATER)
                 continue
             signatures = receipt_signatures(receipt, body, rules.witnesses)
-            paid.append(
-                PaidReceipt(receipt.peer, receipt.epoch, receipt.units, receipt.hash, signatures_hash(signatures))
-            )
-            by_signature = {signature: signer for signer, signature in receipt.signatures}
+            peer = known.setdefault(receipt.peer, receipt.peer)
+            paid.append(PaidReceipt(peer, receipt.epoch, receipt.units, receipt.hash, signatures_hash(signatures)))
+            by_signature = {signature: known.setdefault(signer, signer) for signer, signature in receipt.signatures}
             counted = tuple((by_signature[signature], signature) for signature in signatures)
-            signed.append(SignedReceipt(receipt.hash, receipt.values, counted))
+            shared = {**receipt.values, "peer": peer, "certificate": certificate.id}
+            signed.append(SignedReceipt(receipt.hash, shared, counted))
             missing.pop(receipt.peer, None)
         for peer, leaf in missing.items():
             reason, may_come = reasons.get(peer, ("there is no receipt of it here", True))

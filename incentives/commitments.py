@@ -4,23 +4,26 @@
 apart from it, for whoever checks a ledger with no swarm installed. A test compares the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Protocol
 
-import rfc8785
 from eth_hash.auto import keccak
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives import merkle
 from incentives.errors import TamperedError
-from incentives.jsonform import HexAddress, HexHash, Uint32, first_fault, from_hex
+from incentives.jsonform import HexAddress, HexHash, Uint32, canonical, first_fault, from_hex
+from incentives.records import packer
 
 FLAG_REDUCES, FLAG_VOTES = 1, 2
 KIND_ROUND, KIND_SEATING = 0, 1
 CONTRIBUTOR_TYPES = ("uint8", "address", "bytes32", "uint32", "uint32")
 CONTRIBUTOR_NAMES = ("kind", "peer", "contribution", "units", "flags")
 CONTRIBUTOR_KIND = 4
+_pack_contributor = packer(CONTRIBUTOR_TYPES, CONTRIBUTOR_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,10 @@ class ContributorLeaf:
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Body:
-    """A certificate's content. Floats stay the 8 bytes that were hashed; nothing is computed with them here."""
+    """A certificate's content. Floats stay the 8 bytes that were hashed; nothing is computed with them here. What every receipt
+    of the certificate looks up in it is sorted out once."""
 
     contributors: tuple[ContributorLeaf, ...]
     reducers: tuple[bytes, ...]
@@ -41,6 +45,40 @@ class Body:
     clip_factors: tuple[bytes, ...]
     median_norm: bytes
     electorate: tuple[bytes, ...]
+
+    @cached_property
+    def leaf_of(self) -> dict[bytes, ContributorLeaf]:
+        """By peer; each contributes once."""
+        return {leaf.peer: leaf for leaf in self.contributors}
+
+    @cached_property
+    def able(self) -> tuple[bytes, ...]:
+        """See `able_reducers`."""
+        return able_reducers(self)
+
+
+class Contributor(Protocol):
+    """What a draw looks at of a contributor."""
+
+    @property
+    def peer(self) -> bytes: ...
+    @property
+    def flags(self) -> int: ...
+
+
+class Round(Protocol):
+    """What a draw looks at of a certificate's body, as the ledger has it or as the swarm does."""
+
+    @property
+    def contributors(self) -> Sequence[Contributor]: ...
+    @property
+    def reducers(self) -> Sequence[bytes]: ...
+
+
+def able_reducers(body: Round) -> tuple[bytes, ...]:
+    """The reducers in rank order that contributed with flag 1: who can witness."""
+    able = {leaf.peer for leaf in body.contributors if leaf.flags & FLAG_REDUCES}
+    return tuple(reducer for reducer in body.reducers if reducer in able)
 
 
 _Bits = Annotated[str, Field(pattern="^0x[0-9a-f]{16}$")]
@@ -57,6 +95,7 @@ class _BodyModel(BaseModel):
     electorate: list[HexAddress]
 
 
+@lru_cache(8)  # every check on a certificate, its successor and its receipts asks for it
 def parse_body(data: bytes) -> Body:
     """The body whose canonical JSON is `data`. TamperedError for anything that is not exactly that."""
     # pydantic's own parser bounds the depth; json.loads overflows the C stack where the recursion limit was raised.
@@ -65,7 +104,7 @@ def parse_body(data: bytes) -> Body:
     except ValidationError as error:
         raise TamperedError(f"certificate body: {first_fault(error)}") from None
     # Whatever was spelled otherwise (spaces, repeated keys, 10.0 for 10) does not come back the same.
-    if rfc8785.dumps(model.model_dump()) != data:
+    if canonical(model.model_dump()) != data:
         raise TamperedError("certificate body is not canonical JSON (RFC 8785): fetch it again")
     body = Body(
         tuple(
@@ -97,10 +136,8 @@ def body_hash(data: bytes) -> bytes:
 def contributors_root(body: Body) -> bytes:
     return merkle.build(
         [
-            merkle.hash_leaf(
-                CONTRIBUTOR_TYPES,
-                CONTRIBUTOR_NAMES,
-                (CONTRIBUTOR_KIND, leaf.peer, leaf.contribution, leaf.units, leaf.flags),
+            merkle.hash_words(
+                _pack_contributor((CONTRIBUTOR_KIND, leaf.peer, leaf.contribution, leaf.units, leaf.flags))
             )
             for leaf in body.contributors
         ]

@@ -1,17 +1,16 @@
 """Certificates and receipts with the signatures under them, as the ledger gives them and the checks take them; and all those of
 a period as one file, which is published beside its tables."""
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
-import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from incentives import records
 from incentives.errors import InputError, TamperedError
-from incentives.jsonform import first_fault, from_hex, to_hex
-from incentives.keys import to_checksum
+from incentives.jsonform import canonical, first_fault, from_hex, to_hex
 
 FORMAT = "sparehive-evidence-1"
 Signatures = tuple[tuple[bytes, bytes], ...]  # (signer, 65 bytes), ascending by signer
@@ -76,52 +75,140 @@ class Evidence:
 
 def evidence_bytes(evidence: Evidence) -> bytes:
     """Canonical JSON; records as their EIP-712 words, which hash to what is in the leaves."""
-    receipts = [
-        [to_hex(records.encode_words("ContributionReceipt", r.values)), _pairs(r.signatures)] for r in evidence.receipts
+    return b"".join(evidence_chunks(evidence))
+
+
+def evidence_chunks(evidence: Evidence) -> Iterator[bytes]:
+    """The same in pieces; the names stand in their canonical order."""
+    yield b'{"certificates":['
+    yield from _joined(_certificate_json(certificate) for certificate in evidence.certificates)
+    yield _BETWEEN
+    yield from _joined(_receipt_json(receipt) for receipt in evidence.receipts)
+    yield b"]}"
+
+
+_BETWEEN = b'],"format":' + canonical(FORMAT) + b',"receipts":['
+_BLOCK = 1 << 20
+
+
+def _joined(items: Iterable[Any]) -> Iterator[bytes]:
+    before = b""
+    for item in items:
+        yield before + canonical(item)
+        before = b","
+
+
+def _receipt_json(receipt: SignedReceipt) -> list[Any]:
+    return [to_hex(records.encode_words("ContributionReceipt", receipt.values)), _pairs(receipt.signatures)]
+
+
+def _certificate_json(certificate: SignedCertificate) -> list[Any]:
+    return [
+        to_hex(records.encode_words("CertificateId", certificate.values)),
+        certificate.body.decode(),
+        {str(attempt): _pairs(signatures) for attempt, signatures in certificate.signatures.items()},
     ]
-    certificates: list[Any] = [
-        [
-            to_hex(records.encode_words("CertificateId", c.values)),
-            c.body.decode(),
-            {str(attempt): _pairs(signatures) for attempt, signatures in c.signatures.items()},
-        ]
-        for c in evidence.certificates
-    ]
-    content: Any = {"format": FORMAT, "receipts": receipts, "certificates": certificates}
-    return bytes(rfc8785.dumps(content))
 
 
 _Hex = Annotated[str, Field(pattern="^0x([0-9a-f]{2})*$")]
 _Pairs = list[tuple[_Hex, _Hex]]
 
 
+_ReceiptItem = tuple[_Hex, _Pairs]
+_CertificateItem = tuple[_Hex, str, dict[str, _Pairs]]
+
+
 class _EvidenceModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Annotated[str, Field(pattern=f"^{FORMAT}$")]
-    receipts: list[tuple[_Hex, _Pairs]]
-    certificates: list[tuple[_Hex, str, dict[str, _Pairs]]]
+    receipts: list[_ReceiptItem]
+    certificates: list[_CertificateItem]
+
+
+_RECEIPTS: TypeAdapter[list[_ReceiptItem]] = TypeAdapter(list[_ReceiptItem], config=ConfigDict(strict=True))
+_CERTIFICATES: TypeAdapter[list[_CertificateItem]] = TypeAdapter(list[_CertificateItem], config=ConfigDict(strict=True))
 
 
 def parse_evidence(data: bytes) -> Evidence:
-    """From the file. TamperedError where it is malformed; whether it is true is for `incentives.checks` to say."""
+    """From the file's bytes, as `read_evidence`."""
+    return read_evidence(io.BytesIO(data))
+
+
+def read_evidence(stream: BinaryIO) -> Evidence:
+    """From the file, a block at a time. TamperedError where it is malformed; whether it is true is for `incentives.checks` to say."""
     try:
-        model = _EvidenceModel.model_validate_json(data)
-        return Evidence(tuple(_receipts(model)), tuple(_certificates(model)))
+        return _read_in_blocks(stream)
+    except (InputError, ValueError):
+        pass  # not as `evidence_chunks` writes it: read at once, to say what is wrong
+    stream.seek(0)
+    try:
+        model = _EvidenceModel.model_validate_json(stream.read())
+        return Evidence(tuple(_receipts(model.receipts)), tuple(_certificates(model.certificates)))
     except ValidationError as error:
         raise TamperedError(f"evidence: {first_fault(error)}") from None
     except (InputError, ValueError) as error:
         raise TamperedError(f"evidence: {error}") from None
 
 
-def _receipts(model: _EvidenceModel) -> Iterator[SignedReceipt]:
-    for words, pairs in model.receipts:
+def _read_in_blocks(stream: BinaryIO) -> Evidence:
+    begin = b'{"certificates":['
+    if stream.read(len(begin)) != begin:
+        raise ValueError
+    rows = _Rows(stream)
+    # Quotes inside a body are escaped, so that these marks are not in one; in a row they end it.
+    certificates = tuple(
+        each for batch in rows.up_to(_BETWEEN, b'}],["0x') for each in _certificates(_CERTIFICATES.validate_json(batch))
+    )
+    receipts = tuple(
+        each for batch in rows.up_to(b"]}", b']],["0x') for each in _receipts(_RECEIPTS.validate_json(batch))
+    )
+    if rows.rest() or stream.read(1):
+        raise ValueError
+    return Evidence(receipts, certificates)
+
+
+class _Rows:
+    """Arrays of rows in a stream, handed out as JSON arrays of about a block each."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._held = stream, b""
+
+    def up_to(self, end: bytes, separator: bytes) -> Iterator[bytes]:
+        """The rows before `end`, cut where one row ends and the next begins. ValueError where the end never comes."""
+        closing = separator.index(b",")
+        while True:
+            block = self._stream.read(_BLOCK)
+            self._held += block
+            at = self._held.find(end)
+            if at >= 0:
+                yield b"[" + self._held[:at] + b"]"
+                self._held = self._held[at + len(end) :]
+                return
+            if not block:
+                raise ValueError
+            cut = self._held.rfind(separator)
+            if cut >= 0:
+                yield b"[" + self._held[: cut + closing] + b"]"
+                self._held = self._held[cut + closing + 1 :]
+
+    def rest(self) -> bytes:
+        return self._held
+
+
+def _receipts(items: Iterable[_ReceiptItem]) -> Iterator[SignedReceipt]:
+    known: dict[bytes, bytes] = {}  # accounts and hashes that come again and again are held once
+    for words, pairs in items:
         values = records.decode_words("ContributionReceipt", from_hex(words))
-        yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, _unpairs(pairs))
+        for name in ("run_id", "peer", "certificate"):
+            value = data(values, name)
+            values[name] = known.setdefault(value, value)
+        signatures = tuple((known.setdefault(signer, signer), signature) for signer, signature in _unpairs(pairs))
+        yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, signatures)
 
 
-def _certificates(model: _EvidenceModel) -> Iterator[SignedCertificate]:
-    for words, body, attempts in model.certificates:
+def _certificates(items: Iterable[_CertificateItem]) -> Iterator[SignedCertificate]:
+    for words, body, attempts in items:
         values = records.decode_words("CertificateId", from_hex(words))
         signatures = {int(attempt): _unpairs(pairs) for attempt, pairs in attempts.items()}
         yield SignedCertificate(records.hash_struct("CertificateId", values), values, body.encode(), signatures)
@@ -133,18 +220,6 @@ def _pairs(signatures: Sequence[tuple[bytes, bytes]]) -> list[Any]:
 
 def _unpairs(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((from_hex(signer), from_hex(signature)) for signer, signature in pairs)
-
-
-def co_signers(evidence: Evidence | None, account: bytes) -> list[str]:
-    """Who witnessed the account's paid receipts."""
-    found = {
-        signer
-        for receipt in (evidence.receipts if evidence else ())
-        if receipt.peer == account
-        for signer, _ in receipt.signatures
-        if signer != account
-    }
-    return [to_checksum(signer) for signer in sorted(found)]
 
 
 def number(values: records.Values, name: str) -> int:

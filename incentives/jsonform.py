@@ -1,12 +1,19 @@
 """What stored and published JSON is made of: bytes as lower-case hex with 0x, wide numbers as decimal strings."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 HexAddress = Annotated[str, Field(pattern="^0x[0-9a-f]{40}$")]
 HexHash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
 Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 of what published JSON is made of: names and text in ASCII, whole numbers below 2**53. Of these the standard
+    library writes the same bytes as `rfc8785`, thirty times as fast; a test compares the two."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def to_hex(value: bytes) -> str:
@@ -25,4 +32,4 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"
 
 
-__all__ = ["HexAddress", "HexHash", "Uint32", "first_fault", "from_hex", "to_hex"]
+__all__ = ["HexAddress", "HexHash", "Uint32", "canonical", "first_fault", "from_hex", "to_hex"]

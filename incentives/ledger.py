@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -201,14 +203,21 @@ class Ledger:
         )
         return SignedReceipt(receipt_hash, values, signed)
 
-    def receipts(self, certificate_id: bytes) -> Iterator[SignedReceipt]:
-        """Every receipt that names the certificate, ascending by peer."""
-        for (hash_,) in self._query(
-            "SELECT hash FROM receipts WHERE certificate = ? ORDER BY peer, hash", certificate_id
-        ):
-            receipt = self.receipt(bytes(hash_))
-            assert receipt is not None
-            yield receipt
+    def receipts(self, certificate_id: bytes, peer: bytes | None = None) -> Iterator[SignedReceipt]:
+        """Every receipt that names the certificate (of one `peer`, or of all), with its signatures, ascending by peer."""
+        rows = self._query(
+            "SELECT r.hash, CAST(r.words AS BLOB), s.signer, s.signature FROM receipts r "
+            "LEFT JOIN receipt_signatures s ON s.hash = r.hash WHERE r.certificate = ?1 AND (?2 IS NULL OR r.peer = ?2) "
+            "ORDER BY r.peer, r.hash, s.signer",
+            certificate_id,
+            peer,
+        )
+        for hash_, of_one in groupby(rows, key=itemgetter(0)):
+            signed = list(of_one)
+            values = self._decode("ContributionReceipt", bytes(signed[0][1]), bytes(hash_))
+            values["run_id"] = self.run_id  # held once, whatever number of receipts is kept
+            pairs = tuple((bytes(signer), bytes(signature)) for _, _, signer, signature in signed if signer is not None)
+            yield SignedReceipt(bytes(hash_), values, pairs)
 
     def lineage(self, tip: bytes, from_epoch: int = -1, to_epoch: int | None = None) -> list[SignedCertificate]:
         """The certificates with from_epoch < epoch ≤ to_epoch on the way back from `tip`, oldest first.

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from eth_hash.auto import keccak
 
 from incentives.errors import InputError
-from incentives.records import encode_word
 
 EMPTY = bytes(32)  # a padding leaf, and the root of no leaves
 
@@ -59,7 +58,6 @@ def build(leaves: Sequence[bytes]) -> Tree:
     return Tree(levels, paddings)
 
 
-def hash_leaf(types: Sequence[str], names: Sequence[str], values: Sequence[object]) -> bytes:
-    """keccak(keccak(abi.encode(values))) for static types; InputError names a value out of range."""
-    words = b"".join(encode_word(*member) for member in zip(types, names, values, strict=True))
+def hash_words(words: bytes) -> bytes:
+    """The leaf whose abi.encode is `words` (`incentives.records.packer` makes it)."""
     return bytes(keccak(keccak(words)))

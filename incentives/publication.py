@@ -4,14 +4,24 @@ Any copy of the directory is as good as another, for nothing in it is believed: 
 holds, and each signature in the evidence (a file beside the tables, four times their size) hashes into a leaf of them.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from incentives.atomic import write_atomically
 from incentives.errors import InputError, StorageError, TamperedError, disk_remedy
-from incentives.evidence import Evidence, evidence_bytes, parse_evidence
-from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, others, read
-from incentives.tables import Tables, parse_tables, signatures_hash, tables_hash
+from incentives.evidence import Evidence, evidence_chunks, read_evidence
+from incentives.merkle import Tree
+from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES, Shelf, lies_there, opened, others, read
+from incentives.tables import (
+    RECEIPTS_BEGIN,
+    PayoutRow,
+    Tables,
+    parse_payouts,
+    parse_tables,
+    signatures_hash,
+    tables_hash,
+    tree_of,
+)
 
 
 def tables_path(directory: Path, number: int) -> Path:
@@ -29,16 +39,16 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
     Other tables that stand there are kept under a name with their hash: they may be those that the chain holds, for
     the proposal that is to replace them can still fail."""
     path = tables_path(directory, number)
-    data = tables.to_bytes()
     for target in (path, evidence_path(directory, number)):
         if target.is_dir():  # found before either is written
             raise StorageError(f"{target} is a folder, where a file is to be written: move it away")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.read_bytes() != data:
-            _keep(directory, number, tables_hash(path.read_bytes()))
-        write_atomically(evidence_path(directory, number), evidence_bytes(evidence))
-        write_atomically(path, data)
+        stands = tables_hash(path.read_bytes()) if path.is_file() else None
+        if stands is not None and stands != tables.hash():
+            _keep(directory, number, stands)
+        write_atomically(evidence_path(directory, number), evidence_chunks(evidence))
+        write_atomically(path, tables.chunks())
     except OSError as error:
         where = error.filename2 or error.filename or directory
         raise StorageError(
@@ -50,16 +60,62 @@ def publish(directory: Path, number: int, tables: Tables, evidence: Evidence) ->
 def find_tables(shelf: Shelf, hash_: bytes, number: int) -> Tables:
     """The tables with that hash, in a folder whatever their file is called. InputError where there are none."""
     name = tables_path(Path(), number).name
-    named = read(shelf, name, MAX_TABLES_BYTES)
-    for data in _one_by_one(named, others(shelf, "", MAX_TABLES_BYTES)):
-        if tables_hash(data) == hash_:
+    is_there = False
+    for each in (name, *others(shelf, "")):
+        try:
+            data = read(shelf, each, MAX_TABLES_BYTES)
+        except StorageError:
+            if each == name:
+                raise
+            continue  # somebody else's file
+        is_there = is_there or (each == name and data is not None)
+        if data is not None and tables_hash(data) == hash_:
             return parse_tables(data)
-    if named is not None:
-        raise TamperedError(
+    raise _not_found(shelf, number, hash_, is_there)
+
+
+def find_payouts(shelf: Shelf, number: int, root: bytes, hash_: bytes) -> tuple[tuple[PayoutRow, ...], Tree]:
+    """The payout rows of the tables with that root, and their tree: all that a claim takes. Nothing beyond them is read of a
+    folder's file. Errors as `find_tables`."""
+    name = tables_path(Path(), number).name
+    is_there = False
+    for each in (name, *others(shelf, "")):
+        try:
+            with opened(shelf, each, MAX_TABLES_BYTES) as stream:
+                if stream is None:
+                    continue
+                is_there = is_there or each == name
+                rows = parse_payouts(_up_to_receipts(stream))
+        except StorageError:
+            if each == name:
+                raise
+            continue  # somebody else's file
+        except TamperedError:
+            continue
+        tree = tree_of(rows)
+        if tree.root == root:
+            return rows, tree
+    raise _not_found(shelf, number, hash_, is_there)
+
+
+def _up_to_receipts(stream: BinaryIO) -> bytes:
+    held = bytearray()
+    while block := stream.read(1 << 20):
+        seen = max(0, len(held) - len(RECEIPTS_BEGIN))
+        held += block
+        if RECEIPTS_BEGIN in held[seen:]:
+            break
+    return bytes(held)
+
+
+def _not_found(shelf: Shelf, number: int, hash_: bytes, is_there: bool) -> InputError | TamperedError:
+    name = tables_path(Path(), number).name
+    if is_there:
+        return TamperedError(
             f"{shelf}/{name} does not have the hash that is on chain (0x{hash_.hex()}): it was changed or is old; "
             "get it again"
         )
-    raise InputError(
+    return InputError(
         "--tables",
         str(shelf),
         f"holds no tables of period {number} ({name}{lies_there(shelf, name)}, hash 0x{hash_.hex()}): get them from the organiser",
@@ -69,21 +125,31 @@ def find_tables(shelf: Shelf, hash_: bytes, number: int) -> Tables:
 def find_evidence(shelf: Shelf, number: int, tables: Tables) -> Evidence | None:
     """The evidence beside the tables, None where there is none. TamperedError where it does not fit the tables."""
     name = evidence_path(Path(), number).name
-    named = read(shelf, name, MAX_EVIDENCE_BYTES)
     problem: TamperedError | None = None
-    for data in _one_by_one(named, others(shelf, f"evidence-{number}-", MAX_EVIDENCE_BYTES)):
+    is_there = False
+    for each in (name, *others(shelf, f"evidence-{number}-")):
         try:
-            return _fitting(parse_evidence(data), tables)
+            with opened(shelf, each, MAX_EVIDENCE_BYTES) as stream:
+                if stream is None:
+                    continue
+                is_there = is_there or each == name
+                return _fitting(read_evidence(stream), tables)
+        except StorageError:
+            if each == name:
+                raise
         except TamperedError as error:
             problem = problem or TamperedError(f"{shelf}/{name}: {error}; get it again")
-    if problem is not None and named is not None:
+    if problem is not None and is_there:
         raise problem
     return None
 
 
 def _fitting(evidence: Evidence, tables: Tables) -> Evidence:
-    receipts = [(r.hash, signatures_hash(signature for _, signature in r.signatures)) for r in evidence.receipts]
-    if receipts != [(row.receipt, row.signatures) for row in tables.receipts]:
+    if len(evidence.receipts) != len(tables.receipts) or any(
+        (receipt.hash, signatures_hash(signature for _, signature in receipt.signatures))
+        != (row.receipt, row.signatures)
+        for receipt, row in zip(evidence.receipts, tables.receipts, strict=True)
+    ):
         raise TamperedError("its receipts or their signatures are not those of the tables")
     identities = [c.id for c in evidence.certificates]
     if len(identities) == len(tables.certificates) + 1 and evidence.certificates[1:]:
@@ -91,12 +157,6 @@ def _fitting(evidence: Evidence, tables: Tables) -> Evidence:
     if identities != [row.certificate for row in tables.certificates]:
         raise TamperedError("its certificates are not those of the tables")
     return evidence
-
-
-def _one_by_one(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if first is not None:
-        yield first
-    yield from rest
 
 
 def _keep(directory: Path, number: int, hash_: bytes) -> None:
@@ -107,4 +167,4 @@ def _keep(directory: Path, number: int, hash_: bytes) -> None:
             write_atomically(kept, path.read_bytes())
 
 
-__all__ = ["evidence_path", "find_evidence", "find_tables", "publish", "tables_path"]
+__all__ = ["evidence_path", "find_evidence", "find_payouts", "find_tables", "publish", "tables_path"]

@@ -3,10 +3,11 @@
 A file above its limit is not read: whoever serves tables must not be able to fill an earner's memory or disk."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from incentives.errors import InputError, StorageError
@@ -14,6 +15,7 @@ from incentives.errors import InputError, StorageError
 MAX_TABLES_BYTES = 64 << 20  # about 250,000 receipts
 MAX_EVIDENCE_BYTES = 4 * MAX_TABLES_BYTES
 _CHUNK = 1 << 16
+_IN_MEMORY = 1 << 20  # of a file that was fetched; what is larger lies on disk until the process ends
 
 
 class Site:
@@ -28,18 +30,22 @@ class Site:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError("--tables", url.split("@")[-1], "is no URL: give http(s)://HOST/FOLDER, or a folder")
         self._url, self._timeout = parts, timeout_seconds
-        self._kept: dict[str, bytes | None] = {}
+        self._kept: dict[str, BinaryIO | None] = {}
 
     def __str__(self) -> str:
         return self._shown
 
-    def read(self, name: str, limit: int) -> bytes | None:
-        """None where there is no such file; StorageError where the server does not give it, or more than `limit`."""
+    def open(self, name: str, limit: int) -> BinaryIO | None:
+        """From its beginning. None where there is no such file; StorageError where the server does not give it, or more than
+        `limit` bytes."""
         if name not in self._kept:
             self._kept[name] = self._fetch(name, limit)
-        return self._kept[name]
+        found = self._kept[name]
+        if found is not None:
+            found.seek(0)
+        return found
 
-    def _fetch(self, name: str, limit: int) -> bytes | None:
+    def _fetch(self, name: str, limit: int) -> BinaryIO | None:
         import requests
 
         url = self._url._replace(path=f"{self._url.path.rstrip('/')}/{name}", fragment="").geturl()
@@ -50,12 +56,13 @@ class Site:
                     return None
                 if answer.status_code != 200:
                     raise StorageError(f"{where}: the server answers {answer.status_code}: check the URL, or try later")
-                data = bytearray()
+                found = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  it lives as long as this
+                size = 0
                 for chunk in answer.iter_content(_CHUNK):
-                    data += chunk
-                    if len(data) > limit:
+                    size += found.write(chunk)
+                    if size > limit:
                         raise StorageError(f"{where} is larger than {limit} bytes: it is no table of a period")
-                return bytes(data)
+                return cast(BinaryIO, found)
         except (requests.RequestException, ValueError):
             raise StorageError(f"{where} cannot be fetched: check the URL, or try later") from None
 
@@ -68,17 +75,27 @@ def open_shelf(text: str) -> Shelf:
     return Site(text) if text.lower().startswith(("http://", "https://")) else Path(text)
 
 
-def read(shelf: Shelf, name: str, limit: int) -> bytes | None:
-    """The file's bytes; None where there is none. StorageError: unreadable, or larger than `limit`."""
+@contextmanager
+def opened(shelf: Shelf, name: str, limit: int) -> Iterator[BinaryIO | None]:
+    """The file, to be read from its beginning; None where there is none. StorageError: unreadable, or larger than `limit`."""
     if isinstance(shelf, Site):
-        return shelf.read(name, limit)
+        yield shelf.open(name, limit)
+        return
     path = shelf / name
     with _reading(path):
         if not path.is_file():
-            return None
-        if path.stat().st_size > limit:
-            raise StorageError(f"{path} is larger than {limit} bytes: it is no table of a period")
-        return path.read_bytes()
+            yield None
+            return
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > limit:
+                raise StorageError(f"{path} is larger than {limit} bytes: it is no table of a period")
+            yield stream
+
+
+def read(shelf: Shelf, name: str, limit: int) -> bytes | None:
+    """All of its bytes, as `opened`."""
+    with opened(shelf, name, limit) as stream:
+        return None if stream is None else stream.read()
 
 
 def lies_there(shelf: Shelf, name: str) -> str:
@@ -87,17 +104,10 @@ def lies_there(shelf: Shelf, name: str) -> str:
     return " is no file: move it away" if lies else ""
 
 
-def others(shelf: Shelf, stem: str, limit: int) -> Iterator[bytes]:
-    """Further files of a folder, whose names begin with `stem`; a URL has no list of its files."""
-    if isinstance(shelf, Site):
-        return
-    for path in sorted(shelf.glob(f"{stem}*.json")):
-        try:
-            data = read(shelf, path.name, limit)
-        except StorageError:
-            continue  # somebody else's file
-        if data is not None:
-            yield data
+def others(shelf: Shelf, stem: str) -> Iterator[str]:
+    """Names of further files of a folder, which begin with `stem`; a URL has no list of its files."""
+    if not isinstance(shelf, Site):
+        yield from (path.name for path in sorted(shelf.glob(f"{stem}*.json")))
 
 
 @contextmanager
@@ -108,4 +118,14 @@ def _reading(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from None
 
 
-__all__ = ["MAX_EVIDENCE_BYTES", "MAX_TABLES_BYTES", "Shelf", "Site", "lies_there", "open_shelf", "others", "read"]
+__all__ = [
+    "MAX_EVIDENCE_BYTES",
+    "MAX_TABLES_BYTES",
+    "Shelf",
+    "Site",
+    "lies_there",
+    "open_shelf",
+    "opened",
+    "others",
+    "read",
+]

@@ -4,21 +4,27 @@ The file is canonical JSON; its keccak-256 is on chain. Numbers wider than 32 bi
 lower-case hex with 0x. Whoever has the file rebuilds the trees, every proof and every sum with no other source.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import rfc8785
 from eth_hash.auto import keccak
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from incentives import merkle
 from incentives.commitments import is_ascending
 from incentives.errors import TamperedError
-from incentives.jsonform import HexAddress, HexHash, Uint32, first_fault, to_hex
+from incentives.jsonform import HexAddress, HexHash, Uint32, canonical, first_fault, to_hex
+from incentives.records import packer
 
 FORMAT = "sparehive-tables-1"
+RECEIPTS_BEGIN = b'],"receipts":['  # after the payouts
+_BATCH = (
+    4096  # rows that are turned into JSON, or back, at once: a period of any size takes little memory beside its rows
+)
+_BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +110,41 @@ class Tables:
 
     def to_bytes(self) -> bytes:
         """The published file. TamperedError where the rows break a rule of `check`."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The published file in pieces of at most some megabytes; the names stand in their canonical order. TamperedError as
+        `to_bytes`, before the first piece."""
         check(self)
-        return bytes(
-            rfc8785.dumps(
-                {
-                    "format": FORMAT,
-                    "run_id": to_hex(self.run_id),
-                    "chain_id": str(self.chain_id),
-                    "settlement": to_hex(self.settlement),
-                    "from_epoch": str(self.from_epoch),
-                    "to_epoch": str(self.to_epoch),
-                    "budget_amount": str(self.budget_amount),
-                    "unit_price_amount": str(self.unit_price_amount),
-                    "certificates": [_json_row(row) for row in self.certificates],
-                    "receipts": [_json_row(row) for row in self.receipts],
-                    "payouts": [_json_row(row) for row in self.payouts],
-                }
-            )
-        )
+        values: dict[str, Any] = {
+            "budget_amount": str(self.budget_amount),
+            "certificates": self.certificates,
+            "chain_id": str(self.chain_id),
+            "format": FORMAT,
+            "from_epoch": str(self.from_epoch),
+            "payouts": self.payouts,
+            "receipts": self.receipts,
+            "run_id": to_hex(self.run_id),
+            "settlement": to_hex(self.settlement),
+            "to_epoch": str(self.to_epoch),
+            "unit_price_amount": str(self.unit_price_amount),
+        }
+        before = b"{"
+        for name, value in values.items():
+            yield before + canonical(name) + b":"
+            before = b","
+            if isinstance(value, tuple):
+                yield from _json_rows(value)
+            else:
+                yield canonical(value)
+        yield b"}"
 
     def hash(self) -> bytes:
-        return tables_hash(self.to_bytes())
+        """What the chain holds: `tables_hash` of the published file."""
+        state = keccak.new(b"")
+        for chunk in self.chunks():
+            state.update(chunk)
+        return bytes(state.digest())
 
 
 def tables_hash(data: bytes) -> bytes:
@@ -134,8 +154,8 @@ def tables_hash(data: bytes) -> bytes:
 
 def leaf_of(row: Row) -> bytes:
     """keccak(keccak(abi.encode(uint8 kind, the row's fields)))."""
-    names = ("kind", *(field.name for field in fields(row)))
-    return merkle.hash_leaf(("uint8", *row.TYPES), names, (row.KIND, *astuple(row)))
+    shape = _SHAPES[type(row)]
+    return merkle.hash_words(shape.pack((row.KIND, *shape.values(row))))
 
 
 def tree_of(rows: Sequence[Row]) -> merkle.Tree:
@@ -151,6 +171,41 @@ def signatures_hash(signatures: Iterable[bytes]) -> bytes:
 _Decimal = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,77})$")]
 
 
+_CertificateItem = tuple[_Decimal, HexHash, HexHash]
+_ReceiptItem = tuple[HexAddress, _Decimal, Uint32, _Decimal, _Decimal, HexHash, HexHash]
+_PayoutItem = tuple[HexAddress, _Decimal, _Decimal, _Decimal, _Decimal, _Decimal]
+
+
+class _Shape:
+    """How the rows of one table are read, packed and written."""
+
+    def __init__(self, row_type: Any, item: Any) -> None:
+        names = [field.name for field in fields(row_type)]
+        self.make: Callable[..., Any] = row_type
+        self.names, self.types = names, row_type.TYPES
+        self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
+        self.pack = packer(("uint8", *row_type.TYPES), ("kind", *names))
+        self.to_json = [_TO_JSON.get(type_, str) for type_ in row_type.TYPES]
+        self.of_json = [_OF_JSON.get(type_, int) for type_ in row_type.TYPES]
+        self.items: TypeAdapter[list[Any]] = TypeAdapter(list[item], config=ConfigDict(strict=True))
+
+    def parse(self, items: Iterable[Sequence[str | int]]) -> Iterator[Any]:
+        for item in items:
+            yield self.make(*[convert(value) for convert, value in zip(self.of_json, item, strict=True)])
+
+
+_TO_JSON: dict[str, Callable[[Any], Any]] = {"address": to_hex, "bytes32": to_hex, "uint32": int}
+_OF_JSON: dict[str, Callable[[Any], Any]] = {
+    "address": lambda text: bytes.fromhex(text[2:]),
+    "bytes32": lambda text: bytes.fromhex(text[2:]),
+}
+_SHAPES: dict[type, _Shape] = {
+    CertificateRow: _Shape(CertificateRow, _CertificateItem),
+    ReceiptRow: _Shape(ReceiptRow, _ReceiptItem),
+    PayoutRow: _Shape(PayoutRow, _PayoutItem),
+}
+
+
 class _TablesModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -162,43 +217,102 @@ class _TablesModel(BaseModel):
     to_epoch: _Decimal
     budget_amount: _Decimal
     unit_price_amount: _Decimal
-    certificates: list[tuple[_Decimal, HexHash, HexHash]]
-    receipts: list[tuple[HexAddress, _Decimal, Uint32, _Decimal, _Decimal, HexHash, HexHash]]
-    payouts: list[tuple[HexAddress, _Decimal, _Decimal, _Decimal, _Decimal, _Decimal]]
+    certificates: list[_CertificateItem]
+    receipts: list[_ReceiptItem]
+    payouts: list[_PayoutItem]
 
 
 def parse_tables(data: bytes) -> Tables:
     """The tables in a published file. TamperedError for unknown keys, another spelling, order, duplicates or sums."""
     try:
-        model = _TablesModel.model_validate_json(data)
-    except ValidationError as error:
-        raise TamperedError(f"tables: {first_fault(error)}") from None
+        model, certificates, payouts, receipts = _parse_in_batches(data)
+    except ValueError:  # not as `chunks` writes it: read at once, to say what is wrong
+        try:
+            model = _TablesModel.model_validate_json(data)
+        except ValidationError as error:
+            raise TamperedError(f"tables: {first_fault(error)}") from None
+        certificates = _rows_of(CertificateRow, [model.certificates])
+        payouts, receipts = _rows_of(PayoutRow, [model.payouts]), _rows_of(ReceiptRow, [model.receipts])
     tables = Tables(
-        _value(model.run_id, "bytes32"),
+        bytes.fromhex(model.run_id[2:]),
         int(model.chain_id),
-        _value(model.settlement, "address"),
+        bytes.fromhex(model.settlement[2:]),
         int(model.from_epoch),
         int(model.to_epoch),
         int(model.budget_amount),
         int(model.unit_price_amount),
-        _rows(CertificateRow, model.certificates),
-        _rows(ReceiptRow, model.receipts),
-        _rows(PayoutRow, model.payouts),
+        certificates,
+        receipts,
+        payouts,
     )
-    if tables.to_bytes() != data:
+    at = 0
+    for chunk in tables.chunks():
+        if data[at : at + len(chunk)] != chunk:
+            break
+        at += len(chunk)
+    if at != len(data):
         raise TamperedError("tables: not canonical JSON (RFC 8785); fetch the file again")
     return tables
+
+
+def parse_payouts(data: bytes) -> tuple[PayoutRow, ...]:
+    """The payout rows alone, of a file that may be cut off after them: what a claim needs, whose root on chain says whether they
+    are true. TamperedError where they are not there."""
+    try:
+        start, end = _section(data, b'"payouts":[', RECEIPTS_BEGIN)
+        rows = _rows_of(PayoutRow, _items(PayoutRow, data, start, end))
+    except ValueError:
+        raise TamperedError("tables: not canonical JSON (RFC 8785); fetch the file again") from None
+    if not is_ascending([row.account for row in rows]):
+        raise TamperedError("tables: payouts are not strictly ascending by account")
+    return rows
+
+
+def _parse_in_batches(
+    data: bytes,
+) -> tuple[_TablesModel, tuple[CertificateRow, ...], tuple[PayoutRow, ...], tuple[ReceiptRow, ...]]:
+    """All but the rows, and the three tables. ValueError where it is not spelled as `Tables.chunks` spells it."""
+    certificates = _section(data, b'"certificates":[', b'],"chain_id":')
+    payouts = _section(data, b'"payouts":[', RECEIPTS_BEGIN, certificates[1])
+    receipts = _section(data, b'"receipts":[', b'],"run_id":', payouts[1])
+    rest = (
+        data[: certificates[0]]
+        + data[certificates[1] : payouts[0]]
+        + data[payouts[1] : receipts[0]]
+        + data[receipts[1] :]
+    )
+    return (
+        _TablesModel.model_validate_json(rest),
+        _rows_of(CertificateRow, _items(CertificateRow, data, *certificates)),
+        _rows_of(PayoutRow, _items(PayoutRow, data, *payouts)),
+        _rows_of(ReceiptRow, _items(ReceiptRow, data, *receipts)),
+    )
+
+
+def _section(data: bytes, begin: bytes, end: bytes, at: int = 0) -> tuple[int, int]:
+    """Between the two marks. ValueError where they are not there."""
+    start = data.index(begin, at) + len(begin)
+    return start, data.index(end, start - 1) if data[start : start + 1] != b"]" else start
+
+
+def _items(row_type: type, data: bytes, start: int, end: int) -> Iterator[list[Any]]:
+    while start < end:
+        cut = data.find(b"],[", start + _BATCH_BYTES, end)
+        stop = end if cut < 0 else cut + 1
+        yield _SHAPES[row_type].items.validate_json(b"[" + data[start:stop] + b"]")
+        start = stop + 1
+
+
+def _rows_of(row_type: type[AnyRow], batches: Iterable[Iterable[Any]]) -> tuple[AnyRow, ...]:
+    return tuple(row for batch in batches for row in _SHAPES[row_type].parse(batch))
 
 
 def check(tables: Tables) -> None:
     """TamperedError where ranges, order, epochs or running sums are wrong. What is owed: `rewards.check_payouts`."""
     if tables.from_epoch >= tables.to_epoch:
         raise TamperedError(f"tables: period ({tables.from_epoch}, {tables.to_epoch}] has no epoch")
-    every: list[Row] = [*tables.certificates, *tables.receipts, *tables.payouts]
-    for each in every:
-        for type_, field, value in zip(each.TYPES, fields(each), astuple(each), strict=True):
-            if isinstance(value, int) and not 0 <= value < 1 << int(type_.removeprefix("uint")):
-                raise TamperedError(f"tables: {field.name} = {value} is no {type_}")
+    for rows in (tables.certificates, tables.receipts, tables.payouts):
+        _check_ranges(rows)
     epochs = [row.epoch for row in tables.certificates]
     if any(left >= right for left, right in pairwise(epochs)):
         raise TamperedError("tables: certificates are not strictly ascending by epoch")
@@ -221,21 +335,26 @@ def check(tables: Tables) -> None:
             raise TamperedError(f"tables: 0x{payout.account.hex()} is given more than it earned")
 
 
-def _json_row(row: Row) -> list[str | int]:
-    out: list[str | int] = []
-    for type_, value in zip(row.TYPES, astuple(row), strict=True):
-        if isinstance(value, bytes):
-            out.append(to_hex(value))
-        else:
-            out.append(value if type_ == "uint32" else str(value))
-    return out
+def _check_ranges(rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    shape = _SHAPES[type(rows[0])]
+    for name, type_ in zip(shape.names, shape.types, strict=True):
+        if type_.startswith("uint"):
+            column, bound = attrgetter(name), 1 << int(type_.removeprefix("uint"))
+            wrong = next((value for value in map(column, rows) if not 0 <= value < bound), None)
+            if wrong is not None:
+                raise TamperedError(f"tables: {name} = {wrong} is no {type_}")
 
 
-def _rows(row_type: type[AnyRow], rows: Sequence[tuple[str | int, ...]]) -> tuple[AnyRow, ...]:
-    return tuple(row_type(*(_value(v, t) for v, t in zip(row, row_type.TYPES, strict=True))) for row in rows)
-
-
-def _value(value: str | int, type_: str) -> Any:
-    if type_ in ("address", "bytes32"):
-        return bytes.fromhex(str(value)[2:])
-    return int(value)
+def _json_rows(rows: Sequence[Row]) -> Iterator[bytes]:
+    before = b"["
+    for start in range(0, len(rows), _BATCH):
+        shape = _SHAPES[type(rows[0])]
+        batch = [
+            [convert(value) for convert, value in zip(shape.to_json, shape.values(row), strict=True)]
+            for row in rows[start : start + _BATCH]
+        ]
+        yield before + canonical(batch)[1:-1]
+        before = b","
+    yield b"]" if rows else b"[]"

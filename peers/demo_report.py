@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from incentives.amounts import rounded_tokens
+from incentives.evidence import SignedReceipt, parse_evidence
+from incentives.keys import parse_address, to_checksum
 from peers.directory import PeerDirectory
 from peers.watching import read_events
 
@@ -57,13 +59,14 @@ def _peer_row(session: "Session", name: str, money: dict[str, Any]) -> dict[str,
     from peers.demo import JOINS_LATE, KILLED
 
     account = money["claims"][name]["accounts"][0]
+    receipts = _receipts_of(parse_address(account["account"]), Path(money["tables"]))
     return {
         "name": name,
         "account": account["account"],
         "wallet": session.wallets[name],
         "units": account["units"],
-        "receipts": account["receipts"],
-        "co_signers": account["co_signers"],
+        "receipts": len(receipts),
+        "co_signers": sorted({to_checksum(s) for each in receipts for s, _ in each.signatures if s != each.peer}),
         "earned": str(account["earned"]),
         "claimed": str(account["claimed"]),
         "balance_before": str(money["before"][name]),
@@ -72,6 +75,12 @@ def _peer_row(session: "Session", name: str, money: dict[str, Any]) -> dict[str,
         "joined_late": name == JOINS_LATE,
         "killed": name == KILLED,
     }
+
+
+def _receipts_of(account: bytes, tables: Path) -> list[SignedReceipt]:
+    """The account's paid receipts, with those who signed them."""
+    published = (parse_evidence(path.read_bytes()) for path in sorted(tables.glob("evidence-?.json")))
+    return [receipt for evidence in published for receipt in evidence.receipts if receipt.peer == account]
 
 
 def _common_roots(survivors: dict[str, PeerDirectory]) -> tuple[int, dict[str, str]]:

@@ -18,7 +18,7 @@ _COMMANDS = {
     "settle": ("settling", "Close a period: publish the tables and propose their roots."),
     "bind": ("binding", "Bind a peer's hot key to your wallet."),
     "rewards": ("earning", "Show what is pending, in window, claimable and claimed."),
-    "claim": ("earning", "Claim your rewards, or push them to others."),
+    "claim": ("claiming", "Claim your rewards, or push them to others."),
     "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
     "wallet": ("binding", "Make a wallet's key file, or show its address."),
     "run new": ("training", "Make a run.toml from a text and a model size."),

@@ -10,7 +10,7 @@ from incentives.chain.deployment import Deployment
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.errors import InputError
-from incentives.keys import parse_address, to_checksum
+from incentives.keys import key_account, parse_address, to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 from swarm.errors import SwarmError
@@ -114,3 +114,10 @@ def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
     else:
         return None
     return found.pay_rules()
+
+
+def hot_account(directory: Path | None) -> bytes | None:
+    """What the peer in --dir signs with; its password is not needed."""
+    if directory is None or not PeerDirectory(directory).hot_key.exists():
+        return None
+    return key_account(PeerDirectory(directory).hot_key)

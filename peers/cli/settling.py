@@ -15,10 +15,12 @@ from incentives.amounts import tokens
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
+from incentives.checks import Judge
 from incentives.closing import Closed, close_period
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle, NoWork
 from incentives.ledger import Ledger
 from incentives.publication import find_tables, publish
+from incentives.remembered import NAME, RememberedSignatures
 from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
@@ -97,8 +99,9 @@ def settle(
         if cancel:
             result, lines = _cancel(chain, key, place.state(chain))
         else:
-            what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace)
-            result, lines = _settle(chain, key, place, what)
+            with RememberedSignatures(tables / NAME, key.secret) as remembered:
+                what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, remembered.judge)
+                result, lines = _settle(chain, key, place, what)
     show(as_json, result, *lines)
 
 
@@ -113,6 +116,7 @@ class _ToSettle:
     to_epoch: int | None
     finalise: bool
     replace: bool
+    judge: Judge
 
 
 def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str, Any], list[str]]:
@@ -161,7 +165,7 @@ def _settle_once(
     lines = [f"period {state.num_periods - 1} is final: epochs up to {state.settled_epoch}"]
     if what.directory is not None:
         try:
-            closed = _close(state, what.directory, what.tables, what.invite, what.to_epoch)
+            closed = _close(state, what, what.to_epoch)
         except NothingToSettle as error:  # all of it was done, here or by an earlier try; or nobody has worked
             nothing = f"nothing to do yet: epochs up to {state.settled_epoch} are settled"
             if isinstance(error, NoWork):
@@ -181,7 +185,7 @@ def _as_proposed(state: RunState, what: _ToSettle, pending: PeriodState) -> Clos
     """What this ledger gives for the epochs of the proposal under way; text: why it gives nothing."""
     assert what.directory is not None
     try:
-        return _close(state, what.directory, what.tables, what.invite, pending.to_epoch)
+        return _close(state, what, pending.to_epoch)
     except (IncentivesError, PeerError) as error:
         return str(error)
 
@@ -242,16 +246,17 @@ def _seen(chain: "Chain", place: Place, is_there: Callable[[RunState], bool]) ->
         time.sleep(0.2)
 
 
-def _close(state: RunState, directory: Path, tables: Path, invite: str | None, to_epoch: int | None) -> Closed:
-    rules = read_rules(invite, directory)
+def _close(state: RunState, what: _ToSettle, to_epoch: int | None) -> Closed:
+    assert what.directory is not None
+    rules = read_rules(what.invite, what.directory)
     if rules is None:
-        raise InputError("--dir", str(directory), "holds no invite; give the run's with --invite")
-    previous = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
-    with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        closed = close_period(ledger, rules, state, previous, to_epoch)
+        raise InputError("--dir", str(what.directory), "holds no invite; give the run's with --invite")
+    previous = find_tables(what.tables, state.last.tables_hash, state.last.number) if state.last else None
+    with Ledger.read(PeerDirectory(what.directory).ledger) as ledger:
+        closed = close_period(ledger, rules, state, previous, to_epoch, judge=what.judge)
         last = _last_epoch_allowed(closed, state)
         if to_epoch is None and last < closed.tables.to_epoch:
-            closed = close_period(ledger, rules, state, previous, last)
+            closed = close_period(ledger, rules, state, previous, last, judge=what.judge)
     return closed
 
 

@@ -11,7 +11,7 @@ from incentives.chain.registry import PeerConsent, RegistryContract, deploy_regi
 from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract, deploy_test_token
-from incentives.claim import prove
+from incentives.claim import Payouts
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
 from incentives.keys import to_checksum
@@ -68,8 +68,9 @@ def measure(node: DevChain) -> dict[str, int]:
         final = contract.finalise(RICH_KEY)
         found[f"propose, {name}"], found[f"finalise, {name}"] = proposed.gas_used, final.gas_used
         found[f"propose and finalise, {name}"] = proposed.gas_used + final.gas_used
-        one = contract.claim(RICH_KEY, prove(tables, accounts[:1])).gas_used
-        many = contract.claim(RICH_KEY, prove(tables, accounts[1:])).gas_used // BATCH
+        payouts = Payouts(tables.payouts, tables.payout_tree())
+        one = contract.claim(RICH_KEY, payouts.prove(accounts[:1])).gas_used
+        many = contract.claim(RICH_KEY, payouts.prove(accounts[1:])).gas_used // BATCH
         when = "repeat" if number else "first"
         found[f"claim, {when}"], found[f"claimMany of {BATCH}, {when}, each"] = one, many
         before = payment.payouts

@@ -216,7 +216,7 @@ def test_a_replacement_that_fails_takes_no_tables_away(world: World) -> None:
     world.finalise()
     world.bind("bob")
     claimed = world.claim("bob")
-    assert (claimed["paid"], claimed["accounts"][0]["receipts"]) == (str(3 * UNIT_PRICE), 1)
+    assert claimed["paid"] == str(3 * UNIT_PRICE)
     assert [period["signatures_checked"] for period in ok("verify", *where(world))["periods"]] == [3, 2]
 
 
@@ -238,5 +238,4 @@ def test_evidence_that_cannot_be_read_stops_no_claim(world: World) -> None:
     world.bind("alice")
     path = world.tables / "evidence-0.json"
     path.write_text("[" * 100_000)
-    claimed = world.claim("alice")
-    assert (claimed["paid"], claimed["accounts"][0]["co_signers"]) == (str(2 * UNIT_PRICE), [])
+    assert world.claim("alice")["paid"] == str(2 * UNIT_PRICE)

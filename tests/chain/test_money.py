@@ -35,10 +35,7 @@ def test_from_deployment_to_the_last_claim(world: World) -> None:
     claimed = world.claim("alice")
     mine = claimed["accounts"][0]
     assert claimed["paid"] == mine["claimed"] == mine["earned"] == str(5 * UNIT_PRICE)
-    assert (mine["account"], mine["units"], mine["receipts"]) == (world.account("alice"), 5, 2)
-    first = world.lineage.accounts[0]
-    witness = world.lineage.accounts[1] if world.accounts["alice"] == first else first
-    assert mine["co_signers"] == [to_checksum(witness)]
+    assert (mine["account"], mine["units"]) == (world.account("alice"), 5)
     assert world.balance("alice") == 5 * UNIT_PRICE
     assert world.rewards("alice")["claimed"] == str(5 * UNIT_PRICE)
 
@@ -82,7 +79,8 @@ def test_a_second_claim_pays_nothing_and_says_so(world: World) -> None:
     world.finalise()
     world.bind("alice")
     world.claim("alice")
-    assert "all that is final has been claimed" in refused("claim", *world.claim_options("alice"))
+    code, out, _ = sparehive("claim", *world.claim_options("alice"))
+    assert (code, out) == (0, "nothing is due: all that is final, up to epoch 2, has been claimed\n")
     pushed = world.claim("organiser", "--push")
     assert (pushed["paid"], pushed["transactions"]) == ("0", [])
     assert world.balance("alice") == UNIT_PRICE
@@ -275,7 +273,6 @@ def test_an_earner_needs_only_node_address_and_tables(world: World, tmp_path: Pa
     assert ok("rewards", *where, "--wallet", world.wallets["alice"])["accounts"][0]["claimable"] == str(UNIT_PRICE)
     claimed = ok("claim", *where, *world.keys("alice"))
     assert claimed["paid"] == str(UNIT_PRICE)
-    assert claimed["accounts"][0]["co_signers"] == []
     assert ok("verify", *where)["periods"][0]["payouts_checked"] is True
 
 
@@ -286,3 +283,18 @@ def test_evidence_lies_beside_the_tables(world: World) -> None:
     evidence = find_evidence(world.tables, 0, tables)
     assert evidence is not None
     assert [r.units for r in evidence.receipts] == [row.units for row in tables.receipts]
+
+
+def test_a_claim_makes_final_what_is_over_and_says_what_it_paid(world: World) -> None:
+    world.work(alice=3)
+    world.settle()
+    world.bind("alice")
+    world.chain.advance(world.window + 1)
+    code, out, err = sparehive("claim", *world.claim_options("alice"))
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "0.003 tokens paid to 1 accounts in 1 transactions"
+    assert "period 0 was made final first, its window being over" in lines
+    assert f"{world.account('alice')}: 0.003 tokens to {world.wallets['alice']}" in lines
+    assert sum(line.startswith("transaction 0x") for line in lines) == 2
+    assert world.balance("alice") == 3 * UNIT_PRICE

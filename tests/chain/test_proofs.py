@@ -149,11 +149,11 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
         node.advance(2)
         contract.finalise(RICH_KEY)
         before = payment.payouts
-    from incentives.claim import prove
+    from incentives.claim import Payouts
 
     due = [row.account for row in tables.payouts if row.cum_claimable]
     if due:
-        contract.claim(RICH_KEY, prove(tables, due))
+        contract.claim(RICH_KEY, Payouts(tables.payouts, tables.payout_tree()).prove(due))
     final = contract.state()
     assert final.claimed_amount == final.released_amount == sum(row.cum_claimable for row in tables.payouts)
     assert token.balance_of(settlement) == final.available_amount

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from incentives import merkle
 from incentives.errors import InputError, TamperedError
+from incentives.jsonform import canonical
+from incentives.records import packer
 from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, PayoutRow, Tables, leaf_of, parse_tables, tables_hash
 from tests.proofs import depth_of, verify
@@ -88,8 +90,8 @@ def test_a_hundred_thousand_leaves_take_seconds() -> None:
 
 def test_a_leaf_of_one_kind_is_none_of_another() -> None:
     """The kind is hashed: rows of equal shape in two trees differ."""
-    words = ("uint8", "bytes32"), ("kind", "value")
-    assert merkle.hash_leaf(*words, (1, bytes(32))) != merkle.hash_leaf(*words, (2, bytes(32)))
+    pack = packer(("uint8", "bytes32"), ("kind", "value"))
+    assert merkle.hash_words(pack((1, bytes(32)))) != merkle.hash_words(pack((2, bytes(32))))
     assert CertificateRow.KIND != PayoutRow.KIND
 
 
@@ -179,3 +181,8 @@ def test_tables_that_break_a_rule_are_not_published() -> None:
     tables = _tables()
     with pytest.raises(TamperedError):
         replace(tables, receipts=tables.receipts[::-1]).to_bytes()
+
+
+def test_our_canonical_json_is_rfc_8785() -> None:
+    value = {"b": [1, "0x00", [], {}], "a": {"10": "x", "9": 2**53 - 1, "": 'q"\\/\n'}}
+    assert canonical(value) == rfc8785.dumps(value)

@@ -1,0 +1,121 @@
+"""One step of a settlement in a process of its own, for `benchmarks.settling`: prints its seconds and its peak memory.
+
+Plain functions of the package alone, so that the same file also runs against an earlier checkout (PYTHONPATH)."""
+
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from coincurve import PrivateKey
+
+import incentives.chain.node
+from incentives import records
+from incentives.chain.state import RunState
+from incentives.closing import PayRules, close_period, proposal_of, unpaid_after
+from incentives.ledger import Ledger
+from incentives.publication import find_evidence, find_tables, publish
+from incentives.rewards import check_payouts
+from incentives.tables import tables_hash
+
+assert incentives.chain.node  # web3 is in every command that speaks to a chain: in the memory, too
+
+
+def main(step: str, books: Path, shelf: Path) -> None:
+    begun = time.monotonic()
+    with Ledger.read(books) as ledger:
+        domain, run_id = ledger.domain, ledger.run_id
+    founder = records.account_of(PrivateKey(b"\xf0" * 32))
+    rules = PayRules(run_id, 1, (founder,))
+    state = funded(domain, run_id)
+    globals()[f"step_{step}"](books, shelf, rules, state)
+    found = {
+        "cpu": time.process_time(),
+        "wall": time.monotonic() - begun,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024),
+    }
+    print(json.dumps(found))
+
+
+def funded(domain: records.Domain, run_id: bytes) -> RunState:
+    """A settlement with more than enough in it and no period yet; by names, for earlier checkouts know fewer."""
+    known: dict[str, Any] = {
+        "chain_id": domain.chain_id,
+        "settlement": domain.verifying_contract,
+        "run_id": run_id,
+        "unit_price_amount": 10**15,
+        "amount_per_day": 10**30,
+        "epochs_per_day": 10**6,
+        "units_per_epoch": 10**6,
+        "funded_amount": 10**30,
+        "last": None,
+        "pending": None,
+    }
+    return RunState(**{field.name: known.get(field.name, 0) for field in fields(RunState)})
+
+
+def step_nothing(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    """What Python and the imports take."""
+
+
+def step_settle(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    with Ledger.read(books) as ledger:
+        closed = close_period(ledger, rules, state, None)
+    publish(shelf, 0, closed.tables, closed.evidence)
+    (shelf / "payouts-root").write_text(closed.proposal.payouts_root.hex())
+
+
+def step_again(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    """As a timer does while the proposal is in its window: what was checked is remembered. (The first turn is the parent's.)"""
+    from incentives.remembered import NAME, RememberedSignatures
+
+    def turn() -> None:
+        with RememberedSignatures(shelf / NAME, b"secret") as remembered, Ledger.read(books) as ledger:
+            closed = close_period(ledger, rules, state, None, judge=remembered.judge)
+            publish(shelf, 0, closed.tables, closed.evidence)
+
+    if not (shelf / NAME).exists():
+        child = os.fork()
+        if child == 0:
+            turn()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    turn()
+
+
+def step_verify(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    from incentives.books import check_evidence
+
+    hash_ = tables_hash((shelf / "period-0.json").read_bytes())
+    tables = find_tables(shelf, hash_, 0)
+    evidence = find_evidence(shelf, 0, tables)
+    assert evidence is not None
+    check_payouts((), tables)
+    proposal_of(tables, 1, 0)
+    check_evidence(evidence, tables, rules, None)
+
+
+def step_rewards(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    """What a peer's ledger has pending, of everybody."""
+    with Ledger.read(books) as ledger:
+        unpaid_after(ledger, rules, 0)
+
+
+def step_claim(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
+    """The proof of one account, as `claim` gets it from the published files."""
+    from incentives.claim import Payouts
+    from incentives.publication import find_payouts
+
+    root = bytes.fromhex((shelf / "payouts-root").read_text())
+    payouts = Payouts(*find_payouts(shelf, 0, root, bytes(32)))
+    payouts.prove([payouts.rows[len(payouts.rows) // 2].account])
+
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

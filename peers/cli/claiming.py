@@ -1,0 +1,218 @@
+"""claim: an earner proves one leaf and is paid. It takes the payouts and nothing else of what was published; no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from coincurve import PrivateKey
+
+from incentives.amounts import tokens
+from incentives.chain.registry import RegistryContract
+from incentives.chain.reverts import Reverted
+from incentives.chain.settlement import SettlementContract
+from incentives.chain.state import RunState
+from incentives.claim import Payouts, final_payouts, payouts_of
+from incentives.errors import ChainError, InputError, TamperedError
+from incentives.keys import parse_address, to_checksum
+from incentives.records import account_of
+from incentives.shelf import Shelf
+from incentives.tables import PayoutRow
+from peers.cli.options import (
+    PATH,
+    address,
+    invite_option,
+    json_option,
+    key_options,
+    rpc_option,
+    run_option,
+    settlement_option,
+    show,
+    tables_option,
+)
+from peers.cli.places import Place, find_place, hot_account
+from peers.cli.signing import open_key, resumed_by, sending
+
+if TYPE_CHECKING:
+    from incentives.chain.node import Chain
+
+CLAIMS_PER_TRANSACTION = 40
+
+
+@click.command("claim")
+@click.option("--dir", "directory", type=PATH, help="Your peer's directory: which run, and which account, if any.")
+@run_option
+@settlement_option
+@invite_option
+@rpc_option
+@tables_option
+@key_options("the wallet (with --push: of whoever pays the gas)")
+@click.option("--push", is_flag=True, help="Claim for everybody who is bound; money goes to their own wallets.")
+@click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="Only these hot accounts.")
+@json_option
+def claim(
+    directory: Path | None,
+    run: Path | None,
+    settlement: str | None,
+    invite: str | None,
+    rpc: str,
+    tables: Shelf,
+    keystore: Path,
+    password_file: Path,
+    push: bool,
+    accounts: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Claim your rewards (all accounts bound to your wallet), or push them to others."""
+    place = find_place(run, settlement, directory, invite)
+    chosen = {parse_address(text) for text in accounts}
+    key = open_key(keystore, password_file)
+    chain = place.connect(rpc)
+    with sending(chain, key, keystore):
+        result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory))
+    show(as_json, result, *lines)
+
+
+def _claim(
+    chain: "Chain",
+    key: PrivateKey,
+    place: Place,
+    tables: Shelf,
+    push: bool,
+    chosen: set[bytes],
+    hot: bytes | None,
+) -> tuple[dict[str, Any], list[str]]:
+    state = place.state(chain)
+    finalised = _finalise_due(chain, key, state, tables)
+    state = place.state(chain) if finalised else state
+    payouts = final_payouts(state, tables)
+    wallet = account_of(key)
+    owners = _owners(chain, state, payouts, chosen, None if push else wallet)
+    targets = [account for account, owner in owners.items() if (owner is not None if push else owner == wallet)]
+    if not targets and not push:
+        raise ChainError(_nothing_earned(chain, state, wallet, chosen, hot))
+    contract = SettlementContract(chain, state.settlement)
+    before = dict(zip(targets, contract.claimed_of(targets), strict=True))
+    earned = {account: _earned(payouts, account) for account in targets}
+    due = [account for account in targets if earned[account].cum_claimable > before[account]]
+    resumed = resumed_by(chain, state.settlement, "claim", "claimMany")
+    sent, refused = _pay(contract, key, payouts, due)
+    if refused and not resumed + sent:
+        raise next(iter(refused.values()))
+    after = dict(zip(targets, contract.claimed_of(targets), strict=True)) if sent else before
+    paid = sum(after.values()) - sum(before.values())
+    registry = RegistryContract(chain, state.registry)
+    result = {
+        "paid": str(paid),
+        "block": state.block,
+        "accounts": [_claimed_json(earned[a], owners[a], before[a], after[a]) for a in targets],
+        "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
+        "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
+        "transactions": finalised + resumed + sent,
+    }
+    lines = [f"{tokens(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"]
+    if not due:
+        lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
+    if finalised:
+        lines.append(f"period {state.num_periods - 1} was made final first, its window being over")
+    if resumed:
+        lines.append(f"{len(resumed)} transactions of a command that was broken off count too")
+    if refused:
+        lines.append(f"{len(refused)} accounts were refused, --json says why")
+    if not push:
+        lines += [
+            f"{to_checksum(a)}: {tokens(after[a] - before[a])} to {address(registry.payout_address(a))}" for a in due
+        ]
+    lines += [f"transaction {hash_}" for hash_ in finalised + resumed + sent]
+    return result, lines
+
+
+def _finalise_due(chain: "Chain", key: PrivateKey, state: RunState, tables: Shelf) -> list[str]:
+    """Makes the proposal final where its window is over and its tables are here: without them nothing could be claimed after."""
+    pending = state.pending
+    if pending is None or pending.ready_at > state.block_time:
+        return []
+    try:
+        payouts_of(pending, tables)
+        return [SettlementContract(chain, state.settlement).finalise(key).hash]
+    except Reverted as error:
+        if error.name not in ("NoProposal", "WindowOpen"):  # somebody else was faster
+            raise
+        return []
+    except (InputError, TamperedError):
+        return []
+
+
+def _earned(payouts: Payouts, account: bytes) -> PayoutRow:
+    return payouts.of(account) or PayoutRow(account, 0, 0, 0, 0, 0)
+
+
+def _owners(
+    chain: "Chain", state: RunState, payouts: Payouts, chosen: set[bytes], wallet: bytes | None
+) -> dict[bytes, bytes | None]:
+    """The wallet of everybody who has earned: of those chosen, where some are; with a `wallet`, of those that the registry says are
+    its own, where the node looks that far back."""
+    registry = RegistryContract(chain, state.registry)
+    asked = chosen or (registry.accounts_of(wallet) if wallet is not None else None)
+    if asked is None:
+        everybody = [row.account for row in payouts.rows]
+    else:
+        everybody = [account for account in sorted(asked) if payouts.of(account) is not None]
+    if chosen and not everybody:
+        named = ", ".join(to_checksum(account) for account in sorted(chosen))
+        raise InputError("--account", named, f"has earned nothing up to epoch {state.settled_epoch}")
+    return dict(zip(everybody, registry.wallets_of(everybody), strict=True))
+
+
+def _claimed_json(row: PayoutRow, owner: bytes | None, before: int, after: int) -> dict[str, Any]:
+    """Of an account that was claimed for: `before` and `after`, what claims have paid to it."""
+    return {
+        "account": to_checksum(row.account),
+        "wallet": address(owner),
+        "units": row.cum_units,
+        "earned": str(row.cum_earned),
+        "claimed": str(after),
+        "paid": str(after - before),
+    }
+
+
+def _nothing_earned(chain: "Chain", state: RunState, wallet: bytes, chosen: set[bytes], hot: bytes | None) -> str:
+    """Why there is nothing to claim for the wallet: not bound, or bound and without a paid receipt."""
+    asked = sorted(chosen) or ([hot] if hot is not None else [])
+    registry = RegistryContract(chain, state.registry)
+    owners = dict(zip(asked, registry.wallets_of(asked), strict=True))
+    bound = [a for a in asked if owners[a] == wallet] if asked else registry.accounts_of(wallet)
+    if bound:
+        named = ", ".join(map(to_checksum, bound))
+        return f"nothing was earned up to epoch {state.settled_epoch} by {named}, bound to wallet {to_checksum(wallet)}"
+    for account, owner in owners.items():
+        if owner is not None:
+            return f"{to_checksum(account)} is bound to {to_checksum(owner)}: claim with that wallet's key, or --push"
+    return f"no account that has earned is bound to wallet {to_checksum(wallet)}: run `sparehive bind` first" + (
+        "" if bound is not None else ", if that is not done"
+    )
+
+
+def _pay(
+    contract: SettlementContract, key: PrivateKey, payouts: Payouts, due: Sequence[bytes]
+) -> tuple[list[str], dict[bytes, Reverted]]:
+    """Claims for all of `due`: (transactions, whom the token refused and why).
+
+    A payout address that the token refuses fails the whole transaction. Halving finds it, and the others are paid."""
+    transactions, refused = [], {}
+    batches = [due[at : at + CLAIMS_PER_TRANSACTION] for at in range(0, len(due), CLAIMS_PER_TRANSACTION)]
+    while batches:
+        batch = batches.pop(0)
+        try:
+            transactions.append(contract.claim(key, payouts.prove(batch)).hash)
+        except Reverted as error:
+            if error.name in ("BadProof", "NoFinalPeriod", "OverReleased"):
+                raise  # the tables are at fault, or old: nobody's payout address
+            if len(batch) > 1:
+                batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            elif error.name != "NothingDue":  # somebody else claimed for it just now: it has its money
+                refused[batch[0]] = error
+    return transactions, refused
+
+
+__all__ = ["claim"]
