@@ -36,7 +36,7 @@ def measure(step: str, size: Size, folder: Path, root: Path = ROOT) -> dict[str,
         stdout=subprocess.PIPE,
         check=True,
         timeout=3600,
-        text=True,
+        encoding="utf-8",
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -66,7 +66,7 @@ def step_settle(books: Path, shelf: Path, rules: PayRules, state: RunState) -> N
     with Ledger.read(books) as ledger:
         closed = close_period(ledger, rules, state, None)
     publish(shelf, 0, closed.tables, closed.evidence)
-    (shelf / "payouts-root").write_text(closed.proposal.payouts_root.hex())
+    (shelf / "payouts-root").write_text(closed.proposal.payouts_root.hex(), encoding="utf-8")
 
 
 def step_again(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
@@ -110,7 +110,7 @@ def step_claim(books: Path, shelf: Path, rules: PayRules, state: RunState) -> No
     from incentives.claim import Payouts
     from incentives.publication import find_payouts
 
-    root = bytes.fromhex((shelf / "payouts-root").read_text())
+    root = bytes.fromhex((shelf / "payouts-root").read_text(encoding="utf-8"))
     payouts = Payouts(*find_payouts(shelf, 0, root, bytes(32)))
     payouts.prove([payouts.rows[len(payouts.rows) // 2].account])
 

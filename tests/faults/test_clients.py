@@ -20,7 +20,7 @@ def test_who_is_behind_a_router_looks_at_what_the_only_reducer_averages(runner: 
     until(lambda: whole_rounds() >= 15, 60.0, "rounds go on")
     certified = [e for e in clients[0].certified() if len(e["contributors"]) == 4]
     assert all(e["reducers"] == [alice.account] for e in certified)
-    assert [e["attempt"] for e in certified].count(0) >= len(certified) - 2
+    assert [e["attempt"] for e in certified].count(0) > len(certified) // 2
     looked = {"0x" + m.signer.hex() for m in clients[0].messages() if isinstance(m.record, Average)}
     assert looked >= {p.account for p in clients}
     assert not any(p.events("WrongAverage") for p in swarm.everyone())
