@@ -199,7 +199,8 @@ class Liars:
         reducers = call.content.reducers
         if set(reducers) - {*self.accounts, account(FREE_KEY)} or attempt in heard.sets:
             return
-        known = [s for s in victim.known.values() if s.record.prev_certificate == tip]  # type: ignore[union-attr]
+        contributions = [s for s in victim.known.values() if isinstance(s.record, Contribution)]
+        known = [s for s in contributions if s.record.prev_certificate == tip]
         first = {s.signer: s for s in reversed(known)}
         keys = {victim.notary.hash(s.record): s.record for s in first.values()}
         complete = tuple(sorted(keys))
