@@ -233,9 +233,9 @@ def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> No
         raise TamperedError(f"certificate of epoch {tables.from_epoch}: the body does not have the certified hash")
 
 
-def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int, list[LeftOut]]:
-    """What a peer's own ledger says of a period: how many of its certificates it follows, as far as it has come, and
-    the receipts that it could pay and the tables do not, perhaps because their last signature came after the settlement.
+def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int, set[bytes], list[LeftOut]]:
+    """What a peer's own ledger says of a period: how many of its certificates it follows, as far as it has come, the hashes of the
+    receipts that it would pay, and those of them that the tables do not, perhaps because their last signature came after the settlement.
     TamperedError where the two follow different lineages; StorageError where the ledger lacks certificates."""
     certificates, payable = payable_after(ledger, rules, tables.from_epoch, tables.to_epoch)
     ours = {certificate.epoch: certificate.id for certificate in certificates}
@@ -246,11 +246,16 @@ def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int
                 "peers which of the two is theirs"
             )
     paid = {row.receipt for row in tables.receipts}
-    return sum(row.epoch in ours for row in tables.certificates), [
-        LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)
-        for r in payable
-        if r.hash not in paid
-    ]
+    known = {receipt.hash for receipt in payable}
+    return (
+        sum(row.epoch in ours for row in tables.certificates),
+        known,
+        [
+            LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)
+            for r in payable
+            if r.hash not in paid
+        ],
+    )
 
 
 def _check_sums(state: RunState, checked: Sequence[Checked]) -> None:

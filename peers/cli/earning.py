@@ -13,6 +13,7 @@ from incentives.chain.state import RunState
 from incentives.claim import Payouts, Standing, payouts_of, standings
 from incentives.errors import InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
+from incentives.publication import find_tables
 from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
@@ -25,6 +26,7 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
+    until,
 )
 from peers.cli.places import find_place, hot_account, read_rules
 from peers.cli.signing import wallet_address
@@ -81,14 +83,39 @@ def rewards(
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     lines = [_standing_line(row, is_known) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
+    warning = _warning(directory, state, tables)
+    lines = [*([f"WARNING: {warning}"] if warning else []), *lines]
     result = {
         "block": state.block,
+        "block_time": state.block_time,
+        "warning": warning,
         "settled_epoch": state.settled_epoch,
         "in_window_until": ready,
         "accounts": rows,
         "advice": list(advice),
     }
     show(as_json, result, *(lines or ["nothing earned yet"]))
+    if warning:
+        raise TamperedError(warning)
+
+
+def _warning(directory: Path | None, state: RunState, tables: Shelf) -> str | None:
+    """Of a proposal in its window that the ledger in --dir would not make: why, and what its owner can do."""
+    rules = None if directory is None else read_rules(None, directory)
+    if directory is None or rules is None or state.pending is None or not PeerDirectory(directory).ledger.exists():
+        return None
+    from incentives.doubts import against_proposal
+    from incentives.ledger import Ledger
+
+    previous = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
+    with Ledger.read(PeerDirectory(directory).ledger) as ledger:
+        why = against_proposal(ledger, rules, state, previous)
+    if why is None:
+        return None
+    return (
+        f"the proposal in its window is not what your own ledger gives: {why}; until {until(state.pending.ready_at)} claim what is "
+        "final (`sparehive claim`), look with `sparehive verify --dir`, and ask the organiser to take it back"
+    )
 
 
 def _chosen(accounts: Sequence[str], directory: Path | None) -> list[bytes]:

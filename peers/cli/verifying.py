@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incentives.books import Checked, check_books, compare_ledger
+from incentives.amounts import tokens
+from incentives.books import Checked, check_books
 from incentives.chain.settlement import check_code
-from incentives.errors import ChainError, StorageError
+from incentives.chain.state import RunState
+from incentives.chain.token import TokenContract
+from incentives.doubts import Doubt, Opinion, ask_ledger, doubts_of
+from incentives.errors import ChainError, TamperedError
 from incentives.keys import to_checksum
+from incentives.ledger import Ledger
 from incentives.shelf import Shelf
-from incentives.tables import Tables
 from peers.cli.options import (
     PATH,
+    address,
     invite_option,
     json_option,
     latest_option,
@@ -22,12 +27,13 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
+    until,
 )
 from peers.cli.places import find_place, read_rules
 from peers.directory import PeerDirectory
 
 if TYPE_CHECKING:
-    from incentives.closing import LeftOut, PayRules
+    from incentives.closing import PayRules
 
 
 @click.command("verify")
@@ -51,11 +57,12 @@ def verify(
     latest: bool,
     as_json: bool,
 ) -> None:
-    """Rebuild the trees from the published tables, settle again, compare with the chain. Fails at the first difference.
+    """Rebuild the trees from the published tables, settle again, compare with the chain. Fails where anything does not
+    hold or is not proved, with its reason and its amount.
 
     The contracts' code is compared too: others could answer anything.
     With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
-    that this peer follows, and receipts of its ledger that are not paid are listed."""
+    that this peer follows, each paid receipt one that it has or that is proved, and a proposal must pay all that it has."""
     place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
@@ -64,20 +71,31 @@ def verify(
     checked = check_books(chain, state, tables, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
-    followed, unpaid = _against_ledger(directory, rules, [each.tables for each in checked])
+    opinion = _ask_ledger(directory, rules, checked)
+    balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
+    doubts = doubts_of(state, checked, opinion, balance)
+    followed = opinion.followed if opinion else None
+    unpaid = opinion.not_paid if opinion else ()
     result = {
-        "ok": True,
+        "ok": not doubts,
+        "doubts": [_doubt_json(each) for each in doubts],
         "block": state.block,
+        "block_time": state.block_time,
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
+        "balance": str(balance),
         "certificates_followed": followed,
         "not_paid": [
             {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
         ],
         "periods": [_period_json(each) for each in checked],
     }
-    lines = _found_right(checked, with_rules=rules is not None)
+    records = sum(each.signatures_checked for each in checked)
+    lines = [
+        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
+        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
+    ]
     if followed is not None:
         every = sum(each.period.certificates_count for each in checked)
         lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")
@@ -85,17 +103,35 @@ def verify(
         lines.append(
             f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
         )
-    show(as_json, result, *lines)
+    show(as_json, result, *lines, *map(_doubt_line, doubts))
+    if doubts:
+        total = sum(each.amount for each in doubts)
+        raise TamperedError(
+            f"{_doubt_line(max(doubts, key=lambda each: each.amount))}; this does not hold, or is not proved: {tokens(total)} in all, "
+            f"{len(doubts)} lines{_remedy(state)}"
+        )
 
 
-def _found_right(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
-    """What was compared and holds, for people; and what could not be."""
-    records = sum(each.signatures_checked for each in checked)
-    return [
-        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
-        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
-        *_reservations(checked, with_rules=with_rules),
-    ]
+def _remedy(state: RunState) -> str:
+    if state.pending is None or state.pending.ready_at <= state.block_time:
+        return ""
+    return f"; the window is open until {until(state.pending.ready_at)}: claim what is final now, and ask the organiser"
+
+
+def _doubt_json(doubt: Doubt) -> dict[str, Any]:
+    return {
+        "period": doubt.period,
+        "account": address(doubt.account),
+        "epoch": doubt.epoch,
+        "amount": str(doubt.amount),
+        "reason": doubt.reason,
+    }
+
+
+def _doubt_line(doubt: Doubt) -> str:
+    where = "the pool" if doubt.period is None else f"period {doubt.period}"
+    whose = "" if doubt.account is None else f" to {to_checksum(doubt.account)} for epoch {doubt.epoch}"
+    return f"{where}: {tokens(doubt.amount)}{whose}: {doubt.reason}"
 
 
 def _period_json(each: Checked) -> dict[str, Any]:
@@ -115,37 +151,12 @@ def _period_json(each: Checked) -> dict[str, Any]:
     }
 
 
-def _against_ledger(
-    directory: Path | None, rules: "PayRules | None", periods: Sequence[Tables]
-) -> "tuple[int | None, list[LeftOut]]":
-    """How many certificates the peer's ledger follows (None: there is no ledger, or not all of it), and its receipts
-    that are not paid."""
+def _ask_ledger(directory: Path | None, rules: "PayRules | None", checked: Sequence[Checked]) -> Opinion | None:
+    """None where there is no ledger to ask."""
     if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
-        return None, []
-    from incentives.ledger import Ledger
-
-    try:
-        with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-            found = [compare_ledger(ledger, rules, tables) for tables in periods]
-    except StorageError:
-        return None, []
-    return sum(count for count, _ in found), [each for _, left_out in found for each in left_out]
-
-
-def _reservations(checked: Sequence[Checked], *, with_rules: bool) -> list[str]:
-    """What of each period was not checked, or needs a second look."""
-    lines = []
-    for each in checked:
-        number = each.period.number
-        if not each.payouts_checked:
-            lines.append(f"period {number}: not settled again, for the tables before it are not here")
-        if with_rules and not each.signatures_checked:
-            lines.append(
-                f"period {number}: signatures not checked: its evidence, or that of a period before, is not here"
-            )
-        if each.seatings:
-            lines.append(f"period {number}: in {each.seatings} epochs those who signed chose themselves (seatings)")
-    return lines
+        return None
+    with Ledger.read(PeerDirectory(directory).ledger) as ledger:
+        return ask_ledger(ledger, rules, checked)
 
 
 __all__ = ["verify"]

@@ -17,8 +17,9 @@ from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.closing import proposal_of
 from incentives.devchain import DevChain
+from incentives.doubts import doubts_of
 from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
-from incentives.keys import load_key, load_password, parse_address
+from incentives.keys import load_key, load_password, parse_address, to_checksum
 from incentives.publication import find_evidence, find_tables, publish
 from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
@@ -164,8 +165,8 @@ def test_voters_who_seat_themselves_are_told_and_a_peer_knows_better(world: Worl
     made_up.round({made_up.accounts[0]: 500})
     propose(world, *tables_of(world, made_up))
     code, out, _ = sparehive("verify", *where(world))
-    assert code == 0
-    assert "period 1: in 1 epochs those who signed chose themselves (seatings)" in out
+    assert code == 1
+    assert "in 1 epochs those who signed chose themselves (seatings)" in out
     _, out, _ = sparehive("verify", *where(world), "--dir", world.peer("alice").root)
     assert "2 of 4 certificates are in the ledger in" in out  # it has not come so far yet
     world.work(bob=3)  # what the others have certified
@@ -179,7 +180,9 @@ def test_receipts_that_are_left_out_are_listed(world: World) -> None:
     without.by_account |= world.lineage.by_account
     without.receipts = [each for each in world.lineage.receipts if each[0].peer != world.accounts["bob"]]
     propose(world, *tables_of(world, without))
-    checked = ok("verify", *where(world), "--dir", world.peer("alice").root)
+    code, out, _ = sparehive("verify", *where(world), "--dir", world.peer("alice").root, "--json")
+    checked = json.loads(out)
+    assert (code, [each["amount"] for each in checked["doubts"]]) == (1, [str(3 * UNIT_PRICE)])
     assert checked["not_paid"] == [{"account": world.account("bob"), "epoch": 3, "units": 3}]
 
 
@@ -189,10 +192,9 @@ def test_signatures_count_in_an_unbroken_row_only(world: World) -> None:
     first = world.tables / "evidence-0.json"
     first.rename(world.root / "away.json")
     code, out, _ = sparehive("verify", *where(world))
-    assert code == 0
+    assert code == 1
     assert "signatures: not checked" in out
-    for number in (0, 1):
-        assert f"period {number}: signatures not checked: its evidence, or that of a period before, is not here" in out
+    assert out.count("signatures not checked: no --invite, or evidence-") == 2
     (world.root / "away.json").rename(first)
     assert [period["signatures_checked"] for period in ok("verify", *where(world))["periods"]] == [3, 2]
 
@@ -201,6 +203,41 @@ def test_an_invite_of_another_run_is_named(world: World) -> None:
     other = RunConfig.parse({**world.config.model_dump(mode="json"), "name": "other"})
     line = refused("verify", *where(world)[:-1], Invite.make(*anybodys_binding(other, SYBILS[0])).encode())
     assert "--invite" in line and f"is not for {world.deployed['settlement']}: give the invite of that run" in line
+
+
+def test_a_made_up_receipt_whose_evidence_is_withheld_is_a_failure(world: World) -> None:
+    """True certificates, true receipts, and one beside them for a key that never worked: who is to say it was not signed?"""
+    world.work(bob=3)
+    tables, _ = tables_of(world, world.lineage)
+    thief = records.account_of(SYBILS[0])
+    paid = [PaidReceipt(r.account, r.epoch, r.units, r.receipt, r.signatures) for r in tables.receipts]
+    paid.append(PaidReceipt(thief, 3, 500, b"\x66" * 32, b"\x67" * 32))
+    before = find_tables(world.tables, state_of(world).last.tables_hash, 0)  # type: ignore[union-attr]
+    payment = payment_of(before.payouts, paid, tables.budget_amount, tables.unit_price_amount)
+    propose(world, replace(tables, receipts=payment.receipts, payouts=payment.payouts), Evidence((), ()))
+    (world.tables / "evidence-1.json").unlink()
+    code, out, err = sparehive("verify", *where(world), "--dir", world.peer("alice").root, "--json")
+    found = json.loads(out)
+    assert (code, found["ok"]) == (1, False)
+    assert [(each["account"], each["epoch"], each["amount"]) for each in found["doubts"]] == [
+        (to_checksum(thief), 3, str(500 * UNIT_PRICE))
+    ]
+    assert "does not hold, or is not proved: 0.5 tokens in all" in err
+    code, out, _ = sparehive("verify", *where(world), "--dir", world.peer("alice").root)
+    assert code == 1
+    assert f"period 1: 0.5 tokens to {to_checksum(thief)} for epoch 3: " in out
+    code, out, err = sparehive(
+        "rewards", *where(world)[:-2], "--dir", world.peer("alice").root, "--account", world.account("bob"), "--json"
+    )
+    assert code == 1
+    assert json.loads(out)["warning"].startswith("the proposal in its window is not what your own ledger gives")
+
+
+def test_a_token_that_has_shrunk_is_a_failure(world: World) -> None:
+    """The token's balance is compared with funded - claimed."""
+    state = state_of(world)
+    shown = doubts_of(state, [], None, state.funded_amount - state.claimed_amount - 5)
+    assert [(each.amount, each.period) for each in shown if "token" in each.reason] == [(5, None)]
 
 
 # -- what is on disk --------------------------------------------------------------------------------------------------

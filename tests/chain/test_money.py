@@ -1,5 +1,6 @@
 """The whole way of the money, by the commands that people type, on a real EVM node."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -273,7 +274,9 @@ def test_an_earner_needs_only_node_address_and_tables(world: World, tmp_path: Pa
     assert ok("rewards", *where, "--wallet", world.wallets["alice"])["accounts"][0]["claimable"] == str(UNIT_PRICE)
     claimed = ok("claim", *where, *world.keys("alice"))
     assert claimed["paid"] == str(UNIT_PRICE)
-    assert ok("verify", *where)["periods"][0]["payouts_checked"] is True
+    code, out, _ = sparehive("verify", *where, "--json")
+    assert code == 1 and json.loads(out)["ok"] is False  # without an invite nobody's signature is proved
+    assert json.loads(out)["periods"][0]["payouts_checked"] is True
 
 
 def test_evidence_lies_beside_the_tables(world: World) -> None:

@@ -131,7 +131,7 @@ def test_no_settlement_at_the_address(world: World) -> None:
 def test_verify_refuses_other_code_than_the_published(world: World) -> None:
     """A contract that answers every view as ours does, and pays somebody else."""
     settled(world)
-    where = ("--run", world.run.root, "--tables", world.tables, *world.rpc)
+    where = ("--run", world.run.root, "--tables", world.tables, *world.rpc, "--invite", world.invite)
     ok("verify", *where)
     address = world.deployed["settlement"]
     code = world.chain.request("eth_getCode", address, "latest")
