@@ -24,7 +24,7 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
 from incentives.amounts import coins
-from incentives.chain.outbox import CREATE, Outbox, SignedTransaction, call_id
+from incentives.chain.outbox import CREATE, HARMLESS, Outbox, SignedTransaction, call_id
 from incentives.chain.reverts import Reverted, explain
 from incentives.chain.terms import (
     FACTORY,
@@ -43,6 +43,10 @@ from incentives.records import account_of
 GAS_MARGIN = 1.15  # over the node's estimate: what others do in the same block can make a call dearer
 MAX_BATCH = 500  # accounts per view call
 SEND_TRIES = 4
+MAX_UNDER_WAY = 16  # transactions of one account in no block yet: beyond that a node's count is not believed
+DEFAULT_MAX_FEE = 5 * 10**17  # wei for a transaction, where nobody says more
+FEE_BLOCKS = 20  # whose tips the default follows
+USUAL_TIP = 3 * 10**9  # wei per gas, that may be given whatever others gave
 
 Found = TypeVar("Found")
 
@@ -56,6 +60,17 @@ class Sent:
     gas_used: int
     what: str = ""  # the contract's function
     to: str = ""  # whom it was sent to, checksummed
+    cost_amount: int = 0  # wei that it has cost
+
+
+class DryRun(Exception):
+    """Nothing was sent: this is what would have been first. `cost_amount`: wei, at most."""
+
+    def __init__(self, what: str, to: str, gas: int, cost_amount: int) -> None:
+        super().__init__(
+            f"{what} to {to} would be sent, and cost up to {coins(cost_amount)} ({gas} gas); nothing was sent"
+        )
+        self.what, self.to, self.gas, self.cost_amount = what, to, gas, cost_amount
 
 
 class Chain:
@@ -66,6 +81,10 @@ class Chain:
         self._outboxes: dict[bytes, Outbox] = {}
         self.resumed: list[Sent] = []
         self.url = url
+        self.max_fee_amount = DEFAULT_MAX_FEE
+        self.is_dry = False
+        self.spent_amount = 0
+        self.tell_cost: Callable[[str], None] = lambda line: None
 
     @classmethod
     def connect(
@@ -216,11 +235,23 @@ class Chain:
             fees = self._fees()
             gas = int(estimate * GAS_MARGIN)
             price = fees.get("maxFeePerGas") or fees["gasPrice"]
-            needed, has = gas * price + int(call.get("value", 0)), int(eth.get_balance(sender))  # type: ignore[arg-type]
+            cost = gas * price
+            needed, has = cost + int(call.get("value", 0)), int(eth.get_balance(sender))  # type: ignore[arg-type]
+            if cost > self.max_fee_amount:
+                raise InputError(
+                    "--max-fee",
+                    coins(self.max_fee_amount),
+                    f"{what} may cost up to {coins(cost)} of chain {self.chain_id}'s coin ({gas} gas), by what --rpc says: wait for a "
+                    "cheaper hour, ask another node, or allow more",
+                )
             if has < needed:
                 raise self._too_little_gas(sender, f"has {coins(has)}, this needs up to {coins(needed)}")
+            self._next_nonce(sender)
+            self.tell_cost(f"{what}: may cost up to {coins(cost)} of chain {self.chain_id}'s coin ({gas} gas)")
+            if self.is_dry:
+                raise DryRun(what, to_checksum(bytes.fromhex(str(call["to"])[2:])), gas, cost)
             for attempt in range(SEND_TRIES):
-                nonce = eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
+                nonce = self._next_nonce(sender)
                 values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
                 signed = Account.sign_transaction(values, key.secret)
                 raw, hash_ = "0x" + signed.raw_transaction.hex(), "0x" + signed.hash.hex()
@@ -237,8 +268,28 @@ class Chain:
                     # Another transaction of the same account came in between: only the number has to change.
                     if "nonce" not in str(error).lower() or attempt == SEND_TRIES - 1:
                         raise
-            return replace(self._wait(hash_, what, {"from": sender, **call}), to=str(call.get("to", "")))
+            sent = replace(self._wait(hash_, what, {"from": sender, **call}), to=str(call.get("to", "")))
+            self.spent_amount += sent.cost_amount
+            self.tell_cost(f"{what}: cost {coins(sent.cost_amount)}, transaction {sent.hash}")
+            return sent
         raise AssertionError("not reached")
+
+    def has_untold(self, key: PrivateKey, address: bytes) -> bool:
+        """Whether an earlier command has noted a payment to that contract that none has told of."""
+        outbox = self._outboxes.get(account_of(key))
+        noted = outbox.earlier(self.chain_id) if outbox is not None else ()
+        return any(each.to.lower() == "0x" + address.hex() and each.what not in HARMLESS for each in noted)
+
+    def told(self, key: PrivateKey, settlement: bytes) -> int | None:
+        """How much commands have told of; None where no file is kept of what `key` sends."""
+        outbox = self._outboxes.get(account_of(key))
+        return outbox.told(self.chain_id, "0x" + settlement.hex()) if outbox is not None else None
+
+    def tell(self, key: PrivateKey, settlement: bytes, amount: int) -> None:
+        """What the contract counts from this key is known to who gave the command, once that ends well."""
+        outbox = self._outboxes.get(account_of(key))
+        if outbox is not None:
+            outbox.tell(self.chain_id, "0x" + settlement.hex(), amount)
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _contract(self, name: str, address: bytes) -> Contract:
@@ -300,16 +351,40 @@ class Chain:
             if call is not None:
                 self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
             raise Reverted(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
-        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], what)
+        cost = receipt["gasUsed"] * int(receipt.get("effectiveGasPrice") or 0)
+        return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], what, cost_amount=cost)
+
+    def _next_nonce(self, sender: str) -> int:
+        """The number of the account's next transaction. ChainError where the node names one far beyond what the chain has: that would wait
+        for ever for those before it, and could count when nobody expects it."""
+        final = int(self._web3.eth.get_transaction_count(sender, "latest"))  # type: ignore[arg-type]
+        following = int(self._web3.eth.get_transaction_count(sender, "pending"))  # type: ignore[arg-type]
+        if not final <= following <= final + MAX_UNDER_WAY:
+            raise ChainError(
+                f"--rpc {self.url} says that the next transaction of {sender} is number {following}, and {final} are in blocks: nothing "
+                "was sent; wait until those under way are in blocks, or use another node"
+            )
+        return following
+
+    def _usual_tip(self) -> int:
+        """The most that is tipped: twice the median of recent blocks, and `USUAL_TIP` in any case."""
+        try:
+            history = self._web3.eth.fee_history(FEE_BLOCKS, "latest", [50])
+            tips = sorted(int(reward[0]) for reward in history.get("reward", ()) if reward)
+        except (Web3RPCError, Web3Exception, IndexError, TypeError, ValueError):
+            tips = []
+        return max(2 * tips[len(tips) // 2] if tips else 0, USUAL_TIP)
 
     def _fees(self) -> dict[str, int]:
-        """Twice the base fee outlasts six full blocks in a row; chains without one take the node's price."""
+        """Twice the base fee outlasts six full blocks in a row; chains without one take the node's price. A tip is paid whatever it is, so
+        the node's is not believed beyond what recent blocks' senders gave."""
         base = self._web3.eth.get_block("latest").get("baseFeePerGas")
         if base is None:
             return {"gasPrice": int(self._web3.eth.gas_price)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the node has no such method is no news for the user
             tip = int(_or(lambda: self._web3.eth.max_priority_fee, Wei(10**9)))
+        tip = min(tip, self._usual_tip())
         return {"maxFeePerGas": 2 * int(base) + tip, "maxPriorityFeePerGas": tip}
 
     def _too_little_gas(self, sender: str, what: str) -> ChainError:

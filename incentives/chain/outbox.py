@@ -3,8 +3,9 @@
 A process that is killed between sending a transaction and reading its receipt cannot know whether it counts. What it
 had signed stands in a file beside the key file (KEYFILE.sending): the next command of the same key first finds out
 what became of it, and a deployment or a payment that is asked for again is that transaction, not a second one. The file
-holds signed transactions and no secret; it is gone when a command ends well, but for deployments and payments of earlier
-commands that no command has told of. Its lock keeps two commands with one key
+holds signed transactions and no secret; it is gone when a command ends well, but for payments of earlier commands that no
+command has told of, and for what commands have told of deposits: a deposit that the contract counts and that stands nowhere
+here (the file was lost, or emptied) is one that nobody has told of. Its lock keeps two commands with one key
 apart, and is free again when its holder dies.
 """
 
@@ -57,6 +58,10 @@ def _line(signed: SignedTransaction) -> bytes:
     return (json.dumps({name: getattr(signed, name) for name in SignedTransaction.__slots__}) + "\n").encode()
 
 
+def _told_line(chain_id: int, settlement: str, amount: int) -> bytes:
+    return (json.dumps({"chain_id": chain_id, "settlement": settlement, "told": str(amount)}) + "\n").encode()
+
+
 class Outbox:
     """A context manager: holds the file of one key. Leave it without an error and the file is emptied.
 
@@ -65,6 +70,7 @@ class Outbox:
     def __init__(self, keystore: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = keystore.with_name(keystore.name + ".sending")
         self._file = self._lock(lock_seconds)
+        self._told: dict[tuple[int, str], int] = {}
         self._whole = 0  # bytes of the file, without a last line that is cut off
         self.torn = b""  # that line
         self._earlier = self._read()
@@ -89,6 +95,14 @@ class Outbox:
                 self._file.truncate(start)
             raise StorageError(f"{self.path}: {error.strerror}: nothing was sent; {disk_remedy(error)}") from None
 
+    def told(self, chain_id: int, settlement: str) -> int:
+        """How much of what the settlement counts from this key commands have told of (base units)."""
+        return self._told.get((chain_id, settlement.lower()), 0)
+
+    def tell(self, chain_id: int, settlement: str, amount: int) -> None:
+        """From the end of this command on: `amount` in all."""
+        self._told[chain_id, settlement.lower()] = amount
+
     def forget(self, signed: SignedTransaction) -> None:
         """It can never count: it need not be looked for any more."""
         self._earlier = [kept for kept in self._earlier if kept != signed]
@@ -98,13 +112,15 @@ class Outbox:
         if self._file.closed:
             return
         untold = [signed for signed in self._earlier if signed.what not in HARMLESS]
-        if (done and not untold) or not os.fstat(self._file.fileno()).st_size:
+        told = [_told_line(*place, amount) for place, amount in self._told.items()]
+        if (done and not untold and not told) or not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)
         elif done:
-            data = b"".join(map(_line, untold))  # no longer than what it takes the place of: needs no space
+            data = b"".join([*told, *map(_line, untold)])  # no longer than what it takes the place of: needs no space
             self._file.seek(0)
             self._file.write(data)
             self._file.truncate()
+            os.fsync(self._file.fileno())
         self._file.close()
 
     def __enter__(self) -> "Outbox":
@@ -169,7 +185,7 @@ class Outbox:
         self._file.seek(0)
         data = self._file.read()
         *lines, torn = data.split(b"\n")
-        found = [self._parsed(number, line) for number, line in enumerate(lines, 1)]
+        found = [self._parsed(number, line) for number, line in enumerate(lines, 1) if not self._is_told(line)]
         if b"}" in torn:  # whole, but for what ends a line: perhaps sent
             found.append(self._parsed(len(lines) + 1, torn))
             self._file.write(b"\n")
@@ -177,6 +193,15 @@ class Outbox:
         self.torn = torn
         self._whole = self._file.tell() - len(torn)
         return found
+
+    def _is_told(self, line: bytes) -> bool:
+        """Whether it says what was told, and then it is kept. Any other line has to be a transaction."""
+        noted = re.fullmatch(
+            rb'\{"chain_id": ([0-9]{1,20}), "settlement": "(0x[0-9a-f]{40})", "told": "([0-9]{1,40})"\}', line
+        )
+        if noted is not None:
+            self._told[int(noted[1]), noted[2].decode()] = int(noted[3])
+        return noted is not None
 
     def _parsed(self, number: int, line: bytes) -> SignedTransaction:
         try:

@@ -55,13 +55,31 @@ class SettlementContract:
         found = self.chain.call_many("Settlement", self.address, "claimedOfMany", accounts, block)
         return [int(amount) for amount in found]
 
+    def funded_of(self, account: bytes) -> int:
+        """What has arrived from an account, whoever asks."""
+        return int(self.chain.call("Settlement", self.address, "fundedOf", to_checksum(account)))
+
     # -- sending ------------------------------------------------------------------------------------------------------
-    def fund(self, key: PrivateKey, token: TokenContract, amount: int) -> "list[Sent]":
-        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it."""
+    def fund(self, key: PrivateKey, token: TokenContract, amount: int, *, again: bool = False) -> "list[Sent]":
+        """Allows the settlement to take `amount` from the key's account where it may not yet, and lets it.
+
+        InputError where the contract counts deposits of this account that no command with its key file has told of: a file that was lost
+        or emptied after a deposit was sent must not make it two. `again`: another one is meant."""
         owner = account_of(key)
+        is_noted = self.chain.has_untold(key, self.address)
         earlier = self.chain.earlier(key, "Settlement", self.address, "fund", amount)
         if earlier is not None:
+            self.chain.tell(key, self.address, self.funded_of(owner))
             return [earlier]
+        counted, told = self.funded_of(owner), self.chain.told(key, self.address)
+        if told is not None and counted > told and not is_noted and not again:
+            raise InputError(
+                "--amount",
+                amount,
+                f"the contract counts {counted} (base units) from {to_checksum(owner)}, and commands with this key file have told of "
+                f"{told}: its .sending file may have been lost after a deposit was sent. Nothing was sent now; if you mean another "
+                "deposit, give --again",
+            )
         has = token.balance_of(owner)
         if has < amount:
             raise InputError(
@@ -74,6 +92,7 @@ class SettlementContract:
                 sent.append(token.approve(key, self.address, 0))
             sent.append(token.approve(key, self.address, amount))
         sent.append(self._transact(key, "fund", amount))
+        self.chain.tell(key, self.address, self.funded_of(owner))
         return sent
 
     def propose(

@@ -28,6 +28,7 @@ from incentives.records import Domain, account_of, digest, recover, sign
 from peers.cli.options import (
     PATH,
     address,
+    fee_options,
     invite_option,
     json_option,
     key_options,
@@ -37,7 +38,7 @@ from peers.cli.options import (
     show,
 )
 from peers.cli.places import find_place
-from peers.cli.signing import open_key, resumed_by, sending, wallet_address
+from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 from swarm.atomic import write_atomically
@@ -88,6 +89,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
 @click.option("--gas-password-file", type=PATH, help="File with its password.")
 @click.option("--pay-to", metavar="ADDRESS", help="Also send this wallet's rewards there (0x0…0: to the wallet).")
+@fee_options
 @json_option
 def bind(
     directory: Path | None,
@@ -103,6 +105,8 @@ def bind(
     gas_keystore: Path | None,
     gas_password_file: Path | None,
     pay_to: str | None,
+    max_fee: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Bind a peer's hot key to a wallet, once and for ever: the peer's rewards go to that wallet.
@@ -132,8 +136,9 @@ def bind(
         show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}")
         return
     assert signers is not None
-    result = _bind(chain, state, signers, given, paid_to)
-    show(as_json, result, f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}")
+    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json))
+    line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"
+    show(as_json, result, line, *cost_line(chain))
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,12 @@ def _open_signers(
 
 
 def _bind(
-    chain: "Chain", state: RunState, signers: _Signers, given: dict[str, Any], paid_to: bytes | None
+    chain: "Chain", state: RunState, signers: _Signers, given: dict[str, Any], paid_to: bytes | None, fees: Fees
 ) -> dict[str, Any]:
     """Sends what is not done yet: the binding, and where the wallet's rewards go."""
     owner, consent = account_of(signers.wallet), _consent_of(given)
     registry = RegistryContract(chain, state.registry)
-    with sending(chain, signers.payer, signers.payers_keystore):
+    with sending(chain, signers.payer, signers.payers_keystore, fees):
         transactions = resumed_by(chain, state.registry, "bind", "bindFor")
         bound_to = registry.wallets_of([consent.peer])[0]
         if bound_to is None:
@@ -177,6 +182,7 @@ def _bind(
         "wallet": to_checksum(owner),
         "pays_to": address(registry.payout_address(consent.peer) or owner),
         "transactions": transactions,
+        "cost": str(chain.spent_amount),
     }
 
 

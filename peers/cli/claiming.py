@@ -21,6 +21,7 @@ from incentives.tables import PayoutRow
 from peers.cli.options import (
     PATH,
     address,
+    fee_options,
     invite_option,
     json_option,
     key_options,
@@ -31,7 +32,7 @@ from peers.cli.options import (
     tables_option,
 )
 from peers.cli.places import Place, find_place, hot_account
-from peers.cli.signing import open_key, resumed_by, sending
+from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -49,6 +50,7 @@ CLAIMS_PER_TRANSACTION = 40
 @key_options("the wallet (with --push: of whoever pays the gas)")
 @click.option("--push", is_flag=True, help="Claim for everybody who is bound; money goes to their own wallets.")
 @click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="Only these hot accounts.")
+@fee_options
 @json_option
 def claim(
     directory: Path | None,
@@ -61,6 +63,8 @@ def claim(
     password_file: Path,
     push: bool,
     accounts: tuple[str, ...],
+    max_fee: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Claim your rewards (all accounts bound to your wallet), or push them to others."""
@@ -68,9 +72,9 @@ def claim(
     chosen = {parse_address(text) for text in accounts}
     key = open_key(keystore, password_file)
     chain = place.connect(rpc)
-    with sending(chain, key, keystore):
+    with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory))
-    show(as_json, result, *lines)
+    show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
 
 
 def _claim(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from incentives.amounts import parse_amount
 from incentives.keys import to_checksum
 from incentives.shelf import open_shelf
 from swarm.errors import printable_lines
@@ -55,6 +56,36 @@ def key_options(whose: str, *, required: bool = True) -> Callable[[Command], Com
         )
 
     return add
+
+
+def fee_options(command: Command) -> Command:
+    """--max-fee and --dry-run, of what sends."""
+    command = click.option(
+        "--dry-run", is_flag=True, help="Say what would be sent first and what it may cost, and stop."
+    )(command)
+    return click.option(
+        "--max-fee",
+        type=COINS,
+        metavar="COINS",
+        help="The most that one transaction may cost, in the chain's coin (default: 0.5).",
+    )(command)
+
+
+class _Coins(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An amount of the chain's coin, as wei."""
+
+    name = "coins"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_amount(str(value), 18)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", parameter, context)
+
+
+COINS = _Coins()
 
 
 def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:

@@ -19,6 +19,7 @@ from incentives.records import account_of
 from peers.cli.options import (
     PATH,
     address,
+    fee_options,
     invite_option,
     json_option,
     key_options,
@@ -28,7 +29,7 @@ from peers.cli.options import (
     show,
 )
 from peers.cli.places import find_place
-from peers.cli.signing import organisers_key, sender_of, sending
+from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
@@ -68,6 +69,7 @@ USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-da
 @click.option(
     "--with-factory", is_flag=True, help="Put the factory that makes contracts on the chain where it lacks one."
 )
+@fee_options
 @json_option
 def run_deploy(
     run_directory: Path,
@@ -80,6 +82,8 @@ def run_deploy(
     epochs_per_day: int,
     amount_per_day: int | None,
     with_factory: bool,
+    max_fee: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Deploy the contracts of the run in RUN_DIRECTORY and write its chain.json.
@@ -108,7 +112,7 @@ def run_deploy(
             "--token", token, f"is no contract on chain {chain.chain_id}: give the address of an ERC-20 there"
         )
     usual_amount = 2 * USUAL_EPOCHS_PER_DAY * config.rounds.units_per_epoch * config.unit_price
-    with sending(chain, key, keystore):
+    with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         if with_factory:
             chain.create_factory(key)
         terms = Terms(
@@ -124,12 +128,13 @@ def run_deploy(
         deploy_registry(chain, key)
         deployment = deploy_settlement(chain, key, terms)
         deployment.write(run.chain)
-    result = {**deployment.json_value(), "path": str(run.chain)}
+    result = {**deployment.json_value(), "path": str(run.chain), "cost": str(chain.spent_amount)}
     show(
         as_json,
         result,
         f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}",
         f"a day releases at most {tokens(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
+        *cost_line(chain),
     )
 
 
@@ -151,9 +156,21 @@ def _check_not_deployed(description: Path) -> None:
 @rpc_option
 @key_options("whoever pays (default with the run's directory: its organiser)", required=False)
 @click.option("--amount", type=click.IntRange(1, 2**128 - 1), required=True, help="In the token's base unit.")
+@click.option(
+    "--again", is_flag=True, help="Another deposit is meant, though the contract counts some that are told of nowhere."
+)
+@fee_options
 @json_option
 def run_fund(
-    run: Path, rpc: str, keystore: Path | None, password_file: Path | None, amount: int, as_json: bool
+    run: Path,
+    rpc: str,
+    keystore: Path | None,
+    password_file: Path | None,
+    amount: int,
+    again: bool,
+    max_fee: int | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
     place = find_place(run)
@@ -167,9 +184,10 @@ def run_fund(
             f"its chain.json is of organiser {organiser}, and its key is {sender_of(key)}: restore chain.json",
         )
     chain = place.connect(rpc)
-    with sending(chain, key, keystore):
+    with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         state = place.state(chain)
-        sent = SettlementContract(chain, state.settlement).fund(key, TokenContract(chain, state.token), amount)
+        contract = SettlementContract(chain, state.settlement)
+        sent = contract.fund(key, TokenContract(chain, state.token), amount, again=again)
     after = place.state(chain)
     resumed = [each.hash for each in chain.resumed if each in sent]
     result = {
@@ -177,12 +195,14 @@ def run_fund(
         "available": str(after.available_amount),
         "transactions": [each.hash for each in sent],
         "resumed": resumed,
+        "cost": str(chain.spent_amount),
     }
     show(
         as_json,
         result,
         f"funded {tokens(after.funded_amount)} in all, {tokens(after.available_amount)} not yet released",
         *(f"transaction {hash_} of a command that was broken off counts for this one" for hash_ in resumed),
+        *cost_line(chain),
     )
 
 

@@ -25,6 +25,7 @@ from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
     address,
+    fee_options,
     invite_option,
     json_option,
     key_options,
@@ -36,7 +37,7 @@ from peers.cli.options import (
     until,
 )
 from peers.cli.places import Place, find_place, read_rules
-from peers.cli.signing import organisers_key, resumed_by, sending
+from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 
@@ -63,6 +64,7 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
 @click.option("--finalise", is_flag=True, help="Wait until the window is over and make the period final.")
 @click.option("--replace", is_flag=True, help="Put the new proposal in the place of the one in its window.")
 @click.option("--cancel", is_flag=True, help="Take the proposal in its window back, and do nothing else.")
+@fee_options
 @json_option
 def settle(
     directory: Path | None,
@@ -78,6 +80,8 @@ def settle(
     finalise: bool,
     replace: bool,
     cancel: bool,
+    max_fee: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Close a period: check the ledger, write the tables, propose their roots.
@@ -95,14 +99,14 @@ def settle(
         raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
     keystore, key = organisers_key(run, keystore, password_file)
     chain = place.connect(rpc)
-    with sending(chain, key, keystore):
+    with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         if cancel:
             result, lines = _cancel(chain, key, place.state(chain))
         else:
             with RememberedSignatures(tables / NAME, key.secret) as remembered:
                 what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, remembered.judge)
                 result, lines = _settle(chain, key, place, what)
-    show(as_json, result, *lines)
+    show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,22 @@
 """Whose key signs what a command sends, and what an earlier one has sent with it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from coincurve import PrivateKey
 
+from incentives.amounts import coins
 from incentives.chain.outbox import Outbox
 from incentives.errors import InputError
 from incentives.keys import key_account, parse_address, to_checksum, unlock_key
 from incentives.records import account_of
+from peers.cli.options import show
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -35,14 +40,40 @@ def organisers_key(run: Path | None, keystore: Path | None, password_file: Path 
     return keystore, key
 
 
+@dataclass(frozen=True)
+class Fees:
+    """What a command may pay for a transaction (`max_fee_amount`: wei; None: the usual bound), and whether it sends at all."""
+
+    max_fee_amount: int | None
+    is_dry: bool
+    as_json: bool
+
+
 @contextmanager
-def sending(chain: "Chain", key: PrivateKey, keystore: Path) -> Iterator[None]:
-    """Around everything that sends with `key`: a command that was killed is finished by the next one, never doubled.
+def sending(chain: "Chain", key: PrivateKey, keystore: Path, fees: Fees) -> Iterator[None]:
+    """Around everything that sends with `key`: a command that was killed is finished by the next one, never doubled. A dry run ends here.
 
     What an earlier one sent and what counts by now is in `chain.resumed`; read the chain's state inside."""
-    with Outbox(keystore) as outbox:
-        chain.use_outbox(key, outbox)
-        yield
+    from incentives.chain.node import DryRun
+
+    if fees.max_fee_amount is not None:
+        chain.max_fee_amount = fees.max_fee_amount
+    chain.is_dry = fees.is_dry
+    if sys.stderr.isatty():  # who sits there can stop it; programs are told at the end
+        chain.tell_cost = partial(click.echo, err=True)
+    try:
+        with Outbox(keystore) as outbox:
+            chain.use_outbox(key, outbox)
+            yield
+    except DryRun as stopped:
+        result = {"dry_run": True, "what": stopped.what, "to": stopped.to, "gas": stopped.gas}
+        show(fees.as_json, result | {"cost_at_most": str(stopped.cost_amount)}, str(stopped))
+        raise click.exceptions.Exit(0) from None
+
+
+def cost_line(chain: "Chain") -> list[str]:
+    """What the command has paid for its transactions, for people; nothing where it sent none."""
+    return [f"cost {coins(chain.spent_amount)} of chain {chain.chain_id}'s coin"] if chain.spent_amount else []
 
 
 def resumed_by(chain: "Chain", to: bytes, *functions: str) -> list[str]:

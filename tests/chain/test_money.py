@@ -144,7 +144,9 @@ def test_the_runs_own_key_is_the_default_of_its_organiser(world: World) -> None:
     ):
         shutil.copy(given, own)
     assert ok("settle", *options)["units"] == 2
-    assert ok("run", "fund", world.run.root, *world.rpc, "--amount", 5)["funded"] == str(BUDGET + 5)
+    fund = ("run", "fund", world.run.root, *world.rpc, "--amount", 5)
+    assert "if you mean another deposit, give --again" in refused(*fund)  # beside this copy of the key nothing is noted
+    assert ok(*fund, "--again")["funded"] == str(BUDGET + 5)
     half = ("--keystore", world.keys("bob")[1])
     assert "are both needed" in refused("settle", *options, *half, code=2)
     assert "are both needed" in refused("run", "fund", world.run.root, *world.rpc, "--amount", 5, *half, code=2)
