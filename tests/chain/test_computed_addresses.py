@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,11 @@ def put(world: World, code: bytes) -> str:
     """The contract that `code` makes, by whoever likes."""
     account = to_checksum(account_of(RICH_KEY))
     sent = world.chain.request("eth_sendTransaction", {"from": account, "data": "0x" + code.hex(), "gas": hex(10**7)})
-    return str(world.chain.request("eth_getTransactionReceipt", sent)["contractAddress"])
+    until = time.monotonic() + 30  # the node answers before it has made the block
+    while (receipt := world.chain.request("eth_getTransactionReceipt", sent)) is None:
+        assert time.monotonic() < until, "in no block"
+        time.sleep(0.05)
+    return str(receipt["contractAddress"])
 
 
 def test_a_node_that_names_another_contract_takes_no_deposit(world: World) -> None:
