@@ -22,9 +22,9 @@ from peers.directory import PeerDirectory, write_json
 from peers.errors import ConfigError, StartError
 from peers.watching import read_events
 
-BUDGET_TOKENS = 10**22
+BUDGET_TOKENS = 10_000
 WINDOW_SECONDS = 3
-UNIT_PRICE = 10**18
+UNIT_PRICE_TOKENS = 1
 START_SECONDS = 180.0
 STUCK_SECONDS = 180.0
 PEERS = ("alice", "bob", "carol", "dave")  # dave joins midway, carol is killed
@@ -267,7 +267,7 @@ class Session:
         options = ["--data", str(self.data)] if self.data else []
         made = self.demo.command(
             "run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options,
-            "--unit-price", str(UNIT_PRICE), "--json",
+            "--unit-price", str(UNIT_PRICE_TOKENS), "--json",
         )  # fmt: skip
         say(self.console, "run", f"{made['parameters']:,} parameters, run {made['run_id'][:18]}…")
         deployed = self.demo.command(
@@ -289,7 +289,7 @@ class Session:
         say(
             self.console,
             "contracts",
-            f"settlement {deployed['settlement']}, funded with {BUDGET_TOKENS / 1e18:,.0f} test tokens",
+            f"settlement {deployed['settlement']}, funded with {BUDGET_TOKENS:,} test tokens",
         )
 
     def settle(self) -> dict[str, Any]:

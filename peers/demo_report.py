@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from incentives.amounts import rounded_tokens
+from incentives.chain.token import TEST_TOKEN_UNIT
 from incentives.evidence import SignedReceipt, parse_evidence
 from incentives.keys import parse_address, to_checksum
 from peers.directory import PeerDirectory
@@ -110,10 +110,10 @@ def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any
             str(peer["units"]),
             str(peer["receipts"]),
             str(len(peer["co_signers"])),
-            rounded_tokens(int(peer["earned"])),
-            rounded_tokens(int(peer["claimed"])),
-            rounded_tokens(int(peer["balance_before"])),
-            rounded_tokens(int(peer["balance_after"])),
+            TEST_TOKEN_UNIT.column(int(peer["earned"])),
+            TEST_TOKEN_UNIT.column(int(peer["claimed"])),
+            TEST_TOKEN_UNIT.column(int(peer["balance_before"])),
+            TEST_TOKEN_UNIT.column(int(peer["balance_after"])),
         )
     console.print(table)
     for mark, key, text in (("*", "joined_late", "joined after epoch {}"), ("†", "killed", "killed with SIGKILL")):

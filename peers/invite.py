@@ -12,6 +12,7 @@ from coincurve import PrivateKey
 from pydantic_core import from_json
 
 from incentives import pasted, records
+from incentives.amounts import BASE_UNITS, MAX_DECIMALS, MAX_SYMBOL, Unit
 from incentives.errors import IncentivesError
 from peers.errors import ConfigError
 from swarm.config import RunConfig
@@ -66,23 +67,29 @@ class RunBinding:
 
 @dataclass(frozen=True)
 class PayLimits:
-    """Of the settlement's terms those that neither the run nor the signer say (see `incentives.chain.terms`)."""
+    """Of the settlement's terms those that neither the run nor the signer say (see `incentives.chain.terms`). `unit`: what the token said
+    of itself, to show amounts where no node is asked; nothing proves it, and no amount depends on it."""
 
     token: bytes
     window_seconds: int
     epochs_per_day: int
     units_per_epoch: int
     amount_per_day: int
+    unit: Unit = BASE_UNITS
 
     @classmethod
-    def of_terms(cls, terms: "Terms") -> "PayLimits":
-        return cls(terms.token, terms.window_seconds, terms.epochs_per_day, terms.units_per_epoch, terms.amount_per_day)
+    def of_terms(cls, terms: "Terms", unit: Unit | None = None) -> "PayLimits":
+        limits = (terms.window_seconds, terms.epochs_per_day, terms.units_per_epoch, terms.amount_per_day)
+        return cls(terms.token, *limits, unit or BASE_UNITS)
 
     @classmethod
     def of(cls, value: dict[str, str]) -> "PayLimits":
         """ValueError, KeyError or TypeError where it is malformed."""
-        token, *numbers = (value[name] for name in _LIMITS)
-        return cls(bytes.fromhex(token), *map(int, numbers))
+        token, window, *numbers = (value[name] for name in _LIMITS)
+        decimals = int(value["decimals"]) if "decimals" in value else None
+        unit = Unit.of(str(value.get("symbol", "")), decimals)
+        epochs, units, amount = map(int, numbers)
+        return cls(bytes.fromhex(token), int(window), epochs, units, amount, unit)
 
     def terms(self, config: RunConfig, organiser: bytes) -> "Terms":
         from incentives.chain.terms import Terms
@@ -100,7 +107,9 @@ class PayLimits:
 
     def json_value(self) -> dict[str, str]:
         numbers = (self.window_seconds, self.epochs_per_day, self.units_per_epoch, self.amount_per_day)
-        return dict(zip(_LIMITS, (self.token.hex(), *map(str, numbers)), strict=True))
+        said = {"symbol": self.unit.symbol} if self.unit.symbol else {}
+        said |= {"decimals": str(self.unit.decimals)} if self.unit.decimals is not None else {}
+        return dict(zip(_LIMITS, (self.token.hex(), *map(str, numbers)), strict=True)) | said
 
 
 _LIMITS = ("token", "window_seconds", "epochs_per_day", "units_per_epoch", "amount_per_day")
@@ -244,7 +253,8 @@ def anybodys_binding(
     config: RunConfig, key: PrivateKey, bootstrap: tuple[str, ...] = (), chain_id: int = 1
 ) -> tuple[RunConfig, RunBinding, PrivateKey, PayLimits]:
     """What an invite of the run is made of, as if `key` had deployed it with the longest of terms."""
-    limits = PayLimits(b"\xff" * 20, (1 << 32) - 1, (1 << 64) - 1, (1 << 64) - 1, (1 << 128) - 1)
+    unit = Unit("\N{GREEK CAPITAL LETTER SIGMA}" * MAX_SYMBOL, MAX_DECIMALS)
+    limits = PayLimits(b"\xff" * 20, (1 << 32) - 1, (1 << 64) - 1, (1 << 64) - 1, (1 << 128) - 1, unit)
     settlement = limits.terms(config, records.account_of(key)).settlement
     return config, RunBinding(config.run_id, chain_id, settlement, (records.account_of(key),), bootstrap), key, limits
 

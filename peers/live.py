@@ -17,7 +17,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from incentives.amounts import tokens
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
@@ -203,7 +202,7 @@ class View:
         terms = self.watcher.terms
         if terms is None or not terms.has_chain:
             return ""
-        return before + tokens(new.paid_units * terms.unit_price_amount)
+        return before + terms.unit.shown(new.paid_units * terms.unit_price_amount)
 
     def _last_words(self, last: Observation) -> list[str]:
         where = shlex.quote(str(self.directory.root))

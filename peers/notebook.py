@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from incentives.amounts import BASE_UNITS
 from incentives.keys import to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import StartError
@@ -100,9 +101,12 @@ class NotebookPeer:
         losses = [(s.seconds, s.train_loss) for s in self.samples if s.train_loss is not None]
         left.plot([t for t, _ in losses], [loss for _, loss in losses], color="tab:blue")
         left.set(title="loss of this peer", xlabel="seconds", ylabel="nats per token")
-        right.step([s.seconds for s in self.samples], [s.earned_amount / 1e18 for s in self.samples], where="post")
+        limits = self.invite.limits
+        unit = limits.unit if limits else BASE_UNITS
+        scale = 10 ** (unit.decimals or 0)
+        right.step([s.seconds for s in self.samples], [s.earned_amount / scale for s in self.samples], where="post")
         receipts = self.samples[-1].receipts if self.samples else 0
-        right.set(title=f"{receipts} receipts co-signed", xlabel="seconds", ylabel="tokens, before settlement")
+        right.set(title=f"{receipts} receipts co-signed", xlabel="seconds", ylabel=f"{unit.word}, before settlement")
         right.set_ylim(bottom=0)
         for axes in (left, right):
             axes.grid(alpha=0.3)

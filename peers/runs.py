@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
 from incentives.keys import unlock_key
 from incentives.records import Domain, account_of
+from peers.costs import Costs
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, PayLimits, RunBinding
 from peers.opening import RESTORE_BLOCK, open_run, open_settings
@@ -66,14 +68,15 @@ class RunDirectory:
         nobody would take its invites."""
         if not os.path.lexists(self.chain):
             return None
-        terms = Deployment.read(self.chain).terms
+        deployment = Deployment.read(self.chain)
+        terms = deployment.terms
         if signer != terms.organiser:
             raise ConfigError(
                 "--keystore",
                 f"key of 0x{signer.hex()}",
                 f"the organiser by {self.chain} is 0x{terms.organiser.hex()}: nobody would take its invites; give the organiser's",
             )
-        return PayLimits.of_terms(terms)
+        return PayLimits.of_terms(terms, deployment.unit)
 
     def check_deployed(self, config: RunConfig, deployment: Deployment) -> None:
         """ConfigError where chain.json is of another run than run.toml."""
@@ -123,6 +126,16 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     }
 
 
+def costs_of(path: Path, token_decimals: int | None = None) -> tuple[Costs, Unit]:
+    """What the run of a run.toml pays, and in what that is shown: the token of the chain.json beside it, else one of so many decimals,
+    else base units. ConfigError where the two differ."""
+    chain = RunDirectory(path.parent).chain
+    unit = Deployment.read(chain).unit if os.path.lexists(chain) else None
+    if unit is not None and token_decimals not in (None, unit.decimals):
+        raise ConfigError("--token-decimals", token_decimals, f"its token has {unit.decimals} by {chain}: leave it out")
+    return Costs.of(load_run(path)), unit or Unit.of("", token_decimals)
+
+
 def bind_run(
     run: RunDirectory, keystore: Path, password_file: Path, founders: tuple[bytes, ...], bootstrap: tuple[str, ...]
 ) -> Invite:
@@ -153,4 +166,4 @@ def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> No
             raise StartError(f"{run.blocks / lacking.hex()} is missing or damaged{RESTORE_BLOCK}")
 
 
-__all__ = ["RunDirectory", "bind_run", "check_run", "copy_blocks"]
+__all__ = ["RunDirectory", "bind_run", "check_run", "copy_blocks", "costs_of"]

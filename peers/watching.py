@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from incentives.amounts import BASE_UNITS, Unit
 from incentives.errors import IncentivesError
 from peers.directory import PeerDirectory, old_events
 from peers.errors import PeerError
@@ -65,6 +66,7 @@ class Terms:
     unit_price_amount: int
     has_chain: bool
     rules: Any
+    unit: Unit = BASE_UNITS  # what amounts are shown in
 
 
 def read_terms(directory: PeerDirectory) -> Terms | None:
@@ -76,7 +78,8 @@ def read_terms(directory: PeerDirectory) -> Terms | None:
     except (OSError, PeerError):
         return None
     config = invite.config
-    return Terms(config.name, config.unit_price, invite.binding.chain_id != 0, invite.pay_rules())
+    unit = invite.limits.unit if invite.limits else BASE_UNITS
+    return Terms(config.name, config.unit_price, invite.binding.chain_id != 0, invite.pay_rules(), unit)
 
 
 class EventTail:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from incentives.amounts import MAX_DECIMALS, Unit
 from incentives.atomic import write_new
 from incentives.chain.terms import Terms, registry_address
 from incentives.errors import InputError, StorageError, disk_remedy
@@ -18,10 +19,12 @@ _DESCRIPTION, _RESTORE = "chain description", "restore it from a copy"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """On which chain a run is paid, and on what terms: the content of chain.json, which `sparehive run deploy` writes."""
+    """On which chain a run is paid, and on what terms: the content of chain.json, which `sparehive run deploy` writes. `unit`: what the
+    token said of itself then, for who shows amounts and asks no node; None in files that do not have it."""
 
     chain_id: int
     terms: Terms
+    unit: Unit | None = None
 
     @property
     def settlement(self) -> bytes:
@@ -31,9 +34,10 @@ class Deployment:
     def run_id(self) -> bytes:
         return self.terms.run_id
 
-    def json_value(self) -> dict[str, str | int]:
+    def json_value(self) -> dict[str, str | int | None]:
         """As it stands in chain.json."""
         terms = self.terms
+        unit = {} if self.unit is None else self.unit.json_value()
         return {
             "chain_id": self.chain_id,
             "settlement": to_checksum(self.settlement),
@@ -46,6 +50,7 @@ class Deployment:
             "epochs_per_day": str(terms.epochs_per_day),
             "units_per_epoch": str(terms.units_per_epoch),
             "amount_per_day": str(terms.amount_per_day),
+            **unit,
         }
 
     def write(self, path: Path) -> None:
@@ -63,7 +68,7 @@ class Deployment:
         """From chain.json. InputError: missing, malformed, an unknown key, or an address that is not that of its terms."""
         try:
             model = _DeploymentModel.model_validate_json(path.read_bytes())
-            found = cls(model.chain_id, model.terms())
+            found = cls(model.chain_id, model.terms(), model.unit())
             named = tuple(map(parse_address, (model.settlement, model.registry)))
         except OSError as error:
             why = f"cannot be read ({error.strerror})"
@@ -98,6 +103,11 @@ class _DeploymentModel(BaseModel):
     epochs_per_day: _Amount
     units_per_epoch: _Amount
     amount_per_day: _Amount
+    token_symbol: str | None = None
+    token_decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None = None
+
+    def unit(self) -> Unit | None:
+        return None if self.token_symbol is None else Unit.of(self.token_symbol, self.token_decimals)
 
     def terms(self) -> Terms:
         amounts = map(int, (self.epochs_per_day, self.units_per_epoch, self.amount_per_day))

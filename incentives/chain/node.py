@@ -132,6 +132,22 @@ class Chain:
             bound = getattr(self._contract(name, address).functions, function)(*arguments)
             return _named(bound.call(block_identifier="latest" if block is None else block), bound.abi["outputs"])
 
+    def answer(self, address: bytes, data: bytes, *, block: int | None = None) -> bytes:
+        """The bytes that a contract of unknown kind answers to this call; nothing where it refuses it, or there is none."""
+        call = {"to": to_checksum(address), "data": "0x" + data.hex()}
+        with self._errors():
+            try:
+                return bytes(self._web3.eth.call(call, "latest" if block is None else block))  # type: ignore[arg-type]
+            except ContractLogicError:
+                return b""
+            except Web3RPCError as error:  # what old compilers made of a refusal, and what never ends
+                if any(
+                    word in str(error).lower()
+                    for word in ("revert", "opcode", "out of gas", "outofgas", "invalid jump")
+                ):
+                    return b""
+                raise
+
     def call_many(
         self, name: str, address: bytes, function: str, accounts: Sequence[bytes], block: int | None
     ) -> list[Any]:

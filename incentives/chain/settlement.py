@@ -72,18 +72,19 @@ class SettlementContract:
             self.chain.tell(key, self.address, self.funded_of(owner))
             return [earlier]
         counted, told = self.funded_of(owner), self.chain.told(key, self.address)
+        unit = token.unit()
         if told is not None and counted > told and not is_noted and not again:
             raise InputError(
                 "--amount",
-                amount,
-                f"the contract counts {counted} (base units) from {to_checksum(owner)}, and commands with this key file have told of "
-                f"{told}: its .sending file may have been lost after a deposit was sent. Nothing was sent now; if you mean another "
-                "deposit, give --again",
+                unit.written(amount),
+                f"the contract counts {unit.shown(counted)} from {to_checksum(owner)}, and commands with this key file have told of "
+                f"{unit.shown(told)}: its .sending file may have been lost after a deposit was sent. Nothing was sent now; if you mean "
+                "another deposit, give --again",
             )
         has = token.balance_of(owner)
         if has < amount:
             raise InputError(
-                "--amount", amount, f"{to_checksum(owner)} has {has} of the token (base units): get more, or fund less"
+                "--amount", unit.written(amount), f"{to_checksum(owner)} has {unit.shown(has)}: get more, or fund less"
             )
         sent = []
         allowed = token.allowance(owner, self.address)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
-from incentives.amounts import tokens
 from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
@@ -90,6 +89,7 @@ def _claim(
     finalised = _finalise_due(chain, key, state, tables)
     state = place.state(chain) if finalised else state
     payouts = final_payouts(state, tables)
+    unit = place.unit(chain, state)
     wallet = account_of(key)
     owners = _owners(chain, state, payouts, chosen, None if push else wallet)
     targets = [account for account, owner in owners.items() if (owner is not None if push else owner == wallet)]
@@ -108,13 +108,14 @@ def _claim(
     registry = RegistryContract(chain, state.registry)
     result = {
         "paid": str(paid),
+        **unit.json_value(),
         "block": state.block,
         "accounts": [_claimed_json(earned[a], owners[a], before[a], after[a]) for a in targets],
         "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
         "transactions": finalised + resumed + sent,
     }
-    lines = [f"{tokens(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"]
+    lines = [f"{unit.shown(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"]
     if not due:
         lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
     if finalised:
@@ -125,7 +126,8 @@ def _claim(
         lines.append(f"{len(refused)} accounts were refused, --json says why")
     if not push:
         lines += [
-            f"{to_checksum(a)}: {tokens(after[a] - before[a])} to {address(registry.payout_address(a))}" for a in due
+            f"{to_checksum(a)}: {unit.shown(after[a] - before[a])} to {address(registry.payout_address(a))}"
+            for a in due
         ]
     lines += [f"transaction {hash_}" for hash_ in finalised + resumed + sent]
     return result, lines

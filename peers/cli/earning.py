@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incentives.amounts import tokens
+from incentives.amounts import Unit
 from incentives.chain.registry import RegistryContract
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
@@ -66,6 +66,7 @@ def rewards(
     place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
+    unit = place.unit(chain, state)
     final = payouts_of(state.last, tables) if state.last else None
     proposed, is_known = _proposed(state, tables)
     pending, unpaid = _pending_units(directory, state)
@@ -81,13 +82,14 @@ def rewards(
         for s in found
     ]
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
-    lines = [_standing_line(row, is_known) for row in rows] + [f"note: {text}" for text in advice]
+    lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
     warning = _warning(directory, state, tables)
     lines = [*([f"WARNING: {warning}"] if warning else []), *lines]
     result = {
         "block": state.block,
         "block_time": state.block_time,
+        **unit.json_value(),
         "warning": warning,
         "settled_epoch": state.settled_epoch,
         "in_window_until": ready,
@@ -134,12 +136,12 @@ def _standings(
     return standings(final, proposed, accounts, wallets, claimed)
 
 
-def _standing_line(row: dict[str, Any], is_known: bool) -> str:
+def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
     """For people; `is_known`: whether what is in the window is."""
     return (
-        f"{row['account']}: pending {tokens(int(row['pending']))}, "
-        f"in window {tokens(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
-        f"claimable {tokens(int(row['claimable']))}, claimed {tokens(int(row['claimed']))}"
+        f"{row['account']}: pending {unit.shown(int(row['pending']))}, "
+        f"in window {unit.shown(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
+        f"claimable {unit.shown(int(row['claimable']))}, claimed {unit.shown(int(row['claimed']))}"
         + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
         + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
     )

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from incentives.amounts import parse_amount
+from incentives.amounts import MAX_DECIMALS, Unit, parse_amount, parse_coins
+from incentives.errors import InputError
 from incentives.keys import to_checksum
 from incentives.shelf import open_shelf
 from swarm.errors import printable_lines
@@ -58,6 +59,17 @@ def key_options(whose: str, *, required: bool = True) -> Callable[[Command], Com
     return add
 
 
+def token_decimals_option(default: int | None) -> Callable[[Command], Command]:
+    """Where no chain is asked yet."""
+    return click.option(
+        "--token-decimals",
+        type=click.IntRange(0, MAX_DECIMALS),
+        default=default,
+        show_default=True,
+        help="Of the token that the run will pay in: how many digits an amount may have after the point.",
+    )
+
+
 def fee_options(command: Command) -> Command:
     """--max-fee and --dry-run, of what sends."""
     command = click.option(
@@ -80,12 +92,53 @@ class _Coins(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if isinstance(value, int):
             return value
         try:
-            return parse_amount(str(value), 18)
+            return parse_coins(str(value))
         except ValueError as error:
             self.fail(f"{value!r} {error}", parameter, context)
 
 
 COINS = _Coins()
+
+
+class Amount:
+    """Of the run's token, as given: in tokens, or with the suffix "base" in its base unit."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def base_units(self, unit: Unit, field: str) -> int:
+        """InputError where a token of this kind has no such amount."""
+        try:
+            amount = unit.parse(self.text)
+        except ValueError as error:
+            raise InputError(field, self.text, str(error)) from None
+        if amount >= 1 << 128:
+            raise InputError(field, self.text, "is more than a contract can count: give less")
+        return amount
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _AmountType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "amount"
+
+    def __init__(self, *, may_be_zero: bool = False) -> None:
+        self.may_be_zero = may_be_zero
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Amount:
+        if isinstance(value, Amount):
+            return value
+        try:
+            # As if the token had as many decimals as can be written: which it has is not known yet.
+            if parse_amount(str(value), 50) == 0 and not self.may_be_zero:
+                self.fail(f"{value!r} must be more than zero", parameter, context)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", parameter, context)
+        return Amount(str(value))
+
+
+AMOUNT, AMOUNT_OR_ZERO = _AmountType(), _AmountType(may_be_zero=True)
 
 
 def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:

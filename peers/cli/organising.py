@@ -1,23 +1,27 @@
 """The organiser's commands: run deploy, run fund, run status; settle is in `peers.cli.settling`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from incentives.amounts import tokens
+from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
 from incentives.chain.registry import deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.state import PeriodState, RunState
 from incentives.chain.terms import Terms
-from incentives.chain.token import TokenContract, deploy_test_token
+from incentives.chain.token import TEST_TOKEN_UNIT, TokenContract, deploy_test_token
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 from peers.cli.options import (
+    AMOUNT,
+    AMOUNT_OR_ZERO,
     PATH,
+    Amount,
     address,
     fee_options,
     invite_option,
@@ -30,6 +34,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import find_place
 from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
+from peers.costs import Costs
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
@@ -37,7 +42,6 @@ MIN_WINDOW_SECONDS = 3600  # the contract refuses shorter ones but on a developm
 MAX_WINDOW_SECONDS = 365 * 24 * 3600
 DEVELOPMENT_CHAIN = 31337
 DEFAULT_EPOCHS_PER_DAY = 4 * 86400
-MOST_CONTRIBUTORS = 256  # to a round: see `swarm.consensus.heard`
 USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-day pays for twice
 
 
@@ -63,8 +67,13 @@ USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-da
 )
 @click.option(
     "--amount-per-day",
-    type=click.IntRange(1, 2**128 - 1),
-    help="The most that a day may release, in the token's base unit (default: twice an epoch a minute).",
+    type=AMOUNT,
+    help="The most that a day may release, in tokens, or with the suffix `base` in base units (default: twice an epoch a minute).",
+)
+@click.option(
+    "--unit-price",
+    type=AMOUNT_OR_ZERO,
+    help="What a unit pays, in tokens: run.toml must say the same. Needed where the token has other than 18 decimals.",
 )
 @click.option(
     "--with-factory", is_flag=True, help="Put the factory that makes contracts on the chain where it lacks one."
@@ -80,7 +89,8 @@ def run_deploy(
     test_token: bool,
     window: int,
     epochs_per_day: int,
-    amount_per_day: int | None,
+    amount_per_day: Amount | None,
+    unit_price: Amount | None,
     with_factory: bool,
     max_fee: int | None,
     dry_run: bool,
@@ -111,7 +121,10 @@ def run_deploy(
         raise InputError(
             "--token", token, f"is no contract on chain {chain.chain_id}: give the address of an ERC-20 there"
         )
-    usual_amount = 2 * USUAL_EPOCHS_PER_DAY * config.rounds.units_per_epoch * config.unit_price
+    unit = TEST_TOKEN_UNIT if given_token is None else TokenContract(chain, given_token).unit()
+    costs = Costs.of(config)
+    _check_price(costs, unit, unit_price, run.toml)
+    usual_amount = 2 * USUAL_EPOCHS_PER_DAY * costs.epoch_amount
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         if with_factory:
             chain.create_factory(key)
@@ -122,20 +135,43 @@ def run_deploy(
             unit_price_amount=config.unit_price,
             window_seconds=window,
             epochs_per_day=epochs_per_day,
-            units_per_epoch=MOST_CONTRIBUTORS * config.rounds.max_units_per_contribution,
-            amount_per_day=amount_per_day or usual_amount,
+            units_per_epoch=costs.most_epoch_units,
+            amount_per_day=amount_per_day.base_units(unit, "--amount-per-day") if amount_per_day else usual_amount,
         )
         deploy_registry(chain, key)
-        deployment = deploy_settlement(chain, key, terms)
+        deployment = replace(deploy_settlement(chain, key, terms), unit=unit)
         deployment.write(run.chain)
-    result = {**deployment.json_value(), "path": str(run.chain), "cost": str(chain.spent_amount)}
+    result = {**deployment.json_value(), **costs.json_value(), "path": str(run.chain), "cost": str(chain.spent_amount)}
     show(
         as_json,
         result,
         f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}",
-        f"a day releases at most {tokens(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
+        costs.line(unit),
+        f"a day releases at most {unit.shown(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
         *cost_line(chain),
     )
+
+
+def _check_price(costs: Costs, unit: Unit, given: Amount | None, toml: Path) -> None:
+    """InputError where run.toml, which counts in base units, may mean another price with this token: it was written before the token
+    was known, and nothing can change it afterwards."""
+    said = f"{toml} says unit_price_amount = {costs.unit_amount}, with this token {unit.shown(costs.unit_amount)} for a unit"
+    price = None if given is None else given.base_units(unit, "--unit-price")
+    if price is not None and price != costs.unit_amount:
+        raise InputError(
+            "--unit-price",
+            str(given),
+            f'{said}: write unit_price_amount = "{price}" there, before anybody joins, or give '
+            f"--unit-price {unit.written(costs.unit_amount)}",
+        )
+    if price is None and costs.unit_amount and unit.decimals != TEST_TOKEN_UNIT.decimals:
+        has = "does not say its decimals" if unit.decimals is None else f"has {unit.decimals} decimals"
+        raise InputError(
+            "--unit-price",
+            None,
+            f"the token {has}, and {said}: if that is meant give --unit-price {unit.written(costs.unit_amount)}, else write another "
+            "unit_price_amount there, before anybody joins",
+        )
 
 
 def _check_not_deployed(description: Path) -> None:
@@ -155,7 +191,7 @@ def _check_not_deployed(description: Path) -> None:
 @click.argument("run", type=PATH)
 @rpc_option
 @key_options("whoever pays (default with the run's directory: its organiser)", required=False)
-@click.option("--amount", type=click.IntRange(1, 2**128 - 1), required=True, help="In the token's base unit.")
+@click.option("--amount", type=AMOUNT, required=True, help="In tokens (500), or with the suffix `base` in base units.")
 @click.option(
     "--again", is_flag=True, help="Another deposit is meant, though the contract counts some that are told of nowhere."
 )
@@ -166,7 +202,7 @@ def run_fund(
     rpc: str,
     keystore: Path | None,
     password_file: Path | None,
-    amount: int,
+    amount: Amount,
     again: bool,
     max_fee: int | None,
     dry_run: bool,
@@ -186,11 +222,14 @@ def run_fund(
     chain = place.connect(rpc)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         state = place.state(chain)
+        unit = place.unit(chain, state)
         contract = SettlementContract(chain, state.settlement)
-        sent = contract.fund(key, TokenContract(chain, state.token), amount, again=again)
+        base_units = amount.base_units(unit, "--amount")
+        sent = contract.fund(key, TokenContract(chain, state.token), base_units, again=again)
     after = place.state(chain)
     resumed = [each.hash for each in chain.resumed if each in sent]
     result = {
+        **unit.json_value(),
         "funded": str(after.funded_amount),
         "available": str(after.available_amount),
         "transactions": [each.hash for each in sent],
@@ -200,10 +239,20 @@ def run_fund(
     show(
         as_json,
         result,
-        f"funded {tokens(after.funded_amount)} in all, {tokens(after.available_amount)} not yet released",
+        f"funded {unit.shown(after.funded_amount)} in all, {unit.shown(after.available_amount)} not yet released",
+        *_lasts(run, after, unit),
         *(f"transaction {hash_} of a command that was broken off counts for this one" for hash_ in resumed),
         *cost_line(chain),
     )
+
+
+def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
+    """What is in the pool as epochs, where run.toml says how many units one has."""
+    from peers.runs import RunDirectory
+
+    if not RunDirectory(run).toml.is_file():
+        return []
+    return Costs.of(RunDirectory(run).load()).lasts(state.available_amount, unit, 60.0)
 
 
 @click.command("status")
@@ -220,6 +269,7 @@ def run_status(
     place = find_place(run, settlement, None, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
+    unit = place.unit(chain, state)
     # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
     balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
     uncounted = balance - (state.funded_amount - state.claimed_amount)
@@ -228,6 +278,7 @@ def run_status(
         "block": state.block,
         "settlement": address(state.settlement),
         "token": address(state.token),
+        **unit.json_value(),
         "registry": address(state.registry),
         "organiser": address(state.organiser),
         "run_id": "0x" + state.run_id.hex(),
@@ -247,14 +298,16 @@ def run_status(
     }
     lines = [
         f"run 0x{state.run_id.hex()} at block {state.block} of chain {state.chain_id}",
-        f"money: funded {tokens(state.funded_amount)}, released {tokens(state.released_amount)}, "
-        f"claimed {tokens(state.claimed_amount)}",
+        f"money: funded {unit.shown(state.funded_amount)}, released {unit.shown(state.released_amount)}, "
+        f"claimed {unit.shown(state.claimed_amount)}; in token {address(state.token)}",
         f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
     ]
     if uncounted > 0:
-        lines.append(f"{tokens(uncounted)} were sent to it without `run fund`: they count for nothing and stay there")
+        lines.append(
+            f"{unit.shown(uncounted)} were sent to it without `run fund`: they count for nothing and stay there"
+        )
     if uncounted < 0:
-        lines.append(f"{tokens(-uncounted)} are missing: the token has taken them, and the last claims will fail")
+        lines.append(f"{unit.shown(-uncounted)} are missing: the token has taken them, and the last claims will fail")
     show(as_json, result, *lines)
 
 

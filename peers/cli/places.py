@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
-from incentives.errors import InputError
+from incentives.chain.token import TokenContract
+from incentives.errors import InputError, TamperedError
 from incentives.keys import key_account, parse_address, to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
@@ -37,6 +39,19 @@ class Place:
     def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
         """What the contract says, found to be that of a Settlement with the terms that its address is the hash of."""
         return SettlementContract(chain, self.settlement).state(finalised=finalised)
+
+    def unit(self, chain: "Chain", state: RunState) -> Unit:
+        """What amounts of the run's token are shown and read in. TamperedError where the node says otherwise than when it was deployed:
+        an amount that is given in tokens would be another one."""
+        found = TokenContract(chain, state.token).unit(block=state.block)
+        noted = self.deployment.unit if self.deployment is not None else None
+        if noted is not None and noted != found:
+            raise TamperedError(
+                f"--rpc shows amounts of {to_checksum(state.token)} as {found.shown(10**18)} for 10^18 base units, {self.path} as "
+                f"{noted.shown(10**18)}: ask another node; if this one is right, its token has changed: mend token_symbol and "
+                "token_decimals there"
+            )
+        return found
 
 
 def find_place(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
-from incentives.amounts import tokens
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
@@ -176,7 +175,7 @@ def _settle_once(
                 nothing += f"; of those up to {error.value} {error.remedy}"
             lines = lines if transactions else [nothing]
             return {**result, "transactions": transactions}, lines
-        result, lines = _propose(chain, key, state, closed, what, transactions)
+        result, lines = _propose(chain, key, place, state, closed, what, transactions)
         if what.finalise:
             state = place.state(chain)
             _finalise(chain, key, place, state, _patience(state, True), transactions)
@@ -280,7 +279,13 @@ def _last_epoch_allowed(closed: Closed, state: RunState) -> int:
 
 
 def _propose(
-    chain: "Chain", key: PrivateKey, state: RunState, closed: Closed, what: _ToSettle, transactions: list[str]
+    chain: "Chain",
+    key: PrivateKey,
+    place: Place,
+    state: RunState,
+    closed: Closed,
+    what: _ToSettle,
+    transactions: list[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """Publish, then propose; (result, lines for people)."""
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
@@ -289,10 +294,11 @@ def _propose(
     sent = contract.propose(key, closed.proposal, closed.tables.from_epoch, what.uri, replace=swap)
     transactions.append(sent.hash)
     pending = contract.state().pending
-    result = _described(closed, path, pending.ready_at if pending else None)
+    unit = place.unit(chain, state)
+    result = _described(closed, path, pending.ready_at if pending else None) | unit.json_value()
     lines = [
         f"period {result['number']}: epochs {result['from_epoch'] + 1} to {result['to_epoch']}, {result['receipts']} "
-        f"receipts, {result['units']} units, {tokens(closed.payment.paid_amount)} to {result['payouts']} accounts",
+        f"receipts, {result['units']} units, {unit.shown(closed.payment.paid_amount)} to {result['payouts']} accounts",
         f"tables in {path}; the window is open for {state.window_seconds} s",
     ]
     if closed.left_out:

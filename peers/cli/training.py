@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from incentives.amounts import Unit
 from peers.belonging import check_role_of, check_run_of
-from peers.cli.options import show
+from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, Amount, show, token_decimals_option
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
 from swarm.atomic import write_atomically
@@ -228,11 +229,12 @@ def _as_utf8(text: str) -> str:
 )
 @click.option(
     "--unit-price",
-    type=click.IntRange(0),
-    default=10**15,
+    type=AMOUNT_OR_ZERO,
+    default="0.001",
     show_default=True,
-    help="Reward of a unit, in the token's base unit.",
+    help="Reward of a unit, in tokens, or with the suffix `base` in base units.",
 )
+@token_decimals_option(18)
 @click.option(
     "--tokenizer",
     default="bytes",
@@ -253,7 +255,8 @@ def run_new(
     name: str,
     data: Path | None,
     preset: str,
-    unit_price: int,
+    unit_price: Amount,
+    token_decimals: int,
     tokenizer: str,
     settings: tuple[str, ...],
     as_json: bool,
@@ -262,7 +265,8 @@ def run_new(
     from peers.creating import create_run
     from peers.progressbar import ProgressBar
 
-    result = create_run(run_directory, name, data, preset, unit_price, settings, tokenizer, ProgressBar())
+    price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
+    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar())
     show(as_json, result, f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters")
 
 
@@ -273,19 +277,32 @@ def run_new(
     type=click.FloatRange(0.1),
     default=60.0,
     show_default=True,
-    help="How long an epoch takes: decides the disk that audits need.",
+    help="How long an epoch takes: decides the disk that audits need, and how long a deposit lasts.",
 )
+@token_decimals_option(None)
+@click.option("--deposit", type=AMOUNT, help="Say too how long so many tokens last.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run_check(run: Path, epoch_seconds: float, as_json: bool) -> None:
+def run_check(
+    run: Path, epoch_seconds: float, token_decimals: int | None, deposit: Amount | None, as_json: bool
+) -> None:
     """Check RUN (a run.toml or the directory that holds one) and print what it asks of a peer: memory, bytes per round, disk
-    for audits.
+    for audits; and what it pays, in the token of the chain.json beside it, or in one of --token-decimals.
 
     Where data and blocks lie beside it, they are opened as a seed and a peer will, and a first step is taken."""
     from peers.progressbar import ProgressBar
-    from peers.runs import check_run
+    from peers.runs import check_run, costs_of
 
-    result = check_run(run / "run.toml" if run.is_dir() else run, epoch_seconds, ProgressBar())
-    show(as_json, result, *(f"{key}: {value}" for key, value in result.items()))
+    toml = run / "run.toml" if run.is_dir() else run
+    costs, unit = costs_of(toml, token_decimals)
+    amount = None if deposit is None else deposit.base_units(unit, "--deposit")
+    result = check_run(toml, epoch_seconds, ProgressBar())
+    paid = [costs.line(unit), *([] if amount is None else costs.lasts(amount, unit, epoch_seconds))]
+    show(
+        as_json,
+        result | costs.json_value() | unit.json_value(),
+        *(f"{key}: {value}" for key, value in result.items()),
+        *paid,
+    )
 
 
 @click.command("baseline")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from incentives.amounts import tokens
+from incentives.amounts import Unit
 from incentives.books import Checked, check_books
 from incentives.chain.settlement import check_code
 from incentives.chain.state import RunState
@@ -67,6 +67,7 @@ def verify(
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     check_code(chain, state)
+    unit = place.unit(chain, state)
     rules = read_rules(invite, directory)
     checked = check_books(chain, state, tables, rules)
     if not checked:
@@ -81,6 +82,7 @@ def verify(
         "doubts": [_doubt_json(each) for each in doubts],
         "block": state.block,
         "block_time": state.block_time,
+        **unit.json_value(),
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
@@ -103,12 +105,12 @@ def verify(
         lines.append(
             f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
         )
-    show(as_json, result, *lines, *map(_doubt_line, doubts))
+    show(as_json, result, *lines, *(_doubt_line(each, unit) for each in doubts))
     if doubts:
         total = sum(each.amount for each in doubts)
         raise TamperedError(
-            f"{_doubt_line(max(doubts, key=lambda each: each.amount))}; this does not hold, or is not proved: {tokens(total)} in all, "
-            f"{len(doubts)} lines{_remedy(state)}"
+            f"{_doubt_line(max(doubts, key=lambda each: each.amount), unit)}; this does not hold, or is not proved: "
+            f"{unit.shown(total)} in all, {len(doubts)} lines{_remedy(state)}"
         )
 
 
@@ -128,10 +130,10 @@ def _doubt_json(doubt: Doubt) -> dict[str, Any]:
     }
 
 
-def _doubt_line(doubt: Doubt) -> str:
+def _doubt_line(doubt: Doubt, unit: Unit) -> str:
     where = "the pool" if doubt.period is None else f"period {doubt.period}"
     whose = "" if doubt.account is None else f" to {to_checksum(doubt.account)} for epoch {doubt.epoch}"
-    return f"{where}: {tokens(doubt.amount)}{whose}: {doubt.reason}"
+    return f"{where}: {unit.shown(doubt.amount)}{whose}: {doubt.reason}"
 
 
 def _period_json(each: Checked) -> dict[str, Any]:

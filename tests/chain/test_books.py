@@ -222,10 +222,10 @@ def test_a_made_up_receipt_whose_evidence_is_withheld_is_a_failure(world: World)
     assert [(each["account"], each["epoch"], each["amount"]) for each in found["doubts"]] == [
         (to_checksum(thief), 3, str(500 * UNIT_PRICE))
     ]
-    assert "does not hold, or is not proved: 0.5 tokens in all" in err
+    assert "does not hold, or is not proved: 0.5 SPARE-TEST in all" in err
     code, out, _ = sparehive("verify", *where(world), "--dir", world.peer("alice").root)
     assert code == 1
-    assert f"period 1: 0.5 tokens to {to_checksum(thief)} for epoch 3: " in out
+    assert f"period 1: 0.5 SPARE-TEST to {to_checksum(thief)} for epoch 3: " in out
     code, out, err = sparehive(
         "rewards", *where(world)[:-2], "--dir", world.peer("alice").root, "--account", world.account("bob"), "--json"
     )

@@ -69,7 +69,7 @@ def test_deploy_goes_on_with_what_stands(world: World, nth: int, forward: bool) 
     ("nth", "forward"), [(1, True), (2, False), (2, True)], ids=["approve-sent", "fund-lost", "fund-sent"]
 )
 def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
-    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "7base")
     kill_at_transaction(world.chain, nth, forward, *command)
     again = ok(*command)
     assert again["funded"] == str(BUDGET + 7)
@@ -79,7 +79,7 @@ def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
 
 def test_a_command_in_between_does_not_make_it_two_deposits(world: World) -> None:
     """What ends well is another command: nobody has been told of the deposit yet."""
-    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "7base")
     kill_at_transaction(world.chain, 2, True, *command)
     world.work(alice=2)
     world.settle()
@@ -93,8 +93,8 @@ def test_a_command_in_between_does_not_make_it_two_deposits(world: World) -> Non
 
 def test_another_amount_after_a_broken_off_deposit_is_another_deposit(world: World) -> None:
     command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount")
-    kill_at_transaction(world.chain, 2, True, *command, 7)
-    assert ok(*command, 5)["funded"] == str(BUDGET + 12)
+    kill_at_transaction(world.chain, 2, True, *command, "7base")
+    assert ok(*command, "5base")["funded"] == str(BUDGET + 12)
 
 
 @POINTS
@@ -162,8 +162,8 @@ def test_bind_binds_once(world: World) -> None:
 
 def test_a_transaction_that_waits_for_its_block_is_waited_for(world: World) -> None:
     """Not mined when the command is given again: it is found, and no second one is sent beside it."""
-    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 7)
-    ok("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 1)
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "7base")
+    ok("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "1base")
     before = transactions_of(world, "organiser")
     kill_at_transaction(world.chain, 1, True, *command)  # the allowance is in a block
     world.chain.request("evm_setAutomine", False)

@@ -75,7 +75,7 @@ def test_a_node_that_names_another_contract_takes_no_deposit(world: World) -> No
     described = json.loads(run.chain.read_text())
     for name in ("settlement", "registry", "token", "organiser"):
         run.chain.write_text(json.dumps({**described, name: to_checksum(b"\x66" * 20)}))
-        line = refused("run", "fund", run.root, *world.rpc, *world.keys("organiser"), "--amount", 5)
+        line = refused("run", "fund", run.root, *world.rpc, *world.keys("organiser"), "--amount", "5base")
         assert "it was changed, or is of another version" in line
     assert int(world.chain.request("eth_getTransactionCount", thief, "latest"), 16) == 0
 
@@ -96,7 +96,7 @@ def test_a_node_that_shows_other_terms_is_found_out(world: World, name: str) -> 
 
     before = balance(world)
     commands: tuple[tuple[object, ...], ...] = (
-        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", 5),
+        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", "5base"),
         ("run", "status", world.run.root, "--latest"),
         ("settle", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("organiser")),
         ("bind", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("alice")),
@@ -122,7 +122,7 @@ def test_the_true_code_on_other_storage_is_no_settlement_and_no_registry(world: 
     described.write_text(
         json.dumps({**json.loads(world.run.chain.read_text()), "settlement": to_checksum(parse_address(false))})
     )
-    fund = ("run", "fund", described, *world.rpc, *world.keys("organiser"), "--amount", 5)
+    fund = ("run", "fund", described, *world.rpc, *world.keys("organiser"), "--amount", "5base")
     assert "it was changed, or is of another version" in refused(*fund)
     line = refused("run", "status", "--settlement", to_checksum(parse_address(false)), *world.rpc, "--latest")
     assert "is no Settlement of this version, or its terms are others than shown" in line
@@ -167,7 +167,7 @@ def test_a_directory_with_anothers_chain_json_pays_nothing_in(world: World) -> N
         (world.run.organiser_key, world.run.organiser_password), world.keys("bob")[1::2], strict=True
     ):
         shutil.copy(given, own)
-    line = refused("run", "fund", world.run.root, *world.rpc, "--amount", 5)
+    line = refused("run", "fund", world.run.root, *world.rpc, "--amount", "5base")
     assert "its chain.json is of organiser" in line and "restore chain.json" in line
     shutil.rmtree(world.run.organiser_key.parent)
 

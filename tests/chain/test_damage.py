@@ -116,7 +116,7 @@ def kept(node: DevChain, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     world.bind("bob", "--write-consent", root / "consent.json")
     world.work(alice=3, carol=1)
     (root / "invite.txt").write_text(f"The invite of our run:\n\n{world.invite}\n")
-    kill_at_transaction(node, 2, True, "run", "fund", world.run.root, *world.rpc, "--amount", 7)
+    kill_at_transaction(node, 2, True, "run", "fund", world.run.root, *world.rpc, "--amount", "7base")
     return Kept(world, tmp_path_factory.mktemp("kept") / "world")
 
 
@@ -155,7 +155,7 @@ def command(world: World, name: str) -> tuple[object, ...]:
         "run check": (run,),
         "run status": (run, *world.rpc, "--latest"),
         "run deploy": (run, *world.rpc, "--test-token"),
-        "run fund": (run, *world.rpc, "--amount", 7),
+        "run fund": (run, *world.rpc, "--amount", "7base"),
         "settle": ("--dir", world.peer("alice").root, *at, *tables, *invite),
         "verify": (*at, *tables, *invite, "--latest"),
         "rewards": (*at, *tables, "--keystore", world.root / WALLET, "--latest"),

@@ -27,7 +27,7 @@ def coins_of(world: World, name: str) -> int:
 
 
 def fund(world: World, *options: object) -> tuple[object, ...]:
-    return ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 5, *options)
+    return ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "5base", *options)
 
 
 def through(lying: LyingNode, world: World, *command: object) -> tuple[object, ...]:

@@ -144,13 +144,13 @@ def test_the_runs_own_key_is_the_default_of_its_organiser(world: World) -> None:
     ):
         shutil.copy(given, own)
     assert ok("settle", *options)["units"] == 2
-    fund = ("run", "fund", world.run.root, *world.rpc, "--amount", 5)
+    fund = ("run", "fund", world.run.root, *world.rpc, "--amount", "5base")
     assert "if you mean another deposit, give --again" in refused(*fund)  # beside this copy of the key nothing is noted
     assert ok(*fund, "--again")["funded"] == str(BUDGET + 5)
     half = ("--keystore", world.keys("bob")[1])
     assert "are both needed" in refused("settle", *options, *half, code=2)
-    assert "are both needed" in refused("run", "fund", world.run.root, *world.rpc, "--amount", 5, *half, code=2)
-    assert "are both needed" in refused("run", "fund", world.run.chain, *world.rpc, "--amount", 5, code=2)
+    assert "are both needed" in refused("run", "fund", world.run.root, *world.rpc, "--amount", "5base", *half, code=2)
+    assert "are both needed" in refused("run", "fund", world.run.chain, *world.rpc, "--amount", "5base", code=2)
 
 
 def test_tokens_that_were_sent_past_fund_are_shown(world: World) -> None:
@@ -164,7 +164,7 @@ def test_tokens_that_were_sent_past_fund_are_shown(world: World) -> None:
     found = ok(*status)
     assert (found["uncounted"], found["funded"]) == (str(7 * 10**18), str(BUDGET))
     code, out, _ = sparehive(*status)
-    assert code == 0 and "7 tokens were sent to it without `run fund`: they count for nothing and stay there" in out
+    assert code == 0 and "7 SPARE-TEST were sent to it without `run fund`: they count for nothing and stay there" in out
 
 
 def test_an_allowance_that_is_left_is_taken_back_first(world: World) -> None:
@@ -298,8 +298,8 @@ def test_a_claim_makes_final_what_is_over_and_says_what_it_paid(world: World) ->
     code, out, err = sparehive("claim", *world.claim_options("alice"))
     assert code == 0, err
     lines = out.splitlines()
-    assert lines[0] == "0.003 tokens paid to 1 accounts in 1 transactions"
+    assert lines[0] == "0.003 SPARE-TEST paid to 1 accounts in 1 transactions"
     assert "period 0 was made final first, its window being over" in lines
-    assert f"{world.account('alice')}: 0.003 tokens to {world.wallets['alice']}" in lines
+    assert f"{world.account('alice')}: 0.003 SPARE-TEST to {world.wallets['alice']}" in lines
     assert sum(line.startswith("transaction 0x") for line in lines) == 2
     assert world.balance("alice") == 3 * UNIT_PRICE

@@ -76,7 +76,7 @@ def test_a_node_of_another_chain_is_refused(world: World) -> None:
     world.run.chain.write_text(json.dumps({**described, "chain_id": 1}))
     for command in (
         ("run", "status", world.run.root),
-        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", 1),
+        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", "1base"),
         ("claim", "--run", world.run.root, "--tables", world.tables, *world.keys("alice")),
         ("rewards", "--run", world.run.root, "--tables", world.tables),
         ("verify", "--run", world.run.root, "--tables", world.tables),
@@ -93,7 +93,7 @@ def test_an_unreachable_node_is_one_line(world: World) -> None:
     for command in (
         ("run", "deploy", world.run.root, *world.keys("organiser"), "--test-token"),
         ("run", "status", world.run.root),
-        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", 1),
+        ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", "1base"),
         ("claim", "--run", world.run.root, *world.keys("alice")),
         ("rewards", "--run", world.run.root),
         ("verify", "--run", world.run.root),
@@ -232,7 +232,7 @@ def test_a_full_disk_proposes_nothing(world: World) -> None:
 
 
 def test_a_full_disk_beside_the_key_sends_nothing(world: World) -> None:
-    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", 5)
+    command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "5base")
     before = int(world.chain.request("eth_getTransactionCount", world.wallets["organiser"], "pending"), 16)
     limited = own_process(
         *command, cwd=world.root, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))

@@ -160,14 +160,14 @@ def test_a_deposit_in_between_is_no_error(world: World) -> None:
     token = parse_address(world.deployed["token"])
     world.chain.chain().transact(key, "TestToken", token, "transfer", world.wallets["bob"], 10)
     fund = ("run", "fund", world.run.root, *world.rpc, *world.keys("bob"), "--amount")
-    ok(*fund, 1)
+    ok(*fund, "1base")
     world.chain.chain().transact(
         load_key(Path(world.keys("bob")[1]), load_password(Path(world.keys("bob")[3]))),
         "TestToken", token, "approve", world.deployed["settlement"], 7,
     )  # fmt: skip
     world.chain.request("evm_setAutomine", False)
     try:
-        first = own_process_started(*fund, 7, cwd=world.root)
+        first = own_process_started(*fund, "7base", cwd=world.root)
         while int(world.chain.request("txpool_status")["pending"], 16) == 0:
             assert first.poll() is None
         second = own_process_started("settle", *world.settle_options(), "--json", cwd=world.root)

@@ -1,5 +1,6 @@
 """A run without training: a really signed ledger for a deployed settlement, and the commands as users call them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,11 @@ from coincurve import PrivateKey
 from commands import ok, refused, sparehive
 
 from incentives import records
-from incentives.chain.deployment import Deployment
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, store_key, to_checksum
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
-from peers.invite import Invite, PayLimits, RunBinding
+from peers.invite import Invite, RunBinding
 from peers.notary import values_of
 from peers.runs import RunDirectory
 from swarm.config import RunConfig, dump_run
@@ -113,6 +113,10 @@ class World:
     root: Path
     chain: DevChain
     window: int = 3600
+    make_token: Callable[[str], str] | None = (
+        None  # of another token than the test token, all of it the account's that is given
+    )
+    unit_price: int = UNIT_PRICE
 
     def __post_init__(self) -> None:
         self.names = ("alice", "bob", "carol")
@@ -122,8 +126,8 @@ class World:
         for wallet in self.wallets.values():
             self.chain.give_gas(wallet)
         self.deployed = ok(
-            "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), "--test-token", "--window", self.window,
-            "--amount-per-day", AMOUNT_PER_DAY,
+            "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), *self.pay(), "--window", self.window,
+            "--amount-per-day", f"{AMOUNT_PER_DAY}base",
         )  # fmt: skip
         self.fund(BUDGET)
         self.founder = PrivateKey(b"\x09" * 32)
@@ -140,6 +144,11 @@ class World:
             directory.invite.write_text(self.invite + "\n")
             store_key(directory.hot_key, key, load_password(directory.hot_password, create=True))
 
+    def pay(self) -> tuple[str, ...]:
+        if self.make_token is None:
+            return ("--test-token",)
+        return "--token", self.make_token(self.wallets["organiser"]), "--unit-price", f"{self.unit_price}base"
+
     def make_run(self) -> RunConfig:
         """run.toml alone: nobody trains."""
         self.run.root.mkdir()
@@ -147,7 +156,7 @@ class World:
             {
                 "name": "test",
                 "initial_root": "00" * 32,
-                "unit_price_amount": str(UNIT_PRICE),
+                "unit_price_amount": str(self.unit_price),
                 "rounds": {"max_units_per_contribution": 65535},
                 "task": {"kind": "causal_lm", "data": {"root": "00" * 32, "text": {"size": 1, "sha256": "00" * 32}}},
             }
@@ -160,7 +169,7 @@ class World:
         domain = self.lineage.domain
         founders = (records.account_of(founder),)
         binding = RunBinding(self.config.run_id, domain.chain_id, domain.verifying_contract, founders, ())
-        limits = PayLimits.of_terms(Deployment.read(self.run.chain).terms)
+        limits = self.run.limits(records.account_of(self.key("organiser")))
         return Invite.make(self.config, binding, self.key("organiser"), limits).encode()
 
     @property
@@ -183,7 +192,7 @@ class World:
         return PeerDirectory(self.root / name)
 
     def fund(self, amount: int) -> dict[str, Any]:
-        return ok("run", "fund", self.run.root, *self.rpc, *self.keys("organiser"), "--amount", amount)
+        return ok("run", "fund", self.run.root, *self.rpc, *self.keys("organiser"), "--amount", f"{amount}base")
 
     def settle(self, *options: object, name: str = "alice") -> dict[str, Any]:
         return ok("settle", *self.settle_options(name), *options)

@@ -79,7 +79,9 @@ def test_run_new(tmp_path: Path) -> None:
     empty.mkdir()
     assert "holds no text" in refused("run", "new", tmp_path / "a", "--data", empty)
     assert "is not one of 'demo', 'small', 'base'" in refused("run", "new", tmp_path / "a", "--preset", "huge", code=2)
-    assert "is not in the range x>=0" in refused("run", "new", tmp_path / "a", "--unit-price", -1, code=2)
+    assert "'-1' is no amount" in refused("run", "new", tmp_path / "a", "--unit-price", -1, code=2)
+    line = refused("run", "new", tmp_path / "a", "--unit-price", "0.0000001", "--token-decimals", 6)
+    assert "--unit-price = '0.0000001': has more digits after the point than the token's 6 decimals" in line
     text = tmp_path / "text.txt"
     text.write_text("some text\n" * 1000)
     unknown = refused("run", "new", tmp_path / "b", "--data", text, "--set", "inner.surprise=1")
@@ -243,5 +245,5 @@ def test_a_run_without_a_chain_pays_nothing(tmp_path: Path, command: str) -> Non
 
 def test_fund_amounts(tmp_path: Path) -> None:
     options = (tmp_path, *RPC, "--keystore", "k", "--password-file", "p", "--amount")
-    for amount in (0, -1, 2**128, "much"):
+    for amount in (0, "0.00", "0base", -1, "much", "1.5base"):
         assert "--amount" in refused("run", "fund", *options, amount, code=2)

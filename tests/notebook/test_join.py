@@ -73,7 +73,7 @@ def test_a_volunteer_joins_watches_leaves_and_claims(
         assert len(plots) == 1, "one plot, drawn anew in its place"
         left = next(t for t in text if "left at epoch" in t)
         assert int(re.findall(r"(\d+) receipts? co-signed", left)[0]) >= RECEIPTS
-        assert re.search(r"[\d.]+ tokens paid to 1 accounts", text[-1]), text[-1]
+        assert re.search(r"[\d.]+ SPARE-TEST paid to 1 accounts", text[-1]), text[-1]
         token = json.loads((terminal.cwd / "run" / "chain.json").read_text())["token"]
         assert chain.balance_of(token, wallet) > 0
 
@@ -87,7 +87,7 @@ def prepare(terminal: Terminal, chain: DevChain) -> str:
         addresses[name] = json.loads(terminal.run(f"sparehive wallet {options} --json"))["address"]
         chain.give_gas(addresses[name])
     terminal.run("sparehive run deploy run --rpc $RPC --test-token --window 1")
-    terminal.run(f"sparehive run fund run --rpc $RPC {ORGANISER} --amount 1000000000000000000000")
+    terminal.run(f"sparehive run fund run --rpc $RPC {ORGANISER} --amount 1000")
     seed = terminal.start("exec sparehive seed run --dir seed --host 127.0.0.1 --quiet")
     until((terminal.cwd / "seed" / "ready.json").exists, 120.0, seed.output)
     bob = terminal.start("exec sparehive join seed/invite.txt --dir bob --host 127.0.0.1")

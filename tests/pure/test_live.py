@@ -10,6 +10,7 @@ import pytest
 import small_lineage as small
 from rich.console import Console
 
+from incentives.amounts import Unit
 from incentives.closing import PayRules
 from incentives.ledger import Ledger
 from peers.config import PeerConfig, save_peer_config
@@ -18,7 +19,7 @@ from peers.live import View, sparkline
 from peers.watching import EventTail, Observation, PeerWatcher, ReceiptCount, Terms
 
 PID = 4711
-TERMS = Terms("bees", 10**18, True, PayRules(small.RUN, 1, (small.FOUNDER,)))
+TERMS = Terms("bees", 10**6, True, PayRules(small.RUN, 1, (small.FOUNDER,)), Unit("HONEY", 6))
 AT_WORK = {"pid": PID, "phase": "training", "account": "0x" + "ab" * 20, "epoch": 3, "peers": 2}
 
 
@@ -104,7 +105,7 @@ def test_only_receipts_that_would_be_paid_count_as_earned(tmp_path: Path) -> Non
     scene = Scene(tmp_path)
     scene.status(account="0x" + small.PEERS[paid].hex())
     scene.view.finish(0)
-    assert f"1 receipt co-signed, worth {small.LEAVES[paid].units} tokens" in scene.lines()[-3]
+    assert f"1 receipt co-signed, worth {small.LEAVES[paid].units} HONEY" in scene.lines()[-3]
 
 
 def test_lines_tell_what_changed_and_nothing_twice(tmp_path: Path) -> None:
@@ -128,10 +129,10 @@ def test_lines_tell_what_changed_and_nothing_twice(tmp_path: Path) -> None:
         "fetching data: 100% of 1.0 MB",
         "fetching the anchor: 0% of 8.0 MB",
         f"training from epoch 3 as {AT_WORK['account']}",
-        "epoch 4: 2 peers, loss 2.250, 9 units, 0 receipts, 0 tokens",
+        "epoch 4: 2 peers, loss 2.250, 9 units, 0 receipts, 0 HONEY",
         "3 peers linked",
         "leaving: the step under way ends and what was done is kept",
-        "left at epoch 4 after 9 units; 0 receipts co-signed, worth 0 tokens",
+        "left at epoch 4 after 9 units; 0 receipts co-signed, worth 0 HONEY",
         f"go on: sparehive join --dir {tmp_path}",
         f"paid yet? sparehive rewards --dir {tmp_path} --rpc URL",
         "stopped by Ctrl-C",
@@ -178,7 +179,7 @@ def test_the_panel_shows_loss_work_and_earnings(tmp_path: Path) -> None:
             "7   2 peers linked",
             "3.000 in training   █▆▃▁",
             "12 units   50%",
-            "0 tokens",
+            "0 HONEY",
             "1 message",
         ):
             assert text in shown, shown
