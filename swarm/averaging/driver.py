@@ -397,7 +397,7 @@ class Driver:
         while len(self._own) > 64:
             self._own.pop(next(iter(self._own)))
         self.learn(signed)
-        self.reception.hold_all(key)
+        self.reception.hold_own(key, signed)
         self.emit(events.Contributed(signed))
         self._act(self.machine.contributed(signed))
 

@@ -12,35 +12,59 @@ from swarm.hashing import sha256
 from swarm.records.types import Hash
 
 
+class _Newest:
+    """Bytes by digest: as many of the newest as `limit` allows, one at least."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._parts: OrderedDict[Hash, bytes] = OrderedDict()
+
+    def __contains__(self, digest: Hash) -> bool:
+        return digest in self._parts
+
+    def get(self, digest: Hash) -> bytes | None:
+        return self._parts.get(digest)
+
+    def put(self, digest: Hash, wire: bytes) -> None:
+        self._parts[digest] = wire
+        self._size += len(wire)
+        while self._size > self._limit and len(self._parts) > 1:
+            self._size -= len(self._parts.popitem(last=False)[1])
+
+    def remove(self, digest: Hash) -> None:
+        self._size -= len(self._parts.pop(digest, b""))
+
+
 class PartStore:
-    """Bytes by digest: the newest `memory_bytes` in memory, a peer's own contributions also on disk (audits and restarts)
-    until `prune`.
+    """Bytes by digest: the newest `memory_bytes` in memory, beside them the newest `strange_bytes` of what strangers contributed, and a
+    peer's own contributions also on disk (audits and restarts) until `prune`.
 
     Thread-safe. `keep` raises `DiskError` where the disk is full; nothing half-written is left.
     `owned`: as of `BlockStore`; a reader beside a running peer passes False and only calls `get`."""
 
-    def __init__(self, directory: Path, memory_bytes: int = 256 * 2**20, owned: bool = True) -> None:
-        self._directory, self._limit = directory, memory_bytes
+    def __init__(
+        self, directory: Path, memory_bytes: int = 256 * 2**20, owned: bool = True, strange_bytes: int = 64 * 2**20
+    ) -> None:
+        self._directory = directory
         self._lock = threading.Lock()
         self._disk = threading.Lock()  # apart, so that nobody waits for an fsync to read from memory
-        self._parts: OrderedDict[Hash, bytes] = OrderedDict()
-        self._size = 0
+        self._parts, self._strange = _Newest(memory_bytes), _Newest(strange_bytes)
         self._files: set[str] = set()
         if owned:
             directory.mkdir(parents=True, exist_ok=True)
             remove_half_written(directory)
             self._files = {path.name for path in directory.iterdir()}
 
-    def put(self, wire: bytes) -> Hash:
-        """Remember `wire`, forgetting the oldest beyond the limit; its digest."""
+    def put(self, wire: bytes, *, is_strange: bool = False) -> Hash:
+        """Remember `wire`, forgetting the oldest beyond the limit; its digest. What `is_strange` pushes out nothing else."""
         digest = sha256(wire)
         with self._lock:
-            if digest not in self._parts:
-                self._parts[digest] = wire
-                self._size += len(wire)
-                while self._size > self._limit and len(self._parts) > 1:
-                    _, old = self._parts.popitem(last=False)
-                    self._size -= len(old)
+            if digest not in self._parts and is_strange:
+                if digest not in self._strange:
+                    self._strange.put(digest, wire)
+            elif digest not in self._parts:
+                self._strange.remove(digest)
+                self._parts.put(digest, wire)
         return digest
 
     def keep_all(self, wires: Sequence[bytes]) -> None:
@@ -76,7 +100,7 @@ class PartStore:
 
     def get(self, digest: Hash) -> bytes | None:
         with self._lock:
-            found = self._parts.get(digest)
+            found = self._parts.get(digest) or self._strange.get(digest)
         if found is not None:
             return found
         try:

@@ -2,7 +2,8 @@
 
 A stranger can make keys for nothing, so nothing that strangers send may push out what the round under way needs, and
 nothing may grow without a bound: a few contributions per signer, those on the current tip before others, voters before
-others; of parts whose contribution has not come yet a few megabytes for a short time.
+others; of those without a vote as many as take 64 MiB, and as much of their parts; of parts whose contribution has not come yet
+a few megabytes for a short time.
 """
 
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from swarm.averaging.contribution import check_part
 from swarm.averaging.parts import PartStore
 from swarm.config import RunConfig
+from swarm.consensus.shelf import MAX_STRANGE_BYTES, kept_bytes
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
@@ -28,7 +30,9 @@ EARLY_COST_BYTES = 1024  # at least, for each: parts without bytes must not be f
 @dataclass
 class _Known:
     signed: SignedContribution
+    cost: int  # about the bytes that it takes in memory
     held: set[int] = field(default_factory=set)
+    is_own: bool = False  # never pushed out
     is_bad: bool = False  # its own commitment breaks a rule: nobody can make it complete
 
 
@@ -110,32 +114,40 @@ class Reception:
         contribution = signed.of(Contribution).holding(ContributionContent)
         if key in self._known or not self._make_room(contribution):
             return False
-        self._known[key] = _Known(contribution)
+        self._known[key] = _Known(contribution, kept_bytes(content))
         return True
 
     def _worth(self, signed: SignedContribution) -> tuple[bool, bool]:
         return signed.record.prev_certificate == self._tip, signed.signer in self._voters
 
     def _make_room(self, new: SignedContribution) -> bool:
-        own = [k for k, x in self._known.items() if x.signed.signer == new.signer]
-        if any(self._known[k].signed.record.prev_certificate == new.record.prev_certificate for k in own):
+        others = [k for k, x in self._known.items() if x.signed.signer == new.signer]
+        if any(self._known[k].signed.record.prev_certificate == new.record.prev_certificate for k in others):
             return False  # a second, different one for one round: the first counts
-        if len(own) >= MAX_PER_SIGNER:
-            self._known.pop(min(own, key=lambda k: self._worth(self._known[k].signed)))
-        if len(self._known) < MAX_CONTRIBUTIONS:
-            return True
-        least = min(self._known, key=lambda k: self._worth(self._known[k].signed))  # the oldest of the least worth
-        if self._worth(new) < self._worth(self._known[least].signed) or (
-            self._worth(new)[0] and self._worth(new) == self._worth(self._known[least].signed)
-        ):
-            return False
-        self._known.pop(least)
+        if len(others) >= MAX_PER_SIGNER:
+            self._known.pop(min(others, key=lambda k: self._worth(self._known[k].signed)))
+        while len(self._known) >= MAX_CONTRIBUTIONS or self._is_too_much(new):
+            strange = (k for k, x in self._known.items() if not x.is_own)
+            least = min(strange, key=lambda k: self._worth(self._known[k].signed))  # the oldest of the least worth
+            if self._worth(new) < self._worth(self._known[least].signed) or (
+                self._worth(new)[0] and self._worth(new) == self._worth(self._known[least].signed)
+            ):
+                return False
+            self._known.pop(least)
         return True
 
+    def _is_too_much(self, new: SignedContribution) -> bool:
+        if new.signer in self._voters:
+            return False
+        strange = sum(x.cost for x in self._known.values() if x.signed.signer not in self._voters and not x.is_own)
+        return strange > 0 and strange + kept_bytes(new.content) > MAX_STRANGE_BYTES
+
     # -- parts --------------------------------------------------------------------------------------------------------
-    def hold_all(self, key: Hash) -> None:
-        """The own contribution: every part is here."""
-        self._known[key].held.update(range(len(self._known[key].signed.content.parts)))
+    def hold_own(self, key: Hash, signed: SignedContribution) -> None:
+        """The own contribution, whatever strangers have filled: every part is here."""
+        known = self._known.setdefault(key, _Known(signed, kept_bytes(signed.content)))
+        known.is_own = True
+        known.held.update(range(len(signed.content.parts)))
 
     def missing(self, key: Hash, reducers: Sequence[Account], me: Account) -> list[int]:
         """Parts that `me` as one of `reducers` was to get and has not; empty for who reduces nothing."""
@@ -203,7 +215,7 @@ class Reception:
         except PeerFault:
             known.is_bad = len(payload) == leaf.length and sha256(payload) == leaf.digest
             raise
-        self.parts.put(payload)
+        self.parts.put(payload, is_strange=known.signed.signer not in self._voters)
         known.held.add(index)
         return True
 

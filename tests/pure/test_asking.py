@@ -168,7 +168,7 @@ def test_parts_and_averages_of_every_codec_fit_what_is_asked_for(tmp_path: Path,
         key = driver.notary.hash(signed.record)
         await driver.delivery.ask(CALL, key)
         assert driver.reception.missing(key, [ME], ME) == []
-        driver.parts._parts.clear()
+        driver.reception.parts = PartStore(tmp_path / "forgotten")
         assert await driver.delivery.gather([sha256(part) for part in parts], [VOTER] * 3) == list(parts)
 
     run(tmp_path, codec, network, work)

@@ -19,6 +19,7 @@ from swarm.averaging.reception import (
     Reception,
 )
 from swarm.config import RunConfig
+from swarm.consensus.shelf import kept_bytes
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 from swarm.optim.codec import wire_bytes
@@ -124,6 +125,47 @@ def test_a_thousand_strangers_push_out_neither_the_round_nor_its_voters(receptio
     late, voter = contribution(2)
     assert reception.learn(voter)
     assert current in reception and late in reception and reception.sizes()["contributions"] == MAX_CONTRIBUTIONS
+
+
+def test_what_strangers_list_is_bounded_by_bytes(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 5 * kept_bytes(ContributionContent(MADE.leaves, ()))
+    monkeypatch.setattr("swarm.averaging.reception.MAX_STRANGE_BYTES", room)
+    old = [contribution(100 + number, b"\x09" * 32) for number in range(9)]
+    for _, signed in old:
+        assert reception.learn(signed)
+    assert [key in reception for key, _ in old] == [False] * 4 + [True] * 5
+    for number in range(9):
+        assert reception.learn(contribution(200 + number)[1]) is (number < 5)  # on the tip: before those that are not
+    assert reception.sizes()["contributions"] == 5
+    for number in (1, 2):
+        assert reception.learn(contribution(number)[1])  # voters are not counted
+    assert reception.sizes()["contributions"] == 7
+
+
+def test_the_own_contribution_is_here_whatever_strangers_filled(reception: Reception) -> None:
+    for number in range(MAX_CONTRIBUTIONS):
+        assert reception.learn(contribution(100 + number)[1])
+    own, signed = contribution(99)
+    assert not reception.learn(signed)
+    reception.hold_own(own, signed.of(Contribution).holding(ContributionContent))
+    for number in (1, 2):
+        reception.learn(contribution(number)[1])
+    assert own in reception and reception.missing(own, [account(8)], account(8)) == []
+
+
+def test_parts_of_strangers_push_out_no_others(tmp_path: Path, clock: Clock) -> None:
+    reception = Reception(CONFIG, VALUES, PartStore(tmp_path, strange_bytes=400), digest, clock)
+    reception.moved(TIP, [account(1)])
+    voters, signed = contribution(1)
+    strange, other = contribution(5, leaves=OTHER.leaves)
+    assert reception.learn(signed) and reception.learn(other)
+    for index in range(3):
+        assert reception.take(voters, index, MADE.parts[index]) and reception.take(strange, index, OTHER.parts[index])
+    assert [reception.parts.get(sha256(part)) is not None for part in MADE.parts] == [True] * 3
+    assert [reception.parts.get(sha256(part)) is not None for part in OTHER.parts] == [False, False, True]
+    reception.parts.put(OTHER.parts[2])  # as an average, or asked for: strange no more
+    reception.parts.put(b"x" * 400, is_strange=True)
+    assert reception.parts.get(sha256(OTHER.parts[2])) == OTHER.parts[2]
 
 
 def test_wrong_bytes_are_the_senders_fault_and_the_contribution_may_still_be_completed(reception: Reception) -> None:
