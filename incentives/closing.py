@@ -67,8 +67,10 @@ def close_period(
     to_epoch: int | None = None,
     *,
     judge: Judge = judge_signature,
+    budget_amount: int | None = None,
 ) -> Closed:
-    """The period from the last settled epoch to `to_epoch` (default: the newest certified one).
+    """The period from the last settled epoch to `to_epoch` (default: the newest certified one). `budget_amount`: of a proposal that is
+    to be rebuilt; else what the contract allows now.
 
     `previous`: tables of the last final period, None before the first. InputError: nothing to settle, or another run;
     StorageError: the ledger lacks certificates; TamperedError: what it holds contradicts itself or what is final."""
@@ -86,7 +88,8 @@ def close_period(
         _checked(path, ledger, rules, state.settled_epoch, rows, judge), ledger, rules, judge=judge
     )
     old = previous.payouts if previous else ()
-    payment = payment_of(old, receipts, state.budget_amount, state.unit_price_amount)
+    budget_amount = state.budget_amount if budget_amount is None else budget_amount
+    payment = payment_of(old, receipts, budget_amount, state.unit_price_amount)
     if not payment.receipts:
         why = f"no work up to there can be paid ({left_out[0].reason})" if left_out else "nobody has worked up to there"
         raise NoWork("--to-epoch", last_epoch, f"{why}: settle when some can; that period covers these epochs too")
@@ -96,7 +99,7 @@ def close_period(
         state.settlement,
         state.settled_epoch,
         last_epoch,
-        state.budget_amount,
+        budget_amount,
         state.unit_price_amount,
         tuple(rows),
         payment.receipts,
@@ -180,6 +183,20 @@ def payable_after(
     certificates = ledger.lineage(tip, from_epoch, to_epoch)
     _, signed, _ = _receipts(certificates, ledger, rules)
     return certificates, signed
+
+
+def paid_receipts(ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: int) -> list[PaidReceipt]:
+    """Of the epochs (from_epoch, to_epoch] on the lineage, what would be paid now. Signatures are those that the ledger has let in."""
+    tip = ledger.tip()
+    if tip is None:
+        return []
+    certificates = ledger.lineage(tip, from_epoch, to_epoch)
+    return _receipts(certificates, ledger, rules, judge=_was_judged)[0]
+
+
+def _was_judged(digest: bytes, signer: bytes, signature: bytes) -> str | None:
+    """By the ledger, which takes in no signature that is not its signer's."""
+    return None
 
 
 def _check_run(ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None) -> None:
@@ -284,6 +301,7 @@ __all__ = [
     "PayRules",
     "close_period",
     "own_work_after",
+    "paid_receipts",
     "payable_after",
     "proposal_of",
     "unpaid_after",

@@ -10,6 +10,7 @@ from incentives.books import Checked, compare_ledger
 from incentives.chain.state import RunState
 from incentives.closing import LeftOut, PayRules, close_period
 from incentives.errors import IncentivesError, StorageError
+from incentives.judging import Difference, differences
 from incentives.ledger import Ledger
 from incentives.tables import Tables
 
@@ -126,22 +127,15 @@ def _share(tables: Tables, units: int) -> int:
     return pool_amount * units // max(1, tables.total_units)
 
 
-def against_proposal(ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None) -> str | None:
-    """Why the proposal in its window is not what the own ledger gives; None: it is, or there is none, or the ledger cannot say."""
-    pending, tip = state.pending, ledger.tip()
-    newest = ledger.certificate(tip) if tip is not None else None
-    if pending is None or newest is None or newest.epoch < pending.to_epoch:
-        return None
+def differences_from(
+    ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None, proposed: Tables
+) -> list[Difference] | None:
+    """Leaf by leaf, what the proposal under way has otherwise than the ledger gives; None: the ledger gives nothing for its epochs."""
     try:
-        ours = close_period(ledger, rules, state, previous, pending.to_epoch).proposal
-    except IncentivesError as error:
-        return str(error)
-    if ours.payouts_root == pending.payouts_root:
+        ours = close_period(ledger, rules, state, previous, proposed.to_epoch, budget_amount=proposed.budget_amount)
+    except IncentivesError:
         return None
-    return (
-        f"it gives {pending.total_units} units to {pending.payouts_count} accounts, your ledger {ours.total_units} units "
-        f"to {ours.payouts_count}"
-    )
+    return differences(ours.tables, proposed) if ours.tables.to_epoch == proposed.to_epoch else None
 
 
-__all__ = ["Doubt", "Opinion", "against_proposal", "ask_ledger", "doubts_of"]
+__all__ = ["Doubt", "Opinion", "ask_ledger", "differences_from", "doubts_of"]

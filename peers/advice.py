@@ -38,6 +38,8 @@ class Circumstances:
     )  # address that was named → founder of its peer's swarm
     problems: Mapping[str, str] = field(default_factory=dict)  # invited address → why there is no link
     daemon_silent_seconds: float = 0.0
+    has_node: bool = True  # that is asked what the organiser proposes
+    node_silence: str = ""  # why it has not answered for a while
 
 
 def advise(now: Circumstances) -> list[Advice]:
@@ -51,6 +53,21 @@ def advise(now: Circumstances) -> list[Advice]:
                 f"this run has two swarms: {_bare(address)} is in the one that seed {founder} began, and this peer in another; they "
                 "share nothing, and a settlement pays one of them: ask the organiser which seed to keep, and leave the other",
             ),
+        )
+    if now.is_paid_run and not now.has_node:
+        found.append(
+            Advice(
+                "nobody-watches",
+                "nobody watches for you what the organiser proposes to pay: name a node of its chain with --rpc URL, or look yourself with "
+                "`sparehive rewards` and `sparehive verify` while a window is open",
+            )
+        )
+    if now.is_paid_run and now.node_silence:
+        found.append(
+            Advice(
+                "watch-fails",
+                f"nobody watches now what the organiser proposes to pay: {now.node_silence}; if it stays so name another node with --rpc",
+            )
         )
     if now.daemon_silent_seconds:
         found.insert(

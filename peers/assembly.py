@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from incentives.ledger import Ledger
 from peers.accounting import Accounting
 from peers.belonging import check_run_of
 from peers.books import Books
-from peers.config import PeerConfig
+from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, keep_port, last_port
 from peers.errors import ConfigError
 from peers.eventlog import shown_before
@@ -125,6 +125,7 @@ class Seed:
         """Made anew at each start, with the addresses of this one."""
         addresses = network.addresses()
         made = bind_run(self._run, self._keystore, self._password_file, (self._account,), addresses)
+        made = replace(made, rpc=load_peer_config(self._directory.config).invite_rpc if made.binding.chain_id else "")
         check_run_of(self._directory, made.binding.run_id, made.binding.domain())
         write_atomically(self._directory.invite, made.encode().encode() + b"\n")
         return Invite.of_file(self._directory.invite)

@@ -45,11 +45,19 @@ def _check_wallet(address: str) -> str:
     return address
 
 
+def check_node(url: str) -> str:
+    """ValueError where it is no URL of a node; empty is none."""
+    if url and not re.fullmatch(r"https?://[^\s/?#]+\S{0,500}", url):
+        raise ValueError("is no URL of a node; write e.g. https://node.example.org, or leave it empty")
+    return url
+
+
 Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Announced = Annotated[str, AfterValidator(_check_announced)]
 PeerAddress = Annotated[str, AfterValidator(_check_peer)]
 Wallet = Annotated[str, AfterValidator(_check_wallet)]
+NodeUrl = Annotated[str, AfterValidator(check_node)]
 
 
 class PeerConfig(BaseModel):
@@ -98,6 +106,14 @@ class PeerConfig(BaseModel):
     snapshot_seconds: Seconds = Field(30.0, description="how often the training state is written to disk")
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
+    rpc: NodeUrl = Field(
+        "",
+        description="JSON-RPC of a node, to watch what the run's organiser proposes; empty: the one that the invite names",
+    )
+    watch_seconds: float = Field(60.0, ge=1.0, le=86400.0, description="how often that node is asked")
+    invite_rpc: NodeUrl = Field(
+        "", description="of a seed: a node that its invite names, for peers whose owners name none"
+    )
     payout: Wallet = Field("", description="wallet that will bind this peer's hot key; shown, never used to sign")
 
 

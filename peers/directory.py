@@ -80,6 +80,11 @@ class PeerDirectory:
         return self.root / "status.json"
 
     @property
+    def watch(self) -> Path:
+        """What was found when the organiser's proposals were last looked at."""
+        return self.root / "watch.json"
+
+    @property
     def known(self) -> Path:
         """Addresses of peers that were linked, so that a restart finds the swarm when the seed peer is gone."""
         return self.root / "known.json"
@@ -135,6 +140,7 @@ class PeerDirectory:
             self.known,
             self.stamp,
             self.status,
+            self.watch,
             self.ready,
         ]
         return [*keys, *ledger, *other, self.events, old_events(self.events), *logs]

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from incentives import pasted, records
 from incentives.amounts import BASE_UNITS, MAX_DECIMALS, MAX_SYMBOL, Unit
 from incentives.errors import IncentivesError
+from peers.config import check_node
 from peers.errors import ConfigError
 from swarm.config import RunConfig
 from swarm.errors import InputError
@@ -122,6 +123,9 @@ class Invite:
     organiser: bytes
     signature: bytes
     limits: "PayLimits | None" = None  # None: the run has no chain
+    rpc: str = (
+        ""  # a node that may be asked of the chain. Not signed: a lying one can hide a proposal, and take nothing
+    )
 
     @classmethod
     def make(
@@ -167,6 +171,8 @@ class Invite:
         }
         if self.limits is not None:
             value["terms"] = self.limits.json_value()
+        if self.rpc:
+            value["rpc"] = self.rpc
         deflate = zlib.compressobj(9, zdict=DICTIONARY)
         packed = deflate.compress(canonical_json(value)) + deflate.flush()
         return PREFIX + base64.urlsafe_b64encode(packed).decode()
@@ -218,7 +224,7 @@ class Invite:
             )
             organiser = records.recover(binding.digest(), signature)
             limits = PayLimits.of(value["terms"]) if "terms" in value else None
-            found = cls(config, binding, organiser, signature, limits)
+            found = cls(config, binding, organiser, signature, limits, check_node(str(value.get("rpc", ""))))
             _check_signer(found, source, text)
         except _OtherVersion:
             raise ConfigError(

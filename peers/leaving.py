@@ -10,6 +10,7 @@ from peers.errors import PeerError, in_one_line
 from swarm.errors import RetryError, SwarmError
 
 EXIT_LEFT, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 3  # as asked; start it again; starting it again would not help
+EXIT_WARNED = 4  # of the command, not of the process: as asked, while a proposal is in its window that the own ledger would not make
 LEAVE_SECONDS, TRAINER_SECONDS, CLOSE_SECONDS = 9.0, 7.0, 4.0  # a leaver is given 10 s in all
 
 

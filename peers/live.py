@@ -20,6 +20,7 @@ from rich.text import Text
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
+from peers.leaving import EXIT_WARNED
 from peers.watching import EventTail, Observation, PeerWatcher
 from swarm.errors import printable_lines
 
@@ -119,9 +120,11 @@ class View:
         self.watcher.look_again()
         last = self.watcher.read()
         self.close()
-        if code == 0:
+        if code in (0, EXIT_WARNED):
             for line in self._last_words(last):
                 self._say(line)
+            if last.warning:
+                self._say(f"WARNING: {last.warning}")
             if self._by or last.ended:
                 self._say(self._by or last.ended)
 
@@ -143,6 +146,8 @@ class View:
         elif new.is_at_work and not old.is_at_work:
             where = f"from epoch {new.epoch}" if new.epoch else "from the initial model"
             lines.append(f"{new.phase} {where} as {new.account}")
+        if new.warning and new.warning != old.warning:
+            lines.append(f"WARNING: {new.warning}")
         lines += [f"note: {text}" for text in new.advice if text not in old.advice]
         if new.is_at_work and new.epoch != old.epoch:
             loss = new.held_out_loss if self.mode == "seed" else new.train_loss
@@ -274,6 +279,10 @@ class View:
                 grid.add_row("earned", f"{_count(new.receipts, 'receipt')} co-signed{self._worth(new, ',  ')}")
                 if new.unpaid_units:
                     grid.add_row("unpaid", f"{_count(new.unpaid_units, 'unit')} without a receipt so far")
+        if new.warning:
+            grid.add_row(
+                Text("WARNING", style="bold white on red"), Text(printable_lines(new.warning), style="bold red")
+            )
         for text in new.advice:
             grid.add_row(Text("note", style="bold yellow"), Text(printable_lines(text), style="yellow"))
         if new.faults:

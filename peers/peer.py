@@ -30,6 +30,7 @@ from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.identity import Identity, open_identity
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
+from peers.lookout import Lookout, node_of
 from peers.remembering import forgot
 from peers.status import PeerStatus
 from peers.supervisor import die_with_parent
@@ -72,6 +73,7 @@ class Peer:
         self.status = PeerStatus(mode=mode, pid=os.getpid(), account="0x" + self.identity.account.hex())
         self.loop: asyncio.AbstractEventLoop | None = None
         self.made: Assembled | None = None
+        self.lookout: Lookout | None = None
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
         self._evaluating: asyncio.Task[None] | None = None
@@ -169,6 +171,8 @@ class Peer:
         wiring = Wiring(self.emit, self._on_fetch, self.trainer_type)
         self.made = made = await assemble(stack, self.directory, self.config, self.identity, role, self.network, wiring)
         self._forget_a_reached_end(made)
+        self.lookout = Lookout(self.directory, node_of(self.config, made.invite), self.config.watch_seconds)
+        stack.callback(self.lookout.close)
         reactions = Reactions(made, self._on_reach)
         door = Door(
             made.run.run_id,
@@ -315,6 +319,9 @@ class Peer:
 
     def _write_status(self) -> None:
         status, made = self.status, self.made
+        if self.lookout is not None:
+            watch = self.lookout.look()
+            status.warning, status.watched_time = watch.warning, watch.time or None
         if made is not None:
             numbers, network = made.driver.statistics(), self.network
             status.peers, status.present = numbers.linked, len(network.present())
@@ -351,6 +358,8 @@ class Peer:
             other_swarms={a: "0x" + founder.hex() for a, founder in network.other_swarms().items()},
             problems=network.problems(),
             daemon_silent_seconds=network.node.silent_seconds,
+            has_node=self.lookout is not None and self.lookout.has_node,
+            node_silence="" if self.lookout is None else self.lookout.silence(),
         )
         return self._patience.lasting(advise(now), time.monotonic())
 

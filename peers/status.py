@@ -31,6 +31,8 @@ class PeerStatus:
     addresses: tuple[str, ...] = ()  # told to others
     reachable: bool | None = None  # None: nobody was asked
     advice: tuple[Advice, ...] = ()
+    warning: str = ""  # a proposal that the own ledger would not make is in its window
+    watched_time: float | None = None  # when the chain was last looked at for proposals
     units: int = 0  # all it ever did
     swarm_units: int = 0
     train_loss: float | None = None

@@ -52,6 +52,7 @@ class Observation:
     unpaid_units: int = 0
     is_reachable: bool | None = None
     advice: tuple[str, ...] = ()
+    warning: str = ""
 
     @property
     def is_at_work(self) -> bool:
@@ -220,6 +221,7 @@ class PeerWatcher:
             unpaid_units=self._receipts[2],
             is_reachable=status.reachable,
             advice=tuple(each.text for each in status.advice),
+            warning=status.warning,
         )
 
     def _utilisation(self, status: PeerStatus) -> float | None:

@@ -1,5 +1,6 @@
 """claim: an earner proves one leaf and is paid. It takes the payouts and nothing else of what was published; no torch."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 from incentives.shelf import Shelf
 from incentives.tables import PayoutRow
+from peers.cli.judging import judge_proposal, warning_of
 from peers.cli.options import (
     PATH,
     address,
@@ -66,14 +68,23 @@ def claim(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Claim your rewards (all accounts bound to your wallet), or push them to others."""
+    """Claim your rewards (all accounts bound to your wallet), or push them to others.
+
+    A proposal whose window is over is made final first. Not one that the ledger in --dir refutes: then what is final is claimed, and
+    the exit status is 1."""
     place = find_place(run, settlement, directory, invite)
     chosen = {parse_address(text) for text in accounts}
     key = open_key(keystore, password_file)
     chain = place.connect(rpc)
+    state = place.state(chain)
+    warning = warning_of(judge_proposal(chain, state, directory, tables), state)
+    if warning:  # said first, for what follows may end with an error of its own
+        click.echo(f"sparehive: WARNING: {warning}", err=True)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
-        result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory))
-    show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
+        result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory), warning is None)
+    show(as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
+    if warning:
+        sys.exit(1)
 
 
 def _claim(
@@ -84,9 +95,10 @@ def _claim(
     push: bool,
     chosen: set[bytes],
     hot: bytes | None,
+    may_finalise: bool,
 ) -> tuple[dict[str, Any], list[str]]:
     state = place.state(chain)
-    finalised = _finalise_due(chain, key, state, tables)
+    finalised = _finalise_due(chain, key, state, tables) if may_finalise else []
     state = place.state(chain) if finalised else state
     payouts = final_payouts(state, tables)
     unit = place.unit(chain, state)

@@ -13,8 +13,8 @@ from incentives.chain.state import RunState
 from incentives.claim import Payouts, Standing, payouts_of, standings
 from incentives.errors import InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
-from incentives.publication import find_tables
 from incentives.shelf import Shelf
+from peers.cli.judging import judge_proposal, note_of, warning_of
 from peers.cli.options import (
     PATH,
     address,
@@ -26,7 +26,6 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
-    until,
 )
 from peers.cli.places import find_place, hot_account, read_rules
 from peers.cli.signing import wallet_address
@@ -67,7 +66,14 @@ def rewards(
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     unit = place.unit(chain, state)
-    final = payouts_of(state.last, tables) if state.last else None
+    judged = judge_proposal(chain, state, directory, tables)
+    warning = warning_of(judged, state)
+    try:
+        final = payouts_of(state.last, tables) if state.last else None
+    except (InputError, TamperedError):
+        if warning:  # more pressing than tables that are not here
+            raise TamperedError(warning) from None
+        raise
     proposed, is_known = _proposed(state, tables)
     pending, unpaid = _pending_units(directory, state)
     chosen = _chosen(accounts, directory)
@@ -84,8 +90,7 @@ def rewards(
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
-    warning = _warning(directory, state, tables)
-    lines = [*([f"WARNING: {warning}"] if warning else []), *lines]
+    lines = [*([f"WARNING: {warning}"] if warning else []), *lines, *note_of(judged)]
     result = {
         "block": state.block,
         "block_time": state.block_time,
@@ -99,25 +104,6 @@ def rewards(
     show(as_json, result, *(lines or ["nothing earned yet"]))
     if warning:
         raise TamperedError(warning)
-
-
-def _warning(directory: Path | None, state: RunState, tables: Shelf) -> str | None:
-    """Of a proposal in its window that the ledger in --dir would not make: why, and what its owner can do."""
-    rules = None if directory is None else read_rules(None, directory)
-    if directory is None or rules is None or state.pending is None or not PeerDirectory(directory).ledger.exists():
-        return None
-    from incentives.doubts import against_proposal
-    from incentives.ledger import Ledger
-
-    previous = find_tables(tables, state.last.tables_hash, state.last.number) if state.last else None
-    with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        why = against_proposal(ledger, rules, state, previous)
-    if why is None:
-        return None
-    return (
-        f"the proposal in its window is not what your own ledger gives: {why}; until {until(state.pending.ready_at)} claim what is "
-        "final (`sparehive claim`), look with `sparehive verify --dir`, and ask the organiser to take it back"
-    )
 
 
 def _chosen(accounts: Sequence[str], directory: Path | None) -> list[bytes]:

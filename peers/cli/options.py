@@ -1,6 +1,5 @@
 """What the commands that speak to a chain share: their options, and how they print."""
 
-import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -148,8 +147,3 @@ def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:
 
 def address(account: bytes | None) -> str | None:
     return to_checksum(account) if account is not None else None
-
-
-def until(seconds: int) -> str:
-    """A moment of the chain's clock, for people."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -33,12 +33,12 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
-    until,
 )
 from peers.cli.places import Place, find_place, read_rules
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
+from peers.moments import until
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain

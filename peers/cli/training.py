@@ -24,6 +24,11 @@ _LISTEN_OPTIONS = (
     click.option(
         "--port", type=click.IntRange(0, 65535), help="TCP port to listen on (default: any free one, then the same)."
     ),
+    click.option(
+        "--rpc",
+        metavar="URL",
+        help="JSON-RPC of a node of the run's chain, to watch what the organiser proposes to pay.",
+    ),
     click.option("--announce", multiple=True, help="Address to tell others besides, e.g. /ip4/203.0.113.7/tcp/4001."),
 )
 
@@ -59,7 +64,9 @@ def _prepare(
 
 
 def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoch: int | None = None) -> None:
+    from peers.leaving import EXIT_WARNED
     from peers.live import View
+    from peers.status import PeerStatus
     from peers.supervisor import supervise
 
     options = ["--quiet"] if quiet else []
@@ -68,6 +75,8 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     arguments = [mode, *options, "--", str(directory.root)]  # its name may begin with a dash
     with View(mode, directory, quiet=quiet) as view:
         code = supervise(arguments, view)
+        if code == 0 and PeerStatus.read(directory.status).warning:
+            code = EXIT_WARNED
         view.finish(code)
     if code:
         sys.exit(code)
@@ -104,6 +113,7 @@ def join(
     directory: Path,
     host: str | None,
     port: int | None,
+    rpc: str | None,
     announce: tuple[str, ...],
     client_mode: bool | None,
     peers: tuple[str, ...],
@@ -133,6 +143,7 @@ def join(
         files,
         host=host,
         port=port,
+        rpc=rpc,
         announce=announce,
         client_mode=client_mode,
         peers=peers or None,
@@ -153,6 +164,11 @@ def join(
 )
 @_listen_options
 @click.option(
+    "--invite-rpc",
+    metavar="URL",
+    help="A node that the invite names, for volunteers who name none: no key of yours in it.",
+)
+@click.option(
     "--keystore", type=click.Path(path_type=Path), help="The organiser's keystore (default: the one `run new` made)."
 )
 @click.option("--password-file", type=click.Path(path_type=Path), help="File with its password.")
@@ -162,7 +178,9 @@ def seed(
     directory: Path,
     host: str | None,
     port: int | None,
+    rpc: str | None,
     announce: tuple[str, ...],
+    invite_rpc: str | None,
     keystore: Path | None,
     password_file: Path | None,
     quiet: bool,
@@ -182,7 +200,8 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    _prepare("seed", where, config.run_id, domain, None, files, host=host, port=port, announce=announce)
+    listen = {"host": host, "port": port, "announce": announce}
+    _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc, invite_rpc=invite_rpc)
     _supervise("seed", where, quiet)
 
 

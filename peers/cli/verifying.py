@@ -11,8 +11,9 @@ from incentives.books import Checked, check_books
 from incentives.chain.settlement import check_code
 from incentives.chain.state import RunState
 from incentives.chain.token import TokenContract
-from incentives.doubts import Doubt, Opinion, ask_ledger, doubts_of
+from incentives.doubts import Doubt, Opinion, ask_ledger, differences_from, doubts_of
 from incentives.errors import ChainError, TamperedError
+from incentives.judging import Difference
 from incentives.keys import to_checksum
 from incentives.ledger import Ledger
 from incentives.shelf import Shelf
@@ -27,13 +28,15 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
-    until,
 )
 from peers.cli.places import find_place, read_rules
 from peers.directory import PeerDirectory
+from peers.moments import until
 
 if TYPE_CHECKING:
     from incentives.closing import PayRules
+
+MAX_SHOWN, MAX_LISTED = 20, 1000  # lines of one kind, for people and for programs: the totals are of all
 
 
 @click.command("verify")
@@ -62,7 +65,8 @@ def verify(
 
     The contracts' code is compared too: others could answer anything.
     With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
-    that this peer follows, each paid receipt one that it has or that is proved, and a proposal must pay all that it has."""
+    that this peer follows, each paid receipt one that it has or that is proved, and a proposal must pay all that it has; where the
+    ledger would propose otherwise, what differs is shown leaf by leaf."""
     place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
@@ -72,14 +76,18 @@ def verify(
     checked = check_books(chain, state, tables, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
-    opinion = _ask_ledger(directory, rules, checked)
+    opinion, differing = _ask_ledger(directory, rules, state, checked)
     balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
     doubts = doubts_of(state, checked, opinion, balance)
     followed = opinion.followed if opinion else None
     unpaid = opinion.not_paid if opinion else ()
     result = {
         "ok": not doubts,
-        "doubts": [_doubt_json(each) for each in doubts],
+        "doubts": [_doubt_json(each) for each in _largest(doubts, MAX_LISTED)],
+        "num_doubts": len(doubts),
+        "doubted": str(sum(each.amount for each in doubts)),
+        "differences": [_difference_json(each) for each in (differing or ())[:MAX_LISTED]],
+        "num_differences": None if differing is None else len(differing),
         "block": state.block,
         "block_time": state.block_time,
         **unit.json_value(),
@@ -105,13 +113,57 @@ def verify(
         lines.append(
             f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
         )
-    show(as_json, result, *lines, *(_doubt_line(each, unit) for each in doubts))
+    if differing:
+        lines += _difference_lines(differing, unit)
+    lines += [_doubt_line(each, unit) for each in _largest(doubts, MAX_SHOWN)]
+    if len(doubts) > MAX_SHOWN:
+        lines.append(f"… and {len(doubts) - MAX_SHOWN} more, of smaller amounts")
+    show(as_json, result, *lines)
     if doubts:
         total = sum(each.amount for each in doubts)
         raise TamperedError(
             f"{_doubt_line(max(doubts, key=lambda each: each.amount), unit)}; this does not hold, or is not proved: "
             f"{unit.shown(total)} in all, {len(doubts)} lines{_remedy(state)}"
         )
+
+
+def _largest(doubts: Sequence[Doubt], count: int) -> list[Doubt]:
+    """In their order, those about the most money."""
+    kept = set(sorted(range(len(doubts)), key=lambda index: -doubts[index].amount)[:count])
+    return [each for index, each in enumerate(doubts) if index in kept]
+
+
+def _difference_lines(differing: Sequence[Difference], unit: Unit) -> list[str]:
+    payouts = [each.amount for each in differing if each.tree == "payout"]
+    more, less = ([amount for amount in payouts if (amount > 0) is is_more] for is_more in (True, False))
+    receipts = len(differing) - len(payouts)
+    lines = [
+        f"beside what this ledger would propose, {receipts} receipts differ; {len(more)} accounts get {unit.shown(sum(more))} more, "
+        f"{len(less)} accounts {unit.shown(-sum(less))} less:"
+    ]
+    lines += [f"  {_difference_line(each, unit)}" for each in differing[:MAX_SHOWN]]
+    return lines + ([f"  … and {len(differing) - MAX_SHOWN} leaves more"] if len(differing) > MAX_SHOWN else [])
+
+
+def _difference_line(each: Difference, unit: Unit) -> str:
+    if each.tree == "payout":
+        said = [("nothing" if amount is None else unit.shown(amount)) for amount in (each.theirs, each.ours)]
+        return f"payout of {to_checksum(each.account)}: {said[0]} in all, by this ledger {said[1]}"
+    said = [("none" if units is None else f"{units} units") for units in (each.theirs, each.ours)]
+    if each.theirs == each.ours:
+        said = ["another one", f"that of {each.ours} units"]
+    return f"receipt of {to_checksum(each.account)} for epoch {each.epoch}: {said[0]}, in this ledger {said[1]}"
+
+
+def _difference_json(each: Difference) -> dict[str, Any]:
+    return {
+        "tree": each.tree,
+        "account": to_checksum(each.account),
+        "epoch": each.epoch,
+        "ours": None if each.ours is None else str(each.ours),
+        "theirs": None if each.theirs is None else str(each.theirs),
+        "amount": str(each.amount),
+    }
 
 
 def _remedy(state: RunState) -> str:
@@ -153,12 +205,18 @@ def _period_json(each: Checked) -> dict[str, Any]:
     }
 
 
-def _ask_ledger(directory: Path | None, rules: "PayRules | None", checked: Sequence[Checked]) -> Opinion | None:
-    """None where there is no ledger to ask."""
+def _ask_ledger(
+    directory: Path | None, rules: "PayRules | None", state: RunState, checked: Sequence[Checked]
+) -> tuple[Opinion | None, list[Difference] | None]:
+    """What the ledger says, and what the proposal has otherwise than it; None where there is no ledger to ask, or nothing to compare."""
     if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
-        return None
+        return None, None
+    newest = checked[-1]
+    before = next((each.tables for each in checked if each.period.number == newest.period.number - 1), None)
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
-        return ask_ledger(ledger, rules, checked)
+        opinion = ask_ledger(ledger, rules, checked)
+        differing = None if newest.is_final else differences_from(ledger, rules, state, before, newest.tables)
+    return opinion, differing
 
 
 __all__ = ["verify"]

@@ -230,7 +230,7 @@ def test_a_made_up_receipt_whose_evidence_is_withheld_is_a_failure(world: World)
         "rewards", *where(world)[:-2], "--dir", world.peer("alice").root, "--account", world.account("bob"), "--json"
     )
     assert code == 1
-    assert json.loads(out)["warning"].startswith("the proposal in its window is not what your own ledger gives")
+    assert json.loads(out)["warning"].startswith("the proposal of period 1 is not what your own ledger gives")
 
 
 def test_a_token_that_has_shrunk_is_a_failure(world: World) -> None:
