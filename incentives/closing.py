@@ -152,11 +152,12 @@ def unpaid_after(
 
 @dataclass(frozen=True, slots=True)
 class OwnWork:
-    """One account's units in a certified round, and whether they would be paid now."""
+    """One account's units in a certified round, and whether they would be paid now; else why not."""
 
     epoch: int
     units: int
     is_paid: bool
+    reason: str = ""
 
 
 def own_work_after(
@@ -169,7 +170,7 @@ def own_work_after(
     certificates = ledger.lineage(tip, from_epoch)
     paid, _, left_out = _receipts(certificates, ledger, rules, account)
     work = [OwnWork(each.epoch, each.units, True) for each in paid]
-    work += [OwnWork(each.epoch, each.units, False) for each in left_out]
+    work += [OwnWork(each.epoch, each.units, False, each.reason) for each in left_out]
     return sorted(work, key=lambda each: each.epoch), certificates
 
 

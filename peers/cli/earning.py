@@ -28,6 +28,7 @@ from peers.cli.options import (
     tables_option,
 )
 from peers.cli.places import find_place, hot_account, read_rules
+from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpaid_json, unpaid_line
 from peers.cli.signing import wallet_address
 from peers.directory import PeerDirectory
 from peers.watching import current_advice
@@ -87,10 +88,16 @@ def rewards(
         | {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.get(s.account, {}).items()]}
         for s in found
     ]
+    hot = hot_account(directory)
+    own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, tables)]
+    for row in rows:
+        if hot is not None and row["account"] == to_checksum(hot):
+            row["unpaid"] = own
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
-    lines = [*([f"WARNING: {warning}"] if warning else []), *lines, *note_of(judged)]
+    about = proposal_lines(state, final, proposed, unit)
+    lines = [*([f"WARNING: {warning}"] if warning else []), *about, *lines, *note_of(judged)]
     result = {
         "block": state.block,
         "block_time": state.block_time,
@@ -98,6 +105,7 @@ def rewards(
         "warning": warning,
         "settled_epoch": state.settled_epoch,
         "in_window_until": ready,
+        "proposal": proposal_json(state, final, proposed),
         "accounts": rows,
         "advice": list(advice),
     }
@@ -129,7 +137,7 @@ def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
         f"in window {unit.shown(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
         f"claimable {unit.shown(int(row['claimable']))}, claimed {unit.shown(int(row['claimed']))}"
         + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
-        + "".join(f"\n  unpaid so far: {each['units']} units: {each['reason']}" for each in row["unpaid"])
+        + "".join(unpaid_line(each, unit) for each in row["unpaid"])
     )
 
 

@@ -17,6 +17,7 @@ from incentives.chain.token import TEST_TOKEN_UNIT, TokenContract, deploy_test_t
 from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
+from incentives.shelf import Shelf
 from peers.cli.options import (
     AMOUNT,
     AMOUNT_OR_ZERO,
@@ -31,8 +32,10 @@ from peers.cli.options import (
     rpc_option,
     settlement_option,
     show,
+    tables_option,
 )
-from peers.cli.places import find_place
+from peers.cli.places import find_place, read_rules
+from peers.cli.proposals import payouts_here, proposal_json, proposal_lines, rules_json, rules_lines
 from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
 from peers.costs import Costs
 
@@ -260,12 +263,14 @@ def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
 @settlement_option
 @invite_option
 @rpc_option
+@tables_option
 @latest_option
 @json_option
 def run_status(
-    run: Path | None, settlement: str | None, invite: str | None, rpc: str, latest: bool, as_json: bool
+    run: Path | None, settlement: str | None, invite: str | None, rpc: str, tables: Shelf, latest: bool, as_json: bool
 ) -> None:
-    """Show the periods and the money of RUN (its directory or chain.json)."""
+    """Show the periods and the money of RUN (its directory or chain.json), and what a proposal releases, to whom most and when: the
+    accounts where its tables are here."""
     place = find_place(run, settlement, None, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
@@ -296,11 +301,16 @@ def run_status(
         "last": _period_json(state.last),
         "pending": _period_json(state.pending),
     }
+    final, proposed = (payouts_here(period, tables) for period in (state.last, state.pending))
+    rules = read_rules(invite, None)
+    result |= {"proposal": proposal_json(state, final, proposed), **rules_json(rules)}
     lines = [
         f"run 0x{state.run_id.hex()} at block {state.block} of chain {state.chain_id}",
         f"money: funded {unit.shown(state.funded_amount)}, released {unit.shown(state.released_amount)}, "
         f"claimed {unit.shown(state.claimed_amount)}; in token {address(state.token)}",
+        *rules_lines(rules),
         f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
+        *proposal_lines(state, final, proposed, unit),
     ]
     if uncounted > 0:
         lines.append(

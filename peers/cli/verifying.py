@@ -30,6 +30,7 @@ from peers.cli.options import (
     tables_option,
 )
 from peers.cli.places import find_place, read_rules
+from peers.cli.proposals import rules_json, rules_lines
 from peers.directory import PeerDirectory
 from peers.moments import until
 
@@ -95,6 +96,7 @@ def verify(
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
         "balance": str(balance),
+        **rules_json(rules),
         "certificates_followed": followed,
         "not_paid": [
             {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
@@ -106,6 +108,7 @@ def verify(
         f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
         f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
     ]
+    lines += rules_lines(rules)
     if followed is not None:
         every = sum(each.period.certificates_count for each in checked)
         lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")

@@ -1,0 +1,70 @@
+"""What a proposal releases, to whom most and until when; and why each piece of one's own work was not paid."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import ok, sparehive
+from world import BUDGET, UNIT_PRICE, World
+
+from incentives.devchain import DevChain
+from incentives.keys import to_checksum
+from incentives.unpaid import LATE, NOT_CERTIFIED
+
+
+@pytest.fixture
+def world(node: DevChain, tmp_path: Path) -> World:
+    return World(tmp_path, node)
+
+
+def test_each_piece_that_is_not_paid_has_its_reason(world: World) -> None:
+    alice, bob = world.accounts["alice"], world.accounts["bob"]
+    world.lineage.round({alice: 2, bob: 1}, unsigned=(alice,))  # epoch 2
+    late = next(index for index, (receipt, _) in enumerate(world.lineage.receipts) if receipt.peer == alice)
+    world.work(alice=3)  # epoch 3
+    world.settle()
+    world.finalise()
+    receipt, _ = world.lineage.receipts[late]
+    witness = next(account for account in world.lineage.accounts if account != alice)
+    world.lineage.receipts[late] = (receipt, (alice, witness))
+    world.lineage.round({alice: 4, bob: 6}, unsigned=(alice,))  # epoch 4
+    world.work(carol=1)  # epoch 5
+    world.settle()
+    world.lineage.round({alice: 5}, unsigned=(alice,))  # epoch 6
+    world.lineage.write(world.peer("alice").ledger)
+    world.peer("alice").status.write_text(json.dumps({"units": 20}))
+    asked = ("--run", world.run.root, "--tables", world.tables, "--dir", world.peer("alice").root, *world.rpc)
+    found = ok("rewards", *asked)
+    unsigned = f"witness 0x{witness.hex()} has not signed yet"
+    said = [(u["first_epoch"], u["period"], u["units"], u["reason"]) for u in found["accounts"][0]["unpaid"]]
+    assert said == [
+        (2, 0, 2, LATE), (4, 1, 4, unsigned), (6, None, 5, unsigned), (None, None, 6, NOT_CERTIFIED)
+    ]  # fmt: skip
+    assert found["accounts"][0]["unpaid"][0]["amount"] == str(2 * UNIT_PRICE)
+    code, out, _ = sparehive("rewards", *asked)
+    assert code == 0
+    assert f"\n  unpaid by period 1: 4 units of epoch 4 (0.004 SPARE-TEST): {unsigned}\n" in out
+    assert f"\n  unpaid so far: 6 units (0.006 SPARE-TEST): {NOT_CERTIFIED}\n" in out
+    # and what is proposed
+    status = ok("run", "status", world.run.root, *world.rpc, "--tables", world.tables, "--invite", world.invite)
+    assert status["proposal"] == found["proposal"]
+    most = [(each["account"], each["amount"], each["units"]) for each in found["proposal"]["to_most"]]
+    assert most == [(to_checksum(bob), str(6 * UNIT_PRICE), 6), (world.account("carol"), str(UNIT_PRICE), 1)]
+    assert (status["witnesses"], status["founders"]) == (1, [to_checksum(world.lineage.entries[0][2][0])])
+    code, out, _ = sparehive("run", "status", world.run.root, *world.rpc, "--tables", world.root / "nowhere")
+    assert code == 0, "what is on chain needs no tables"
+    assert (
+        "proposed: period 1 up to epoch 5 releases 0.007 SPARE-TEST for 7 units in 2 receipts; its window ends 20"
+        in out
+    )
+    assert "most to" not in out
+
+
+def test_a_share_of_a_pool_that_is_too_short_is_a_reason(world: World) -> None:
+    units = BUDGET // UNIT_PRICE
+    world.work(alice=units, bob=units)
+    world.settle()
+    asked = ("--run", world.run.root, "--tables", world.tables, "--dir", world.peer("alice").root, *world.rpc)
+    (short,) = ok("rewards", *asked)["accounts"][0]["unpaid"]
+    assert (short["period"], short["amount"]) == (0, str(BUDGET // 2))
+    assert short["reason"].startswith("over the cap: the period's budget pays for 50 % of its units")
