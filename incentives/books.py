@@ -86,8 +86,7 @@ def check_books(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules |
 
 def _periods(chain: "Chain", state: RunState) -> list[PeriodState]:
     """The final ones, and then the proposed one."""
-    contract = SettlementContract(chain, state.settlement)
-    final = [contract.period(number, block=state.block) for number in range(state.num_periods)]
+    final = SettlementContract(chain, state.settlement).periods(range(state.num_periods), block=state.block)
     return [*final, state.pending] if state.pending is not None else final
 
 

@@ -151,6 +151,9 @@ class Looking:
 
         if self._chain is None:
             self._chain = self.connect()
+        else:
+            self._chain.renew()
+            self._chain.check_age()
         contract = SettlementContract(self._chain, self.invite.binding.settlement)
         state = contract.state()
         pending = state.pending

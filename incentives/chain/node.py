@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from coincurve import PrivateKey
 from eth_account import Account
 from eth_hash.auto import keccak
 from hexbytes import HexBytes
-from requests.exceptions import HTTPError, RequestException
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.contract import Contract
 from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
 from incentives.amounts import coins
+from incentives.chain.agreement import NodesProvider
+from incentives.chain.nodes import Nodes, in_words
 from incentives.chain.outbox import CREATE, HARMLESS, Outbox, SignedTransaction, call_id
-from incentives.chain.reverts import Reverted, explain
+from incentives.chain.reverts import Reverted, explain, refusal
 from incentives.chain.terms import (
     FACTORY,
     FACTORY_CODE,
@@ -47,6 +47,8 @@ MAX_UNDER_WAY = 16  # transactions of one account in no block yet: beyond that a
 DEFAULT_MAX_FEE = 5 * 10**17  # wei for a transaction, where nobody says more
 FEE_BLOCKS = 20  # whose tips the default follows
 USUAL_TIP = 3 * 10**9  # wei per gas, that may be given whatever others gave
+MAX_AGE_SECONDS = 3600.0  # of the newest block: a node that is behind shows what is long over
+DEVELOPMENT_CHAIN = 31337  # its blocks come on demand, and its time is set: it is as old as it is
 
 Found = TypeVar("Found")
 
@@ -74,13 +76,14 @@ class DryRun(Exception):
 
 
 class Chain:
-    """One node. `connect` checks that it answers and is on the right chain; nothing is kept open afterwards."""
+    """One node, or several that agree. `connect` checks that they answer, are on the right chain and not behind."""
 
-    def __init__(self, web3: Web3, url: str, chain_id: int, wait_seconds: float) -> None:
-        self._web3, self.chain_id, self.wait_seconds = web3, chain_id, wait_seconds
+    def __init__(self, web3: Web3, provider: NodesProvider, wait_seconds: float) -> None:
+        self._web3, self._provider, self.wait_seconds = web3, provider, wait_seconds
+        self.chain_id, self.url = 0, provider.shown
+        self.max_age_seconds: float | None = None
         self._outboxes: dict[bytes, Outbox] = {}
         self.resumed: list[Sent] = []
-        self.url = url
         self.max_fee_amount = DEFAULT_MAX_FEE
         self.is_dry = False
         self.spent_amount = 0
@@ -89,30 +92,50 @@ class Chain:
     @classmethod
     def connect(
         cls,
-        url: str,
+        nodes: Nodes | str,
         chain_id: int | None = None,
         *,
         source: str = "",
-        timeout_seconds: float = 20.0,
-        wait_seconds: float = 180.0,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> "Chain":
-        """`source`: who says that it is `chain_id`; `wait_seconds`: how long a sent transaction may take into a block.
-        ChainError: unreachable, another chain."""
-        shown = _without_secrets(url)
-        provider = HTTPProvider(url, request_kwargs={"timeout": timeout_seconds}, exception_retry_configuration=None)
+        """`source`: who says that it is `chain_id`; `tell`: what to do with a line about a node that does not answer.
+        ChainError: unreachable, another chain, too far behind."""
+        asked = Nodes((nodes,)) if isinstance(nodes, str) else nodes
+        provider = NodesProvider(asked.urls, asked.timeout_seconds, tell)
         web3 = Web3(provider)
         web3.middleware_onion.inject(
             ExtraDataToPOAMiddleware, layer=0
         )  # Polygon, BNB and others have longer extra data
-        chain = cls(web3, shown, 0, wait_seconds)
+        chain = cls(web3, provider, asked.wait_seconds)
         with chain._errors():
             chain.chain_id = web3.eth.chain_id
         if chain_id is not None and chain.chain_id != chain_id:
             raise ChainError(
-                f"--rpc {shown} is on chain {chain.chain_id}, the run on chain {chain_id}{f' ({source})' if source else ''}: use a node "
-                "of that"
+                f"--rpc {chain.url} is on chain {chain.chain_id}, the run on chain {chain_id}{f' ({source})' if source else ''}: use a "
+                "node of that"
             )
+        chain.max_age_seconds = asked.max_age_seconds
+        chain.check_age()
         return chain
+
+    def check_age(self) -> None:
+        """ChainError where the newest block is older than `max_age_seconds`: the node has stopped following its chain."""
+        max_age_seconds = self.max_age_seconds
+        if max_age_seconds is None:
+            if self.chain_id == DEVELOPMENT_CHAIN:
+                return
+            max_age_seconds = MAX_AGE_SECONDS
+        number, block_time = self.block(finalised=False)
+        age = time.time() - block_time
+        if age > max_age_seconds:
+            raise ChainError(
+                f"--rpc {self.url} is behind: its newest block {number} is {in_words(age)} old: use a node that keeps up, set this "
+                "machine's clock right, or allow it with --max-age"
+            )
+
+    def renew(self) -> None:
+        """Who waits for a block, with a deadline of its own, does not use up what a command may wait for answers."""
+        self._provider.renew()
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def block(self, *, finalised: bool) -> tuple[int, int]:
@@ -152,17 +175,33 @@ class Chain:
         self, name: str, address: bytes, function: str, accounts: Sequence[bytes], block: int | None
     ) -> list[Any]:
         """As `call`, of a function that takes accounts and answers one value each."""
-        found: list[Any] = []
-        for start in range(0, len(accounts), MAX_BATCH):
-            chunk = [to_checksum(account) for account in accounts[start : start + MAX_BATCH]]
-            found.extend(self.call(name, address, function, chunk, block=block))
-        return found
+        shown = [to_checksum(account) for account in accounts]
+        chunks = [(shown[start : start + MAX_BATCH],) for start in range(0, len(shown), MAX_BATCH)]
+        return [each for found in self.call_each(name, address, function, chunks, block=block) for each in found]
 
-    def events(self, name: str, address: bytes, event: str, filters: dict[str, object]) -> list[dict[str, Any]]:
-        """The arguments of every such event of the contract so far. ChainError too where the node does not look that far back."""
+    def call_each(
+        self, name: str, address: bytes, function: str, calls: Sequence[Sequence[object]], *, block: int | None
+    ) -> list[Any]:
+        """As `call`, once for each of `calls` (the arguments), in few messages."""
+        if len(calls) < 2:
+            return [self.call(name, address, function, *arguments, block=block) for arguments in calls]
+        functions = self._contract(name, address).functions
+        with self._errors(), self._web3.batch_requests() as batch:
+            bound = [getattr(functions, function)(*arguments) for arguments in calls]
+            for each in bound:
+                batch.add(each.call(block_identifier="latest" if block is None else block))
+            found = batch.execute()
+            return [_named(value, each.abi["outputs"]) for value, each in zip(found, bound, strict=True)]
+
+    def events(
+        self, name: str, address: bytes, event: str, filters: dict[str, object], *, from_block: int = 0
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """(block, arguments) of every such event of the contract since that block. ChainError too where the node does not look that far
+        back."""
         with self._errors():
             kind = getattr(self._contract(name, address).events, event)
-            return [dict(log["args"]) for log in kind.get_logs(from_block=0, argument_filters=filters)]
+            logs = kind.get_logs(from_block=from_block, argument_filters=filters)
+            return [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
 
     def has_code(self, address: bytes, block: int | None) -> bool:
         """Whether there is a contract at `address`; at the newest block where none is given."""
@@ -352,6 +391,7 @@ class Chain:
     def _wait(self, shown: str, what: str, call: dict[str, Any] | None) -> Sent:
         deadline, pause = time.monotonic() + self.wait_seconds, 0.02
         while True:
+            self.renew()
             try:
                 receipt = self._web3.eth.get_transaction_receipt(HexBytes(shown))
                 break
@@ -414,43 +454,27 @@ class Chain:
             yield
         except ContractLogicError as error:
             data = error.data if isinstance(error.data, str) else ""
-            raise explain(_hex(data), str(error.message or error)) from None
-        except RequestException as error:
-            if isinstance(error, HTTPError) and error.response is not None:
-                status = error.response.status_code
-                raise ChainError(
-                    f"--rpc {self.url} refused with HTTP status {status}: check the address and your key for it, or "
-                    "try later"
-                ) from None
-            reason = "did not answer in time" if "timed out" in str(error).lower() else "cannot be reached"
-            raise ChainError(f"--rpc {self.url} {reason}: check the address and that the node runs") from None
+            raise explain(_hex(data), self._provider.hide(str(error.message or error))) from None
         except Web3RPCError as error:
-            said = " ".join(str(error.message or error).split())
+            said, code = _said_by(error)
             if "insufficient funds" in said.lower() and sender:
                 raise self._too_little_gas(sender, "has not enough") from None
-            raise ChainError(f"--rpc {self.url} refused: {said[:200]}") from None
+            raise ChainError(f"--rpc {self.url} {refusal(self._provider.hide(said), code)}") from None
         # What web3 makes of an answer that is no answer: it looks for fields in whatever came.
         except (Web3Exception, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
-            said = " ".join(str(error).split())
+            said = self._provider.hide(str(error))
             raise ChainError(
                 f"--rpc {self.url} gave no usable answer ({said[:160]}): is it a node, and the address right?"
             ) from None
 
 
-def _without_secrets(url: str) -> str:
-    """For messages: providers put their customers' keys into the user, the path or the query. InputError: no URL."""
-    try:
-        parts = urlsplit(url)
-        shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
-    except ValueError:
-        parts, shown = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
-        raise InputError(
-            "--rpc",
-            url[:8] + "…",
-            "is no URL of a node: it must begin with http:// or https://, and a host must follow",
-        )
-    return shown
+def _said_by(error: Web3RPCError) -> tuple[str, object]:
+    """(the node's words, its code), whatever it has put into them."""
+    told: Any = (error.rpc_response or {}).get("error")
+    if not isinstance(told, dict):
+        return str(error.message or ""), None
+    said = told.get("message")
+    return said if isinstance(said, str) else "", told.get("code")
 
 
 def _call_id(call: dict[str, Any]) -> str:

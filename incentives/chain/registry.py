@@ -35,7 +35,7 @@ class RegistryContract:
         """The hot accounts bound to a wallet; None where the node does not look that far back."""
         try:
             found = self.chain.events("PeerRegistry", self.address, "PeerBound", {"wallet": to_checksum(wallet)})
-            return sorted(parse_address(event["peer"]) for event in found)
+            return sorted(parse_address(event["peer"]) for _, event in found)
         except ChainError:
             return None
 

@@ -97,6 +97,36 @@ def explain(data: bytes, otherwise: str = "") -> Reverted:
     )
 
 
+# What nodes say, and what to do about it. The first that is found in their words counts.
+_REMEDIES_OF_NODES = (
+    (("header not found", "missing trie node", "pruned", "state not available", "unknown block", "block not found"),
+     "it does not have that block's state (any more): try again, or use an archive node"),
+    (("block range", "query returned more than", "too many results", "range is too large", "limit exceeded"),
+     "it does not look at so much at once: use another node"),
+    (("replacement transaction underpriced", "already known", "already imported"),
+     "a transaction of this key with that number waits already: see `sparehive unstick`"),
+    (("underpriced", "max fee per gas less than", "fee too low", "feecap"),
+     "it offers too little for gas: try again, or raise --max-fee"),
+    (("nonce too low", "nonce too high"), "another transaction of this key was faster, or one is missing: see `sparehive unstick`"),
+    (("exceeds block gas limit", "gas limit"), "the chain takes no transaction of that size"),
+    (("method not found", "does not exist", "not supported", "not available"), "it does not offer this: use another node"),
+    (("unauthorized", "unauthorised", "api key", "project id", "forbidden"), "check your key for it"),
+)  # fmt: skip
+
+
+def refusal(said: str, code: object) -> str:
+    """A sentence of what a node answered instead of a result: its own words, without a URL's keys, and what to do."""
+    words = said.strip().rstrip(".:;, ")
+    named = f" (code {code})" if isinstance(code, int) and not isinstance(code, bool) else ""
+    if not words:
+        return f"refused without saying why{named}: try again, or use another node"
+    remedy = next(
+        (then for parts, then in _REMEDIES_OF_NODES if any(part in words.lower() for part in parts)),
+        "try again, or use another node",
+    )
+    return f"refused: {words[:200]}{named}: {remedy}"
+
+
 @cache
 def _errors() -> dict[bytes, dict[str, Any]]:
     entries = [

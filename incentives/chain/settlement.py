@@ -48,7 +48,14 @@ class SettlementContract:
 
     def period(self, number: int, *, block: int) -> PeriodState:
         """A period that is final, or proposed."""
-        return PeriodState.of(number, self.chain.call("Settlement", self.address, "periodAt", number, block=block))
+        return self.periods([number], block=block)[0]
+
+    def periods(self, numbers: Sequence[int], *, block: int) -> list[PeriodState]:
+        """Those that are final, or proposed."""
+        found = self.chain.call_each(
+            "Settlement", self.address, "periodAt", [(number,) for number in numbers], block=block
+        )
+        return [PeriodState.of(number, values) for number, values in zip(numbers, found, strict=True)]
 
     def claimed_of(self, accounts: Sequence[bytes], *, block: int | None = None) -> list[int]:
         """What claims have paid to each hot account so far."""
@@ -122,14 +129,16 @@ class SettlementContract:
 
     def finalise(self, key: PrivateKey, *, wait_seconds: float = 0.0) -> "Sent":
         """Once the window is over, waiting for that up to `wait_seconds` (by the chain's clock, not this machine's)."""
-        deadline = time.monotonic() + wait_seconds
+        deadline, pause = time.monotonic() + wait_seconds, 0.5
         while True:
+            self.chain.renew()
             try:
                 return self._transact(key, "finalise")
             except Reverted as error:
                 if error.name != "WindowOpen" or time.monotonic() > deadline:
                     raise
-            time.sleep(0.5)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 5.0)
 
     def claim(self, key: PrivateKey, payouts: Sequence[ProvenPayout]) -> "Sent":
         """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""

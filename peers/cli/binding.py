@@ -10,6 +10,7 @@ import click
 from coincurve import PrivateKey
 from pydantic import BaseModel, ConfigDict, Field
 
+from incentives.chain.nodes import Nodes
 from incentives.chain.registry import PeerConsent, RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
@@ -27,6 +28,7 @@ from incentives.keys import (
 from incentives.records import Domain, account_of, digest, recover, sign
 from peers.cli.options import (
     PATH,
+    NamedSettlement,
     address,
     fee_options,
     invite_option,
@@ -97,9 +99,9 @@ def bind(
     write_consent: Path | None,
     wallet_text: str | None,
     run: Path | None,
-    settlement: str | None,
+    settlement: NamedSettlement | None,
     invite: str | None,
-    rpc: str,
+    rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
     gas_keystore: Path | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.nodes import Nodes
 from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
@@ -21,6 +22,7 @@ from incentives.tables import PayoutRow
 from peers.cli.judging import judge_proposal, warning_of
 from peers.cli.options import (
     PATH,
+    NamedSettlement,
     address,
     fee_options,
     invite_option,
@@ -56,9 +58,9 @@ CLAIMS_PER_TRANSACTION = 40
 def claim(
     directory: Path | None,
     run: Path | None,
-    settlement: str | None,
+    settlement: NamedSettlement | None,
     invite: str | None,
-    rpc: str,
+    rpc: Nodes,
     tables: Shelf,
     keystore: Path,
     password_file: Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from incentives.amounts import Unit
+from incentives.chain.nodes import Nodes
 from incentives.chain.registry import RegistryContract
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
@@ -17,6 +18,7 @@ from incentives.shelf import Shelf
 from peers.cli.judging import judge_proposal, note_of, warning_of
 from peers.cli.options import (
     PATH,
+    NamedSettlement,
     address,
     invite_option,
     json_option,
@@ -51,9 +53,9 @@ if TYPE_CHECKING:
 @json_option
 def rewards(
     run: Path | None,
-    settlement: str | None,
+    settlement: NamedSettlement | None,
     invite: str | None,
-    rpc: str,
+    rpc: Nodes,
     tables: Shelf,
     directory: Path | None,
     accounts: tuple[str, ...],

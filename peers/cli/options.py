@@ -1,13 +1,17 @@
 """What the commands that speak to a chain share: their options, and how they print."""
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from incentives.amounts import MAX_DECIMALS, Unit, parse_amount, parse_coins
+from incentives.chain.nodes import COMMAND_SECONDS, WAIT_SECONDS, Nodes, in_words
+from incentives.chain.state import RunState
 from incentives.errors import InputError
 from incentives.keys import to_checksum
 from incentives.shelf import open_shelf
@@ -17,9 +21,51 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-rpc_option = click.option(
-    "--rpc", required=True, metavar="URL", envvar=None, help="JSON-RPC of a node of the run's chain."
-)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """For the option that this one belongs to, which is looked at later (see `is_eager`)."""
+    context.meta[f"sparehive.{parameter.name}"] = value
+
+
+def _kept(context: click.Context, name: str, otherwise: Any = None) -> Any:
+    return context.meta.get(f"sparehive.{name}", otherwise)
+
+
+def _nodes(context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]) -> Nodes:
+    given = tuple(urls)
+    if not given:
+        raise click.UsageError("--rpc URL is needed (or SPAREHIVE_RPC in the environment): a node of the run's chain")
+    return Nodes(given, _kept(context, "rpc_timeout"), _kept(context, "max_age"), _kept(context, "wait", WAIT_SECONDS))
+
+
+def rpc_option(command: Command) -> Command:
+    """--rpc, with what belongs to it: `Nodes`. A provider's key stands in the URL, so the environment may hold it."""
+    own: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _keep, "metavar": "SECONDS"}
+    command = click.option(
+        "--max-age",
+        type=click.FloatRange(min=1),
+        help="How old the node's newest block may be (default: 3600; on development chains any age).",
+        **own,
+    )(command)
+    command = click.option(
+        "--rpc-timeout",
+        type=click.FloatRange(min=1),
+        default=COMMAND_SECONDS,
+        show_default=True,
+        help="How long to wait for answers of the node, all of them together.",
+        **own,
+    )(command)
+    return click.option(
+        "--rpc",
+        multiple=True,
+        metavar="URL",
+        envvar="SPAREHIVE_RPC",
+        callback=_nodes,
+        help="JSON-RPC of a node of the run's chain; several have to agree. Or set SPAREHIVE_RPC: others see command lines.",
+    )(command)
+
+
 latest_option = click.option(
     "--latest",
     is_flag=True,
@@ -28,9 +74,41 @@ latest_option = click.option(
 run_option = click.option(
     "--run", "run", type=PATH, help="The run's directory, or its chain.json: where the contracts are."
 )
-settlement_option = click.option(
-    "--settlement", metavar="ADDRESS", help="The settlement's address, where there is no chain.json."
-)
+
+
+@dataclass(frozen=True)
+class NamedSettlement:
+    """--settlement, and the chain that it is on, where somebody says it: never a node."""
+
+    text: str
+    chain_id: int | None
+
+
+def _named_settlement(context: click.Context, parameter: click.Parameter, text: str | None) -> NamedSettlement | None:
+    chain_id = _kept(context, "chain_id")
+    if text is None and chain_id is not None:
+        raise click.UsageError("--chain-id goes with --settlement; --run, --invite and --dir say it themselves")
+    return None if text is None else NamedSettlement(text, chain_id)
+
+
+def settlement_option(command: Command) -> Command:
+    """--settlement and --chain-id: `NamedSettlement`."""
+    command = click.option(
+        "--chain-id",
+        type=click.IntRange(1),
+        is_eager=True,
+        expose_value=False,
+        callback=_keep,
+        help="With --settlement: the chain that it is on (1: Ethereum; 31337: a local one), unless --invite says it.",
+    )(command)
+    return click.option(
+        "--settlement",
+        metavar="ADDRESS",
+        callback=_named_settlement,
+        help="The settlement's address, where there is no chain.json.",
+    )(command)
+
+
 tables_option = click.option(
     "--tables",
     default="tables",
@@ -70,7 +148,18 @@ def token_decimals_option(default: int | None) -> Callable[[Command], Command]:
 
 
 def fee_options(command: Command) -> Command:
-    """--max-fee and --dry-run, of what sends."""
+    """--max-fee, --dry-run and --wait, of what sends."""
+    command = click.option(
+        "--wait",
+        type=click.FloatRange(min=1),
+        default=WAIT_SECONDS,
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_keep,
+        metavar="SECONDS",
+        help="How long a transaction may take into a block.",
+    )(command)
     command = click.option(
         "--dry-run", is_flag=True, help="Say what would be sent first and what it may cost, and stop."
     )(command)
@@ -145,5 +234,25 @@ def show(as_json: bool, result: dict[str, Any], *lines: str) -> None:
     click.echo(json.dumps(result) if as_json else printable_lines("\n".join(lines)))
 
 
+def note(line: str) -> None:
+    """A word beside the result, for who sits there."""
+    click.echo(printable_lines(f"note: {line}"), err=True)
+
+
 def address(account: bytes | None) -> str | None:
     return to_checksum(account) if account is not None else None
+
+
+def reading(state: RunState) -> dict[str, Any]:
+    """Which block all of a result was read at, and how old that is, for programs."""
+    return {"block": state.block, "block_time": state.block_time, "block_age_seconds": _age(state)}
+
+
+def at_block(state: RunState) -> str:
+    """The same for people."""
+    return f"at block {state.block}, {in_words(_age(state))} old"
+
+
+def _age(state: RunState) -> int:
+    """By this machine's clock; a block ahead of it is new."""
+    return max(0, int(time.time()) - state.block_time)

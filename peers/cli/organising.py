@@ -9,6 +9,7 @@ import click
 
 from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
+from incentives.chain.nodes import Nodes
 from incentives.chain.registry import deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.state import PeriodState, RunState
@@ -23,12 +24,14 @@ from peers.cli.options import (
     AMOUNT_OR_ZERO,
     PATH,
     Amount,
+    NamedSettlement,
     address,
     fee_options,
     invite_option,
     json_option,
     key_options,
     latest_option,
+    note,
     rpc_option,
     settlement_option,
     show,
@@ -85,7 +88,7 @@ USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-da
 @json_option
 def run_deploy(
     run_directory: Path,
-    rpc: str,
+    rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
     token: str | None,
@@ -113,7 +116,7 @@ def run_deploy(
     _check_not_deployed(run.chain)
     given_token = parse_address(token) if token else None
     keystore, key = organisers_key(run.root, keystore, password_file)
-    chain = Chain.connect(rpc)
+    chain = Chain.connect(rpc, tell=note)
     if window < MIN_WINDOW_SECONDS and chain.chain_id != DEVELOPMENT_CHAIN:
         raise InputError(
             "--window",
@@ -202,7 +205,7 @@ def _check_not_deployed(description: Path) -> None:
 @json_option
 def run_fund(
     run: Path,
-    rpc: str,
+    rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
     amount: Amount,
@@ -267,7 +270,13 @@ def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
 @latest_option
 @json_option
 def run_status(
-    run: Path | None, settlement: str | None, invite: str | None, rpc: str, tables: Shelf, latest: bool, as_json: bool
+    run: Path | None,
+    settlement: NamedSettlement | None,
+    invite: str | None,
+    rpc: Nodes,
+    tables: Shelf,
+    latest: bool,
+    as_json: bool,
 ) -> None:
     """Show the periods and the money of RUN (its directory or chain.json), and what a proposal releases, to whom most and when: the
     accounts where its tables are here."""

@@ -8,11 +8,13 @@ import click
 
 from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
+from incentives.chain.nodes import Nodes
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.chain.token import TokenContract
 from incentives.errors import InputError, TamperedError
 from incentives.keys import key_account, parse_address, to_checksum
+from peers.cli.options import NamedSettlement, note
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 from swarm.errors import SwarmError
@@ -31,10 +33,13 @@ class Place:
     deployment: Deployment | None = None
     path: Path = Path()
 
-    def connect(self, rpc: str) -> "Chain":
+    def connect(self, rpc: Nodes) -> "Chain":
+        """UsageError where nobody has said which chain it is: the node is not asked that."""
         from incentives.chain.node import Chain  # web3 takes half a second: only who talks to a node pays it
 
-        return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "")
+        if self.chain_id is None:
+            raise click.UsageError("--settlement needs --chain-id, or the run's --invite: a node could name any chain")
+        return Chain.connect(rpc, self.chain_id, source=str(self.path) if self.deployment else "", tell=note)
 
     def state(self, chain: "Chain", *, finalised: bool = False) -> RunState:
         """What the contract says, found to be that of a Settlement with the terms that its address is the hash of."""
@@ -55,11 +60,17 @@ class Place:
 
 
 def find_place(
-    run: Path | None, settlement: str | None = None, directory: Path | None = None, invite: str | None = None
+    run: Path | None,
+    settlement: NamedSettlement | None = None,
+    directory: Path | None = None,
+    invite: str | None = None,
 ) -> Place:
     """From --run, else --settlement, else --invite, else the peer in --dir: its invite, or the ledger that it has signed for. InputError
     where an invite is given and pays elsewhere."""
     found = _find(run, settlement, directory, invite)
+    if found.chain_id is None and invite is None and hot_account(directory) is not None:
+        own = _find(None, None, directory, None)
+        found = own if own.settlement == found.settlement else found
     if invite is not None:
         from peers.invite import Invite
 
@@ -74,7 +85,7 @@ def find_place(
     return found
 
 
-def _find(run: Path | None, settlement: str | None, directory: Path | None, invite: str | None) -> Place:
+def _find(run: Path | None, settlement: NamedSettlement | None, directory: Path | None, invite: str | None) -> Place:
     if run is not None:
         path = run / "chain.json" if run.is_dir() else run
         deployment = Deployment.read(path)
@@ -82,7 +93,7 @@ def _find(run: Path | None, settlement: str | None, directory: Path | None, invi
             _check_same_run(run, deployment)
         return Place(deployment.settlement, deployment.chain_id, deployment, path)
     if settlement is not None:
-        return Place(parse_address(settlement), None)
+        return Place(parse_address(settlement.text), settlement.chain_id)
     if invite is not None:
         from peers.invite import Invite
 

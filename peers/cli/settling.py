@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.chain.nodes import Nodes
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
@@ -23,6 +24,7 @@ from incentives.remembered import NAME, RememberedSignatures
 from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
+    NamedSettlement,
     address,
     fee_options,
     invite_option,
@@ -68,8 +70,8 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
 def settle(
     directory: Path | None,
     run: Path | None,
-    settlement: str | None,
-    rpc: str,
+    settlement: NamedSettlement | None,
+    rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
     tables: Shelf,

@@ -8,6 +8,7 @@ import click
 
 from incentives.amounts import Unit
 from incentives.books import Checked, check_books
+from incentives.chain.nodes import Nodes
 from incentives.chain.settlement import check_code
 from incentives.chain.state import RunState
 from incentives.chain.token import TokenContract
@@ -19,6 +20,7 @@ from incentives.ledger import Ledger
 from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
+    NamedSettlement,
     address,
     invite_option,
     json_option,
@@ -53,8 +55,8 @@ MAX_SHOWN, MAX_LISTED = 20, 1000  # lines of one kind, for people and for progra
 @json_option
 def verify(
     run: Path | None,
-    settlement: str | None,
-    rpc: str,
+    settlement: NamedSettlement | None,
+    rpc: Nodes,
     tables: Shelf,
     directory: Path | None,
     invite: str | None,

@@ -20,7 +20,8 @@ class BreakingNode:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 last = False
-                if json.loads(body)["method"] == "eth_sendRawTransaction":
+                asked = json.loads(body)
+                if isinstance(asked, dict) and asked["method"] == "eth_sendRawTransaction":
                     with lock:
                         node._left -= 1
                         last = node._left == 0

@@ -101,7 +101,7 @@ def test_a_node_that_shows_other_terms_is_found_out(world: World, name: str) -> 
         ("settle", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("organiser")),
         ("bind", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("alice")),
         ("claim", "--invite", world.invite, *world.keys("alice")),
-        ("rewards", "--settlement", world.deployed["settlement"], "--latest"),
+        ("rewards", "--settlement", world.deployed["settlement"], "--chain-id", 31337, "--latest"),
         ("verify", "--dir", world.peer("alice").root, "--latest"),
     )
     with LyingNode(world.chain.rpc) as lying:
@@ -124,7 +124,8 @@ def test_the_true_code_on_other_storage_is_no_settlement_and_no_registry(world: 
     )
     fund = ("run", "fund", described, *world.rpc, *world.keys("organiser"), "--amount", "5base")
     assert "it was changed, or is of another version" in refused(*fund)
-    line = refused("run", "status", "--settlement", to_checksum(parse_address(false)), *world.rpc, "--latest")
+    named = ("--settlement", to_checksum(parse_address(false)), "--chain-id", 31337)
+    line = refused("run", "status", *named, *world.rpc, "--latest")
     assert "is no Settlement of this version, or its terms are others than shown" in line
     # A registry in which the thief has written who owns alice is not the chain's, and there is no other to choose.
     registry = bytes.fromhex(artifact("PeerRegistry").runtime[2:])

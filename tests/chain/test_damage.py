@@ -87,12 +87,12 @@ class Kept:
     def on_chain(self) -> dict[str, Any]:
         """All that a command can change there."""
         world = self.world
-        settlement = ("--settlement", world.deployed["settlement"])
+        settlement = ("--settlement", world.deployed["settlement"], "--chain-id", 31337)
         sent = {name: world.chain.request("eth_getTransactionCount", w, "latest") for name, w in world.wallets.items()}
         state = ok("run", "status", *settlement, *world.rpc, "--latest")
         if state["pending"]:
             del state["pending"]["ready_at"]
-        return {"sent": sent, **{name: value for name, value in state.items() if name != "block"}}
+        return {"sent": sent, **{name: value for name, value in state.items() if not name.startswith("block")}}
 
 
 def tree(root: Path) -> dict[str, bytes | str]:

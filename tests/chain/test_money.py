@@ -272,7 +272,7 @@ def test_an_earner_needs_only_node_address_and_tables(world: World, tmp_path: Pa
     elsewhere.mkdir()
     copied = elsewhere / "any-name.json"
     copied.write_bytes((world.tables / "period-0.json").read_bytes())
-    where = ("--settlement", world.deployed["settlement"], "--tables", elsewhere, *world.rpc)
+    where = ("--settlement", world.deployed["settlement"], "--chain-id", 31337, "--tables", elsewhere, *world.rpc)
     assert ok("rewards", *where, "--wallet", world.wallets["alice"])["accounts"][0]["claimable"] == str(UNIT_PRICE)
     claimed = ok("claim", *where, *world.keys("alice"))
     assert claimed["paid"] == str(UNIT_PRICE)

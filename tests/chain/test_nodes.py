@@ -66,9 +66,9 @@ def test_no_answer_makes_a_traceback(world: World, method: str) -> None:
 
 def test_a_node_that_refuses_says_with_which_status(world: World) -> None:
     with LyingNode(world.chain.rpc) as lying:
-        lying.method, lying.lie, lying.status = "eth_chainId", b"no", 429
+        lying.method, lying.lie, lying.status = "eth_chainId", b"no", 418
         line = refused("run", "status", world.run.root, "--rpc", f"{lying.rpc}/v3/SECRET?key=SECRET")
-    assert f"--rpc {lying.rpc} refused with HTTP status 429: check the address and your key for it" in line
+    assert f"--rpc {lying.rpc} refused with HTTP status 418: check the address and your key for it" in line
     assert "SECRET" not in line
 
 

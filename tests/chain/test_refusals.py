@@ -63,7 +63,9 @@ def test_one_peers_directory_is_enough_and_an_earner_needs_none(world: World, tm
     for name in ("run", "bob", "tables", "wallets"):
         (world.root / name).rename(world.root / f"{name}.away")  # what the earner cannot see
     keys = ("--keystore", "wallet.json", "--password-file", "wallet.password")
-    claimed = own_process("claim", "--settlement", settlement, *world.rpc, *keys, "--json", cwd=elsewhere)
+    claimed = own_process(
+        "claim", "--settlement", settlement, "--chain-id", 31337, *world.rpc, *keys, "--json", cwd=elsewhere
+    )
     assert (claimed.returncode, claimed.stderr) == (0, "")
     assert json.loads(claimed.stdout)["paid"] == str(3 * UNIT_PRICE)
     assert world.balance("alice") == 3 * UNIT_PRICE
@@ -123,7 +125,7 @@ def test_too_little_gas_says_how_much_is_needed(world: World) -> None:
 
 def test_no_settlement_at_the_address(world: World) -> None:
     nowhere = "0x" + "12" * 20
-    assert "there is no settlement at" in refused("rewards", "--settlement", nowhere, *world.rpc)
+    assert "there is no settlement at" in refused("rewards", "--settlement", nowhere, *world.rpc, "--chain-id", 31337)
     misspelt = "0x" + world.deployed["settlement"][2:].swapcase()
     assert "wrong checksum" in refused("rewards", "--settlement", misspelt, *world.rpc)
 

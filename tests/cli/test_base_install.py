@@ -52,7 +52,16 @@ def test_an_earner_needs_nothing_of_a_peer(tmp_path: Path) -> None:
         world.work(alice=2)
         world.settle()
         world.finalise()
-        where = ("--settlement", world.deployed["settlement"], "--tables", world.tables, *world.rpc, "--json")
+        where = (
+            "--settlement",
+            world.deployed["settlement"],
+            "--chain-id",
+            31337,
+            "--tables",
+            world.tables,
+            *world.rpc,
+            "--json",
+        )
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         shown = blocked("rewards", *where, cwd=tmp_path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

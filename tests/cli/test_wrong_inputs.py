@@ -227,7 +227,7 @@ def test_deploy(tmp_path: Path) -> None:
 def test_where_the_contracts_are_has_to_be_said(tmp_path: Path, command: str) -> None:
     keys = ("--keystore", "k", "--password-file", "p") if command in ("settle", "claim", "bind") else ()
     assert "--run, --settlement, --invite or --dir is needed" in refused(command, *RPC, *keys, code=2)
-    assert "Missing option '--rpc'" in refused(command, *keys, code=2)
+    assert "--rpc URL is needed (or SPAREHIVE_RPC in the environment)" in refused(command, *keys, code=2)
     assert "must be 0x and 40 hexadecimal digits" in refused(command, *RPC, *keys, "--settlement", "0x12")
     missing = refused(command, *RPC, *keys, "--run", tmp_path)
     assert f"{tmp_path}/chain.json" in missing and "sparehive run deploy" in missing
