@@ -14,6 +14,7 @@ from swarm.transport.node import Stream
 
 MAX_MESSAGE_BYTES = 2 << 20
 QUEUE_BYTES = 16 << 20  # unsent news of one link; history waits on disk instead
+PIECE_BYTES = 64 << 10  # from here on what is sent at once is long enough
 PING_SECONDS = 5.0
 RATE_BYTES, BURST_BYTES = 8 << 20, 64 << 20  # per second; whoever sends more is read more slowly
 ANSWER_SECONDS, ANSWER_BYTES_PER_SECOND = 2.0, 256 << 10  # how soon one link may ask for history again
@@ -108,22 +109,33 @@ class Link:
             return frame
         return None
 
-    async def send_next(self, ping_seconds: float, timeout: float) -> int:
-        """Send one frame, a ping if there is nothing to say; its bytes."""
-        frame = self._next()
-        if frame is None and self._answer is None and not self._queue:
+    def _take(self) -> list[bytes]:
+        """What is to be sent in one piece."""
+        frames: list[bytes] = []
+        size = 0
+        while size < PIECE_BYTES and (frame := self._next()) is not None:
+            kind, data = frame
+            frames.append(bytes((kind,)) + data)
+            size += len(data)
+        return frames
+
+    async def send_next(self, ping_seconds: float, timeout: float, linger_seconds: float = 0.0) -> int:
+        """Send what waits, a ping if there is nothing to say; its bytes. `linger_seconds`: how long the first news waits for others."""
+        frames = self._take()
+        if not frames and self._answer is None and not self._queue:
             self._wake.clear()
             try:
                 async with asyncio.timeout(ping_seconds):
                     await self._wake.wait()
             except TimeoutError:
-                frame = Kind.PING, b""
-        if frame is None:
+                frames = [bytes((Kind.PING,))]
+            else:
+                await asyncio.sleep(linger_seconds)
+        if not frames:
             return 0
-        kind, data = frame
-        await self.stream.send(bytes((kind,)) + data, timeout)
+        await self.stream.send_all(frames, timeout)
         await asyncio.sleep(0)  # a fast link must not starve the others
-        return len(data) + 1
+        return sum(map(len, frames))
 
     async def receive(self, timeout: float) -> bytes:
         data = await self.stream.receive(timeout, MAX_MESSAGE_BYTES)

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 PROTOCOL = "/sparehive/links/3"
 MAX_LINKS = 96
 MAX_STRANGERS_IN = 48  # links opened by peers that are no members (`members`); as many of those that were opened here
+# Where more strangers than that are linked, each hears of news in pieces that are collected for so long: every write costs this peer, and
+# whoever takes seats and does nothing must not cost it ten times a round's work. Members hear at once.
+FEW_STRANGERS, STRANGERS_LINGER_SECONDS = 4, 0.1
 SEAT_SECONDS = 60.0  # a stranger that did no certified work in that time gives its seat to another one that comes
 MAX_OPENING = 8
 SPARE_DIALS = 2  # beyond MAX_LINKS: it may be a member, who takes a stranger's seat
@@ -106,6 +109,7 @@ class Links:
         self._sync_begun = self._sync_after = self._started = self._useful_at = time.monotonic()
         self._wake = asyncio.Event()
         self.sent_bytes = self.received_bytes = 0
+        self._has_many_strangers = False
         self._closed = False
 
     async def start(self) -> None:
@@ -485,7 +489,8 @@ class Links:
     async def _send(self, link: Link) -> None:
         try:
             while True:
-                self.sent_bytes += await link.send_next(PING_SECONDS, DEAD_SECONDS)
+                linger = STRANGERS_LINGER_SECONDS if self._has_many_strangers and not self._is_member(link) else 0.0
+                self.sent_bytes += await link.send_next(PING_SECONDS, DEAD_SECONDS, linger)
         except RetryError as error:
             log.debug("link to %s ended: %s", link.account.hex()[:8], error)
         except PeerFault as error:  # its summary
@@ -510,6 +515,7 @@ class Links:
             for peer_id in self.book.due(now, linked | self._opening, room):
                 self._opening.add(peer_id)
                 self._spawn(self._open(peer_id))
+            self._has_many_strangers = sum(not self._is_member(x) for x in self.links.values()) > FEW_STRANGERS
             for link in self.links.values():
                 weight = MEMBER_WEIGHT if self._is_member(link) else STRANGER_WEIGHT
                 if link.weight != weight:
