@@ -24,10 +24,12 @@ from peers.cli.options import (
     PATH,
     NamedSettlement,
     address,
+    at_block,
     fee_options,
     invite_option,
     json_option,
     key_options,
+    reading,
     rpc_option,
     run_option,
     settlement_option,
@@ -123,7 +125,7 @@ def _claim(
     result = {
         "paid": str(paid),
         **unit.json_value(),
-        "block": state.block,
+        **reading(state),
         "accounts": [_claimed_json(earned[a], owners[a], before[a], after[a]) for a in targets],
         "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
@@ -132,6 +134,7 @@ def _claim(
     lines = [f"{unit.shown(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"]
     if not due:
         lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
+    lines.append(f"read {at_block(state)}")
     if finalised:
         lines.append(f"period {state.num_periods - 1} was made final first, its window being over")
     if resumed:

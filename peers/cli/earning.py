@@ -20,9 +20,11 @@ from peers.cli.options import (
     PATH,
     NamedSettlement,
     address,
+    at_block,
     invite_option,
     json_option,
     latest_option,
+    reading,
     rpc_option,
     run_option,
     settlement_option,
@@ -32,6 +34,7 @@ from peers.cli.options import (
 from peers.cli.places import find_place, hot_account, read_rules
 from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpaid_json, unpaid_line
 from peers.cli.signing import wallet_address
+from peers.cli.unsettled import Later, later_than
 from peers.directory import PeerDirectory
 from peers.watching import current_advice
 
@@ -83,10 +86,12 @@ def rewards(
     everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
     owner = wallet_address(wallet_text, keystore)
     found = _standings(chain, state, final, proposed, everybody)
+    later = later_than(chain, state, found)
+    found = [later.applied(each) for each in found]
     if chosen or owner is not None:
         found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
     rows = [
-        _standing_json(s, pending.get(s.account, 0), state, is_known)
+        _standing_json(s, pending.get(s.account, 0), state, is_known, later)
         | {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.get(s.account, {}).items()]}
         for s in found
     ]
@@ -99,10 +104,11 @@ def rewards(
     lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
     about = proposal_lines(state, final, proposed, unit)
-    lines = [*([f"WARNING: {warning}"] if warning else []), *about, *lines, *note_of(judged)]
+    lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about, *lines, *note_of(judged)]
+    if not rows and not about:
+        lines.append("nothing earned yet")
     result = {
-        "block": state.block,
-        "block_time": state.block_time,
+        **reading(state),
         **unit.json_value(),
         "warning": warning,
         "settled_epoch": state.settled_epoch,
@@ -111,7 +117,7 @@ def rewards(
         "accounts": rows,
         "advice": list(advice),
     }
-    show(as_json, result, *(lines or ["nothing earned yet"]))
+    show(as_json, result, *lines)
     if warning:
         raise TamperedError(warning)
 
@@ -138,6 +144,11 @@ def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
         f"{row['account']}: pending {unit.shown(int(row['pending']))}, "
         f"in window {unit.shown(int(row['in_window'])) if is_known else 'unknown (its tables are not here)'}, "
         f"claimable {unit.shown(int(row['claimable']))}, claimed {unit.shown(int(row['claimed']))}"
+        + (
+            f" and {unit.shown(int(row['claimed_not_final']))} in block {row['claim_block']}, not final yet"
+            if row["claim_block"]
+            else ""
+        )
         + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
         + "".join(unpaid_line(each, unit) for each in row["unpaid"])
     )
@@ -176,7 +187,9 @@ def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes,
     return units, without
 
 
-def _standing_json(standing: Standing, pending_units: int, state: RunState, is_known: bool) -> dict[str, Any]:
+def _standing_json(
+    standing: Standing, pending_units: int, state: RunState, is_known: bool, later: Later
+) -> dict[str, Any]:
     return {
         "account": to_checksum(standing.account),
         "wallet": address(standing.wallet),
@@ -188,6 +201,10 @@ def _standing_json(standing: Standing, pending_units: int, state: RunState, is_k
         "in_window": str(standing.in_window_amount) if is_known else None,
         "claimable": str(standing.claimable_amount),
         "claimed": str(standing.claimed_amount),
+        # In a block, but after the one that was read: a reorganisation could still undo it.
+        "claimed_not_final": str(later.claimed.get(standing.account, 0)),
+        "claim_block": later.blocks.get(standing.account),
+        "wallet_final": standing.account not in later.wallets,
     }
 
 

@@ -26,12 +26,14 @@ from peers.cli.options import (
     Amount,
     NamedSettlement,
     address,
+    at_block,
     fee_options,
     invite_option,
     json_option,
     key_options,
     latest_option,
     note,
+    reading,
     rpc_option,
     settlement_option,
     show,
@@ -289,7 +291,7 @@ def run_status(
     uncounted = balance - (state.funded_amount - state.claimed_amount)
     result = {
         "chain_id": state.chain_id,
-        "block": state.block,
+        **reading(state),
         "settlement": address(state.settlement),
         "token": address(state.token),
         **unit.json_value(),
@@ -314,7 +316,7 @@ def run_status(
     rules = read_rules(invite, None)
     result |= {"proposal": proposal_json(state, final, proposed), **rules_json(rules)}
     lines = [
-        f"run 0x{state.run_id.hex()} at block {state.block} of chain {state.chain_id}",
+        f"run 0x{state.run_id.hex()} on chain {state.chain_id}, {at_block(state)}",
         f"money: funded {unit.shown(state.funded_amount)}, released {unit.shown(state.released_amount)}, "
         f"claimed {unit.shown(state.claimed_amount)}; in token {address(state.token)}",
         *rules_lines(rules),

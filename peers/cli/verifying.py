@@ -22,9 +22,11 @@ from peers.cli.options import (
     PATH,
     NamedSettlement,
     address,
+    at_block,
     invite_option,
     json_option,
     latest_option,
+    reading,
     rpc_option,
     run_option,
     settlement_option,
@@ -91,8 +93,7 @@ def verify(
         "doubted": str(sum(each.amount for each in doubts)),
         "differences": [_difference_json(each) for each in (differing or ())[:MAX_LISTED]],
         "num_differences": None if differing is None else len(differing),
-        "block": state.block,
-        "block_time": state.block_time,
+        **reading(state),
         **unit.json_value(),
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
@@ -107,6 +108,7 @@ def verify(
     }
     records = sum(each.signatures_checked for each in checked)
     lines = [
+        at_block(state),
         f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
         f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
     ]
