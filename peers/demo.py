@@ -60,9 +60,10 @@ class Demo:
             encoding="utf-8",
         )
         if done.returncode:
-            raise StartError(
-                f"sparehive {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-400:]}"
-            )
+            said = (done.stderr or done.stdout).strip()
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                said = json.loads(said)["error"]
+            raise StartError(f"sparehive {' '.join(arguments[:2])} failed: {said[-400:]}")
         return json.loads(done.stdout) if done.stdout.strip().startswith(("{", "[")) else done.stdout.strip()
 
     def start(self, name: str, *arguments: str) -> Running:

@@ -16,6 +16,7 @@ from incentives.amounts import BASE_UNITS, MAX_DECIMALS, MAX_SYMBOL, Unit
 from incentives.errors import IncentivesError
 from peers.config import check_node
 from peers.errors import ConfigError
+from peers.given import given_path
 from swarm.config import RunConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json
@@ -182,13 +183,14 @@ class Invite:
         """From the text itself or the path of a file that holds it. ConfigError says what is wrong."""
         text = _found(text)
         if not text.startswith(PREFIX):
-            if not _is_file(text):
+            path = _file(text)
+            if path is None:
                 remedy = "copy it whole, or check the path"
                 shown = text if len(text) <= 110 else f"{text[:50]}…{text[-50:]}"  # of a path, the end says which file
                 raise ConfigError(
                     "invite", shown, f"is neither an invite ({PREFIX}…) nor a file that holds one; {remedy}"
                 )
-            return cls.of_file(Path(text))
+            return cls.of_file(path)
         return cls._parse(text)
 
     @classmethod
@@ -295,8 +297,10 @@ def _found(text: str) -> str:
     return candidates[0] if candidates else text.strip()
 
 
-def _is_file(text: str) -> bool:
+def _file(text: str) -> Path | None:
+    """The one that is named; None where there is none."""
     try:
-        return Path(text).is_file()
+        path = given_path(text)
+        return path if path.is_file() else None
     except (OSError, ValueError):  # longer than a name can be
-        return False
+        return None

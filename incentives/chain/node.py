@@ -18,6 +18,7 @@ from hexbytes import HexBytes
 from web3 import Web3
 from web3.contract import Contract
 from web3.exceptions import BlockNotFound, ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
+from web3.logs import DISCARD
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import Wei
 
@@ -202,6 +203,13 @@ class Chain:
             kind = getattr(self._contract(name, address).events, event)
             logs = kind.get_logs(from_block=from_block, argument_filters=filters)
             return [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
+
+    def events_in(self, hash_: str, name: str, address: bytes, event: str) -> list[dict[str, Any]]:
+        """As `events`, of a transaction that is in a block."""
+        with self._errors():
+            kind = getattr(self._contract(name, address).events, event)()
+            found = kind.process_receipt(self._web3.eth.get_transaction_receipt(HexBytes(hash_)), errors=DISCARD)
+            return [dict(log["args"]) for log in found if log["address"] == to_checksum(address)]
 
     def has_code(self, address: bytes, block: int | None) -> bool:
         """Whether there is a contract at `address`; at the newest block where none is given."""

@@ -13,7 +13,7 @@ from incentives.chain.state import PeriodState, ProvenPayout, RunState
 from incentives.chain.terms import Terms
 from incentives.chain.token import TokenContract
 from incentives.errors import ChainError, InputError, TamperedError
-from incentives.keys import to_checksum
+from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 
 if TYPE_CHECKING:
@@ -61,6 +61,14 @@ class SettlementContract:
         """What claims have paid to each hot account so far."""
         found = self.chain.call_many("Settlement", self.address, "claimedOfMany", accounts, block)
         return [int(amount) for amount in found]
+
+    def paid_by(self, hash_: str) -> dict[bytes, int]:
+        """What a transaction of claims has paid to each hot account."""
+        found: dict[bytes, int] = {}
+        for event in self.chain.events_in(hash_, "Settlement", self.address, "Claimed"):
+            account = parse_address(event["account"])
+            found[account] = found.get(account, 0) + int(event["amount"])
+        return found
 
     def funded_of(self, account: bytes) -> int:
         """What has arrived from an account, whoever asks."""

@@ -1,8 +1,10 @@
 """The commands. Each is imported only when it is called, so that `sparehive rewards` starts without torch."""
 
 import importlib
+import json
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -89,12 +91,20 @@ def _check_working_directory() -> None:
     try:
         os.getcwd()
     except OSError:
-        print("sparehive: the current directory no longer exists: cd into another", file=sys.stderr)
-        sys.exit(1)
+        fail("the current directory no longer exists: cd into another", 1, "OSError")
+
+
+def fail(text: str, status: int, kind: str) -> NoReturn:
+    """One line on stderr: for people, or where the command was given --json, a JSON object. `kind`: the error's type."""
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": text, "kind": kind, "exit_status": status}), file=sys.stderr)
+    else:
+        print(f"sparehive: {text}", file=sys.stderr)
+    sys.exit(status)
 
 
 def main() -> None:
-    """Entry point: user errors become one line on stderr and exit status 1 (2 for wrong usage)."""
+    """Entry point: user errors become one line on stderr (see `fail`) and exit status 1 (2 for wrong usage)."""
     take_standard_descriptors()
     _check_working_directory()
     try:
@@ -104,14 +114,11 @@ def main() -> None:
             print(error.format_message())
         sys.stdout.flush()
     except click.UsageError as error:
-        print(f"sparehive: {one_line(error.format_message())} (see --help)", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{one_line(error.format_message())} (see --help)", 2, type(error).__name__)
     except click.ClickException as error:
-        print(f"sparehive: {one_line(error.format_message())}", file=sys.stderr)
-        sys.exit(1)
+        fail(one_line(error.format_message()), 1, type(error).__name__)
     except (click.Abort, KeyboardInterrupt):
-        print("sparehive: stopped", file=sys.stderr)
-        sys.exit(130)
+        fail("stopped", 130, "Abort")
     except ModuleNotFoundError as error:
         if error.name not in (
             "torch",
@@ -124,18 +131,17 @@ def main() -> None:
             "numpy",
         ):
             raise
-        print(
-            f"sparehive: this command needs {error.name}: pip install 'sparehive[peer]' (until it is on PyPI: '.[peer]' in a checkout)",
-            file=sys.stderr,
+        fail(
+            f"this command needs {error.name}: pip install 'sparehive[peer]' (until it is on PyPI: '.[peer]' in a checkout)",
+            1,
+            "ModuleNotFoundError",
         )
-        sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.filename == STDOUT:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries again at its end, and says so at length
             if isinstance(error, BrokenPipeError):
                 sys.exit(1)  # who reads no further (`| head`) has what it wanted
         if isinstance(error, _known_errors()):
-            print(f"sparehive: {in_one_line(error)}", file=sys.stderr)
-            sys.exit(1)
+            fail(in_one_line(error), 1, type(error).__name__)
         raise
     sys.exit(0)

@@ -120,19 +120,23 @@ def _claim(
     if refused and not resumed + sent:
         raise next(iter(refused.values()))
     after = dict(zip(targets, contract.claimed_of(targets), strict=True)) if sent else before
-    paid = sum(after.values()) - sum(before.values())
+    paid = {account: after[account] - before[account] for account in targets}
+    for hash_ in resumed:  # they count for this command, so what they have paid does too
+        for account, amount in contract.paid_by(hash_).items():
+            paid[account] = paid.get(account, 0) + amount
     registry = RegistryContract(chain, state.registry)
     result = {
-        "paid": str(paid),
+        "paid": str(sum(paid.values())),
         **unit.json_value(),
         **reading(state),
-        "accounts": [_claimed_json(earned[a], owners[a], before[a], after[a]) for a in targets],
+        "accounts": [_claimed_json(earned[a], owners[a], after[a], paid[a]) for a in targets],
         "unbound": [to_checksum(account) for account, owner in owners.items() if owner is None] if push else [],
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
         "transactions": finalised + resumed + sent,
     }
-    lines = [f"{unit.shown(paid)} paid to {len(due) - len(refused)} accounts in {len(sent)} transactions"]
-    if not due:
+    given = [account for account, amount in paid.items() if amount]
+    lines = [f"{unit.shown(sum(paid.values()))} paid to {len(given)} accounts in {len(resumed + sent)} transactions"]
+    if not due and not resumed:
         lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
     lines.append(f"read {at_block(state)}")
     if finalised:
@@ -142,10 +146,7 @@ def _claim(
     if refused:
         lines.append(f"{len(refused)} accounts were refused, --json says why")
     if not push:
-        lines += [
-            f"{to_checksum(a)}: {unit.shown(after[a] - before[a])} to {address(registry.payout_address(a))}"
-            for a in due
-        ]
+        lines += [f"{to_checksum(a)}: {unit.shown(paid[a])} to {address(registry.payout_address(a))}" for a in given]
     lines += [f"transaction {hash_}" for hash_ in finalised + resumed + sent]
     return result, lines
 
@@ -187,15 +188,15 @@ def _owners(
     return dict(zip(everybody, registry.wallets_of(everybody), strict=True))
 
 
-def _claimed_json(row: PayoutRow, owner: bytes | None, before: int, after: int) -> dict[str, Any]:
-    """Of an account that was claimed for: `before` and `after`, what claims have paid to it."""
+def _claimed_json(row: PayoutRow, owner: bytes | None, after: int, paid: int) -> dict[str, Any]:
+    """Of an account that was claimed for: `after`, what claims have paid to it by now; `paid`, what this one has."""
     return {
         "account": to_checksum(row.account),
         "wallet": address(owner),
         "units": row.cum_units,
         "earned": str(row.cum_earned),
         "claimed": str(after),
-        "paid": str(after - before),
+        "paid": str(paid),
     }
 
 

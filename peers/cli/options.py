@@ -14,11 +14,45 @@ from incentives.chain.nodes import COMMAND_SECONDS, WAIT_SECONDS, Nodes, in_word
 from incentives.chain.state import RunState
 from incentives.errors import InputError
 from incentives.keys import to_checksum
-from incentives.shelf import open_shelf
+from incentives.shelf import Shelf, open_shelf
+from peers.given import check_published, given_path, scheme_of
 from swarm.errors import printable_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class _GivenPath(click.Path):
+    """On this machine: `~` and file:// count too."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                value = given_path(value)
+            except ValueError as error:
+                self.fail(f"{value!r} {error}", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+PATH = _GivenPath(path_type=Path)
+
+
+def _shelf(context: click.Context, parameter: click.Parameter, value: str) -> Shelf:
+    if scheme_of(value) in ("http", "https"):
+        return open_shelf(value)
+    try:
+        return given_path(value)
+    except ValueError as error:
+        raise InputError("--tables", value, str(error)) from None
+
+
+def _published(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        if value:
+            check_published(value)
+    except ValueError as error:
+        raise InputError("--uri", value, str(error)) from None
+    return value
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -115,7 +149,10 @@ tables_option = click.option(
     show_default=True,
     metavar="FOLDER|URL",
     help="Where the published tables are.",
-    callback=lambda context, parameter, value: open_shelf(value),
+    callback=_shelf,
+)
+uri_option = click.option(
+    "--uri", default="", callback=_published, help="The URL at which others will find the tables; written on chain."
 )
 invite_option = click.option(
     "--invite", metavar="TEXT|FILE", help="The run's invite: where its contracts are, and who may sign."

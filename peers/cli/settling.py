@@ -35,6 +35,7 @@ from peers.cli.options import (
     settlement_option,
     show,
     tables_option,
+    uri_option,
 )
 from peers.cli.places import Place, find_place, read_rules
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
@@ -60,7 +61,7 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
 )
 @tables_option
 @invite_option
-@click.option("--uri", default="", help="Where others will find the tables; written on chain.")
+@uri_option
 @click.option("--to-epoch", type=click.IntRange(1), help="Last epoch of the period (default: the newest certified).")
 @click.option("--finalise", is_flag=True, help="Wait until the window is over and make the period final.")
 @click.option("--replace", is_flag=True, help="Put the new proposal in the place of the one in its window.")

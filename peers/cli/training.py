@@ -11,7 +11,7 @@ import click
 
 from incentives.amounts import Unit
 from peers.belonging import check_role_of, check_run_of
-from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, Amount, show, token_decimals_option
+from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, PATH, Amount, show, token_decimals_option
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
 from swarm.atomic import write_atomically
@@ -87,7 +87,7 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("sparehive-peer"),
     show_default=True,
     help="Where this peer keeps everything.",
@@ -153,11 +153,11 @@ def join(
 
 
 @click.command("seed")
-@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.argument("run_directory", type=PATH)
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("sparehive-seed"),
     show_default=True,
     help="Where this seed keeps everything.",
@@ -168,10 +168,8 @@ def join(
     metavar="URL",
     help="A node that the invite names, for volunteers who name none: no key of yours in it.",
 )
-@click.option(
-    "--keystore", type=click.Path(path_type=Path), help="The organiser's keystore (default: the one `run new` made)."
-)
-@click.option("--password-file", type=click.Path(path_type=Path), help="File with its password.")
+@click.option("--keystore", type=PATH, help="The organiser's keystore (default: the one `run new` made).")
+@click.option("--password-file", type=PATH, help="File with its password.")
 @click.option("--quiet", is_flag=True, help="Print the invite only.")
 def seed(
     run_directory: Path,
@@ -209,14 +207,12 @@ def seed(
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("sparehive-peer"),
     show_default=True,
     help="A peer's directory.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist or be empty."
-)
+@click.option("--out", type=PATH, required=True, help="Folder to write; must not exist or be empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(directory: Path, out: Path, as_json: bool) -> None:
     """Write the newest certified model as a folder that AutoModelForCausalLM.from_pretrained opens."""
@@ -232,11 +228,11 @@ def _as_utf8(text: str) -> str:
 
 
 @click.command("new")
-@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.argument("run_directory", type=PATH)
 @click.option("--name", default="my-run", show_default=True, callback=lambda *given: _as_utf8(given[-1]))
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A text file or a folder of them (default: the Python standard library's source).",
 )
 @click.option(
@@ -290,7 +286,7 @@ def run_new(
 
 
 @click.command("check")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option(
     "--epoch-seconds",
     type=click.FloatRange(0.1),
@@ -325,7 +321,7 @@ def run_check(
 
 
 @click.command("baseline")
-@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.argument("run_directory", type=PATH)
 @click.option("--units", type=click.IntRange(0), required=True, help="Units that the lone peer trains.")
 @click.option("--every", type=click.IntRange(0), default=0, help="Measure each so many units too (--json: curve).")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
@@ -346,7 +342,7 @@ def run_baseline(run_directory: Path, units: int, threads: int, every: int, as_j
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("sparehive-peer"),
     show_default=True,
     help="A peer's directory.",
@@ -377,10 +373,8 @@ def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) 
 
 
 @click.command("demo")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Your own text (default: the Python standard library's source)."
-)
+@click.option("--dir", "directory", type=PATH, default=Path("build/demo"), show_default=True)
+@click.option("--data", type=PATH, help="Your own text (default: the Python standard library's source).")
 @click.option("--epochs", type=click.IntRange(4), default=40, show_default=True)
 def demo(directory: Path, data: Path | None, epochs: int) -> None:
     """A whole run on this machine: chain, seed, four peers, a kill, settlement, claims, a table and a plot."""

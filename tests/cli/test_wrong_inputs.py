@@ -56,6 +56,39 @@ def test_an_unknown_option_is_wrong_usage(path: tuple[str, ...]) -> None:
     assert "No such option" in refused(*path, "--surprise", code=2)
 
 
+@pytest.mark.parametrize("path", [(*group, name) for group, names in COMMANDS.items() for name in names])
+def test_errors_are_json_where_the_result_would_be(path: tuple[str, ...]) -> None:
+    """Programs read one object from stderr, whatever is wrong and whichever command it is."""
+    code, out, err = sparehive(*path, "--surprise", "--json")
+    said = json.loads(err)
+    assert (code, out, said["exit_status"]) == (2, "", 2) and "No such option" in said["error"]
+    assert said["kind"] == "NoSuchOption"
+
+
+def test_errors_of_what_a_command_does_are_json_too(tmp_path: Path) -> None:
+    code, out, err = sparehive("run", "status", tmp_path, *RPC, "--json")
+    assert (code, out) == (1, "")
+    said = json.loads(err)
+    assert said["kind"] == "InputError" and said["exit_status"] == 1
+    assert f"{tmp_path}/chain.json" in said["error"] and not said["error"].startswith("sparehive")
+
+
+def test_homes_and_file_urls_in_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--dir=~/peer` comes as it is: shells replace a ~ only at a word's beginning."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/peer", f"file://{tmp_path}/peer"):
+        assert f"--dir = '{tmp_path}/peer'" in refused("rewards", f"--dir={given}", *RPC)
+        assert f"{tmp_path}/peer" in refused("run", "check", given)
+    (tmp_path / "invite.txt").write_text("no invite")
+    assert f"invite {tmp_path}/invite.txt" in refused("rewards", "--invite=~/invite.txt", *RPC)
+    keys = ("--keystore", "k", "--password-file", "p")
+    line = refused("claim", "--dir", tmp_path, *RPC, *keys, "--tables", "ipfs://bafy")
+    assert "--tables = 'ipfs://bafy': is on IPFS" in line and "gateway" in line
+    assert "is a URL: give a path" in refused("rewards", "--dir", "https://a/b", *RPC, code=2)
+    line = refused("settle", "--dir", tmp_path, *RPC, *keys, "--uri", "file:///home/me/tables")
+    assert "--uri = 'file:///home/me/tables': is on this machine: others need a URL" in line
+
+
 def test_an_unknown_command_is_wrong_usage() -> None:
     assert "No such command" in refused("surprise", code=2)
     assert "No such command" in refused("run", "surprise", code=2)
