@@ -36,6 +36,7 @@ from incentives.chain.terms import (
     NO_SALT,
     created_at,
 )
+from incentives.chain.unsigned import Call as UnsignedCall
 from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError
 from incentives.keys import to_checksum
@@ -280,6 +281,14 @@ class Chain:
     def transact(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent:
         """Has `key` call a function of the contract `name` at that address, and waits for its block."""
         return self.send(key, self._call_data(name, address, function, *arguments), function)
+
+    def unsigned(
+        self, name: str, address: bytes, function: str, *arguments: object, sender: bytes | None = None
+    ) -> UnsignedCall:
+        """What `transact` would send, for somebody else to send; `sender`: who has to, None: anybody."""
+        with self._errors():
+            call = self._call_data(name, address, function, *arguments)
+        return UnsignedCall(function, address, bytes.fromhex(str(call["data"])[2:]), sender)
 
     def earlier(self, key: PrivateKey, name: str, address: bytes, function: str, *arguments: object) -> Sent | None:
         """The transaction of a command that was broken off which does the same as this one would: see `use_outbox`."""

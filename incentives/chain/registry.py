@@ -12,6 +12,7 @@ from incentives.keys import parse_address, to_checksum
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain, Sent
+    from incentives.chain.unsigned import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,27 @@ class RegistryContract:
 
     def bind(self, key: PrivateKey, consent: PeerConsent) -> "Sent":
         """The wallet's own transaction."""
-        arguments = (to_checksum(consent.peer), consent.net_id, consent.deadline, consent.signature)
-        return self.chain.transact(key, "PeerRegistry", self.address, "bind", *arguments)
+        return self.chain.transact(key, "PeerRegistry", self.address, "bind", *_consenting(consent))
 
     def bind_for(self, key: PrivateKey, wallet: bytes, consent: PeerConsent, wallet_signature: bytes) -> "Sent":
         """As `bind`, with the gas paid by `key`."""
-        given = (to_checksum(consent.peer), consent.net_id, consent.deadline, consent.signature)
-        arguments = (to_checksum(wallet), *given, wallet_signature)
+        arguments = (to_checksum(wallet), *_consenting(consent), wallet_signature)
         return self.chain.transact(key, "PeerRegistry", self.address, "bindFor", *arguments)
 
     def set_pay_to(self, key: PrivateKey, pay_to: bytes) -> "Sent":
         return self.chain.transact(key, "PeerRegistry", self.address, "setPayTo", to_checksum(pay_to))
+
+    # -- for the wallet to send ---------------------------------------------------------------------------------------
+    def unsigned_bind(self, wallet: bytes, consent: PeerConsent) -> "Call":
+        arguments = _consenting(consent)
+        return self.chain.unsigned("PeerRegistry", self.address, "bind", *arguments, sender=wallet)
+
+    def unsigned_pay_to(self, wallet: bytes, pay_to: bytes) -> "Call":
+        return self.chain.unsigned("PeerRegistry", self.address, "setPayTo", to_checksum(pay_to), sender=wallet)
+
+
+def _consenting(consent: PeerConsent) -> tuple[object, ...]:
+    return to_checksum(consent.peer), consent.net_id, consent.deadline, consent.signature
 
 
 def deploy_registry(chain: "Chain", key: PrivateKey) -> bytes:

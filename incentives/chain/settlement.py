@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coincurve import PrivateKey
 
@@ -18,6 +18,7 @@ from incentives.records import account_of
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain, Sent
+    from incentives.chain.unsigned import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +117,7 @@ class SettlementContract:
     ) -> "Sent":
         """`ready_at` of the period is the contract's to set; `number` is where it will stand. The contract refuses
         another `from_epoch` than its own last settled one: what was sent before a reorganisation cannot land elsewhere."""
-        proposal = (
-            from_epoch,
-            period.to_epoch,
-            period.total_units,
-            period.certificates_count,
-            period.receipts_count,
-            period.payouts_count,
-            period.amount,
-            period.budget_amount,
-            period.certificates_root,
-            period.receipts_root,
-            period.payouts_root,
-            period.tables_hash,
-        )
-        return self._transact(key, "replace" if replace else "propose", proposal, uri)
+        return self._transact(key, "replace" if replace else "propose", _proposal(period, from_epoch), uri)
 
     def cancel(self, key: PrivateKey) -> "Sent":
         return self._transact(key, "cancel")
@@ -150,12 +137,61 @@ class SettlementContract:
 
     def claim(self, key: PrivateKey, payouts: Sequence[ProvenPayout]) -> "Sent":
         """Pays one account, or many in one transaction; in a batch those that are due nothing are passed over."""
-        if len(payouts) == 1:
-            return self._transact(key, "claim", *payouts[0].arguments())
-        return self._transact(key, "claimMany", [payout.arguments() for payout in payouts])
+        return self._transact(key, *_claiming(payouts))
+
+    # -- for others to send -------------------------------------------------------------------------------------------
+    def unsigned_fund(self, sender: bytes, token: TokenContract, amount: int) -> "list[Call]":
+        """Allows the settlement to take `amount` from `sender` where it may not yet, and lets it."""
+        allowed, calls = token.allowance(sender, self.address), []
+        for allowance in () if allowed >= amount else (0, amount) if allowed else (amount,):
+            spender = to_checksum(self.address)
+            calls.append(self.chain.unsigned("TestToken", token.address, "approve", spender, allowance, sender=sender))
+        return [*calls, self._unsigned(sender, "fund", amount)]
+
+    def unsigned_propose(
+        self, sender: bytes, period: PeriodState, from_epoch: int, uri: str = "", *, replace: bool = False
+    ) -> "Call":
+        return self._unsigned(sender, "replace" if replace else "propose", _proposal(period, from_epoch), uri)
+
+    def unsigned_cancel(self, sender: bytes) -> "Call":
+        return self._unsigned(sender, "cancel")
+
+    def unsigned_finalise(self) -> "Call":
+        return self._unsigned(None, "finalise")
+
+    def unsigned_claim(self, payouts: Sequence[ProvenPayout]) -> "Call":
+        return self._unsigned(None, *_claiming(payouts))
+
+    def _unsigned(self, sender: bytes | None, function: str, *arguments: object) -> "Call":
+        return self.chain.unsigned("Settlement", self.address, function, *arguments, sender=sender)
 
     def _transact(self, key: PrivateKey, function: str, *arguments: object) -> "Sent":
         return self.chain.transact(key, "Settlement", self.address, function, *arguments)
+
+
+def _proposal(period: PeriodState, from_epoch: int) -> tuple[object, ...]:
+    """As the contract takes it."""
+    return (
+        from_epoch,
+        period.to_epoch,
+        period.total_units,
+        period.certificates_count,
+        period.receipts_count,
+        period.payouts_count,
+        period.amount,
+        period.budget_amount,
+        period.certificates_root,
+        period.receipts_root,
+        period.payouts_root,
+        period.tables_hash,
+    )
+
+
+def _claiming(payouts: Sequence[ProvenPayout]) -> tuple[Any, ...]:
+    """Function and arguments."""
+    if len(payouts) == 1:
+        return ("claim", *payouts[0].arguments())
+    return ("claimMany", [payout.arguments() for payout in payouts])
 
 
 def deploy_settlement(chain: "Chain", key: PrivateKey, terms: Terms) -> Deployment:

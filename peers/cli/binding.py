@@ -1,6 +1,7 @@
 """wallet and bind: a key file of one's own, and the peer's consent to be paid to it."""
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from incentives.chain.nodes import Nodes
 from incentives.chain.registry import PeerConsent, RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
+from incentives.chain.unsigned import Call
 from incentives.errors import BadSignature, ChainError, InputError, StorageError, disk_remedy
 from incentives.keys import (
     LIGHT_SCRYPT,
@@ -41,6 +43,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import find_place
 from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
+from peers.cli.unsigned import show_calls, unsigned_options
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 from swarm.atomic import write_atomically
@@ -81,8 +84,20 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @click.command("bind")
 @click.option("--dir", "directory", type=PATH, help="The peer's directory: its hot key gives its consent.")
 @click.option("--consent", type=PATH, help="Instead of --dir: a consent that was made on the peer's machine.")
-@click.option("--write-consent", type=PATH, help="Only write the consent to this file, for the wallet's machine.")
-@click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --write-consent: the wallet that may bind.")
+@click.option(
+    "--write-consent",
+    type=PATH,
+    help="Only write the consent to this file, for the wallet's machine; with the wallet's keys here, signed by it too: then anybody "
+    "may send it, and the wallet needs no coin.",
+)
+@click.option(
+    "--wallet-signature",
+    metavar="HEX",
+    help="With --consent: the wallet's signature of it (see --unsigned), also of a contract that answers to ERC-1271.",
+)
+@click.option(
+    "--wallet", "wallet_text", metavar="ADDRESS", help="With --write-consent or --unsigned: the wallet that may bind."
+)
 @run_option
 @settlement_option
 @invite_option
@@ -91,12 +106,14 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
 @click.option("--gas-password-file", type=PATH, help="File with its password.")
 @click.option("--pay-to", metavar="ADDRESS", help="Also send this wallet's rewards there (0x0…0: to the wallet).")
+@unsigned_options
 @fee_options
 @json_option
 def bind(
     directory: Path | None,
     consent: Path | None,
     write_consent: Path | None,
+    wallet_signature: str | None,
     wallet_text: str | None,
     run: Path | None,
     settlement: NamedSettlement | None,
@@ -107,6 +124,8 @@ def bind(
     gas_keystore: Path | None,
     gas_password_file: Path | None,
     pay_to: str | None,
+    unsigned: bool,
+    safe_batch: Path | None,
     max_fee: int | None,
     dry_run: bool,
     as_json: bool,
@@ -119,65 +138,108 @@ def bind(
         raise click.UsageError("give either --dir or --consent")
     if write_consent is not None and (pay_to is not None or consent is not None):
         raise click.UsageError("--write-consent needs --dir, and only writes: give --pay-to where the wallet is")
-    signers = None if write_consent else _open_signers(keystore, password_file, gas_keystore, gas_password_file)
-    owner = account_of(signers.wallet) if signers else wallet_address(wallet_text, keystore)
-    if owner is None:
-        raise click.UsageError("--wallet is needed with --write-consent")
+    if safe_batch is not None and not unsigned:
+        raise click.UsageError("--safe-batch goes with --unsigned")
+    is_shown = unsigned or write_consent is not None  # and then the wallet's address is enough
+    key = None if password_file is None and (is_shown or keystore is None) else open_key(keystore, password_file)
+    is_carried = consent is not None and key is None and not unsigned  # with the wallet's signature in it
+    owner = wallet_address(wallet_text, keystore) if key is None else account_of(key)
+    if owner is None and not is_carried:
+        needed = "--write-consent or --unsigned" if write_consent or unsigned else "--unsigned: else --keystore is"
+        raise click.UsageError(f"--wallet is needed with {needed}")
+    if not unsigned and write_consent is None and key is None and (gas_keystore is None or pay_to is not None):
+        raise click.UsageError(
+            "--keystore and --password-file of the wallet are both needed, or for a --consent that it has signed those of --gas-… alone, "
+            "without --pay-to"
+        )
+    payer = None if gas_keystore is None else open_key(gas_keystore, gas_password_file, "--gas-")
     paid_to = None if pay_to is None else parse_address(pay_to)
     chain = place.connect(rpc)
     state = place.state(chain)
     if paid_to is not None and paid_to in (state.settlement, state.token, state.registry):
         raise InputError("--pay-to", pay_to, "is a contract of this run, which gives nothing back: give a wallet")
     if directory is not None:
+        assert owner is not None
         given = _make_consent(PeerDirectory(directory), state, owner)
     else:
         assert consent is not None
         given = _read_consent(consent, state, owner)
+    owner = parse_address(given["wallet"])
+    if wallet_signature is not None:
+        given["wallet_signature"] = _hex_signature(wallet_signature)
+    if key is not None:
+        given["wallet_signature"] = "0x" + sign(key, _digest_of(given, state)).hex()
     if write_consent is not None:
         _write_consent(write_consent, given)
-        show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}")
+        signed = ", signed by both: anybody may send it" if "wallet_signature" in given else ""
+        show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}{signed}")
         return
-    assert signers is not None
+    if unsigned:
+        calls, lines = _unsigned(chain, state, owner, given, paid_to)
+        to_sign = {"consent": given, "digest": "0x" + _digest_of(given, state).hex()}
+        show_calls(chain.chain_id, calls, "Sparehive: bind", safe_batch, as_json, to_sign, lines)
+        return
+    if payer is None or gas_keystore is None:
+        assert key is not None and keystore is not None
+        payer, gas_keystore = key, keystore
+    signers = _Signers(owner, key, payer, gas_keystore)
     result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json))
     line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"
     show(as_json, result, line, *cost_line(chain))
 
 
+def _unsigned(
+    chain: "Chain", state: RunState, owner: bytes, given: dict[str, Any], paid_to: bytes | None
+) -> tuple[list[Call], list[str]]:
+    """What the wallet has to send; and words for people."""
+    registry, consent = RegistryContract(chain, state.registry), _consent_of(given)
+    bound_to = registry.wallets_of([consent.peer])[0]
+    if bound_to not in (None, owner):
+        assert bound_to is not None
+        raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
+    calls = [registry.unsigned_bind(owner, consent)] if bound_to is None else []
+    calls += [registry.unsigned_pay_to(owner, paid_to)] if paid_to is not None else []
+    lines = [
+        f"binds {given['peer']} to {given['wallet']}, for ever",
+        f"or sign the digest 0x{_digest_of(given, state).hex()} with the wallet (a contract: as ERC-1271), and give it to whoever pays: "
+        "--consent FILE --wallet-signature HEX --gas-keystore …",
+    ]
+    return calls, lines if bound_to is None else []
+
+
+def _hex_signature(text: str) -> str:
+    digits = text.lower().removeprefix("0x")
+    if not re.fullmatch("([0-9a-f]{2}){1,4096}", digits):
+        raise InputError("--wallet-signature", text, "is no signature: give it in hexadecimal digits, after 0x")
+    return "0x" + digits
+
+
 @dataclass(frozen=True)
 class _Signers:
-    """The wallet's key; and whose pays the gas, with its file, which is the wallet's own where no other was given."""
+    """The wallet, and its key (None: it has signed the consent); and whose pays the gas, with its file."""
 
-    wallet: PrivateKey
+    owner: bytes
+    wallet: PrivateKey | None
     payer: PrivateKey
     payers_keystore: Path
-
-
-def _open_signers(
-    keystore: Path | None, password_file: Path | None, gas_keystore: Path | None, gas_password_file: Path | None
-) -> _Signers:
-    key = open_key(keystore, password_file)
-    if gas_keystore is None and gas_password_file is None:
-        assert keystore is not None
-        return _Signers(key, key, keystore)
-    payer = open_key(gas_keystore, gas_password_file, "--gas-")
-    assert gas_keystore is not None
-    return _Signers(key, payer, gas_keystore)
 
 
 def _bind(
     chain: "Chain", state: RunState, signers: _Signers, given: dict[str, Any], paid_to: bytes | None, fees: Fees
 ) -> dict[str, Any]:
     """Sends what is not done yet: the binding, and where the wallet's rewards go."""
-    owner, consent = account_of(signers.wallet), _consent_of(given)
+    owner, consent = signers.owner, _consent_of(given)
     registry = RegistryContract(chain, state.registry)
     with sending(chain, signers.payer, signers.payers_keystore, fees):
         transactions = resumed_by(chain, state.registry, "bind", "bindFor")
         bound_to = registry.wallets_of([consent.peer])[0]
         if bound_to is None:
-            transactions += _send_binding(registry, state, signers, consent)
+            _check_wallet_signature(chain, state, owner, given)
+            transactions += _send_binding(registry, signers, consent, given)
         elif bound_to != owner:
             raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")
         if paid_to is not None:
+            assert signers.wallet is not None
             transactions.append(registry.set_pay_to(signers.wallet, paid_to).hash)
     return {
         "peer": given["peer"],
@@ -188,16 +250,29 @@ def _bind(
     }
 
 
+def _check_wallet_signature(chain: "Chain", state: RunState, owner: bytes, given: dict[str, Any]) -> None:
+    """InputError where a key's signature is missing or not its own. What a contract says is the chain's to ask."""
+    signature = bytes.fromhex(given.get("wallet_signature", "0x")[2:])
+    if not signature:
+        raise InputError(
+            "--consent", given["wallet"], "the wallet has not signed it: give its keys, or --wallet-signature"
+        )
+    if not _is_by(owner, _digest_of(given, state), signature) and not chain.has_code(owner, None):
+        raise InputError(
+            "--wallet-signature", "0x" + signature.hex(), f"{given['wallet']} has not signed this consent with it"
+        )
+
+
 def _send_binding(
-    registry: RegistryContract, state: RunState, signers: _Signers, consent: PeerConsent
+    registry: RegistryContract, signers: _Signers, consent: PeerConsent, given: dict[str, Any]
 ) -> tuple[str, ...]:
     """The transaction; none where somebody has sent the same consent meanwhile, which is as good."""
-    owner = account_of(signers.wallet)
+    owner = signers.owner
     try:
         if signers.payer is signers.wallet:
             return (registry.bind(signers.wallet, consent).hash,)
-        digest_ = _binding_digest(state, owner, consent.peer, consent.net_id, consent.deadline)
-        return (registry.bind_for(signers.payer, owner, consent, sign(signers.wallet, digest_)).hash,)
+        signature = bytes.fromhex(given["wallet_signature"][2:])
+        return (registry.bind_for(signers.payer, owner, consent, signature).hash,)
     except Reverted as error:
         if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
             raise
@@ -213,6 +288,12 @@ def _consent_of(given: dict[str, Any]) -> PeerConsent:
 def _binding_digest(state: RunState, wallet_: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
     values = {"wallet": wallet_, "peer": peer, "net_id": net_id, "deadline": deadline}
     return digest(Domain(state.chain_id, state.registry), "PeerBinding", values)
+
+
+def _digest_of(given: dict[str, Any], state: RunState) -> bytes:
+    """What the peer has signed, and the wallet signs too where somebody else sends it."""
+    consent = _consent_of(given)
+    return _binding_digest(state, parse_address(given["wallet"]), consent.peer, consent.net_id, consent.deadline)
 
 
 def _make_consent(directory: PeerDirectory, state: RunState, owner: bytes) -> dict[str, Any]:
@@ -244,9 +325,11 @@ class _Consent(BaseModel):
     net_id: Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
     deadline: Annotated[int, Field(ge=0, lt=1 << 64)]
     signature: Annotated[str, Field(pattern="^0x[0-9a-f]{130}$")]
+    wallet_signature: Annotated[str, Field(pattern="^0x([0-9a-f]{2}){1,4096}$")] | None = None
 
 
-def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
+def _read_consent(path: Path, state: RunState, owner: bytes | None) -> dict[str, Any]:
+    """`owner` None: whichever wallet it names."""
     try:
         with open(path, "rb") as stream:
             given = _Consent.model_validate_json(stream.read(MAX_CONSENT_BYTES))
@@ -255,6 +338,7 @@ def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
         raise InputError(
             "--consent", str(path), "is no consent; make one with `sparehive bind --write-consent`"
         ) from None
+    owner = named[1] if owner is None else owner
     if (given.chain_id, *named[:2]) != (state.chain_id, state.registry, owner):
         where = f"is for chain {given.chain_id}, registry {given.registry}, wallet {given.wallet}"
         raise InputError("--consent", str(path), f"{where}: make one for this wallet and run")
@@ -263,7 +347,7 @@ def _read_consent(path: Path, state: RunState, owner: bytes) -> dict[str, Any]:
         raise InputError(
             "--consent", str(path), f"was changed: {given.peer} has not signed it; copy it again, or make another"
         )
-    return given.model_dump()
+    return given.model_dump(exclude_none=True)
 
 
 def _is_by(account: bytes, signed: bytes, signature: bytes) -> bool:

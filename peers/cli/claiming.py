@@ -13,6 +13,7 @@ from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
+from incentives.chain.unsigned import Call
 from incentives.claim import Payouts, final_payouts, payouts_of
 from incentives.errors import ChainError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
@@ -37,7 +38,8 @@ from peers.cli.options import (
     tables_option,
 )
 from peers.cli.places import Place, find_place, hot_account
-from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending
+from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
+from peers.cli.unsigned import check_options, show_calls, unsigned_options
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -52,9 +54,11 @@ CLAIMS_PER_TRANSACTION = 40
 @invite_option
 @rpc_option
 @tables_option
-@key_options("the wallet (with --push: of whoever pays the gas)")
+@key_options("the wallet (with --push: of whoever pays the gas)", required=False)
+@click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --unsigned: the wallet to claim for.")
 @click.option("--push", is_flag=True, help="Claim for everybody who is bound; money goes to their own wallets.")
 @click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="Only these hot accounts.")
+@unsigned_options
 @fee_options
 @json_option
 def claim(
@@ -64,10 +68,13 @@ def claim(
     invite: str | None,
     rpc: Nodes,
     tables: Shelf,
-    keystore: Path,
-    password_file: Path,
+    keystore: Path | None,
+    password_file: Path | None,
+    wallet_text: str | None,
     push: bool,
     accounts: tuple[str, ...],
+    unsigned: bool,
+    safe_batch: Path | None,
     max_fee: int | None,
     dry_run: bool,
     as_json: bool,
@@ -76,14 +83,22 @@ def claim(
 
     A proposal whose window is over is made final first. Not one that the ledger in --dir refutes: then what is final is claimed, and
     the exit status is 1."""
+    check_options(unsigned, safe_batch, keystore, password_file)
     place = find_place(run, settlement, directory, invite)
     chosen = {parse_address(text) for text in accounts}
-    key = open_key(keystore, password_file)
+    wallet = wallet_address(wallet_text, keystore) if unsigned else None
+    if unsigned and wallet is None and not push:
+        raise click.UsageError("--unsigned needs --wallet, whose claims they are, or --push for everybody's")
+    key = None if unsigned else open_key(keystore, password_file)
     chain = place.connect(rpc)
     state = place.state(chain)
     warning = warning_of(judge_proposal(chain, state, directory, tables), state)
     if warning:  # said first, for what follows may end with an error of its own
         click.echo(f"sparehive: WARNING: {warning}", err=True)
+    if key is None or keystore is None:
+        calls, lines = _unsigned(chain, state, tables, wallet, chosen, warning is None)
+        show_calls(chain.chain_id, calls, "Sparehive: claim", safe_batch, as_json, {"warning": warning}, lines)
+        sys.exit(1 if warning else 0)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory), warning is None)
     show(as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
@@ -149,6 +164,29 @@ def _claim(
         lines += [f"{to_checksum(a)}: {unit.shown(paid[a])} to {address(registry.payout_address(a))}" for a in given]
     lines += [f"transaction {hash_}" for hash_ in finalised + resumed + sent]
     return result, lines
+
+
+def _unsigned(
+    chain: "Chain", state: RunState, tables: Shelf, wallet: bytes | None, chosen: set[bytes], may_finalise: bool
+) -> tuple[list[Call], list[str]]:
+    """What pays all accounts of the wallet (None: everybody who is bound), which anybody may send; and words for people. A proposal whose
+    window is over is made final first, where its payouts are here."""
+    contract, calls = SettlementContract(chain, state.settlement), []
+    payouts = None
+    if may_finalise and state.pending is not None and state.pending.ready_at <= state.block_time:
+        try:
+            payouts = payouts_of(state.pending, tables)
+            calls.append(contract.unsigned_finalise())
+        except (InputError, TamperedError):
+            pass
+    payouts = payouts or final_payouts(state, tables)
+    owners = _owners(chain, state, payouts, chosen, wallet)
+    targets = [a for a, owner in owners.items() if (owner is not None if wallet is None else owner == wallet)]
+    claimed = dict(zip(targets, contract.claimed_of(targets), strict=True))
+    due = [account for account in targets if _earned(payouts, account).cum_claimable > claimed[account]]
+    for at in range(0, len(due), CLAIMS_PER_TRANSACTION):
+        calls.append(contract.unsigned_claim(payouts.prove(due[at : at + CLAIMS_PER_TRANSACTION])))
+    return calls, [f"claims for {len(due)} accounts; the money goes to the wallets that they are bound to"]
 
 
 def _finalise_due(chain: "Chain", key: PrivateKey, state: RunState, tables: Shelf) -> list[str]:

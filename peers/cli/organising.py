@@ -42,6 +42,7 @@ from peers.cli.options import (
 from peers.cli.places import find_place, read_rules
 from peers.cli.proposals import payouts_here, proposal_json, proposal_lines, rules_json, rules_lines
 from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
+from peers.cli.unsigned import show_calls, unsigned_options
 from peers.costs import Costs
 
 TEST_SUPPLY_AMOUNT = 10**30
@@ -203,6 +204,8 @@ def _check_not_deployed(description: Path) -> None:
 @click.option(
     "--again", is_flag=True, help="Another deposit is meant, though the contract counts some that are told of nowhere."
 )
+@click.option("--from", "sender_text", metavar="ADDRESS", help="With --unsigned: who pays (default: the organiser).")
+@unsigned_options
 @fee_options
 @json_option
 def run_fund(
@@ -212,12 +215,29 @@ def run_fund(
     password_file: Path | None,
     amount: Amount,
     again: bool,
+    sender_text: str | None,
+    unsigned: bool,
+    safe_batch: Path | None,
     max_fee: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
     place = find_place(run)
+    if unsigned:
+        chain = place.connect(rpc)
+        state = place.state(chain)
+        sender = state.organiser if sender_text is None else parse_address(sender_text)
+        unit, token = place.unit(chain, state), TokenContract(chain, state.token)
+        base_units = amount.base_units(unit, "--amount")
+        calls = SettlementContract(chain, state.settlement).unsigned_fund(sender, token, base_units)
+        lines = [
+            f"{unit.shown(base_units)} from {to_checksum(sender)}, which has {unit.shown(token.balance_of(sender))}"
+        ]
+        show_calls(chain.chain_id, calls, "Sparehive: fund", safe_batch, as_json, unit.json_value(), lines)
+        return
+    if safe_batch is not None or sender_text is not None:
+        raise click.UsageError("--safe-batch and --from go with --unsigned")
     is_organisers = keystore is None
     keystore, key = organisers_key(run, keystore, password_file)
     if is_organisers and place.deployment is not None and place.deployment.terms.organiser != account_of(key):

@@ -15,7 +15,8 @@ from incentives.chain.nodes import Nodes
 from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
-from incentives.checks import Judge
+from incentives.chain.unsigned import Call
+from incentives.checks import Judge, judge_signature
 from incentives.closing import Closed, close_period
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle, NoWork
 from incentives.ledger import Ledger
@@ -39,6 +40,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import Place, find_place, read_rules
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
+from peers.cli.unsigned import show_calls, unsigned_options
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.moments import until
@@ -66,6 +68,7 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
 @click.option("--finalise", is_flag=True, help="Wait until the window is over and make the period final.")
 @click.option("--replace", is_flag=True, help="Put the new proposal in the place of the one in its window.")
 @click.option("--cancel", is_flag=True, help="Take the proposal in its window back, and do nothing else.")
+@unsigned_options
 @fee_options
 @json_option
 def settle(
@@ -82,6 +85,8 @@ def settle(
     finalise: bool,
     replace: bool,
     cancel: bool,
+    unsigned: bool,
+    safe_batch: Path | None,
     max_fee: int | None,
     dry_run: bool,
     as_json: bool,
@@ -99,6 +104,14 @@ def settle(
         raise click.UsageError("--replace needs --dir, the peer whose ledger is settled")
     if not isinstance(tables, Path):
         raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
+    if safe_batch is not None and not unsigned:
+        raise click.UsageError("--safe-batch goes with --unsigned")
+    if unsigned:
+        what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, judge_signature)
+        chain = place.connect(rpc)
+        result, calls, lines = _unsigned(chain, place, what, cancel)
+        show_calls(chain.chain_id, calls, "Sparehive: settle", safe_batch, as_json, result, lines)
+        return
     keystore, key = organisers_key(run, keystore, password_file)
     chain = place.connect(rpc)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
@@ -123,6 +136,34 @@ class _ToSettle:
     finalise: bool
     replace: bool
     judge: Judge
+
+
+def _unsigned(
+    chain: "Chain", place: Place, what: _ToSettle, is_cancel: bool
+) -> tuple[dict[str, Any], list[Call], list[str]]:
+    """What is to be sent now, from the organiser's address or, to finalise, from any; tables are written."""
+    state = place.state(chain)
+    contract, pending = SettlementContract(chain, state.settlement), state.pending
+    if is_cancel:
+        return {}, [contract.unsigned_cancel(state.organiser)] if pending else [], []
+    if pending is not None and not what.replace:
+        where = f"period {pending.number} up to epoch {pending.to_epoch} is proposed"
+        if pending.ready_at > state.block_time:
+            return {}, [], [f"{where} and in its window until {until(pending.ready_at)}"]
+        return {}, [contract.unsigned_finalise()], [f"{where} and its window is over; ask again when it is final"]
+    if what.directory is None:
+        raise click.UsageError("--dir is needed to propose a period: none is under way")
+    try:
+        closed = _close(state, what, what.to_epoch)
+    except NothingToSettle:
+        return {}, [], [f"nothing to do yet: epochs up to {state.settled_epoch} are settled"]
+    path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
+    from_epoch, swap = closed.tables.from_epoch, what.replace and pending is not None
+    call = contract.unsigned_propose(state.organiser, closed.proposal, from_epoch, what.uri, replace=swap)
+    lines = [
+        f"tables of period {state.num_periods} in {path}; what is sent later than a deposit or another period may be refused"
+    ]
+    return _described(closed, path, None), [call], lines
 
 
 def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str, Any], list[str]]:
