@@ -22,6 +22,7 @@ _COMMANDS = {
     "rewards": ("earning", "Show what is pending, in window, claimable and claimed."),
     "claim": ("claiming", "Claim your rewards, or push them to others."),
     "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
+    "books": ("booking", "Write a page in which anybody looks up an account."),
     "wallet": ("binding", "Make a wallet's key file, or show its address."),
     "run new": ("training", "Make a run.toml from a text and a model size."),
     "run check": ("training", "Check a run.toml and print what it asks of a peer."),

@@ -46,7 +46,7 @@ def changed_invite(**changes: Any) -> str:
 
 # -- no command is left out -------------------------------------------------------------------------------------------
 COMMANDS = {
-    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet"),
+    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet", "books"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
 }
 
