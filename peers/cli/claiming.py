@@ -1,7 +1,9 @@
 """claim: an earner proves one leaf and is paid. It takes the payouts and nothing else of what was published; no torch."""
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.chain.unsigned import Call
 from incentives.claim import Payouts, final_payouts, payouts_of
-from incentives.errors import ChainError, InputError, TamperedError
+from incentives.errors import ChainError, IncentivesError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 from incentives.shelf import Shelf
@@ -48,6 +50,13 @@ CLAIMS_PER_TRANSACTION = 40
 
 
 @click.command("claim")
+@click.argument("places", nargs=-1, metavar="[PLACES]...")
+@click.option(
+    "--all",
+    "is_all",
+    is_flag=True,
+    help="Claim in each run of PLACES: directories of peers or runs, chain.json, invites.",
+)
 @click.option("--dir", "directory", type=PATH, help="Your peer's directory: which run, and which account, if any.")
 @run_option
 @settlement_option
@@ -62,6 +71,8 @@ CLAIMS_PER_TRANSACTION = 40
 @fee_options
 @json_option
 def claim(
+    places: tuple[str, ...],
+    is_all: bool,
     directory: Path | None,
     run: Path | None,
     settlement: NamedSettlement | None,
@@ -84,38 +95,127 @@ def claim(
     A proposal whose window is over is made final first. Not one that the ledger in --dir refutes: then what is final is claimed, and
     the exit status is 1."""
     check_options(unsigned, safe_batch, keystore, password_file)
-    place = find_place(run, settlement, directory, invite)
     chosen = {parse_address(text) for text in accounts}
     wallet = wallet_address(wallet_text, keystore) if unsigned else None
     if unsigned and wallet is None and not push:
         raise click.UsageError("--unsigned needs --wallet, whose claims they are, or --push for everybody's")
+    if is_all != bool(places) or (is_all and (directory or run or settlement or invite)):
+        raise click.UsageError("--all takes PLACES, and these alone say where: the directories and invites of the runs")
+    found = [_In.of(text, tables) for text in places] if is_all else []
+    found = found or [_In(find_place(run, settlement, directory, invite), directory, tables, "")]
     key = None if unsigned else open_key(keystore, password_file)
-    chain = place.connect(rpc)
-    state = place.state(chain)
-    warning = warning_of(judge_proposal(chain, state, directory, tables), state)
-    if warning:  # said first, for what follows may end with an error of its own
-        click.echo(f"sparehive: WARNING: {warning}", err=True)
     if key is None or keystore is None:
-        calls, lines = _unsigned(chain, state, tables, wallet, chosen, warning is None)
-        show_calls(chain.chain_id, calls, "Sparehive: claim", safe_batch, as_json, {"warning": warning}, lines)
-        sys.exit(1 if warning else 0)
-    with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
-        result, lines = _claim(chain, key, place, tables, push, chosen, hot_account(directory), warning is None)
-    show(as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
+        chain = found[0].place.connect(rpc)
+        _show_unsigned(chain, found, wallet, chosen, safe_batch, as_json, is_all)
+        return
+    if not is_all:
+        chain = found[0].place.connect(rpc)
+        warning = _warn(chain, found[0])
+        with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
+            result, lines = _claim(chain, key, found[0], push, chosen, warning is None)
+        show(as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
+        if warning:
+            sys.exit(1)
+        return
+    _claim_all(found, rpc, key, keystore, Fees(max_fee, dry_run, as_json), push, chosen)
+
+
+@dataclass(frozen=True)
+class _In:
+    """A run to claim in: where its money is, the peer whose ledger is asked (None: nobody's), where its tables are, what it was called."""
+
+    place: Place
+    directory: Path | None
+    tables: Shelf
+    name: str
+
+    @classmethod
+    def of(cls, text: str, tables: Shelf) -> "_In":
+        """One of --all's PLACES. A folder `tables` in a directory is its own; else those of --tables, whatever their files are called."""
+        path = Path(text)
+        own = path / "tables" if os.path.isdir(path / "tables") else tables
+        if os.path.isdir(path) and not os.path.exists(
+            path / "chain.json"
+        ):  # False too of a text that is too long for a name
+            return cls(find_place(None, None, path), path, own, text)
+        if os.path.isdir(path) or path.suffix == ".json":
+            return cls(find_place(path), None, own, text)
+        return cls(find_place(None, None, None, text), None, tables, text)
+
+
+def _warn(chain: "Chain", where: _In) -> str | None:
+    """Of a proposal that the own ledger would not make, if a peer is asked; said first: what follows may end with an error."""
+    state = where.place.state(chain)
+    warning = warning_of(judge_proposal(chain, state, where.directory, where.tables), state)
     if warning:
+        click.echo(f"sparehive: WARNING: {warning}", err=True)
+    return warning
+
+
+def _claim_all(
+    found: Sequence[_In], rpc: Nodes, key: PrivateKey, keystore: Path, fees: Fees, push: bool, chosen: set[bytes]
+) -> None:
+    """One after the other; what fails in one run keeps none of the others. Exit status 1 where one failed."""
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
+    chain = found[0].place.connect(rpc)
+    with sending(chain, key, keystore, fees):
+        for where in found:
+            chain.renew()  # each run has the time that one command has
+            try:
+                if where.place.chain_id not in (None, chain.chain_id):
+                    raise ChainError(
+                        f"is paid on chain {where.place.chain_id}, and --rpc is on chain {chain.chain_id}: ask there"
+                    )
+                warning = _warn(chain, where)
+                result, said = _claim(chain, key, where, push, chosen, warning is None)
+                results.append({"place": where.name, **result, "warning": warning, "error": None})
+                lines += [f"{where.name}: {line}" for line in said]
+            except IncentivesError as error:
+                results.append({"place": where.name, "paid": "0", "warning": None, "error": str(error)})
+                lines.append(f"{where.name}: FAILED: {error}")
+    show(fees.as_json, {"runs": results, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
+    if any(each["error"] or each["warning"] for each in results):
+        sys.exit(1)
+
+
+def _show_unsigned(
+    chain: "Chain",
+    found: Sequence[_In],
+    wallet: bytes | None,
+    chosen: set[bytes],
+    safe_batch: Path | None,
+    as_json: bool,
+    is_all: bool,
+) -> None:
+    calls: list[Call] = []
+    lines: list[str] = []
+    warnings = []
+    for where in found:
+        if where.place.chain_id not in (None, chain.chain_id):
+            raise InputError(
+                "--all", where.name, f"is paid on chain {where.place.chain_id}, and --rpc is on {chain.chain_id}"
+            )
+        warning = _warn(chain, where)
+        more, said = _unsigned(chain, where.place.state(chain), where.tables, wallet, chosen, warning is None)
+        calls += more
+        lines += [f"{where.name}: {line}" if is_all else line for line in said]
+        warnings += [warning] if warning else []
+    result = {"warning": warnings[0] if warnings else None}
+    show_calls(chain.chain_id, calls, "Sparehive: claim", safe_batch, as_json, result, lines)
+    if warnings:
         sys.exit(1)
 
 
 def _claim(
     chain: "Chain",
     key: PrivateKey,
-    place: Place,
-    tables: Shelf,
+    where: _In,
     push: bool,
     chosen: set[bytes],
-    hot: bytes | None,
     may_finalise: bool,
 ) -> tuple[dict[str, Any], list[str]]:
+    place, tables, hot = where.place, where.tables, hot_account(where.directory)
     state = place.state(chain)
     finalised = _finalise_due(chain, key, state, tables) if may_finalise else []
     state = place.state(chain) if finalised else state
