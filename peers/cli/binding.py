@@ -142,17 +142,17 @@ def bind(
         raise click.UsageError("--safe-batch goes with --unsigned")
     is_shown = unsigned or write_consent is not None  # and then the wallet's address is enough
     key = None if password_file is None and (is_shown or keystore is None) else open_key(keystore, password_file)
-    is_carried = consent is not None and key is None and not unsigned  # with the wallet's signature in it
-    owner = wallet_address(wallet_text, keystore) if key is None else account_of(key)
-    if owner is None and not is_carried:
-        needed = "--write-consent or --unsigned" if write_consent or unsigned else "--unsigned: else --keystore is"
-        raise click.UsageError(f"--wallet is needed with {needed}")
-    if not unsigned and write_consent is None and key is None and (gas_keystore is None or pay_to is not None):
+    is_carried = consent is not None and key is None and not is_shown  # with the wallet's signature in it
+    if key is None and not is_shown and (not is_carried or gas_keystore is None or pay_to is not None):
         raise click.UsageError(
             "--keystore and --password-file of the wallet are both needed, or for a --consent that it has signed those of --gas-… alone, "
             "without --pay-to"
         )
-    payer = None if gas_keystore is None else open_key(gas_keystore, gas_password_file, "--gas-")
+    owner = wallet_address(wallet_text, keystore) if key is None else account_of(key)
+    if owner is None and consent is None:
+        raise click.UsageError("--wallet is needed with --write-consent and --unsigned")
+    has_payer = gas_keystore is not None or gas_password_file is not None
+    payer = open_key(gas_keystore, gas_password_file, "--gas-") if has_payer else None
     paid_to = None if pay_to is None else parse_address(pay_to)
     chain = place.connect(rpc)
     state = place.state(chain)
@@ -168,6 +168,8 @@ def bind(
     if wallet_signature is not None:
         given["wallet_signature"] = _hex_signature(wallet_signature)
     if key is not None:
+        if "wallet_signature" in given and not _is_by(owner, _digest_of(given, state), _wallet_signature(given)):
+            raise InputError("--consent", str(consent), "was changed: the wallet has not signed it so; copy it again")
         given["wallet_signature"] = "0x" + sign(key, _digest_of(given, state)).hex()
     if write_consent is not None:
         _write_consent(write_consent, given)
@@ -205,6 +207,11 @@ def _unsigned(
         "--consent FILE --wallet-signature HEX --gas-keystore …",
     ]
     return calls, lines if bound_to is None else []
+
+
+def _wallet_signature(given: dict[str, Any]) -> bytes:
+    """Empty where it has not signed."""
+    return bytes.fromhex(given.get("wallet_signature", "0x")[2:])
 
 
 def _hex_signature(text: str) -> str:
@@ -252,7 +259,7 @@ def _bind(
 
 def _check_wallet_signature(chain: "Chain", state: RunState, owner: bytes, given: dict[str, Any]) -> None:
     """InputError where a key's signature is missing or not its own. What a contract says is the chain's to ask."""
-    signature = bytes.fromhex(given.get("wallet_signature", "0x")[2:])
+    signature = _wallet_signature(given)
     if not signature:
         raise InputError(
             "--consent", given["wallet"], "the wallet has not signed it: give its keys, or --wallet-signature"
@@ -271,8 +278,7 @@ def _send_binding(
     try:
         if signers.payer is signers.wallet:
             return (registry.bind(signers.wallet, consent).hash,)
-        signature = bytes.fromhex(given["wallet_signature"][2:])
-        return (registry.bind_for(signers.payer, owner, consent, signature).hash,)
+        return (registry.bind_for(signers.payer, owner, consent, _wallet_signature(given)).hash,)
     except Reverted as error:
         if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
             raise

@@ -91,7 +91,7 @@ class Kept:
         sent = {name: world.chain.request("eth_getTransactionCount", w, "latest") for name, w in world.wallets.items()}
         state = ok("run", "status", *settlement, *world.rpc, "--latest")
         if state["pending"]:
-            del state["pending"]["ready_at"]
+            del state["pending"]["ready_at"], state["proposal"]["ready_at"]
         return {"sent": sent, **{name: value for name, value in state.items() if not name.startswith("block")}}
 
 
