@@ -1,8 +1,8 @@
 // Home lines between network namespaces, in user space: no netem, no ip command, nothing left behind.
 //
-//   wan line UP_BIT_S DOWN_BIT_S ONE_WAY_MS QUEUE_BYTES PEERS
-//       Makes PEERS network namespaces with one TUN device each (wan0; peer i is 10.77.0.(i+1)) and carries the packets between
-//       them. A packet waits in its sender's uplink, travels ONE_WAY_MS and waits in its receiver's downlink; both queues
+//   wan line UP_BIT_S DOWN_BIT_S ONE_WAY_MS QUEUE_BYTES PEERS [4|6]
+//       Makes PEERS network namespaces with one TUN device each (wan0; peer i is 10.77.0.(i+1), with 6 fd77::(i+1) alone) and carries
+//       the packets between them. A packet waits in its sender's uplink, travels ONE_WAY_MS and waits in its receiver's downlink; both queues
 //       are drop-tail. Prints one line of JSON when it carries, and its counts when it ends (SIGTERM, SIGINT or its parent's death).
 //   wan plain
 //       Makes one namespace with a loopback device and waits: whatever runs in it is counted apart from the rest of the machine.
@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/ipv6.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -135,6 +136,33 @@ static void raise_interface(const char *name, const char *address) {
   close(s);
 }
 
+static void give_address6(const char *name, const char *address) {
+  struct ifreq r = {0};
+  struct in6_ifreq of = {0};
+  int s = socket(AF_INET6, SOCK_DGRAM, 0);
+  if (s < 0) fail("no IPv6");
+  strncpy(r.ifr_name, name, IFNAMSIZ - 1);
+  r.ifr_qlen = 4096;
+  if (ioctl(s, SIOCSIFTXQLEN, &r)) fail("queue length");
+  if (ioctl(s, SIOCGIFFLAGS, &r)) fail("interface");
+  r.ifr_flags |= IFF_UP | IFF_RUNNING;
+  if (ioctl(s, SIOCSIFFLAGS, &r)) fail("interface up");
+  if (ioctl(s, SIOCGIFINDEX, &r)) fail("interface index");
+  inet_pton(AF_INET6, address, &of.ifr6_addr);
+  of.ifr6_prefixlen = 64;
+  of.ifr6_ifindex = r.ifr_ifindex;
+  if (ioctl(s, SIOCSIFADDR, &of)) fail("IPv6 address");
+  close(s);
+}
+
+// The peer that a packet of n bytes is for; -1: nobody here.
+static int receiver_of(const unsigned char *packet, ssize_t n) {
+  static const unsigned char prefix4[3] = {10, 77, 0}, prefix6[15] = {0xfd, 0x77};
+  if (n >= 20 && packet[0] >> 4 == 4 && !memcmp(packet + 16, prefix4, sizeof prefix4)) return packet[19] - 1;
+  if (n >= 40 && packet[0] >> 4 == 6 && !memcmp(packet + 24, prefix6, sizeof prefix6)) return packet[39] - 1;
+  return -1;
+}
+
 static int new_namespace(void) {
   if (unshare(CLONE_NEWNET)) fail("network namespace");
   raise_interface("lo", NULL);
@@ -159,7 +187,7 @@ static int plain(void) {
   return 0;
 }
 
-static int line(double up, double down, double delay, double queue, int peers) {
+static int line(double up, double down, double delay, double queue, int peers, int version) {
   int tun[MAX_PEERS];
   double up_free[MAX_PEERS] = {0}, down_free[MAX_PEERS] = {0}; // when the line has sent all that waits for it
   unsigned long sent[MAX_PEERS] = {0}, received[MAX_PEERS] = {0}, dropped[MAX_PEERS] = {0};
@@ -177,8 +205,13 @@ static int line(double up, double down, double delay, double queue, int peers) {
     if (tun[i] < 0) fail("/dev/net/tun");
     strcpy(r.ifr_name, DEVICE);
     if (ioctl(tun[i], TUNSETIFF, &r)) fail("TUN device");
-    snprintf(address, sizeof address, "10.77.0.%d", i + 1);
-    raise_interface(DEVICE, address);
+    if (version == 6) {
+      snprintf(address, sizeof address, "fd77::%x", i + 1);
+      give_address6(DEVICE, address);
+    } else {
+      snprintf(address, sizeof address, "10.77.0.%d", i + 1);
+      raise_interface(DEVICE, address);
+    }
     snprintf(names + strlen(names), 12, "%s%d", i ? ", " : "", held);
     ready[i].fd = tun[i];
     ready[i].events = POLLIN;
@@ -221,9 +254,8 @@ static int line(double up, double down, double delay, double queue, int peers) {
       for (int burst = 0; burst < 64; burst++) {
         ssize_t n = read(tun[i], buffer, sizeof buffer);
         if (n <= 0) break;
-        if (n < 20 || buffer[0] >> 4 != 4) continue; // not IPv4
-        int to = buffer[19] - 1;
-        if (buffer[16] != 10 || buffer[17] != 77 || buffer[18] != 0 || to < 0 || to >= peers) continue;
+        int to = receiver_of(buffer, n);
+        if (to < 0 || to >= peers) continue;
         double start = up_free[i] > t ? up_free[i] : t;
         if ((start - t) * up / 8 > queue) {
           dropped[i]++;
@@ -265,12 +297,12 @@ static int enter(const char *pid, const char *fd, char **command) {
 int main(int argc, char **argv) {
   if (argc >= 5 && !strcmp(argv[1], "enter")) return enter(argv[2], argv[3], argv + 4);
   if (argc == 2 && !strcmp(argv[1], "plain")) return plain();
-  if (argc == 7 && !strcmp(argv[1], "line")) {
+  if (argc >= 7 && argc <= 8 && !strcmp(argv[1], "line")) {
     double up = atof(argv[2]), down = atof(argv[3]), delay = atof(argv[4]) / 1e3, queue = atof(argv[5]);
-    int peers = atoi(argv[6]);
-    if (up > 0 && down > 0 && delay >= 0 && queue > 0 && peers > 0 && peers <= MAX_PEERS)
-      return line(up, down, delay, queue, peers);
+    int peers = atoi(argv[6]), version = argc == 8 ? atoi(argv[7]) : 4;
+    if (up > 0 && down > 0 && delay >= 0 && queue > 0 && peers > 0 && peers <= MAX_PEERS && (version == 4 || version == 6))
+      return line(up, down, delay, queue, peers, version);
   }
-  fprintf(stderr, "usage: wan line UP_BIT_S DOWN_BIT_S ONE_WAY_MS QUEUE_BYTES PEERS | wan plain | wan enter PID FD COMMAND...\n");
+  fprintf(stderr, "usage: wan line UP_BIT_S DOWN_BIT_S ONE_WAY_MS QUEUE_BYTES PEERS [4|6] | wan plain | wan enter PID FD COMMAND...\n");
   return 2;
 }

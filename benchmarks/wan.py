@@ -108,14 +108,19 @@ def _serving(program: Path, *arguments: str) -> Iterator[tuple[int, list[int]]]:
 
 
 @contextlib.contextmanager
-def line(program: Path, peers: int, rate: LineRate) -> Iterator[list[Place]]:
+def line(program: Path, peers: int, rate: LineRate, *, ip_version: int = 4) -> Iterator[list[Place]]:
     """One place per peer behind a home line each. They are gone on leaving, as is everything that still runs in them and
-    whose sockets need them."""
+    whose sockets need them. `ip_version` 6: they have no IPv4 address but their own loopback's."""
     delay_ms = rate.round_trip_seconds * 1e3 / 2
     arguments = (f"{rate.up_bits:.0f}", f"{rate.down_bits:.0f}", f"{delay_ms:g}", str(rate.queue_bytes), str(peers))
-    with _serving(program, "line", *arguments) as (pid, descriptors):
+    prefix = "fd77::" if ip_version == 6 else "10.77.0."
+    with _serving(program, "line", *arguments, str(ip_version)) as (pid, descriptors):
         yield [
-            Place(f"10.77.0.{number + 1}", (str(program), "enter", str(pid), str(fd)), "wan0")
+            Place(
+                f"{prefix}{number + 1:{'x' if ip_version == 6 else 'd'}}",
+                (str(program), "enter", str(pid), str(fd)),
+                "wan0",
+            )
             for number, fd in enumerate(descriptors)
         ]
 

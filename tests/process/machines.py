@@ -18,7 +18,7 @@ SMALL = (
     "--set rounds.min_seated=2 --set task.model.fields.n_embd=32 --set task.model.fields.n_layer=1 --set task.model.fields.n_head=2 "
     "--set codec.part_values=4096 --set task.data.context=32"
 )
-DEAD = "/ip4/10.77.0.99/tcp/4001"
+DEAD, DEAD6 = "/ip4/10.77.0.99/tcp/4001", "/ip6/fd77::63/tcp/4001"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,17 @@ def made(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swarm(program: Path, made: Path, tmp_path: Path) -> Iterator[Swarm]:
     with wan.line(program, 3, LINE) as places, Terminal(tmp_path / "home") as terminal:
         yield Swarm(terminal, places, made)
+
+
+@pytest.fixture
+def swarm6(program: Path, made: Path, tmp_path: Path) -> Iterator[Swarm]:
+    """Machines without an IPv4 address."""
+    with contextlib.ExitStack() as stack:
+        try:
+            places = stack.enter_context(wan.line(program, 3, LINE, ip_version=6))
+        except wan.WanUnavailable as error:
+            pytest.skip(f"no IPv6 here: {error}")
+        yield Swarm(stack.enter_context(Terminal(tmp_path / "home")), places, made)
 
 
 def receipts(job: Job) -> int:

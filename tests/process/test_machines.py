@@ -2,19 +2,21 @@
 
 import pytest
 
-from tests.process.machines import DEAD, Swarm, receipts
+from tests.process.machines import DEAD6, Swarm, receipts
 
 pytest_plugins = ("tests.process.machines",)
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_an_announced_address_that_answers_nobody_is_told_and_not_used(swarm: Swarm) -> None:
-    """Both are reached at the addresses that their machines have, so both are paid all the same."""
-    jobs = {name: swarm.join(place, name, f"--announce {DEAD}") for place, name in ((1, "alice"), (2, "bob"))}
+def test_an_announced_address_that_answers_nobody_is_told_and_not_used(swarm6: Swarm) -> None:
+    """Both are reached at the addresses that their machines have, IPv6 alone here, so both are paid all the same."""
+    jobs = {name: swarm6.join(place, name, f"--announce {DEAD6}") for place, name in ((1, "alice"), (2, "bob"))}
     for name, job in jobs.items():
-        swarm.wait(job, f"{name} is told", lambda job=job: f"note: {DEAD}, which --announce names" in job.output())
-        swarm.wait(job, f"{name} is paid", lambda job=job: receipts(job) >= 2)
-        assert all(DEAD not in address for address in swarm.status(name)["addresses"])
+        swarm6.wait(job, f"{name} is told", lambda job=job: f"note: {DEAD6}, which --announce names" in job.output())
+        swarm6.wait(job, f"{name} is paid", lambda job=job: receipts(job) >= 2)
+        addresses = swarm6.status(name)["addresses"]
+        assert swarm6.status(name)["reachable"] is True and any(a.startswith("/ip6/fd77::") for a in addresses)
+        assert all(DEAD6 not in address for address in addresses)
 
 
 def test_two_that_nobody_reaches_are_told_that_they_cannot_be_paid(swarm: Swarm) -> None:
