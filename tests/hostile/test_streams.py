@@ -98,7 +98,7 @@ def test_squatters_slow_nobody_down(swarm: Swarm, squatters: Squatters) -> None:
         words = blamed(swarm)[before:]
         print(f"{doing}: {calm:.2f} epochs a second, beside {IDENTITIES} squatters {attacked:.2f}; {told}")
         assert told["opened"] >= 4 * IDENTITIES, "they did try"
-        # Links are sent everything: beside 16 of them four peers on one machine of two cores have five times as much to send.
-        assert attacked >= (0.5 if doing == "silent" else 0.1) * calm, (doing, calm, attacked, told, words)
+        # Over 30 s it is 0.9 and more (docs/log.md); 5 s are a handful of rounds.
+        assert attacked >= 0.5 * calm, (doing, calm, attacked, told, words)
         assert len(words) <= 2, words
     assert squatters.order("rest") == {"doing": "rest"}
