@@ -44,9 +44,10 @@ test: setup ## Run all tests
 	$(PY) -m pytest tests/faults
 	$(PY) -m pytest tests/hostile
 
-test-slow: setup ## Storms by the thousand; every attack twenty times, at drawn moments (an hour; table in tests/hostile/repeated.md)
+test-slow: setup ## Storms by the thousand; every attack twenty times; each guard taken out (two hours; tables in tests/hostile)
 	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py
 	$(PY) -m tests.hostile.repeat
+	$(PY) -m tests.hostile.without
 
 check: setup ## Lint, format, types, import directions
 	$(VENV)/bin/ruff check .
