@@ -221,6 +221,8 @@ class Session:
             str(self.seed.root),
             *LOCAL,
             *self.organiser_options(),
+            "--invite-rpc",
+            self.rpc,
             "--quiet",
         )
         self.demo.wait_for(self.seed.ready, seed)
