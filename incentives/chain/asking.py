@@ -310,7 +310,7 @@ def _is_limited(error: Any) -> bool:
 
 
 def _pause_of(answer: _Answer, usual: float) -> float:
-    """Seconds that the node asks for: Retry-After (RFC 9110 §10.2.3), as a number or a date."""
+    """Seconds that the node asks for: Retry-After (RFC 9110, section 10.2.3), as a number or a date."""
     asked = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", asked):
         return max(float(asked), 0.05)
