@@ -24,8 +24,8 @@ from incentives.atomic import write_new
 from incentives.errors import InputError, KeyFileError, WrongPassword, disk_remedy
 from incentives.records import account_of
 
-# A hot key can move no funds and its password is 32 random bytes in a file beside it: stretching a password that cannot
-# be guessed adds nothing but seconds to every start. What a person thought of needs STRONG_SCRYPT (about 1 s, 256 MB).
+# The password of a hot key is 32 random bytes in a file beside it: stretching a password that cannot be guessed adds nothing
+# but seconds to every start. What a person thought of needs STRONG_SCRYPT (about 1 s, 256 MB).
 LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
 # What opening a key may cost: eight times what STRONG_SCRYPT takes, of memory and of time. A damaged or hostile file asks for more.
 MAX_SCRYPT_BYTES, MAX_PBKDF2_ROUNDS, MAX_DERIVED_BYTES = 1 << 31, 1 << 24, 64

@@ -307,6 +307,7 @@ class Session:
         for name in PEERS:
             self.demo.command(
                 "bind",
+                "--yes",
                 "--dir",
                 str(self.peers[name].root),
                 "--run",

@@ -104,6 +104,11 @@ class PeerDirectory:
         return self.root / "invite.txt"
 
     @property
+    def bound(self) -> Path:
+        """The wallet that the hot key is bound to, once a command has seen it on chain."""
+        return self.root / "bound.json"
+
+    @property
     def seed_link(self) -> Path:
         """Of a seed: where its run and the organiser's key are. Written anew at every start."""
         return self.root / "seed.json"
@@ -138,6 +143,7 @@ class PeerDirectory:
             self.seed_link,
             self.snapshot,
             self.known,
+            self.bound,
             self.stamp,
             self.status,
             self.watch,

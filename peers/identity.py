@@ -1,4 +1,4 @@
-"""Who a peer is: its hot key (an EVM account that signs records and can move no funds) and its journal."""
+"""Who a peer is: its hot key (an EVM account that signs records, and says which wallet its pay is bound to) and its journal."""
 
 import os
 from dataclasses import dataclass, field

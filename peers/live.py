@@ -148,6 +148,8 @@ class View:
             lines.append(f"{new.phase} {where} as {new.account}")
         if new.warning and new.warning != old.warning:
             lines.append(f"WARNING: {new.warning}")
+        if new.pay and new.pay != old.pay:
+            lines.append(f"pay: {new.pay}")
         lines += [f"note: {text}" for text in new.advice if text not in old.advice]
         if new.is_at_work and new.epoch != old.epoch:
             loss = new.held_out_loss if self.mode == "seed" else new.train_loss
@@ -282,6 +284,10 @@ class View:
         if new.warning:
             grid.add_row(
                 Text("WARNING", style="bold white on red"), Text(printable_lines(new.warning), style="bold red")
+            )
+        if new.pay:
+            grid.add_row(
+                "pay", Text(printable_lines(new.pay), style="" if new.pay.startswith("bound to") else "yellow")
             )
         for text in new.advice:
             grid.add_row(Text("note", style="bold yellow"), Text(printable_lines(text), style="yellow"))

@@ -31,6 +31,7 @@ from peers.eventlog import EventLog
 from peers.identity import Identity, open_identity
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
 from peers.lookout import Lookout, node_of
+from peers.payee import read_payee
 from peers.remembering import forgot
 from peers.status import PeerStatus
 from peers.supervisor import die_with_parent
@@ -328,6 +329,9 @@ class Peer:
             status.addresses = network.told_addresses()
             status.reachable = network.reach.is_reachable if network.reach.is_known else None
             status.advice = tuple(self._advice(made))
+            if made.is_paid_run and self.mode == "join":
+                payee = read_payee(self.directory)
+                status.named_wallet, status.binding, status.pay = payee.named, payee.state, payee.line()
             status.attempt, status.swarm_units, status.faults = numbers.attempt, numbers.swarm_units, numbers.faults
             status.sent_bytes, status.time = network.sent_bytes(), time.time()
             if made.trainer is not None:

@@ -33,6 +33,9 @@ class PeerStatus:
     advice: tuple[Advice, ...] = ()
     warning: str = ""  # a proposal that the own ledger would not make is in its window
     watched_time: float | None = None  # when the chain was last looked at for proposals
+    named_wallet: str = ""  # whom its owner wants paid
+    binding: str = ""  # of its key: "bound", "named" or "none"; "": nothing is paid in this run, or to a seed
+    pay: str = ""  # the same for people, with what is at risk
     units: int = 0  # all it ever did
     swarm_units: int = 0
     train_loss: float | None = None

@@ -53,6 +53,7 @@ class Observation:
     is_reachable: bool | None = None
     advice: tuple[str, ...] = ()
     warning: str = ""
+    pay: str = ""
 
     @property
     def is_at_work(self) -> bool:
@@ -222,6 +223,7 @@ class PeerWatcher:
             is_reachable=status.reachable,
             advice=tuple(each.text for each in status.advice),
             warning=status.warning,
+            pay=status.pay,
         )
 
     def _utilisation(self, status: PeerStatus) -> float | None:

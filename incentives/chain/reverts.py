@@ -35,7 +35,7 @@ REMEDIES: dict[str, str] = {
     "NothingDue": "nothing is due to {account}: all that is final has been claimed",
     "NothingReceived": "no tokens arrived: give an amount above zero",
     "NotOrganiser": "{caller} is not the organiser of this run: use the organiser's keystore",
-    "OverReleased": "claims of {claimed} exceed the {released} released: the tables are wrong, run `sparehive verify`",
+    "OverReleased": "claims of {claimed} base units exceed the {released} released: the tables are wrong, run `sparehive verify`",
     "PaysItself": "{account} is to be paid to the settlement itself, which gives nothing back: `sparehive bind --pay-to` a wallet",
     "ProposalPending": "period {number} is proposed and not final: finalise, replace or cancel it first",
     "TooManyEpochs": "epoch {toEpoch} is beyond {most}, what the contract's age allows: settle up to there with --to-epoch",
@@ -44,8 +44,8 @@ REMEDIES: dict[str, str] = {
     "WindowOpen": "the window is open until {readyAt}: try again then",
     "WindowTooLong": "a window of {window} s is longer than a year; choose a shorter one",
     "WindowTooShort": "a window of {window} s is shorter than an hour: nobody could look; choose a longer one",
-    "WrongAmount": "the tables pay {amount}, the pool is {pool}; make the tables again",
-    "WrongBudget": "the tables count on {budget}, {available} is available; make the tables again",
+    "WrongAmount": "the tables pay {amount} base units, the pool is {pool}; make the tables again",
+    "WrongBudget": "the tables count on {budget} base units, {available} are available; make the tables again",
     "WrongCertificates": "{count} certificates for {epochs} epochs: make the tables again",
     "WrongPayouts": "{count} accounts, from {least} to {most} are possible: make the tables again from those of the last period",
     "WrongStart": "the tables begin after epoch {fromEpoch}, settled is epoch {settledEpoch}; make the tables again",
@@ -57,8 +57,8 @@ REMEDIES: dict[str, str] = {
     "NoWalletConsent": "{wallet} has not consented: sign with the wallet's own key",
     "ZeroWallet": "the zero address can own no peer",
     # ERC-20 (OpenZeppelin)
-    "ERC20InsufficientBalance": "{sender} has {balance} tokens (base units), {needed} are needed",
-    "ERC20InsufficientAllowance": "the settlement may take {allowance} tokens (base units), {needed} are needed",
+    "ERC20InsufficientBalance": "{sender} has {balance} base units of the token, {needed} are needed",
+    "ERC20InsufficientAllowance": "the settlement may take {allowance} base units of the token, {needed} are needed",
     "SafeERC20FailedOperation": "the token {token} refused the transfer",
 }
 _TIMES = ("readyAt", "deadline")

@@ -46,6 +46,7 @@ from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wa
 from peers.cli.unsigned import show_calls, unsigned_options
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
+from peers.payee import confirm_binding, keep_bound, read_payee
 from swarm.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -96,7 +97,11 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
     help="With --consent: the wallet's signature of it (see --unsigned), also of a contract that answers to ERC-1271.",
 )
 @click.option(
-    "--wallet", "wallet_text", metavar="ADDRESS", help="With --write-consent or --unsigned: the wallet that may bind."
+    "--wallet",
+    "wallet_text",
+    metavar="ADDRESS",
+    help="With --write-consent or --unsigned: the wallet that may bind (default: the one that `join` named). Else: that this one is meant, "
+    "not the one that was named.",
 )
 @run_option
 @settlement_option
@@ -105,6 +110,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @key_options("the wallet", required=False)
 @click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
 @click.option("--gas-password-file", type=PATH, help="File with its password.")
+@click.option("--yes", is_flag=True, help="Bind without asking: for scripts.")
 @click.option("--pay-to", metavar="ADDRESS", help="Also send this wallet's rewards there (0x0…0: to the wallet).")
 @unsigned_options
 @fee_options
@@ -123,6 +129,7 @@ def bind(
     password_file: Path | None,
     gas_keystore: Path | None,
     gas_password_file: Path | None,
+    yes: bool,
     pay_to: str | None,
     unsigned: bool,
     safe_batch: Path | None,
@@ -130,9 +137,10 @@ def bind(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Bind a peer's hot key to a wallet, once and for ever: the peer's rewards go to that wallet.
+    """Bind a peer's hot key to a wallet, once and for ever: all that the peer has earned and will earn goes to that wallet, and nobody
+    can change that. It asks before it sends; --yes says so beforehand.
 
-    Binding after working is as good as before: rewards wait."""
+    Binding after working pays the same: rewards wait. But until then whoever has the peer's key file can bind it to a wallet of theirs."""
     place = find_place(run, settlement, directory, invite)
     if (directory is None) == (consent is None):
         raise click.UsageError("give either --dir or --consent")
@@ -148,7 +156,11 @@ def bind(
             "--keystore and --password-file of the wallet are both needed, or for a --consent that it has signed those of --gas-… alone, "
             "without --pay-to"
         )
-    owner = wallet_address(wallet_text, keystore) if key is None else account_of(key)
+    named = read_payee(PeerDirectory(directory)).named if directory is not None else ""
+    found = wallet_address(wallet_text, keystore) if key is None else account_of(key)
+    owner = parse_address(named) if found is None and named else found
+    if owner is not None:
+        _check_meant(owner, wallet_text, named)
     if owner is None and consent is None:
         raise click.UsageError("--wallet is needed with --write-consent and --unsigned")
     has_payer = gas_keystore is not None or gas_password_file is not None
@@ -185,7 +197,9 @@ def bind(
         assert key is not None and keystore is not None
         payer, gas_keystore = key, keystore
     signers = _Signers(owner, key, payer, gas_keystore)
-    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json))
+    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json), yes)
+    if directory is not None:
+        keep_bound(PeerDirectory(directory), owner)
     line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"
     show(as_json, result, line, *cost_line(chain))
 
@@ -231,8 +245,26 @@ class _Signers:
     payers_keystore: Path
 
 
+def _check_meant(owner: bytes, given: str | None, named: str) -> None:
+    """InputError where the key that binds is not that of the wallet that was named: nobody could mend it."""
+    meant = to_checksum(parse_address(given)) if given else named
+    if meant not in ("", to_checksum(owner)):
+        whose = "--wallet says" if given else "this peer was told with `join --wallet`"
+        raise InputError(
+            "--keystore",
+            to_checksum(owner),
+            f"{whose} {meant}: take that wallet's key file, or give --wallet {to_checksum(owner)} if this one is meant",
+        )
+
+
 def _bind(
-    chain: "Chain", state: RunState, signers: _Signers, given: dict[str, Any], paid_to: bytes | None, fees: Fees
+    chain: "Chain",
+    state: RunState,
+    signers: _Signers,
+    given: dict[str, Any],
+    paid_to: bytes | None,
+    fees: Fees,
+    is_confirmed: bool,
 ) -> dict[str, Any]:
     """Sends what is not done yet: the binding, and where the wallet's rewards go."""
     owner, consent = signers.owner, _consent_of(given)
@@ -242,6 +274,7 @@ def _bind(
         bound_to = registry.wallets_of([consent.peer])[0]
         if bound_to is None:
             _check_wallet_signature(chain, state, owner, given)
+            confirm_binding(given["peer"], to_checksum(owner), is_confirmed or fees.is_dry)
             transactions += _send_binding(registry, signers, consent, given)
         elif bound_to != owner:
             raise ChainError(f"{given['peer']} is bound to {to_checksum(bound_to)} already, and for ever")

@@ -36,6 +36,7 @@ from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpai
 from peers.cli.signing import wallet_address
 from peers.cli.unsettled import Later, later_than
 from peers.directory import PeerDirectory
+from peers.payee import Payee, keep_bound, read_payee
 from peers.watching import current_advice
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def rewards(
         if hot is not None and row["account"] == to_checksum(hot):
             row["unpaid"] = own
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
+    payee = _payee(directory, found)
     lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
     ready = state.pending.ready_at if state.pending else None
     about = proposal_lines(state, final, proposed, unit)
@@ -116,10 +118,24 @@ def rewards(
         "proposal": proposal_json(state, final, proposed),
         "accounts": rows,
         "advice": list(advice),
+        "named_wallet": payee.named or None if payee else None,
+        "binding": payee.state if payee else None,
     }
-    show(as_json, result, *lines)
+    at_risk = [f"note: {payee.line()}"] if payee is not None and (payee.is_taken or not payee.bound) else []
+    show(as_json, result, *lines, *at_risk)
     if warning:
         raise TamperedError(warning)
+
+
+def _payee(directory: Path | None, found: Sequence[Standing]) -> Payee | None:
+    """Of the peer in --dir: what it remembers, with what the chain says now. None where no peer is there."""
+    hot = hot_account(directory)
+    if directory is None or hot is None:
+        return None
+    wallet = next((each.wallet for each in found if each.account == hot), None)
+    if wallet is not None:
+        keep_bound(PeerDirectory(directory), wallet)
+    return read_payee(PeerDirectory(directory))
 
 
 def _chosen(accounts: Sequence[str], directory: Path | None) -> list[bytes]:
@@ -149,7 +165,7 @@ def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
             if row["claim_block"]
             else ""
         )
-        + ("" if row["wallet"] else "  (bound to no wallet yet: `sparehive bind`)")
+        + ("" if row["wallet"] else "  (bound to no wallet: whoever has its key file can take it; `sparehive bind`)")
         + "".join(unpaid_line(each, unit) for each in row["unpaid"])
     )
 

@@ -14,6 +14,7 @@ from peers.belonging import check_role_of, check_run_of
 from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, PATH, Amount, show, token_decimals_option
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
+from peers.errors import ConfigError
 from swarm.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -63,6 +64,18 @@ def _prepare(
         save_peer_config(directory.config, load_peer_config(directory.config, **overrides))
 
 
+def _payout(where: PeerDirectory, wallet: str | None, is_paid: bool, quiet: bool) -> str | None:
+    """The wallet that is named now; None: none, or the one from before. Asks at the first start, if anybody is there."""
+    from peers.payee import ask_wallet, can_ask, check_named, read_payee
+
+    if wallet is not None:
+        if not is_paid:
+            raise ConfigError("--wallet", wallet, "the run has no chain, nothing is paid in it: leave it out")
+        return check_named(wallet, where)
+    is_first = not os.path.lexists(where.invite) and read_payee(where).state == "none"
+    return ask_wallet(where) if is_paid and is_first and not quiet and can_ask() else None
+
+
 def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoch: int | None = None) -> None:
     from peers.leaving import EXIT_WARNED
     from peers.live import View
@@ -106,6 +119,11 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     help="Address of a live peer (see its status.json) to try beside those of INVITE, e.g. when its seed is gone.",
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of the training steps (default 1).")
+@click.option(
+    "--wallet",
+    metavar="ADDRESS",
+    help="Whose wallet its pay is for; asked for at the first start, where there is a terminal. `bind` makes it so on chain.",
+)
 @click.option("--stop-after-epoch", type=click.IntRange(0), help="Leave when this epoch is certified (default: stay).")
 @click.option("--quiet", is_flag=True, help="No live view; write status.json only.")
 def join(
@@ -118,6 +136,7 @@ def join(
     client_mode: bool | None,
     peers: tuple[str, ...],
     threads: int | None,
+    wallet: str | None,
     stop_after_epoch: int | None,
     quiet: bool,
 ) -> None:
@@ -134,6 +153,7 @@ def join(
     else:
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
+    payout = _payout(where, wallet, decoded.binding.chain_id != 0, quiet)
     _prepare(
         "join",
         where,
@@ -148,6 +168,7 @@ def join(
         client_mode=client_mode,
         peers=peers or None,
         threads=threads,
+        payout=payout,
     )
     _supervise("join", where, quiet, stop_after_epoch)
 

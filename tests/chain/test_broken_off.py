@@ -153,7 +153,16 @@ def test_claim_pays_once(world: World, forward: bool) -> None:
 
 
 def test_bind_binds_once(world: World) -> None:
-    where = ("bind", "--dir", world.peer("alice").root, "--run", world.run.root, *world.rpc, *world.keys("alice"))
+    where = (
+        "bind",
+        "--yes",
+        "--dir",
+        world.peer("alice").root,
+        "--run",
+        world.run.root,
+        *world.rpc,
+        *world.keys("alice"),
+    )
     kill_at_transaction(world.chain, 1, True, *where)
     bound = ok(*where)
     assert (bound["wallet"], len(bound["transactions"])) == (world.wallets["alice"], 1)

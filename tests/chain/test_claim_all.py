@@ -18,7 +18,7 @@ def test_one_command_claims_in_every_run_and_says_where_it_failed(node: DevChain
         world.settle()
         # one wallet for all of them
         where = ("--dir", world.peer("alice").root, "--run", world.run.root)
-        ok("bind", *where, *world.rpc, *one.keys("alice"))
+        ok("bind", "--yes", *where, *world.rpc, *one.keys("alice"))
     one.chain.advance(one.window + 1)
     one.tables.rename(one.run.root / "tables")  # its own; the others' tables are where --tables says, under any names
     two.peer("alice").ledger.unlink()

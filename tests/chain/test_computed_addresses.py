@@ -99,7 +99,7 @@ def test_a_node_that_shows_other_terms_is_found_out(world: World, name: str) -> 
         ("run", "fund", world.run.root, *world.keys("organiser"), "--amount", "5base"),
         ("run", "status", world.run.root, "--latest"),
         ("settle", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("organiser")),
-        ("bind", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("alice")),
+        ("bind", "--yes", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("alice")),
         ("claim", "--invite", world.invite, *world.keys("alice")),
         ("rewards", "--settlement", world.deployed["settlement"], "--chain-id", 31337, "--latest"),
         ("verify", "--dir", world.peer("alice").root, "--latest"),
@@ -145,7 +145,7 @@ def test_an_invite_that_the_organiser_did_not_sign_is_refused_by_all_that_take_o
     keys = world.keys("alice")
     for command in (
         ("join", forged, "--dir", world.root / "new"),
-        ("bind", "--invite", forged, *world.rpc, *keys, "--dir", world.peer("alice").root),
+        ("bind", "--yes", "--invite", forged, *world.rpc, *keys, "--dir", world.peer("alice").root),
         ("claim", "--invite", forged, *world.rpc, *keys),
         ("rewards", "--invite", forged, *world.rpc),
         ("verify", "--invite", forged, *world.rpc),

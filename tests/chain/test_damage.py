@@ -160,7 +160,7 @@ def command(world: World, name: str) -> tuple[object, ...]:
         "verify": (*at, *tables, *invite, "--latest"),
         "rewards": (*at, *tables, "--keystore", world.root / WALLET, "--latest"),
         "claim": world.claim_options("alice"),
-        "bind": ("--consent", world.root / "consent.json", *at, *world.keys("bob")),
+        "bind": ("--yes", "--consent", world.root / "consent.json", *at, *world.keys("bob")),
         "wallet": world.keys("alice"),
         "seed": (run, "--dir", world.root / "seed"),
     }

@@ -79,7 +79,16 @@ def test_a_dry_run_sends_nothing(world: World) -> None:
     assert 0 < int(found["cost_at_most"]) < COIN // 100
     world.work(alice=1)
     assert ok("settle", *world.settle_options(), "--dry-run")["what"] == "propose"
-    bind = ("bind", "--dir", world.peer("alice").root, "--run", world.run.root, *world.rpc, *world.keys("alice"))
+    bind = (
+        "bind",
+        "--yes",
+        "--dir",
+        world.peer("alice").root,
+        "--run",
+        world.run.root,
+        *world.rpc,
+        *world.keys("alice"),
+    )
     assert ok(*bind, "--dry-run")["what"] == "bind"
     code, out, _ = sparehive(*fund(world, "--dry-run"))
     assert code == 0 and out.splitlines()[-1].endswith("; nothing was sent")

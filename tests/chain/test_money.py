@@ -247,19 +247,19 @@ def test_the_consent_is_carried_to_the_wallets_machine(world: World) -> None:
     run = ("--run", world.run.root, *world.rpc)
     consent = world.root / "consent.json"
     wallet = world.wallets["alice"]
-    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", wallet)
-    assert "is for chain" in refused("bind", *run, "--consent", consent, *world.keys("bob"))
+    ok("bind", "--yes", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", wallet)
+    assert "is for chain" in refused("bind", "--yes", *run, "--consent", consent, *world.keys("bob"))
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
     before = int(world.chain.request("eth_getBalance", wallet, "latest"), 16)
-    bound = ok("bind", *run, "--consent", consent, *world.keys("alice"), *gas)
+    bound = ok("bind", "--yes", *run, "--consent", consent, *world.keys("alice"), *gas)
     assert bound["wallet"] == wallet
     assert len(bound["transactions"]) == 1
     assert int(world.chain.request("eth_getBalance", wallet, "latest"), 16) == before  # bob paid
-    again = ok("bind", *run, "--consent", consent, *world.keys("alice"), "--pay-to", world.wallets["carol"])
+    again = ok("bind", "--yes", *run, "--consent", consent, *world.keys("alice"), "--pay-to", world.wallets["carol"])
     assert again["pays_to"] == world.wallets["carol"]
     world.claim("alice")
     assert (world.balance("alice"), world.balance("carol")) == (0, UNIT_PRICE)
-    line = refused("bind", *run, "--dir", world.peer("alice").root, *world.keys("bob"))
+    line = refused("bind", "--yes", *run, "--dir", world.peer("alice").root, *world.keys("bob"))
     assert "bound to" in line
     assert "for ever" in line
 

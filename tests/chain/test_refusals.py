@@ -82,7 +82,7 @@ def test_a_node_of_another_chain_is_refused(world: World) -> None:
         ("claim", "--run", world.run.root, "--tables", world.tables, *world.keys("alice")),
         ("rewards", "--run", world.run.root, "--tables", world.tables),
         ("verify", "--run", world.run.root, "--tables", world.tables),
-        ("bind", "--run", world.run.root, "--dir", world.peer("bob").root, *world.keys("bob")),
+        ("bind", "--yes", "--run", world.run.root, "--dir", world.peer("bob").root, *world.keys("bob")),
         ("settle", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("organiser")),
     ):
         line = refused(*command, *world.rpc)
@@ -99,7 +99,7 @@ def test_an_unreachable_node_is_one_line(world: World) -> None:
         ("claim", "--run", world.run.root, *world.keys("alice")),
         ("rewards", "--run", world.run.root),
         ("verify", "--run", world.run.root),
-        ("bind", "--run", world.run.root, "--dir", world.peer("bob").root, *world.keys("bob")),
+        ("bind", "--yes", "--run", world.run.root, "--dir", world.peer("bob").root, *world.keys("bob")),
         ("settle", "--run", world.run.root, "--dir", world.peer("alice").root, *world.keys("organiser")),
     ):
         if command[1] == "deploy":
@@ -176,7 +176,7 @@ def test_a_key_file_that_does_not_open(world: World) -> None:
     keystore.chmod(0o644)
     assert "chmod 600" in refused("claim", *options, *world.keys("alice"))
     assert "both needed" in refused(
-        "bind", "--run", world.run.root, "--dir", world.peer("bob").root, *world.rpc, code=2
+        "bind", "--yes", "--run", world.run.root, "--dir", world.peer("bob").root, *world.rpc, code=2
     )
     assert world.balance("alice") == 0
 
@@ -333,9 +333,19 @@ def test_tampered_evidence_is_found_by_verify(world: World) -> None:
 def test_a_consent_that_is_none(world: World) -> None:
     """Whatever stands in the file: one line, and nothing is sent."""
     consent, run = world.root / "consent.json", ("--run", world.run.root, *world.rpc)
-    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", world.wallets["alice"])
+    ok(
+        "bind",
+        "--yes",
+        *run,
+        "--dir",
+        world.peer("alice").root,
+        "--write-consent",
+        consent,
+        "--wallet",
+        world.wallets["alice"],
+    )
     good = json.loads(consent.read_text())
-    bind = ("bind", *run, "--consent", consent, *world.keys("alice"))
+    bind = ("bind", "--yes", *run, "--consent", consent, *world.keys("alice"))
     changes: tuple[dict[str, Any], ...] = (
         {"peer": 5}, {"peer": "0x12"}, {"deadline": 1 << 64}, {"deadline": -1}, {"deadline": 1e300}, {"surprise": 1},
         {"net_id": "0x" + "11" * 31}, {"net_id": "0xabc", "signature": "0xd"}, {"signature": "0x"},
@@ -485,8 +495,8 @@ def test_a_ledger_of_another_chain_is_refused(world: World, tmp_path_factory: py
         # and the consent to one registry is none to the other
         consent = world.root / "consent.json"
         options = ("--run", second.run.root, *second.rpc, "--dir", second.peer("bob").root)
-        ok("bind", *options, "--write-consent", consent, "--wallet", world.wallets["bob"])
-        line = refused("bind", "--run", world.run.root, *world.rpc, "--consent", consent, *world.keys("bob"))
+        ok("bind", "--yes", *options, "--write-consent", consent, "--wallet", world.wallets["bob"])
+        line = refused("bind", "--yes", "--run", world.run.root, *world.rpc, "--consent", consent, *world.keys("bob"))
         assert "is for chain 31338" in line
 
 

@@ -186,9 +186,19 @@ def test_a_deposit_in_between_is_no_error(world: World) -> None:
 
 def test_somebody_else_who_sends_the_same_consent_first_does_no_harm(world: World) -> None:
     consent, run = world.root / "consent.json", ("--run", world.run.root, *world.rpc)
-    ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", world.wallets["alice"])
+    ok(
+        "bind",
+        "--yes",
+        *run,
+        "--dir",
+        world.peer("alice").root,
+        "--write-consent",
+        consent,
+        "--wallet",
+        world.wallets["alice"],
+    )
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
-    command = ("bind", *run, "--consent", consent, *world.keys("alice"), "--json")
+    command = ("bind", "--yes", *run, "--consent", consent, *world.keys("alice"), "--json")
     world.chain.request("evm_setAutomine", False)
     try:
         first = own_process_started(*command, *gas, cwd=world.root)

@@ -94,7 +94,7 @@ def test_a_contract_signs_by_erc_1271_and_somebody_else_sends(world: World) -> N
     consent = world.root / "consent.json"
     ok("bind", *run, "--dir", world.peer("alice").root, "--write-consent", consent, "--wallet", SAFE)
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
-    send_it = ("bind", *run, "--consent", consent, *gas)
+    send_it = ("bind", "--yes", *run, "--consent", consent, *gas)
     assert "the wallet has not signed it" in refused(*send_it)
     assert f"{SAFE} has not signed this consent with it" in refused(*send_it, "--wallet-signature", "0x1234")
     world.chain.request("anvil_setCode", SAFE, SAYS_YES)
@@ -109,11 +109,11 @@ def test_a_wallet_without_coin_signs_the_consent_and_anybody_sends_it(world: Wor
     assert "wallet_signature" in made
     before = world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest")
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
-    assert ok("bind", *run, "--consent", consent, *gas)["wallet"] == world.wallets["alice"]
+    assert ok("bind", "--yes", *run, "--consent", consent, *gas)["wallet"] == world.wallets["alice"]
     assert world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest") == before
     changed = {**json.loads(consent.read_text()), "wallet_signature": "0x" + "11" * 65}
     consent.write_text(json.dumps({**changed, "peer": world.account("carol")}))
-    assert "was changed" in refused("bind", *run, "--consent", consent, *gas)
+    assert "was changed" in refused("bind", "--yes", *run, "--consent", consent, *gas)
 
 
 def test_options_that_do_not_go_together_are_named(world: World) -> None:

@@ -214,7 +214,7 @@ class World:
 
     def bind(self, name: str, *options: object) -> dict[str, Any]:
         where = ("--dir", self.peer(name).root, "--run", self.run.root)
-        return ok("bind", *where, *self.rpc, *self.keys(name), *options)
+        return ok("bind", "--yes", *where, *self.rpc, *self.keys(name), *options)
 
     def claim_options(self, name: str) -> tuple[object, ...]:
         return ("--run", self.run.root, "--tables", self.tables, *self.rpc, *self.keys(name))

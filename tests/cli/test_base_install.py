@@ -70,7 +70,7 @@ def test_an_earner_needs_nothing_of_a_peer(tmp_path: Path) -> None:
         assert json.loads(shown.stdout)["accounts"][0]["claimable"] == str(2 * UNIT_PRICE)
         assert seconds < START_SECONDS
         bound = blocked(
-            "bind", "--run", world.run.root, "--dir", world.peer("alice").root, *world.rpc, *world.keys("alice"),
+            "bind", "--yes", "--run", world.run.root, "--dir", world.peer("alice").root, *world.rpc, *world.keys("alice"),
             cwd=tmp_path,
         )  # fmt: skip
         assert (bound.returncode, bound.stderr) == (0, "")

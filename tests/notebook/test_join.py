@@ -74,6 +74,9 @@ def test_a_volunteer_joins_watches_leaves_and_claims(
         left = next(t for t in text if "left at epoch" in t)
         assert int(re.findall(r"(\d+) receipts? co-signed", left)[0]) >= RECEIPTS
         assert re.search(r"[\d.]+ SPARE-TEST paid to 1 accounts", text[-1]), text[-1]
+        peer = terminal.cwd / "sparehive-peer"  # what it said while it ran, and what the commands saw since
+        assert json.loads((peer / "status.json").read_text())["binding"] == "none"
+        assert json.loads((peer / "bound.json").read_text())["wallet"] == wallet
         token = json.loads((terminal.cwd / "run" / "chain.json").read_text())["token"]
         assert chain.balance_of(token, wallet) > 0
 

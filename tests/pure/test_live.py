@@ -16,6 +16,7 @@ from incentives.ledger import Ledger
 from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory, write_json
 from peers.live import View, sparkline
+from peers.payee import Payee
 from peers.watching import EventTail, Observation, PeerWatcher, ReceiptCount, Terms
 
 PID = 4711
@@ -161,6 +162,20 @@ def test_a_peer_that_failed_has_no_farewell(tmp_path: Path) -> None:
     before = scene.lines()
     scene.view.finish(1)
     assert scene.lines() == before
+
+
+def test_whose_wallet_its_pay_is_for_is_shown(tmp_path: Path) -> None:
+    unbound, bound = Payee().line(), Payee("", "0x" + "ab" * 20).line()
+    scene = Scene(tmp_path)
+    for pay in (unbound, unbound, bound):
+        scene.status(pay=pay)
+    assert [line for line in scene.lines() if line.startswith("pay: ")] == [f"pay: {unbound}", f"pay: {bound}"]
+    scene = Scene(tmp_path, terminal=True)
+    with scene.view:
+        scene.status(pay=unbound)
+        plain = Console(file=io.StringIO(), width=200)
+        plain.print(scene.view.panel(scene.view.last))
+        assert "no wallet is named or bound" in plain.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_panel_shows_loss_work_and_earnings(tmp_path: Path) -> None:
