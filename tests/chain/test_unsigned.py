@@ -1,6 +1,7 @@
 """What other wallets sign and send: a Safe, a key that is on no machine of ours, one that holds no coin."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def send(world: World, calls: list[dict[str, Any]], anybody: str = SAFE) -> None
         world.chain.request("anvil_setBalance", sender, hex(10**18))
         transaction = {"from": sender, "to": call["to"], "value": hex(int(call["value"])), "data": call["data"]}
         hash_ = world.chain.request("eth_sendTransaction", transaction)
-        receipt = world.chain.request("eth_getTransactionReceipt", hash_)
+        deadline = time.monotonic() + 30
+        while (receipt := world.chain.request("eth_getTransactionReceipt", hash_)) is None:  # its block is being made
+            assert time.monotonic() < deadline, f"{call['what']} is in no block after 30 s"
+            time.sleep(0.02)
         assert receipt["status"] == "0x1", call["what"]
 
 
