@@ -264,14 +264,14 @@ GUARDS = (
     Guard(
         "a silent stream is closed in seconds",
         "swarm/transport/node.py",
-        "PATIENCE_SECONDS = 4.0",
-        "PATIENCE_SECONDS = 600.0",
+        "stream.serve_at(place, places.free, math.inf if is_member else PATIENCE_SECONDS)",
+        "stream.serve_at(place, places.free, math.inf)",
         (_STREAMS, "-k", "says_nothing"),
     ),
     Guard(
         "no part is taken from who has no link",
-        "swarm/averaging/delivery.py",
-        "if sender not in self.network.linked():",
+        "swarm/transport/bulk.py",
+        "if not self._may_push(stream.remote):",
         "if False:",
         (_STREAMS, "-k", "no_link"),
     ),

@@ -146,6 +146,24 @@ def test_where_an_initiator_draws_keys_of_its_own_alone_voters_look_themselves()
     assert all(author in {who for who, _ in p.exposed} for p in world.peers if p is not leader)
 
 
+def test_of_a_narrow_set_a_vote_waits_until_a_quorum_of_voters_has_looked() -> None:
+    """What the set's reducers have signed, each other's parts too, is no reason to vote."""
+    world = World(4, founders=2, recheck_share=1.0)
+    world.seat()
+    world.round()
+    world.colluding = {seed.notary.account: (0,) for seed in world.seeds}
+    world.no_rechecks = {peer.notary.account for peer in world.peers}
+    (before,) = {p.machine.tip for p in world.peers}
+    accounts = tuple(seed.notary.account for seed in world.seeds)
+    with patch.object(Roster, "draw_reducers", lambda _, r, most: draw_order(r.prev, r.epoch, r.attempt, accounts)):
+        world.round()
+    assert {p.machine.tip for p in world.peers} == {before}
+    world.no_rechecks = set()
+    world.time_out()
+    (after,) = {p.machine.tip for p in world.peers}
+    assert after != before and is_true(world.peers[0].machine.lineage[after].body)
+
+
 def test_who_drew_liars_among_few_voters_is_not_believed_again() -> None:
     """A key costs nothing, so the next liar is another one: what it averages is redone as a whole, also where nobody would have
     looked by chance."""
