@@ -121,7 +121,10 @@ class Lookout:
         process, self._process, self.has_node = self._process, None, False
         if process is not None:
             process.kill()  # it holds nothing
-            process.wait()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # a leaver has no time; the supervisor ends what is left
+                process.wait(0.5)
 
 
 def node_of(config: PeerConfig, invite: "Invite") -> str:

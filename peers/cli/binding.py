@@ -197,7 +197,7 @@ def bind(
         assert key is not None and keystore is not None
         payer, gas_keystore = key, keystore
     signers = _Signers(owner, key, payer, gas_keystore)
-    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json), yes)
+    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json), yes or is_carried)
     if directory is not None:
         keep_bound(PeerDirectory(directory), owner)
     line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"

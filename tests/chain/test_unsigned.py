@@ -113,7 +113,7 @@ def test_a_wallet_without_coin_signs_the_consent_and_anybody_sends_it(world: Wor
     assert "wallet_signature" in made
     before = world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest")
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
-    assert ok("bind", "--yes", *run, "--consent", consent, *gas)["wallet"] == world.wallets["alice"]
+    assert ok("bind", *run, "--consent", consent, *gas)["wallet"] == world.wallets["alice"]
     assert world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest") == before
     changed = {**json.loads(consent.read_text()), "wallet_signature": "0x" + "11" * 65}
     consent.write_text(json.dumps({**changed, "peer": world.account("carol")}))
