@@ -58,7 +58,7 @@ def test_a_node_that_never_answers_keeps_nobody_waiting(tmp_path: Path) -> None:
         assert lookout.look() == Watch()
         asked, _ = silent.accept()
         with asked:
-            process = lookout._process
+            process = lookout.process
             assert process is not None and process.poll() is None
             begun = time.monotonic()
             for _ in range(100):
@@ -67,17 +67,17 @@ def test_a_node_that_never_answers_keeps_nobody_waiting(tmp_path: Path) -> None:
             lookout.close()
             assert process.poll() is not None
             lookout.close()
-    assert lookout.look() == Watch() and lookout._process is None, "nothing is started again"
+    assert lookout.look() == Watch() and lookout.process is None, "nothing is started again"
 
 
 def test_a_process_that_cannot_start_is_not_started_without_end(tmp_path: Path) -> None:
     directory = PeerDirectory(tmp_path)  # holds no invite
     lookout = Lookout(directory, "http://127.0.0.1:9", 1.0)
     lookout.look()
-    first = lookout._process
+    first = lookout.process
     assert first is not None
     first.wait(60)
     for _ in range(20):
         lookout.look()
-    assert lookout._process is None
+    assert lookout.process is None
     lookout.close()

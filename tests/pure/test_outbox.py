@@ -92,7 +92,9 @@ def test_a_flipped_bit_is_never_a_forgotten_transaction(keystore: Path) -> None:
             except StorageError as error:
                 said.add(str(error).split(":")[0].split(" in line")[0])
                 continue
-            found = [(each.raw, each.call, each.nonce, each.chain_id, each.to.lower()) for each in outbox._earlier]
+            found = [
+                (each.raw, each.call, each.nonce, each.chain_id, each.to.lower()) for each in outbox.earlier(31337)
+            ]
             outbox.close(done=False)
             assert [(s.raw, s.call, s.nonce, s.chain_id, s.to.lower()) for s in map(signed, (1, 2))] == found, position
     assert said == {f"{path} is damaged"}
