@@ -1,12 +1,8 @@
 """One local node per module; skipped, with the reason, only where npm never brought anvil."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from incentives.devchain import DevChain, find_tool
 

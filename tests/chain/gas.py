@@ -1,4 +1,4 @@
-"""Gas of what people send, measured on anvil with 1,000 accounts in the payout tree: `python tests/chain/gas.py --write`
+"""Gas of what people send, measured on anvil with 1,000 accounts in the payout tree: `python -m tests.chain.gas --write`
 puts it into incentives/contracts/gas.txt. The proofs are Python's; the contract judges them."""
 
 import sys

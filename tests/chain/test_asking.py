@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ok, refused, sparehive
-from lying_node import LyingNode
-from world import World
 
 from incentives.chain.asking import Endpoint, shown_url
 from incentives.devchain import DevChain
 from incentives.errors import ChainError, InputError
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.lying_node import LyingNode
+from tests.chain.world import World
 
 KEY = "8a1b2c3d4e5f60718293a4b5c6d7e8f9"
 

@@ -5,13 +5,13 @@ import shutil
 import sys
 
 import pytest
-from commands import refused, sparehive
-from world import World
 
 from incentives.devchain import DevChain
 from incentives.keys import to_checksum
 from peers.config import load_peer_config, save_peer_config
 from peers.payee import bound_wallet
+from tests.chain.commands import refused, sparehive
+from tests.chain.world import World
 from tests.pty_process import sitting
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import rfc8785
 from coincurve import PrivateKey
-from commands import ok, refused, sparehive
-from world import UNIT_PRICE, Lineage, World
 
 from incentives import records
 from incentives.chain.reverts import Reverted
@@ -28,6 +26,8 @@ from peers.notary import values_of
 from swarm.config import RunConfig
 from swarm.records.commitments import body_bytes
 from swarm.records.types import KIND_SEATING, RoundBody
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.world import UNIT_PRICE, Lineage, World
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from breaking_node import BreakingNode
-from commands import ok, own_process_started, refused
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives.chain.deployment import Deployment
 from incentives.devchain import DevChain
 from incentives.keys import parse_address
 from peers.runs import RunDirectory
 from swarm.config import RunConfig, dump_run
+from tests.chain.breaking_node import BreakingNode
+from tests.chain.commands import ok, own_process_started, refused
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 POINTS = pytest.mark.parametrize("forward", [False, True], ids=["lost", "sent"])
 

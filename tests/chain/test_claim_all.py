@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from commands import ok, refused, sparehive
-from world import UNIT_PRICE, World
-
 from incentives.devchain import DevChain
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.world import UNIT_PRICE, World
 
 
 def test_one_command_claims_in_every_run_and_says_where_it_failed(node: DevChain, tmp_path: Path) -> None:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 from coincurve import PrivateKey
-from commands import ok, refused
-from lying_node import LyingNode
-from world import BUDGET, World
 
 from incentives.chain.deployment import Deployment
 from incentives.chain.terms import FACTORY, FACTORY_COST, created_at, init_code, registry_address
@@ -22,6 +19,9 @@ from incentives.records import account_of
 from peers.invite import Invite, PayLimits, RunBinding
 from peers.runs import RunDirectory
 from swarm.config import RunConfig, dump_run
+from tests.chain.commands import ok, refused
+from tests.chain.lying_node import LyingNode
+from tests.chain.world import BUDGET, World
 
 
 @pytest.fixture(scope="module")

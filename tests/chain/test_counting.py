@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from coincurve import PrivateKey
-from world import Lineage
 
 import incentives.closing
 from incentives import records
 from incentives.closing import PayRules
 from peers.directory import PeerDirectory
 from peers.watching import RECOUNTED_EPOCHS, ReceiptCount, Terms
+from tests.chain.world import Lineage
 
 RUN, DOMAIN = b"\x07" * 32, records.Domain(31337, b"\x02" * 20)
 KEYS = [PrivateKey(bytes([number]) * 32) for number in (1, 2, 3)]

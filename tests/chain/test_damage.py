@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ok, refused, sparehive
-from test_broken_off import kill_at_transaction
-from world import UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.errors import IncentivesError
@@ -26,6 +23,9 @@ from swarm.config import RunConfig, load_run
 from swarm.errors import SwarmError
 from swarm.tasks import new_model
 from swarm.tasks.causal_lm import CausalLMTask
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.test_broken_off import kill_at_transaction
+from tests.chain.world import UNIT_PRICE, World
 from tests.damages import (
     Damage,
     cuts_and_flips,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ok, refused, sparehive
-from lying_node import LyingNode
-from test_broken_off import kill_at_transaction
-from world import BUDGET, World
 
 from incentives.devchain import DevChain
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.lying_node import LyingNode
+from tests.chain.test_broken_off import kill_at_transaction
+from tests.chain.world import BUDGET, World
 
 COIN = 10**18
 

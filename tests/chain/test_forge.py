@@ -6,11 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import gas
 import pytest
-from commands import ROOT
 
 from incentives.devchain import DevChain, find_tool
+from tests.chain import gas
+from tests.chain.commands import ROOT
 
 CONTRACTS = ROOT / "incentives" / "contracts"
 GENERATED = CONTRACTS / "generated"
@@ -95,7 +95,7 @@ def test_gas_is_what_was_committed(node: DevChain) -> None:
     for name, cost in found.items():
         change = cost / before[name] - 1
         assert abs(change) <= 0.01, (
-            f"{name}: {cost} gas, {change:+.1%} against gas.txt; if that is meant: python tests/chain/gas.py --write"
+            f"{name}: {cost} gas, {change:+.1%} against gas.txt; if that is meant: python -m tests.chain.gas --write"
         )
     for name, aim in gas.AIMS.items():
         assert found[name] <= min(1.15 * aim, gas.AT_MOST.get(name, 1.15 * aim)), (

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import ok, refused, sparehive
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address, to_checksum
 from incentives.publication import find_evidence, find_tables
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
 @pytest.fixture

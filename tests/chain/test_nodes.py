@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import refused, sparehive
-from lying_node import LIES, LyingNode
-from world import World
 
 from incentives.devchain import DevChain
+from tests.chain.commands import refused, sparehive
+from tests.chain.lying_node import LIES, LyingNode
+from tests.chain.world import World
 
 
 @pytest.fixture(scope="module")

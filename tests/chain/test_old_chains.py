@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from world import UNIT_PRICE, World
-
 from incentives.devchain import DevChain
+from tests.chain.world import UNIT_PRICE, World
 
 
 def test_the_whole_way_on_a_chain_without_push0_and_transient_storage(tmp_path: Path) -> None:

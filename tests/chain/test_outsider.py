@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import ROOT
-from world import UNIT_PRICE, World
 
 from incentives.devchain import RICH_KEY, DevChain
+from tests.chain.commands import ROOT
+from tests.chain.world import UNIT_PRICE, World
 
 MODULES = ROOT / "incentives" / "contracts" / "node_modules"
 pytestmark = pytest.mark.skipif(

@@ -5,9 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from commands import ok, refused, sparehive
-from test_books import SYBILS, propose, state_of, tables_of, where
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives import records
 from incentives.devchain import DevChain
@@ -18,6 +15,9 @@ from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import Tables
 from peers.invite import Invite
 from peers.lookout import BEHIND_SECONDS, GRACE_SECONDS, Looking
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.test_books import SYBILS, propose, state_of, tables_of, where
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import ok, refused
-from test_books import state_of
-from world import UNIT_PRICE, World
 
 from incentives.amounts import Unit
 from incentives.devchain import DevChain
@@ -18,6 +15,9 @@ from incentives.merkle import hash_words
 from incentives.records import packer
 from incentives.tables import PayoutRow
 from peers.bookpage import page
+from tests.chain.commands import ok, refused
+from tests.chain.test_books import state_of
+from tests.chain.world import UNIT_PRICE, World
 
 
 @pytest.fixture(scope="module")

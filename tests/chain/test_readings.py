@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ok, refused, sparehive
-from lying_node import LyingNode
-from world import World
 
 from incentives.devchain import DevChain
+from tests.chain.commands import ok, refused, sparehive
+from tests.chain.lying_node import LyingNode
+from tests.chain.world import World
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 from coincurve import PrivateKey
-from commands import ok, own_process, own_process_started, refused, sparehive
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives import records
 from incentives.chain.settlement import SettlementContract
@@ -21,6 +19,8 @@ from incentives.ledger import Ledger
 from incentives.publication import find_tables
 from peers.notary import values_of
 from swarm.records.commitments import body_bytes
+from tests.chain.commands import ok, own_process, own_process_started, refused, sparehive
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
 @pytest.fixture

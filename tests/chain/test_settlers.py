@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import ok, own_process_started, refused, sparehive
-from lying_node import LyingNode
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address
+from tests.chain.commands import ok, own_process_started, refused, sparehive
+from tests.chain.lying_node import LyingNode
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from commands import ok, refused
-from world import UNIT_PRICE, World
 
 from incentives import shelf
 from incentives.devchain import DevChain
 from incentives.errors import StorageError
+from tests.chain.commands import ok, refused
+from tests.chain.world import UNIT_PRICE, World
 
 
 class Server:

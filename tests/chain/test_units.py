@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import ROOT
 from eth_abi.abi import encode
-from world import World, ok, refused, sparehive
 
 from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
@@ -19,6 +17,8 @@ from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 from peers.invite import Invite
 from swarm.config import dump_run
+from tests.chain.commands import ROOT
+from tests.chain.world import World, ok, refused, sparehive
 
 CONTRACTS = ROOT / "incentives" / "contracts"
 SUPPLY = 10**30

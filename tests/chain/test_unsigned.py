@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ok, refused
-from test_books import state_of
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address, to_checksum
+from tests.chain.commands import ok, refused
+from tests.chain.test_books import state_of
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 SAFE = to_checksum(b"\x5a" * 20)
 # Answers every call with the magic value of ERC-1271: PUSH4 1626ba7e, PUSH1 e0, SHL, PUSH1 0, MSTORE, PUSH1 32, PUSH1 0, RETURN.

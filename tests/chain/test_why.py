@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import ok, sparehive
-from world import BUDGET, UNIT_PRICE, World
 
 from incentives.devchain import DevChain
 from incentives.keys import to_checksum
 from incentives.unpaid import LATE, NOT_CERTIFIED
+from tests.chain.commands import ok, sparehive
+from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
-from commands import ok, refused, sparehive
 
 from incentives import records
 from incentives.devchain import DevChain
@@ -27,6 +26,7 @@ from swarm.records.types import (
     RoundBody,
     RoundCertificate,
 )
+from tests.chain.commands import ok, refused, sparehive
 
 UNIT_PRICE = 10**15
 BUDGET = 10**21

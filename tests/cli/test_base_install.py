@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import ROOT
-from world import UNIT_PRICE, World
 
 from incentives.devchain import DevChain, find_tool
+from tests.chain.commands import ROOT
+from tests.chain.world import UNIT_PRICE, World
 
 PEER_ONLY = (
     "torch", "hivemind", "transformers", "numpy", "bitsandbytes", "safetensors", "tokenizers", "matplotlib", "psutil",

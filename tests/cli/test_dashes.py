@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from coincurve import PrivateKey
-from commands import own_process, refused, sparehive
 
 from peers.invite import Invite, RunBinding
 from swarm.config import RunConfig
+from tests.chain.commands import own_process, refused, sparehive
 from tests.terminal import ROOT
 
 SMALL = ("task.data.context=16", "codec.part_values=4096", "task.model.fields={n_embd=32,n_layer=1,n_head=2}")

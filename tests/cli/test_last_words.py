@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, refused, sparehive
+
+from tests.chain.commands import ROOT, refused, sparehive
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 

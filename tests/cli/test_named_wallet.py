@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from coincurve import PrivateKey
-from commands import ROOT, refused
 
 from incentives.keys import to_checksum
 from peers.config import load_peer_config
@@ -17,6 +16,7 @@ from peers.directory import PeerDirectory
 from peers.invite import Invite, anybodys_binding
 from peers.payee import keep_bound
 from swarm.config import RunConfig
+from tests.chain.commands import ROOT, refused
 from tests.pty_process import sitting
 
 KEY = PrivateKey(b"\x0b" * 32)

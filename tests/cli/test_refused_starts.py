@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import refused
-from test_wrong_inputs import ORGANISER, config, invite
 
 from incentives.chain.deployment import Deployment
 from incentives.chain.terms import Terms
@@ -15,6 +13,8 @@ from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from swarm.config import dump_run
+from tests.chain.commands import refused
+from tests.cli.test_wrong_inputs import ORGANISER, config, invite
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
@@ -152,7 +152,7 @@ def test_an_option_for_once_does_not_stay(tmp_path: Path, monkeypatch: pytest.Mo
     started: list[list[str]] = []
     monkeypatch.setattr(peers.supervisor, "supervise", lambda arguments, view: started.append(list(arguments)) or 1)
     for arguments in (("join", invite(), "--stop-after-epoch", 8, "--threads", 2, "--quiet"), ("join", "--quiet")):
-        from commands import sparehive
+        from tests.chain.commands import sparehive
 
         assert sparehive(*arguments, "--dir", tmp_path / "peer")[0] == 1
     assert [("--stop-after-epoch" in each) for each in started] == [True, False]

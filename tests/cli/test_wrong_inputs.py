@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from coincurve import PrivateKey
-from commands import refused, sparehive
 
 from peers.cli import cli
 from peers.directory import PeerDirectory
 from peers.invite import DICTIONARY, PREFIX, Invite, RunBinding
 from swarm.config import RunConfig, dump_run
+from tests.chain.commands import refused, sparehive
 
 ORGANISER = PrivateKey(b"\x0b" * 32)
 RPC = ("--rpc", "http://127.0.0.1:9")

@@ -7,27 +7,6 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
-from small_lineage import (
-    DOMAIN,
-    FOUNDER,
-    LEAVES,
-    PEERS,
-    REDUCERS,
-    ROUND,
-    ROUND_BODY,
-    ROUND_RECORD,
-    RUN,
-    SEATING,
-    SEATING_BODY,
-    SEATING_RECORD,
-    certificate,
-    leaf,
-    receipt,
-    round_body,
-    signatures,
-    signed,
-    signed_receipt,
-)
 
 from incentives import checks, records
 from incentives import commitments as published
@@ -50,6 +29,27 @@ from incentives.evidence import SignedCertificate, SignedReceipt
 from swarm.errors import PeerFault
 from swarm.records import commitments
 from swarm.records.types import KIND_SEATING, ContributorLeaf, Merge, PartLeaf, RoundBody
+from tests.pure.small_lineage import (
+    DOMAIN,
+    FOUNDER,
+    LEAVES,
+    PEERS,
+    REDUCERS,
+    ROUND,
+    ROUND_BODY,
+    ROUND_RECORD,
+    RUN,
+    SEATING,
+    SEATING_BODY,
+    SEATING_RECORD,
+    certificate,
+    leaf,
+    receipt,
+    round_body,
+    signatures,
+    signed,
+    signed_receipt,
+)
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 

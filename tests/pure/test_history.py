@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_lineage import DOMAIN, PEERS, ROUND, ROUND_BODY, ROUND_RECORD, RUN, receipt, signatures, values
 
 from incentives.ledger import Ledger
 from peers.history import WINDOW_EPOCHS, LedgerHistory
@@ -17,6 +16,7 @@ from swarm.records.types import RoundCertificate
 from swarm.records.wire import unpack
 from swarm.transport.sync import MAX_SUMMARY_BYTES
 from tests.machine.world import Peer, World
+from tests.pure.small_lineage import DOMAIN, PEERS, ROUND, ROUND_BODY, ROUND_RECORD, RUN, receipt, signatures, values
 
 
 def rounds(

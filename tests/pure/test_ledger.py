@@ -11,7 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_lineage import (
+
+from incentives import records
+from incentives.checks import CertificateCase, ReceiptCase, check_certificate, check_receipt
+from incentives.errors import BadSignature, InputError, StorageError, TamperedError
+from incentives.ledger import Ledger
+from swarm.records.commitments import body_bytes
+from swarm.records.types import RoundBody, RoundCertificate
+from tests.pure.small_lineage import (
     DOMAIN,
     FOUNDER,
     LEAVES,
@@ -30,13 +37,6 @@ from small_lineage import (
     signed,
     values,
 )
-
-from incentives import records
-from incentives.checks import CertificateCase, ReceiptCase, check_certificate, check_receipt
-from incentives.errors import BadSignature, InputError, StorageError, TamperedError
-from incentives.ledger import Ledger
-from swarm.records.commitments import body_bytes
-from swarm.records.types import RoundBody, RoundCertificate
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_what_was_added_before_a_sigkill_is_there_afterwards(tmp_path: Path) -> 
         """
         import sys
         from pathlib import Path
-        from small_lineage import DOMAIN, PEERS, RUN, receipt, signatures, values
+        from tests.pure.small_lineage import DOMAIN, PEERS, RUN, receipt, signatures, values
         from incentives.ledger import Ledger
         ledger = Ledger(Path(sys.argv[1]), run_id=RUN, domain=DOMAIN)
         epoch = 0

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_lineage as small
 from rich.console import Console
 
 from incentives.amounts import Unit
@@ -18,6 +17,7 @@ from peers.directory import PeerDirectory, write_json
 from peers.live import View, sparkline
 from peers.payee import Payee
 from peers.watching import EventTail, Observation, PeerWatcher, ReceiptCount, Terms
+from tests.pure import small_lineage as small
 
 PID = 4711
 TERMS = Terms("bees", 10**6, True, PayRules(small.RUN, 1, (small.FOUNDER,)), Unit("HONEY", 6))

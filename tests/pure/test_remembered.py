@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from small_lineage import DOMAIN, PEERS, ROUND, RUN, receipt, signed_receipt
 
 from incentives import remembered
 from incentives.checks import Judge, ReceiptCase, check_receipt, judge_signature
 from incentives.evidence import SignedReceipt
 from incentives.remembered import RememberedSignatures
+from tests.pure.small_lineage import DOMAIN, PEERS, ROUND, RUN, receipt, signed_receipt
 
 GOOD = signed_receipt(receipt(1), (PEERS[1], PEERS[3]))
 

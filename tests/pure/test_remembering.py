@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_lineage import BY_ACCOUNT, DOMAIN, PEERS, ROUND_BODY, ROUND_RECORD, RUN, receipt, signatures, values
 
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
@@ -16,6 +15,17 @@ from swarm.errors import ForgottenSignature
 from swarm.records.commitments import body_bytes
 from swarm.records.types import ZERO_HASH, Contribution, Record, RoundVote, Signed
 from swarm.records.wire import pack
+from tests.pure.small_lineage import (
+    BY_ACCOUNT,
+    DOMAIN,
+    PEERS,
+    ROUND_BODY,
+    ROUND_RECORD,
+    RUN,
+    receipt,
+    signatures,
+    values,
+)
 
 ME = PEERS[0]
 CERTIFICATES = [replace(ROUND_RECORD, epoch=epoch, attempt=epoch % 2) for epoch in (2, 3, 4)]
