@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from peers.directory import old_events
 from swarm import events
 from swarm.records import wire
@@ -109,7 +111,7 @@ def shown_before(path: Path) -> set[bytes]:
             for line in lines:
                 if WRONG_AVERAGE in line:
                     with contextlib.suppress(ValueError, TypeError, KeyError):
-                        found.add(bytes.fromhex(json.loads(line)["account"][2:]))
+                        found.add(bytes.fromhex(from_json(line)["account"][2:]))
     return {account for account in found if len(account) == 20}
 
 

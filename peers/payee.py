@@ -2,12 +2,12 @@
 saw it there). Until it is bound, the hot key is a bearer token: whoever has its file takes all that it has earned."""
 
 import contextlib
-import json
 import os
 import sys
 from dataclasses import dataclass
 
 import click
+from pydantic_core import from_json
 
 from incentives.errors import InputError
 from incentives.keys import parse_address, to_checksum
@@ -57,8 +57,8 @@ def read_payee(directory: PeerDirectory) -> Payee:
 def bound_wallet(directory: PeerDirectory) -> str:
     """As it was seen on chain; "" where nobody has seen it."""
     try:
-        said = json.loads(directory.bound.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        said = from_json(directory.bound.read_bytes())  # bounds the depth; json.loads can overflow the stack
+    except (OSError, ValueError):
         return ""
     return _address(said.get("wallet")) if isinstance(said, dict) else ""
 

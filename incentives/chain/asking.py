@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import getproxies
 
 import requests
+from pydantic_core import from_json
 from requests.exceptions import InvalidProxyURL, InvalidSchema, InvalidURL, ProxyError, SSLError
 
 from incentives.errors import ChainError, InputError
@@ -283,8 +284,8 @@ def _message(number: int, call: tuple[str, Any]) -> dict[str, Any]:
 def _json(body: bytes) -> Any:
     """None where it is none."""
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return from_json(body)  # bounds the depth; json.loads can overflow the stack
+    except ValueError:
         return None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 from safetensors import SafetensorError
 
 from swarm.atomic import replacing
@@ -242,7 +243,7 @@ class MemberState:
         try:
             tensors, metadata = read_tensors(path)
             text = metadata["state"]
-            state = json.loads(text)
+            state = from_json(text)
             if metadata.get("state_sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
                 return None
             if _checksum(tensors) != metadata["sha256"] or tensors["live"].shape != live.shape:
