@@ -25,8 +25,9 @@ from web3.types import Wei
 from incentives.amounts import coins
 from incentives.chain.agreement import NodesProvider
 from incentives.chain.nodes import Nodes, in_words
-from incentives.chain.outbox import CREATE, HARMLESS, Outbox, SignedTransaction, call_id
+from incentives.chain.outbox import CREATE, HARMLESS, NOTHING, Outbox, SignedTransaction, call_id
 from incentives.chain.reverts import Reverted, explain, refusal
+from incentives.chain.stuck import MAX_RAISES, Waiting, raised, waiting_of
 from incentives.chain.terms import (
     FACTORY,
     FACTORY_CODE,
@@ -228,18 +229,100 @@ class Chain:
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
         """From now on what `key` sends is noted there first. Before that, what earlier commands left there is looked
         up, and waited for where it is under way; what counts by now is in `resumed`. StorageError where that cannot be known."""
-        if outbox.torn:
-            with self._errors():
-                # the pending block: what was sent and is in no block yet has its number, too
-                count = self._web3.eth.get_transaction_count(to_checksum(account_of(key)), "pending")  # type: ignore[arg-type]
-            if outbox.may_have_left(self.chain_id, count):
-                raise outbox.damaged()
+        self._check_torn(key, outbox)
         for signed in outbox.earlier(self.chain_id):
             with self._errors():
                 sent = self._find(signed)
             if sent is not None:
                 self.resumed.append(sent)
         self._outboxes[account_of(key)] = outbox
+
+    def _check_torn(self, key: PrivateKey, outbox: Outbox) -> None:
+        if not outbox.torn:
+            return
+        with self._errors():
+            # the pending block: what was sent and is in no block yet has its number, too
+            count = self._web3.eth.get_transaction_count(to_checksum(account_of(key)), "pending")  # type: ignore[arg-type]
+        if outbox.may_have_left(self.chain_id, count):
+            raise outbox.damaged()
+
+    def waiting(self, key: PrivateKey, outbox: Outbox) -> list[Waiting]:
+        """What of a key is in no block, by number. ChainError where the node counts more than can be."""
+        self._check_torn(key, outbox)
+        sender, noted = to_checksum(account_of(key)), outbox.earlier(self.chain_id)
+        with self._errors():
+            following = self._next_nonce(sender)
+            count = int(self._web3.eth.get_transaction_count(sender, "latest"))  # type: ignore[arg-type]
+            unused = [each for each in noted if each.nonce >= count]
+            known = frozenset(each.hash for each in unused if self._knows(each.hash))
+        if any(each.nonce >= count + MAX_UNDER_WAY for each in unused):
+            raise ChainError(
+                f"{outbox.path} notes transactions far beyond the {count} of {sender} that are in blocks: use another node"
+            )
+        return waiting_of(count, following, noted, known)
+
+    def replace(self, key: PrivateKey, outbox: Outbox, waiting: Waiting, *, is_cancelled: bool) -> None:
+        """Sends another transaction with that number, which pays more: the same, or one that does nothing. InputError: dearer than
+        `max_fee_amount`."""
+        sender, offer, fees_raised = to_checksum(account_of(key)), waiting.offer, 0
+        signed = None if is_cancelled else waiting.signed
+        with self._errors(sender):
+            fees = raised(self._fees(), offer)
+            while True:
+                call: dict[str, Any] = {"to": sender, "data": "0x", "value": 0}
+                if signed is not None and offer is not None:
+                    to = to_checksum(bytes.fromhex(offer.to[2:]))
+                    call, gas = {"to": to, "data": offer.data, "value": offer.value}, offer.gas
+                else:
+                    gas = int(self._web3.eth.estimate_gas({"from": sender, **call}) * GAS_MARGIN)  # type: ignore[typeddict-item]
+                what = NOTHING if signed is None else signed.what
+                self._check_cost(sender, what, gas, fees, int(call["value"]))
+                if self.is_dry:
+                    raise DryRun(what, str(call["to"]), gas, gas * _price(fees))
+                try:
+                    self._sign_and_send(key, outbox, call, what, waiting.nonce, gas, fees)
+                    return
+                except Web3RPCError as error:
+                    said = str(error).lower()
+                    if "nonce too low" in said:
+                        return  # what was missing before it was filled, and it is in a block by now
+                    # sent by another program, whose offer is not known: a little more each time
+                    if "underpriced" not in said or waiting.signed is not None or fees_raised == MAX_RAISES:
+                        raise
+                    fees_raised += 1
+                    fees = {name: 2 * fee for name, fee in fees.items()}
+
+    def wait_for(self, key: PrivateKey, nonce: int) -> None:
+        """Until that number is used up, whatever used it. ChainError: not in time."""
+        sender, deadline, pause = to_checksum(account_of(key)), time.monotonic() + self.wait_seconds, 0.05
+        while True:
+            self.renew()
+            with self._errors():
+                if int(self._web3.eth.get_transaction_count(sender, "latest")) > nonce:  # type: ignore[arg-type]
+                    return
+            if time.monotonic() > deadline:
+                raise ChainError(
+                    f"number {nonce} of {sender} is in no block after {self.wait_seconds:.0f} s: wait, or give the same command again to "
+                    "pay more"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    def cost_of(self, hash_: str) -> int | None:
+        """Wei that a transaction has cost; None where it is in no block."""
+        with self._errors():
+            try:
+                receipt = self._web3.eth.get_transaction_receipt(HexBytes(hash_))
+            except TransactionNotFound:
+                return None
+            return int(receipt["gasUsed"]) * int(receipt.get("effectiveGasPrice") or 0)
+
+    def _knows(self, hash_: str) -> bool:
+        try:
+            self._web3.eth.get_transaction(HexBytes(hash_))
+        except TransactionNotFound:
+            return False
+        return True
 
     def create(self, key: PrivateKey, init_code: bytes, what: str, salt: bytes = NO_SALT) -> bytes:
         """Address of the contract that `init_code` makes, made now where nothing stands there: the address is computed, not told.
@@ -306,35 +389,15 @@ class Chain:
             estimate = eth.estimate_gas({"from": sender, **call}, "pending")  # type: ignore[typeddict-item]
             fees = self._fees()
             gas = int(estimate * GAS_MARGIN)
-            price = fees.get("maxFeePerGas") or fees["gasPrice"]
-            cost = gas * price
-            needed, has = cost + int(call.get("value", 0)), int(eth.get_balance(sender))  # type: ignore[arg-type]
-            if cost > self.max_fee_amount:
-                raise InputError(
-                    "--max-fee",
-                    coins(self.max_fee_amount),
-                    f"{what} may cost up to {coins(cost)} of chain {self.chain_id}'s coin ({gas} gas), by what --rpc says: wait for a "
-                    "cheaper hour, ask another node, or allow more",
-                )
-            if has < needed:
-                raise self._too_little_gas(sender, f"has {coins(has)}, this needs up to {coins(needed)}")
+            cost = self._check_cost(sender, what, gas, fees, int(call.get("value", 0)))
             self._next_nonce(sender)
             self.tell_cost(f"{what}: may cost up to {coins(cost)} of chain {self.chain_id}'s coin ({gas} gas)")
             if self.is_dry:
                 raise DryRun(what, to_checksum(bytes.fromhex(str(call["to"])[2:])), gas, cost)
             for attempt in range(SEND_TRIES):
                 nonce = self._next_nonce(sender)
-                values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
-                signed = Account.sign_transaction(values, key.secret)
-                raw, hash_ = "0x" + signed.raw_transaction.hex(), "0x" + signed.hash.hex()
-                if outbox is not None:
-                    outbox.add(
-                        SignedTransaction(
-                            self.chain_id, _call_id(call), what, nonce, hash_, raw, str(call.get("to", ""))
-                        )
-                    )
                 try:
-                    eth.send_raw_transaction(signed.raw_transaction)
+                    hash_ = self._sign_and_send(key, outbox, call, what, nonce, gas, fees)
                     break
                 except Web3RPCError as error:
                     # Another transaction of the same account came in between: only the number has to change.
@@ -345,6 +408,41 @@ class Chain:
             self.tell_cost(f"{what}: cost {coins(sent.cost_amount)}, transaction {sent.hash}")
             return sent
         raise AssertionError("not reached")
+
+    def _check_cost(self, sender: str, what: str, gas: int, fees: dict[str, int], value: int) -> int:
+        """Wei that it may cost. InputError: dearer than may be; ChainError: the account has not that much."""
+        cost = gas * _price(fees)
+        needed, has = cost + value, int(self._web3.eth.get_balance(sender))  # type: ignore[arg-type]
+        if cost > self.max_fee_amount:
+            raise InputError(
+                "--max-fee",
+                coins(self.max_fee_amount),
+                f"{what} may cost up to {coins(cost)} of chain {self.chain_id}'s coin ({gas} gas), by what --rpc says: wait for a "
+                "cheaper hour, ask another node, or allow more",
+            )
+        if has < needed:
+            raise self._too_little_gas(sender, f"has {coins(has)}, this needs up to {coins(needed)}")
+        return cost
+
+    def _sign_and_send(
+        self,
+        key: PrivateKey,
+        outbox: Outbox | None,
+        call: dict[str, Any],
+        what: str,
+        nonce: int,
+        gas: int,
+        fees: dict[str, int],
+    ) -> str:
+        """Its hash. Noted before it leaves, where something is kept of what `key` sends."""
+        values = {"chainId": self.chain_id, "nonce": nonce, "gas": gas, "value": 0, **fees, **call}
+        signed = Account.sign_transaction(values, key.secret)
+        raw, hash_ = "0x" + signed.raw_transaction.hex(), f"0x{signed.hash.hex()}"
+        if outbox is not None:
+            to = str(call.get("to", ""))
+            outbox.add(SignedTransaction(self.chain_id, _call_id(call), what, nonce, hash_, raw, to))
+        self._web3.eth.send_raw_transaction(signed.raw_transaction)
+        return hash_
 
     def has_untold(self, key: PrivateKey, address: bytes) -> bool:
         """Whether an earlier command has noted a payment to that contract that none has told of."""
@@ -416,7 +514,8 @@ class Chain:
                 if time.monotonic() > deadline:
                     raise ChainError(
                         f"transaction {shown} was sent but is in no block after {self.wait_seconds:.0f} s: "
-                        "give the same command again later to wait for it"
+                        "give the same command again later to wait for it; `sparehive unstick` shows what it waits for, pays more "
+                        "(--bump) or takes it back (--cancel)"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
@@ -492,6 +591,10 @@ def _said_by(error: Web3RPCError) -> tuple[str, object]:
         return str(error.message or ""), None
     said = told.get("message")
     return said if isinstance(said, str) else "", told.get("code")
+
+
+def _price(fees: dict[str, int]) -> int:
+    return fees.get("maxFeePerGas") or fees["gasPrice"]
 
 
 def _call_id(call: dict[str, Any]) -> str:

@@ -30,9 +30,11 @@ from incentives.errors import StorageError, disk_remedy
 
 LOCK_SECONDS = 60.0
 CREATE = "create"  # by the factory: a second time it fails
+NOTHING = "nothing"  # takes the number of another one
 HARMLESS = (
     *("approve", "propose", "replace", "cancel", "finalise", "claim", "claimMany", "bind", "bindFor", "setPayTo"),
     CREATE,
+    NOTHING,
 )
 
 
@@ -70,6 +72,7 @@ class Outbox:
     def __init__(self, keystore: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = keystore.with_name(keystore.name + ".sending")
         self._file = self._lock(lock_seconds)
+        self._added: list[SignedTransaction] = []
         self._told: dict[tuple[int, str], int] = {}
         self._whole = 0  # bytes of the file, without a last line that is cut off
         self.torn = b""  # that line
@@ -78,6 +81,10 @@ class Outbox:
     def earlier(self, chain_id: int) -> Sequence[SignedTransaction]:
         """What commands before this one left, on that chain, oldest first."""
         return tuple(signed for signed in self._earlier if signed.chain_id == chain_id)
+
+    def noted(self, chain_id: int) -> list[tuple[int, str]]:
+        """(number, hash) of all on that chain, those of this command among them."""
+        return [(each.nonce, each.hash) for each in (*self._earlier, *self._added) if each.chain_id == chain_id]
 
     def add(self, signed: SignedTransaction) -> None:
         """On disk when this returns: only then may the transaction leave. A line that was cut off goes: see `torn`."""
@@ -90,6 +97,7 @@ class Outbox:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
             self._whole = self._file.tell()
+            self._added.append(signed)
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(start)
@@ -215,16 +223,44 @@ class Outbox:
         raise self.damaged(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a signed transaction does, and what it offers for gas (wei)."""
+
+    to: str
+    value: int
+    data: str
+    gas: int
+    max_fee: int
+    tip: int
+
+
+def offer_of(signed: SignedTransaction) -> Offer:
+    """Of one that was read from the outbox, or signed here."""
+    kind, first, fields = _fields(bytes.fromhex(signed.raw.removeprefix("0x")))
+    to, value, data = _call(kind, first, fields)
+    tip, max_fee = _number(fields[first + 1]), _number(fields[first + (2 if kind == 2 else 1)])
+    return Offer(to, value, data, _number(fields[first + (3 if kind == 2 else 2)]), max_fee, tip)
+
+
 def _said_by(raw: bytes) -> tuple[int, int, str, str]:
     """(chain, number, to, call) of a signed transaction: of what a line says beside it nothing is believed, for a transaction that is not
     recognised is sent again, as a second one."""
-    kind, body = (raw[0], raw[1:]) if raw[0] < 0x80 else (0, raw)  # EIP-2718: a type, or none
-    fields = rlp.decode(body)
-    first = {0: 0, 1: 1, 2: 1}[kind]  # EIP-2930 and EIP-1559 begin with the chain
-    to, value, data = fields[first + (4 if kind == 2 else 3) :][:3]  # the latter has two prices of gas
+    kind, first, fields = _fields(raw)
     chain_id = _number(fields[0]) if kind else (_number(fields[6]) - 35) // 2  # EIP-155
-    address = "0x" + to.hex() if to else ""
-    return chain_id, _number(fields[first]), address, call_id(address, "0x" + data.hex(), _number(value))
+    to, value, data = _call(kind, first, fields)
+    return chain_id, _number(fields[first]), to, call_id(to, data, value)
+
+
+def _fields(raw: bytes) -> tuple[int, int, Any]:
+    """(its type, where its number stands, its fields)."""
+    kind, body = (raw[0], raw[1:]) if raw[0] < 0x80 else (0, raw)  # EIP-2718: a type, or none
+    return kind, {0: 0, 1: 1, 2: 1}[kind], rlp.decode(body)  # EIP-2930 and EIP-1559 begin with the chain
+
+
+def _call(kind: int, first: int, fields: Any) -> tuple[str, int, str]:
+    to, value, data = fields[first + (4 if kind == 2 else 3) :][:3]  # EIP-1559 has two prices of gas
+    return "0x" + to.hex() if to else "", _number(value), "0x" + data.hex()
 
 
 def _number(field: bytes) -> int:

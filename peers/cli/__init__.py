@@ -21,6 +21,7 @@ _COMMANDS = {
     "bind": ("binding", "Bind a peer's hot key to your wallet."),
     "rewards": ("earning", "Show what is pending, in window, claimable and claimed."),
     "claim": ("claiming", "Claim your rewards, or push them to others."),
+    "unstick": ("unsticking", "Show what a key has sent that is in no block; pay more, or take it back."),
     "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
     "books": ("booking", "Write a page in which anybody looks up an account."),
     "wallet": ("binding", "Make a wallet's key file, or show its address."),

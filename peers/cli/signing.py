@@ -48,27 +48,36 @@ class Fees:
     is_dry: bool
     as_json: bool
 
+    def apply_to(self, chain: "Chain") -> None:
+        if self.max_fee_amount is not None:
+            chain.max_fee_amount = self.max_fee_amount
+        chain.is_dry = self.is_dry
+        if sys.stderr.isatty():  # who sits there can stop it; programs are told at the end
+            chain.tell_cost = partial(click.echo, err=True)
+
+
+@contextmanager
+def showing_dry_run(fees: Fees) -> Iterator[None]:
+    """A dry run ends the command here, with what would have been sent."""
+    from incentives.chain.node import DryRun
+
+    try:
+        yield
+    except DryRun as stopped:
+        result = {"dry_run": True, "what": stopped.what, "to": stopped.to, "gas": stopped.gas}
+        show(fees.as_json, result | {"cost_at_most": str(stopped.cost_amount)}, str(stopped))
+        raise click.exceptions.Exit(0) from None
+
 
 @contextmanager
 def sending(chain: "Chain", key: PrivateKey, keystore: Path, fees: Fees) -> Iterator[None]:
     """Around everything that sends with `key`: a command that was killed is finished by the next one, never doubled. A dry run ends here.
 
     What an earlier one sent and what counts by now is in `chain.resumed`; read the chain's state inside."""
-    from incentives.chain.node import DryRun
-
-    if fees.max_fee_amount is not None:
-        chain.max_fee_amount = fees.max_fee_amount
-    chain.is_dry = fees.is_dry
-    if sys.stderr.isatty():  # who sits there can stop it; programs are told at the end
-        chain.tell_cost = partial(click.echo, err=True)
-    try:
-        with Outbox(keystore) as outbox:
-            chain.use_outbox(key, outbox)
-            yield
-    except DryRun as stopped:
-        result = {"dry_run": True, "what": stopped.what, "to": stopped.to, "gas": stopped.gas}
-        show(fees.as_json, result | {"cost_at_most": str(stopped.cost_amount)}, str(stopped))
-        raise click.exceptions.Exit(0) from None
+    fees.apply_to(chain)
+    with showing_dry_run(fees), Outbox(keystore) as outbox:
+        chain.use_outbox(key, outbox)
+        yield
 
 
 def cost_line(chain: "Chain") -> list[str]:

@@ -46,7 +46,7 @@ def changed_invite(**changes: Any) -> str:
 
 # -- no command is left out -------------------------------------------------------------------------------------------
 COMMANDS = {
-    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet", "books"),
+    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet", "books", "unstick"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
 }
 
