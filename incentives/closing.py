@@ -75,14 +75,8 @@ def close_period(
     `previous`: tables of the last final period, None before the first. InputError: nothing to settle, or another run;
     StorageError: the ledger lacks certificates; TamperedError: what it holds contradicts itself or what is final."""
     _check_run(ledger, rules, state, previous)
-    if to_epoch is not None and to_epoch <= state.settled_epoch:
-        raise NothingToSettle("--to-epoch", to_epoch, f"is settled already (up to {state.settled_epoch})")
-    path = _lineage(ledger, state, previous, to_epoch)
+    path = _newer_lineage(ledger, state, previous, to_epoch)
     last_epoch = path[-1].epoch
-    if last_epoch <= state.settled_epoch:
-        raise NothingToSettle(
-            "--to-epoch", last_epoch, f"is settled already (up to {state.settled_epoch}); nothing to do yet"
-        )
     rows: list[CertificateRow] = []
     receipts, signed, left_out = _receipts(
         _checked(path, ledger, rules, state.settled_epoch, rows, judge), ledger, rules, judge=judge
@@ -111,6 +105,20 @@ def close_period(
     return Closed(
         tables, evidence, payment, tuple(left_out), proposal_of(tables, payment.paid_amount, state.num_periods)
     )
+
+
+def _newer_lineage(
+    ledger: Ledger, state: RunState, previous: Tables | None, to_epoch: int | None
+) -> list[SignedCertificate]:
+    """As `_lineage`; `NothingToSettle` where nothing in it is newer than what is settled."""
+    if to_epoch is not None and to_epoch <= state.settled_epoch:
+        raise NothingToSettle("--to-epoch", to_epoch, f"is settled already (up to {state.settled_epoch})")
+    path = _lineage(ledger, state, previous, to_epoch)
+    if path[-1].epoch <= state.settled_epoch:
+        raise NothingToSettle(
+            "--to-epoch", path[-1].epoch, f"is settled already (up to {state.settled_epoch}); nothing to do yet"
+        )
+    return path
 
 
 def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:

@@ -43,7 +43,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import find_place
 from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
-from peers.cli.unsigned import show_calls, unsigned_options
+from peers.cli.unsigned import check_batch, show_calls, unsigned_options
 from peers.directory import PeerDirectory
 from peers.netid import net_id_of
 from peers.payee import confirm_binding, keep_bound, read_payee
@@ -142,66 +142,129 @@ def bind(
 
     Binding after working pays the same: rewards wait. But until then whoever has the peer's key file can bind it to a wallet of theirs."""
     place = find_place(run, settlement, directory, invite)
+    _check_choices(directory, consent, write_consent, pay_to)
+    check_batch(unsigned, safe_batch)
+    is_shown = unsigned or write_consent is not None
+    may_do_without = is_shown or (consent is not None and gas_keystore is not None and pay_to is None)
+    key = _wallet_key(keystore, password_file, is_shown, may_do_without)
+    is_carried = consent is not None and key is None and not is_shown  # with the wallet's signature in it
+    found = wallet_address(wallet_text, keystore) if key is None else account_of(key)
+    owner = _owner(found, directory, consent, wallet_text)
+    payer = _payer_key(gas_keystore, gas_password_file)
+    paid_to = None if pay_to is None else parse_address(pay_to)
+    chain = place.connect(rpc)
+    state = place.state(chain)
+    _check_no_contract(paid_to, state)
+    given = _consent(directory, consent, state, owner, key, wallet_signature)
+    owner = parse_address(given["wallet"])
+    if write_consent is not None:
+        return _hand_over(write_consent, given, as_json)
+    if unsigned:
+        return _show_unsigned(chain, state, owner, given, paid_to, safe_batch, as_json)
+    signers = _Signers.of(owner, key, keystore, payer, gas_keystore)
+    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json), yes or is_carried)
+    _tell(result, owner, directory, chain, as_json)
+
+
+def _tell(result: dict[str, Any], owner: bytes, directory: Path | None, chain: "Chain", as_json: bool) -> None:
+    """The owner, and the peer in --dir."""
+    if directory is not None:
+        keep_bound(PeerDirectory(directory), owner)
+    line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"
+    show(as_json, result, line, *cost_line(chain))
+
+
+def _check_choices(
+    directory: Path | None, consent: Path | None, write_consent: Path | None, pay_to: str | None
+) -> None:
     if (directory is None) == (consent is None):
         raise click.UsageError("give either --dir or --consent")
     if write_consent is not None and (pay_to is not None or consent is not None):
         raise click.UsageError("--write-consent needs --dir, and only writes: give --pay-to where the wallet is")
-    if safe_batch is not None and not unsigned:
-        raise click.UsageError("--safe-batch goes with --unsigned")
-    is_shown = unsigned or write_consent is not None  # and then the wallet's address is enough
-    key = None if password_file is None and (is_shown or keystore is None) else open_key(keystore, password_file)
-    is_carried = consent is not None and key is None and not is_shown  # with the wallet's signature in it
-    if key is None and not is_shown and (not is_carried or gas_keystore is None or pay_to is not None):
+
+
+def _wallet_key(
+    keystore: Path | None, password_file: Path | None, is_shown: bool, may_do_without: bool
+) -> PrivateKey | None:
+    """None where the wallet's address is enough (`is_shown`), or it has signed the consent."""
+    if password_file is not None or not (is_shown or keystore is None):
+        return open_key(keystore, password_file)
+    if not may_do_without:
         raise click.UsageError(
             "--keystore and --password-file of the wallet are both needed, or for a --consent that it has signed those of --gas-… alone, "
             "without --pay-to"
         )
+    return None
+
+
+def _payer_key(keystore: Path | None, password_file: Path | None) -> PrivateKey | None:
+    """Of whoever pays the gas; None: the wallet does."""
+    has_payer = keystore is not None or password_file is not None
+    return open_key(keystore, password_file, "--gas-") if has_payer else None
+
+
+def _hand_over(path: Path, given: dict[str, Any], as_json: bool) -> None:
+    """The consent, for whoever sends it."""
+    _write_consent(path, given)
+    signed = ", signed by both: anybody may send it" if "wallet_signature" in given else ""
+    show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {path}{signed}")
+
+
+def _show_unsigned(
+    chain: "Chain",
+    state: RunState,
+    owner: bytes,
+    given: dict[str, Any],
+    paid_to: bytes | None,
+    safe_batch: Path | None,
+    as_json: bool,
+) -> None:
+    calls, lines = _unsigned(chain, state, owner, given, paid_to)
+    to_sign = {"consent": given, "digest": "0x" + _digest_of(given, state).hex()}
+    show_calls(chain.chain_id, calls, "Sparehive: bind", safe_batch, as_json, to_sign, lines)
+
+
+def _check_no_contract(paid_to: bytes | None, state: RunState) -> None:
+    if paid_to is not None and paid_to in (state.settlement, state.token, state.registry):
+        raise InputError(
+            "--pay-to", to_checksum(paid_to), "is a contract of this run, which gives nothing back: give a wallet"
+        )
+
+
+def _owner(found: bytes | None, directory: Path | None, consent: Path | None, wallet_text: str | None) -> bytes | None:
+    """The wallet that binds: `found` by its key or address, else the one that `join` named; None: the one in the consent."""
     named = read_payee(PeerDirectory(directory)).named if directory is not None else ""
-    found = wallet_address(wallet_text, keystore) if key is None else account_of(key)
     owner = parse_address(named) if found is None and named else found
     if owner is not None:
         _check_meant(owner, wallet_text, named)
     if owner is None and consent is None:
         raise click.UsageError("--wallet is needed with --write-consent and --unsigned")
-    has_payer = gas_keystore is not None or gas_password_file is not None
-    payer = open_key(gas_keystore, gas_password_file, "--gas-") if has_payer else None
-    paid_to = None if pay_to is None else parse_address(pay_to)
-    chain = place.connect(rpc)
-    state = place.state(chain)
-    if paid_to is not None and paid_to in (state.settlement, state.token, state.registry):
-        raise InputError("--pay-to", pay_to, "is a contract of this run, which gives nothing back: give a wallet")
+    return owner
+
+
+def _consent(
+    directory: Path | None,
+    consent: Path | None,
+    state: RunState,
+    owner: bytes | None,
+    key: PrivateKey | None,
+    wallet_signature: str | None,
+) -> dict[str, Any]:
+    """Of the peer in `directory`, or out of the file, with the wallet's signature as far as that can be had."""
     if directory is not None:
         assert owner is not None
         given = _make_consent(PeerDirectory(directory), state, owner)
     else:
         assert consent is not None
         given = _read_consent(consent, state, owner)
-    owner = parse_address(given["wallet"])
     if wallet_signature is not None:
         given["wallet_signature"] = _hex_signature(wallet_signature)
     if key is not None:
-        if "wallet_signature" in given and not _is_by(owner, _digest_of(given, state), _wallet_signature(given)):
+        wallet = parse_address(given["wallet"])
+        if "wallet_signature" in given and not _is_by(wallet, _digest_of(given, state), _wallet_signature(given)):
             raise InputError("--consent", str(consent), "was changed: the wallet has not signed it so; copy it again")
         given["wallet_signature"] = "0x" + sign(key, _digest_of(given, state)).hex()
-    if write_consent is not None:
-        _write_consent(write_consent, given)
-        signed = ", signed by both: anybody may send it" if "wallet_signature" in given else ""
-        show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {write_consent}{signed}")
-        return
-    if unsigned:
-        calls, lines = _unsigned(chain, state, owner, given, paid_to)
-        to_sign = {"consent": given, "digest": "0x" + _digest_of(given, state).hex()}
-        show_calls(chain.chain_id, calls, "Sparehive: bind", safe_batch, as_json, to_sign, lines)
-        return
-    if payer is None or gas_keystore is None:
-        assert key is not None and keystore is not None
-        payer, gas_keystore = key, keystore
-    signers = _Signers(owner, key, payer, gas_keystore)
-    result = _bind(chain, state, signers, given, paid_to, Fees(max_fee, dry_run, as_json), yes or is_carried)
-    if directory is not None:
-        keep_bound(PeerDirectory(directory), owner)
-    line = f"{result['peer']} is bound to {result['wallet']}; rewards go to {result['pays_to']}"
-    show(as_json, result, line, *cost_line(chain))
+    return given
 
 
 def _unsigned(
@@ -243,6 +306,21 @@ class _Signers:
     wallet: PrivateKey | None
     payer: PrivateKey
     payers_keystore: Path
+
+    @classmethod
+    def of(
+        cls,
+        owner: bytes,
+        key: PrivateKey | None,
+        keystore: Path | None,
+        payer: PrivateKey | None,
+        payers_keystore: Path | None,
+    ) -> "_Signers":
+        """The wallet itself pays where nobody else does."""
+        if payer is not None and payers_keystore is not None:
+            return cls(owner, key, payer, payers_keystore)
+        assert key is not None and keystore is not None
+        return cls(owner, key, key, keystore)
 
 
 def _check_meant(owner: bytes, given: str | None, named: str) -> None:

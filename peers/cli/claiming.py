@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from coincurve import PrivateKey
 
+from incentives.amounts import Unit
 from incentives.chain.nodes import Nodes
 from incentives.chain.registry import RegistryContract
 from incentives.chain.reverts import Reverted
@@ -239,7 +240,6 @@ def _claim(
     for hash_ in resumed:  # they count for this command, so what they have paid does too
         for account, amount in contract.paid_by(hash_).items():
             paid[account] = paid.get(account, 0) + amount
-    registry = RegistryContract(chain, state.registry)
     result = {
         "paid": str(sum(paid.values())),
         **unit.json_value(),
@@ -249,21 +249,45 @@ def _claim(
         "refused": [{"account": to_checksum(account), "reason": str(error)} for account, error in refused.items()],
         "transactions": finalised + resumed + sent,
     }
-    given = [account for account, amount in paid.items() if amount]
-    lines = [f"{unit.shown(sum(paid.values()))} paid to {len(given)} accounts in {len(resumed + sent)} transactions"]
-    if not due and not resumed:
-        lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
-    lines.append(f"read {at_block(state)}")
-    if finalised:
-        lines.append(f"period {state.num_periods - 1} was made final first, its window being over")
-    if resumed:
-        lines.append(f"{len(resumed)} transactions of a command that was broken off count too")
-    if refused:
-        lines.append(f"{len(refused)} accounts were refused, --json says why")
-    if not push:
-        lines += [f"{to_checksum(a)}: {unit.shown(paid[a])} to {address(registry.payout_address(a))}" for a in given]
-    lines += [f"transaction {hash_}" for hash_ in finalised + resumed + sent]
-    return result, lines
+    said = _Said(unit, state, paid, finalised, resumed, sent, len(refused), nothing_due=not due)
+    return result, said.lines(None if push else RegistryContract(chain, state.registry))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one claim has done. `paid`: base units by account; transactions that made a period final, that an earlier command had sent,
+    and that this one sent."""
+
+    unit: Unit
+    state: RunState
+    paid: dict[bytes, int]
+    finalised: Sequence[str]
+    resumed: Sequence[str]
+    sent: Sequence[str]
+    num_refused: int
+    nothing_due: bool
+
+    def lines(self, registry: RegistryContract | None) -> list[str]:
+        """For people. `registry`: who says where each account's pay went; None: that is not shown."""
+        unit, state, paid, resumed = self.unit, self.state, self.paid, self.resumed
+        given = [account for account, amount in paid.items() if amount]
+        lines = [
+            f"{unit.shown(sum(paid.values()))} paid to {len(given)} accounts in {len([*resumed, *self.sent])} transactions"
+        ]
+        if self.nothing_due and not resumed:
+            lines = [f"nothing is due: all that is final, up to epoch {state.settled_epoch}, has been claimed"]
+        lines.append(f"read {at_block(state)}")
+        if self.finalised:
+            lines.append(f"period {state.num_periods - 1} was made final first, its window being over")
+        if resumed:
+            lines.append(f"{len(resumed)} transactions of a command that was broken off count too")
+        if self.num_refused:
+            lines.append(f"{self.num_refused} accounts were refused, --json says why")
+        if registry is not None:
+            lines += [
+                f"{to_checksum(a)}: {unit.shown(paid[a])} to {address(registry.payout_address(a))}" for a in given
+            ]
+        return lines + [f"transaction {hash_}" for hash_ in (*self.finalised, *resumed, *self.sent)]
 
 
 def _unsigned(

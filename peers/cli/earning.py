@@ -1,6 +1,6 @@
 """rewards: what an earner asks. It needs the base install alone, no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,56 +75,88 @@ def rewards(
     unit = place.unit(chain, state)
     judged = judge_proposal(chain, state, directory, tables)
     warning = warning_of(judged, state)
+    final = _final_payouts(state, tables, warning)
+    proposed, is_known = _proposed(state, tables)
+    pending, unpaid = _pending_units(directory, state)
+    chosen, owner = _chosen(accounts, directory), wallet_address(wallet_text, keystore)
+    everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
+    found = _standings(chain, state, final, proposed, everybody)
+    later = later_than(chain, state, found)
+    found = _only([later.applied(each) for each in found], chosen, owner)
+    rows = [
+        _standing_json(s, pending.get(s.account, 0), state, is_known, later) | _unpaid_json(unpaid.get(s.account, {}))
+        for s in found
+    ]
+    _explain_own(rows, chain, state, directory, tables)
+    advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
+    payee = _payee(directory, found)
+    about = proposal_lines(state, final, proposed, unit)
+    lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about]
+    lines += [_standing_line(row, is_known, unit) for row in rows] or ([] if about else ["nothing earned yet"])
+    lines += [*(f"note: {text}" for text in advice), *note_of(judged)]
+    result = {
+        **_state_json(state, unit),
+        "warning": warning,
+        "proposal": proposal_json(state, final, proposed),
+        "accounts": rows,
+        "advice": list(advice),
+        **_payee_json(payee),
+    }
+    show(as_json, result, *lines, *_at_risk(payee))
+    if warning:
+        raise TamperedError(warning)
+
+
+def _final_payouts(state: RunState, tables: Shelf, warning: str | None) -> Payouts | None:
+    """None before the first period."""
     try:
-        final = payouts_of(state.last, tables) if state.last else None
+        return payouts_of(state.last, tables) if state.last else None
     except (InputError, TamperedError):
         if warning:  # more pressing than tables that are not here
             raise TamperedError(warning) from None
         raise
-    proposed, is_known = _proposed(state, tables)
-    pending, unpaid = _pending_units(directory, state)
-    chosen = _chosen(accounts, directory)
-    everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
-    owner = wallet_address(wallet_text, keystore)
-    found = _standings(chain, state, final, proposed, everybody)
-    later = later_than(chain, state, found)
-    found = [later.applied(each) for each in found]
-    if chosen or owner is not None:
-        found = [s for s in found if s.account in chosen or (owner is not None and s.wallet == owner)]
-    rows = [
-        _standing_json(s, pending.get(s.account, 0), state, is_known, later)
-        | {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.get(s.account, {}).items()]}
-        for s in found
-    ]
+
+
+def _explain_own(
+    rows: Sequence[dict[str, Any]], chain: "Chain", state: RunState, directory: Path | None, tables: Shelf
+) -> None:
+    """Why each of the own contributions was not paid, into the row of the peer in --dir."""
     hot = hot_account(directory)
     own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, tables)]
     for row in rows:
         if hot is not None and row["account"] == to_checksum(hot):
             row["unpaid"] = own
-    advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
-    payee = _payee(directory, found)
-    lines = [_standing_line(row, is_known, unit) for row in rows] + [f"note: {text}" for text in advice]
-    ready = state.pending.ready_at if state.pending else None
-    about = proposal_lines(state, final, proposed, unit)
-    lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about, *lines, *note_of(judged)]
-    if not rows and not about:
-        lines.append("nothing earned yet")
-    result = {
+
+
+def _only(found: Sequence[Standing], accounts: Sequence[bytes], wallet: bytes | None) -> list[Standing]:
+    """Those that were asked for; all, where nothing was."""
+    if not accounts and wallet is None:
+        return list(found)
+    return [s for s in found if s.account in accounts or (wallet is not None and s.wallet == wallet)]
+
+
+def _unpaid_json(unpaid: Mapping[str, int]) -> dict[str, Any]:
+    """Units by why they were not paid."""
+    return {"unpaid": [{"units": units, "reason": reason} for reason, units in unpaid.items()]}
+
+
+def _state_json(state: RunState, unit: Unit) -> dict[str, Any]:
+    return {
         **reading(state),
         **unit.json_value(),
-        "warning": warning,
         "settled_epoch": state.settled_epoch,
-        "in_window_until": ready,
-        "proposal": proposal_json(state, final, proposed),
-        "accounts": rows,
-        "advice": list(advice),
-        "named_wallet": payee.named or None if payee else None,
-        "binding": payee.state if payee else None,
+        "in_window_until": state.pending.ready_at if state.pending else None,
     }
-    at_risk = [f"note: {payee.line()}"] if payee is not None and (payee.is_taken or not payee.bound) else []
-    show(as_json, result, *lines, *at_risk)
-    if warning:
-        raise TamperedError(warning)
+
+
+def _payee_json(payee: Payee | None) -> dict[str, Any]:
+    if payee is None:
+        return {"named_wallet": None, "binding": None}
+    return {"named_wallet": payee.named or None, "binding": payee.state}
+
+
+def _at_risk(payee: Payee | None) -> list[str]:
+    return [f"note: {payee.line()}"] if payee is not None and (payee.is_taken or not payee.bound) else []
 
 
 def _payee(directory: Path | None, found: Sequence[Standing]) -> Payee | None:

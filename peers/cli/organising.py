@@ -3,9 +3,10 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from coincurve import PrivateKey
 
 from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
@@ -39,11 +40,14 @@ from peers.cli.options import (
     show,
     tables_option,
 )
-from peers.cli.places import find_place, read_rules
+from peers.cli.places import Place, find_place, read_rules
 from peers.cli.proposals import payouts_here, proposal_json, proposal_lines, rules_json, rules_lines
 from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
 from peers.cli.unsigned import show_calls, unsigned_options
 from peers.costs import Costs
+
+if TYPE_CHECKING:
+    from incentives.chain.node import Chain
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
@@ -120,45 +124,53 @@ def run_deploy(
     given_token = parse_address(token) if token else None
     keystore, key = organisers_key(run.root, keystore, password_file)
     chain = Chain.connect(rpc, tell=note)
-    if window < MIN_WINDOW_SECONDS and chain.chain_id != DEVELOPMENT_CHAIN:
-        raise InputError(
-            "--window",
-            window,
-            f"must be {MIN_WINDOW_SECONDS} at least: people and their programs have to look at proposals",
-        )
-    if given_token is not None and not chain.has_code(given_token, None):
-        raise InputError(
-            "--token", token, f"is no contract on chain {chain.chain_id}: give the address of an ERC-20 there"
-        )
-    unit = TEST_TOKEN_UNIT if given_token is None else TokenContract(chain, given_token).unit()
+    _check_window(chain, window)
+    unit = TEST_TOKEN_UNIT if given_token is None else _unit_of(chain, given_token)
     costs = Costs.of(config)
     _check_price(costs, unit, unit_price, run.toml)
-    usual_amount = 2 * USUAL_EPOCHS_PER_DAY * costs.epoch_amount
+    daily = 2 * USUAL_EPOCHS_PER_DAY * costs.epoch_amount
+    if amount_per_day is not None:
+        daily = amount_per_day.base_units(unit, "--amount-per-day")
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         if with_factory:
             chain.create_factory(key)
-        terms = Terms(
-            token=given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT, config.run_id),
-            run_id=config.run_id,
-            organiser=account_of(key),
-            unit_price_amount=config.unit_price,
-            window_seconds=window,
-            epochs_per_day=epochs_per_day,
-            units_per_epoch=costs.most_epoch_units,
-            amount_per_day=amount_per_day.base_units(unit, "--amount-per-day") if amount_per_day else usual_amount,
-        )
+        paid_in = given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT, config.run_id)
+        limits = {"epochs_per_day": epochs_per_day, "units_per_epoch": costs.most_epoch_units, "amount_per_day": daily}
+        terms = Terms(paid_in, config.run_id, account_of(key), config.unit_price, window, **limits)
         deploy_registry(chain, key)
         deployment = replace(deploy_settlement(chain, key, terms), unit=unit)
         deployment.write(run.chain)
     result = {**deployment.json_value(), **costs.json_value(), "path": str(run.chain), "cost": str(chain.spent_amount)}
-    show(
-        as_json,
-        result,
-        f"settlement {result['settlement']} on chain {chain.chain_id}; described in {run.chain}",
+    show(as_json, result, *_deployed_lines(deployment, costs, unit, run.chain), *cost_line(chain))
+
+
+def _deployed_lines(deployment: Deployment, costs: Costs, unit: Unit, path: Path) -> list[str]:
+    terms = deployment.terms
+    return [
+        f"settlement {address(deployment.settlement)} on chain {deployment.chain_id}; described in {path}",
         costs.line(unit),
         f"a day releases at most {unit.shown(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
-        *cost_line(chain),
-    )
+    ]
+
+
+def _check_window(chain: "Chain", seconds: int) -> None:
+    if seconds < MIN_WINDOW_SECONDS and chain.chain_id != DEVELOPMENT_CHAIN:
+        raise InputError(
+            "--window",
+            seconds,
+            f"must be {MIN_WINDOW_SECONDS} at least: people and their programs have to look at proposals",
+        )
+
+
+def _unit_of(chain: "Chain", token: bytes) -> Unit:
+    """InputError where no contract is there."""
+    if not chain.has_code(token, None):
+        raise InputError(
+            "--token",
+            to_checksum(token),
+            f"is no contract on chain {chain.chain_id}: give the address of an ERC-20 there",
+        )
+    return TokenContract(chain, token).unit()
 
 
 def _check_price(costs: Costs, unit: Unit, given: Amount | None, toml: Path) -> None:
@@ -225,28 +237,14 @@ def run_fund(
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
     place = find_place(run)
     if unsigned:
-        chain = place.connect(rpc)
-        state = place.state(chain)
-        sender = state.organiser if sender_text is None else parse_address(sender_text)
-        unit, token = place.unit(chain, state), TokenContract(chain, state.token)
-        base_units = amount.base_units(unit, "--amount")
-        calls = SettlementContract(chain, state.settlement).unsigned_fund(sender, token, base_units)
-        lines = [
-            f"{unit.shown(base_units)} from {to_checksum(sender)}, which has {unit.shown(token.balance_of(sender))}"
-        ]
-        show_calls(chain.chain_id, calls, "Sparehive: fund", safe_batch, as_json, unit.json_value(), lines)
+        _show_fund(place, rpc, amount, sender_text, safe_batch, as_json)
         return
     if safe_batch is not None or sender_text is not None:
         raise click.UsageError("--safe-batch and --from go with --unsigned")
     is_organisers = keystore is None
     keystore, key = organisers_key(run, keystore, password_file)
-    if is_organisers and place.deployment is not None and place.deployment.terms.organiser != account_of(key):
-        organiser = to_checksum(place.deployment.terms.organiser)
-        raise InputError(
-            "RUN",
-            str(run),
-            f"its chain.json is of organiser {organiser}, and its key is {sender_of(key)}: restore chain.json",
-        )
+    if is_organisers:
+        _check_organiser(run, place, key)
     chain = place.connect(rpc)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         state = place.state(chain)
@@ -272,6 +270,31 @@ def run_fund(
         *(f"transaction {hash_} of a command that was broken off counts for this one" for hash_ in resumed),
         *cost_line(chain),
     )
+
+
+def _show_fund(
+    place: Place, rpc: Nodes, amount: Amount, sender_text: str | None, safe_batch: Path | None, as_json: bool
+) -> None:
+    """What a wallet elsewhere has to send."""
+    chain = place.connect(rpc)
+    state = place.state(chain)
+    sender = state.organiser if sender_text is None else parse_address(sender_text)
+    unit, token = place.unit(chain, state), TokenContract(chain, state.token)
+    base_units = amount.base_units(unit, "--amount")
+    calls = SettlementContract(chain, state.settlement).unsigned_fund(sender, token, base_units)
+    lines = [f"{unit.shown(base_units)} from {to_checksum(sender)}, which has {unit.shown(token.balance_of(sender))}"]
+    show_calls(chain.chain_id, calls, "Sparehive: fund", safe_batch, as_json, unit.json_value(), lines)
+
+
+def _check_organiser(run: Path, place: Place, key: PrivateKey) -> None:
+    """InputError where the run's own key is not the one that its chain.json names."""
+    if place.deployment is not None and place.deployment.terms.organiser != account_of(key):
+        organiser = to_checksum(place.deployment.terms.organiser)
+        raise InputError(
+            "RUN",
+            str(run),
+            f"its chain.json is of organiser {organiser}, and its key is {sender_of(key)}: restore chain.json",
+        )
 
 
 def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
@@ -309,7 +332,32 @@ def run_status(
     # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
     balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
     uncounted = balance - (state.funded_amount - state.claimed_amount)
+    final, proposed = (payouts_here(period, tables) for period in (state.last, state.pending))
+    rules = read_rules(invite, None)
     result = {
+        **_state_json(state, unit, uncounted),
+        "proposal": proposal_json(state, final, proposed),
+        **rules_json(rules),
+    }
+    lines = [
+        f"run 0x{state.run_id.hex()} on chain {state.chain_id}, {at_block(state)}",
+        f"money: funded {unit.shown(state.funded_amount)}, released {unit.shown(state.released_amount)}, "
+        f"claimed {unit.shown(state.claimed_amount)}; in token {address(state.token)}",
+        *rules_lines(rules),
+        f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
+        *proposal_lines(state, final, proposed, unit),
+    ]
+    if uncounted > 0:
+        lines.append(
+            f"{unit.shown(uncounted)} were sent to it without `run fund`: they count for nothing and stay there"
+        )
+    if uncounted < 0:
+        lines.append(f"{unit.shown(-uncounted)} are missing: the token has taken them, and the last claims will fail")
+    show(as_json, result, *lines)
+
+
+def _state_json(state: RunState, unit: Unit, uncounted_amount: int) -> dict[str, Any]:
+    return {
         "chain_id": state.chain_id,
         **reading(state),
         "settlement": address(state.settlement),
@@ -326,30 +374,12 @@ def run_status(
         "funded": str(state.funded_amount),
         "released": str(state.released_amount),
         "claimed": str(state.claimed_amount),
-        "uncounted": str(uncounted),
+        "uncounted": str(uncounted_amount),
         "settled_epoch": state.settled_epoch,
         "periods": state.num_periods,
         "last": _period_json(state.last),
         "pending": _period_json(state.pending),
     }
-    final, proposed = (payouts_here(period, tables) for period in (state.last, state.pending))
-    rules = read_rules(invite, None)
-    result |= {"proposal": proposal_json(state, final, proposed), **rules_json(rules)}
-    lines = [
-        f"run 0x{state.run_id.hex()} on chain {state.chain_id}, {at_block(state)}",
-        f"money: funded {unit.shown(state.funded_amount)}, released {unit.shown(state.released_amount)}, "
-        f"claimed {unit.shown(state.claimed_amount)}; in token {address(state.token)}",
-        *rules_lines(rules),
-        f"periods: {state.num_periods} final, up to epoch {state.settled_epoch}; {_pending_text(state)}",
-        *proposal_lines(state, final, proposed, unit),
-    ]
-    if uncounted > 0:
-        lines.append(
-            f"{unit.shown(uncounted)} were sent to it without `run fund`: they count for nothing and stay there"
-        )
-    if uncounted < 0:
-        lines.append(f"{unit.shown(-uncounted)} are missing: the token has taken them, and the last claims will fail")
-    show(as_json, result, *lines)
 
 
 def _period_json(period: PeriodState | None) -> dict[str, Any] | None:

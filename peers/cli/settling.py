@@ -40,7 +40,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import Place, find_place, read_rules
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
-from peers.cli.unsigned import show_calls, unsigned_options
+from peers.cli.unsigned import check_batch, show_calls, unsigned_options
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.moments import until
@@ -98,14 +98,10 @@ def settle(
 
     Fit for a timer: exit status 0 also where all is settled, or proposed as this ledger has it and in its window."""
     place = find_place(run, settlement, directory, invite)
-    if cancel and (finalise or replace):
-        raise click.UsageError("--cancel does nothing else: leave --finalise and --replace out")
-    if replace and directory is None:
-        raise click.UsageError("--replace needs --dir, the peer whose ledger is settled")
+    _check_choices(directory, finalise, replace, cancel)
     if not isinstance(tables, Path):
         raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
-    if safe_batch is not None and not unsigned:
-        raise click.UsageError("--safe-batch goes with --unsigned")
+    check_batch(unsigned, safe_batch)
     if unsigned:
         what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, judge_signature)
         chain = place.connect(rpc)
@@ -122,6 +118,13 @@ def settle(
                 what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, remembered.judge)
                 result, lines = _settle(chain, key, place, what)
     show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
+
+
+def _check_choices(directory: Path | None, finalise: bool, replace: bool, cancel: bool) -> None:
+    if cancel and (finalise or replace):
+        raise click.UsageError("--cancel does nothing else: leave --finalise and --replace out")
+    if replace and directory is None:
+        raise click.UsageError("--replace needs --dir, the peer whose ledger is settled")
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,15 @@ def check_options(
     unsigned: bool, safe_batch_file: Path | None, keystore: Path | None, password_file: Path | None
 ) -> None:
     """UsageError where they do not go together, or a key is missing."""
-    if safe_batch_file is not None and not unsigned:
-        raise click.UsageError("--safe-batch goes with --unsigned")
+    check_batch(unsigned, safe_batch_file)
     if not unsigned and (keystore is None or password_file is None):
         raise click.UsageError("--keystore and --password-file are both needed, or --unsigned")
+
+
+def check_batch(unsigned: bool, safe_batch_file: Path | None) -> None:
+    """UsageError where they do not go together."""
+    if safe_batch_file is not None and not unsigned:
+        raise click.UsageError("--safe-batch goes with --unsigned")
 
 
 def show_calls(
@@ -59,4 +64,4 @@ def show_calls(
     show(as_json, given, *lines, head, *said)
 
 
-__all__ = ["check_options", "show_calls", "unsigned_options"]
+__all__ = ["check_batch", "check_options", "show_calls", "unsigned_options"]

@@ -1,9 +1,11 @@
 """unstick: what a key has sent that is in no block, and the two ways out of that: paying more, or taking it back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from coincurve import PrivateKey
 
 from incentives.chain.nodes import Nodes
 from incentives.chain.outbox import Outbox
@@ -25,6 +27,7 @@ from peers.cli.places import find_place
 from peers.cli.signing import Fees, cost_line, organisers_key, showing_dry_run
 
 if TYPE_CHECKING:
+    from incentives.chain.node import Chain
     from incentives.chain.stuck import Waiting
 
 
@@ -69,15 +72,8 @@ def unstick(
     with showing_dry_run(fees), Outbox(keystore) as outbox:
         try:
             waiting = chain.waiting(key, outbox)
-            theirs = [] if cancel else [each for each in waiting if each.signed is None and each.is_known]
-            for each in waiting if bump or cancel else ():
-                if each not in theirs:
-                    chain.replace(key, outbox, each, is_cancelled=cancel)
             if waiting and (bump or cancel):
-                chain.wait_for(key, waiting[-1].nonce)
-                outbox_noted = outbox.noted(chain.chain_id)
-                costs = [chain.cost_of(hash_) for nonce, hash_ in outbox_noted if nonce >= waiting[0].nonce]
-                chain.spent_amount = sum(cost for cost in costs if cost is not None)
+                _replace_all(chain, key, outbox, waiting, cancel)
         finally:
             outbox.close(done=False)  # the next command looks up what became of all of it
     result = {"sender": sender, "waiting": [_waiting_json(each) for each in waiting], "cost": str(chain.spent_amount)}
@@ -90,6 +86,18 @@ def unstick(
     else:
         lines.append("--bump pays more for them and fills what is missing, --cancel takes them back")
     show(as_json, {**result, "done": bool(waiting) and (bump or cancel)}, *lines, *cost_line(chain))
+
+
+def _replace_all(chain: "Chain", key: PrivateKey, outbox: Outbox, waiting: Sequence["Waiting"], cancel: bool) -> None:
+    """Until all of them, or what took their place, are in blocks."""
+    theirs = [] if cancel else [each for each in waiting if each.signed is None and each.is_known]
+    for each in waiting:
+        if each not in theirs:
+            chain.replace(key, outbox, each, is_cancelled=cancel)
+    chain.wait_for(key, waiting[-1].nonce)
+    noted = outbox.noted(chain.chain_id)
+    costs = [chain.cost_of(hash_) for nonce, hash_ in noted if nonce >= waiting[0].nonce]
+    chain.spent_amount = sum(cost for cost in costs if cost is not None)
 
 
 def _waiting_json(each: "Waiting") -> dict[str, Any]:

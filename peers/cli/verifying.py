@@ -1,6 +1,7 @@
 """verify: everything that was published is computed again. It needs the base install alone, no torch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,55 +84,74 @@ def verify(
         raise ChainError("nothing to verify yet: no period is proposed or final")
     opinion, differing = _ask_ledger(directory, rules, state, checked)
     balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
-    doubts = doubts_of(state, checked, opinion, balance)
-    followed = opinion.followed if opinion else None
-    unpaid = opinion.not_paid if opinion else ()
-    result = {
-        "ok": not doubts,
-        "doubts": [_doubt_json(each) for each in _largest(doubts, MAX_LISTED)],
-        "num_doubts": len(doubts),
-        "doubted": str(sum(each.amount for each in doubts)),
-        "differences": [_difference_json(each) for each in (differing or ())[:MAX_LISTED]],
-        "num_differences": None if differing is None else len(differing),
-        **reading(state),
-        **unit.json_value(),
-        "funded": str(state.funded_amount),
-        "released": str(state.released_amount),
-        "claimed": str(state.claimed_amount),
-        "balance": str(balance),
-        **rules_json(rules),
-        "certificates_followed": followed,
-        "not_paid": [
-            {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units} for each in unpaid
-        ],
-        "periods": [_period_json(each) for each in checked],
-    }
-    records = sum(each.signatures_checked for each in checked)
-    lines = [
-        at_block(state),
-        f"{len(checked)} periods up to epoch {checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
-        f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
-    ]
-    lines += rules_lines(rules)
-    if followed is not None:
-        every = sum(each.period.certificates_count for each in checked)
-        lines.append(f"{followed} of {every} certificates are in the ledger in {directory}, which follows them")
-    if unpaid:
-        lines.append(
-            f"{len(unpaid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
-        )
-    if differing:
-        lines += _difference_lines(differing, unit)
-    lines += [_doubt_line(each, unit) for each in _largest(doubts, MAX_SHOWN)]
-    if len(doubts) > MAX_SHOWN:
-        lines.append(f"… and {len(doubts) - MAX_SHOWN} more, of smaller amounts")
-    show(as_json, result, *lines)
-    if doubts:
-        total = sum(each.amount for each in doubts)
+    found = _Found(state, unit, checked, doubts_of(state, checked, opinion, balance), opinion, differing)
+    result = {**found.json_value(), "balance": str(balance), **rules_json(rules)}
+    show(as_json, result, *found.lines(rules_lines(rules), directory))
+    if found.doubts:
+        total = sum(each.amount for each in found.doubts)
         raise TamperedError(
-            f"{_doubt_line(max(doubts, key=lambda each: each.amount), unit)}; this does not hold, or is not proved: "
-            f"{unit.shown(total)} in all, {len(doubts)} lines{_remedy(state)}"
+            f"{_doubt_line(max(found.doubts, key=lambda each: each.amount), unit)}; this does not hold, or is not proved: "
+            f"{unit.shown(total)} in all, {len(found.doubts)} lines{_remedy(state)}"
         )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All that `verify` found out."""
+
+    state: RunState
+    unit: Unit
+    checked: Sequence[Checked]
+    doubts: Sequence[Doubt]
+    opinion: Opinion | None  # of the own ledger, where there is one
+    differing: Sequence[Difference] | None
+
+    def json_value(self) -> dict[str, Any]:
+        state, differing, opinion = self.state, self.differing, self.opinion
+        return {
+            "ok": not self.doubts,
+            "doubts": [_doubt_json(each) for each in _largest(self.doubts, MAX_LISTED)],
+            "num_doubts": len(self.doubts),
+            "doubted": str(sum(each.amount for each in self.doubts)),
+            "differences": [_difference_json(each) for each in (differing or ())[:MAX_LISTED]],
+            "num_differences": None if differing is None else len(differing),
+            **reading(state),
+            **self.unit.json_value(),
+            "funded": str(state.funded_amount),
+            "released": str(state.released_amount),
+            "claimed": str(state.claimed_amount),
+            "certificates_followed": opinion.followed if opinion else None,
+            "not_paid": [
+                {"account": to_checksum(each.account), "epoch": each.epoch, "units": each.units}
+                for each in (opinion.not_paid if opinion else ())
+            ],
+            "periods": [_period_json(each) for each in self.checked],
+        }
+
+    def lines(self, rules: Sequence[str], directory: Path | None) -> list[str]:
+        """For people. `rules`: what counts, in words; `directory`: whose ledger was asked."""
+        records = sum(each.signatures_checked for each in self.checked)
+        lines = [
+            at_block(self.state),
+            f"{len(self.checked)} periods up to epoch {self.checked[-1].tables.to_epoch}: roots, counts and sums are those on chain",
+            f"signatures of {records} certificates and receipts are valid" if records else "signatures: not checked",
+            *rules,
+        ]
+        if self.opinion is not None and self.opinion.followed is not None:
+            every = sum(each.period.certificates_count for each in self.checked)
+            lines.append(
+                f"{self.opinion.followed} of {every} certificates are in the ledger in {directory}, which follows them"
+            )
+        if self.opinion is not None and self.opinion.not_paid:
+            lines.append(
+                f"{len(self.opinion.not_paid)} receipts in its ledger are not paid (--json lists them): signed too late, or left out"
+            )
+        if self.differing:
+            lines += _difference_lines(self.differing, self.unit)
+        lines += [_doubt_line(each, self.unit) for each in _largest(self.doubts, MAX_SHOWN)]
+        if len(self.doubts) > MAX_SHOWN:
+            lines.append(f"… and {len(self.doubts) - MAX_SHOWN} more, of smaller amounts")
+        return lines
 
 
 def _largest(doubts: Sequence[Doubt], count: int) -> list[Doubt]:

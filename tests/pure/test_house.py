@@ -1,11 +1,11 @@
-"""The house stays in order: no arrow back up, no room that is most of swarm, few reaches of tests into what is private."""
+"""The house stays in order: no arrow back up, no room that is most of swarm, no long function, few private reaches of tests."""
 
 from pathlib import Path
 
 import grimp
 import pytest
 
-from docs.house import PACKAGES, arrows, loops, private_reaches, room_of
+from docs.house import MAX_LINES_OF_FUNCTION, PACKAGES, arrows, functions, loops, private_reaches, room_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SHARE_OF_SWARM = 0.25
@@ -27,6 +27,17 @@ def test_no_room_is_more_than_a_quarter_of_swarm() -> None:
         lines[room] = lines.get(room, 0) + len(path.read_text(encoding="utf-8").splitlines())
     whole = sum(lines.values())
     assert {room: number for room, number in lines.items() if number > MAX_SHARE_OF_SWARM * whole} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    found = [
+        f"{name}: {lines} lines"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for lines, name in functions(path)
+        if lines > MAX_LINES_OF_FUNCTION
+    ]
+    assert found == []
 
 
 def test_tests_seldom_reach_into_what_is_private() -> None:
