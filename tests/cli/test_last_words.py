@@ -1,5 +1,6 @@
 """What a command says at its end where its words or its files are not taken: one line, and a status that tells."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -28,7 +29,11 @@ WALLET = "sparehive wallet --keystore k.json --password-file p"
 def test_what_nobody_takes_is_one_line_and_no_success(tmp_path: Path, command: str) -> None:
     done = shell(f"{command} > /dev/full", tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "sparehive: stdout: No space left on device: free some space\n"
+    why = "stdout: No space left on device: free some space"
+    if "--json" in command:
+        assert json.loads(done.stderr)["error"] == why and done.stderr.count("\n") == 1
+    else:
+        assert done.stderr == f"sparehive: {why}\n"
 
 
 def test_who_reads_no_further_is_told_nothing(tmp_path: Path) -> None:
