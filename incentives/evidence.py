@@ -73,13 +73,9 @@ class Evidence:
     certificates: tuple[SignedCertificate, ...]
 
 
-def evidence_bytes(evidence: Evidence) -> bytes:
-    """Canonical JSON; records as their EIP-712 words, which hash to what is in the leaves."""
-    return b"".join(evidence_chunks(evidence))
-
-
 def evidence_chunks(evidence: Evidence) -> Iterator[bytes]:
-    """The same in pieces; the names stand in their canonical order."""
+    """Canonical JSON in pieces; records as their EIP-712 words, which hash to what is in the leaves. The names stand in their canonical
+    order."""
     yield b'{"certificates":['
     yield from _joined(_certificate_json(certificate) for certificate in evidence.certificates)
     yield _BETWEEN

@@ -88,11 +88,6 @@ class Lookout:
         self._watch = Watch()
         directory.watch.unlink(missing_ok=True)
 
-    @property
-    def process(self) -> "subprocess.Popen[bytes] | None":
-        """The one that watches; None: none was running at the last look."""
-        return self._process
-
     def look(self) -> Watch:
         """The newest that is known."""
         if not self.has_node:

@@ -8,7 +8,7 @@ from incentives import records
 from incentives.books import check_evidence
 from incentives.closing import Closed, PayRules, close_period
 from incentives.commitments import parse_body
-from incentives.evidence import evidence_bytes, parse_evidence
+from incentives.evidence import evidence_chunks, parse_evidence
 from incentives.ledger import Ledger
 from incentives.tables import parse_payouts, parse_tables
 
@@ -39,5 +39,5 @@ def test_what_is_published_comes_back_the_same(tmp_path: Path) -> None:
     assert parse_tables(data) == found.tables
     assert found.tables.hash() == found.proposal.tables_hash
     assert parse_payouts(data[: data.index(b'"receipts":[') + 12]) == found.tables.payouts
-    again = parse_evidence(evidence_bytes(found.evidence))
+    again = parse_evidence(b"".join(evidence_chunks(found.evidence)))
     assert again == found.evidence
