@@ -40,7 +40,7 @@ from swarm.consensus.actions import (
 )
 from swarm.consensus.machine import RoundMachine
 from swarm.consensus.progress import ProgressBook, swarm_units
-from swarm.errors import DiskError, ForgottenSignature, PeerFault, SwarmError
+from swarm.errors import DiskError, ForgottenSignature, PeerFault, RetryError, SwarmError
 from swarm.pace import Pace
 from swarm.records import wire
 from swarm.records.commitments import merges_hash, parts_root
@@ -225,6 +225,8 @@ class Driver:
             return self._take(sender, await self.inbox.checked(data))
         except PeerFault as error:
             self.blame(sender, str(error))
+        except RetryError:
+            pass  # this peer is leaving
         except Exception as error:
             self.fail(error)
         return False

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from swarm.errors import PeerFault
+from swarm.errors import PeerFault, RetryError
 from swarm.records import wire
 from swarm.records.notary import Notary
 from swarm.records.types import Hash, Signed
@@ -26,9 +26,13 @@ class Inbox:
         self._pool = ThreadPoolExecutor(1, "signatures")
         self._waiting: deque[tuple[bytes, asyncio.Future[Signed]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def checked(self, data: bytes) -> Signed:
-        """The message, of this run and signed by its signer; else `PeerFault`. Callers go on in the order in which they came."""
+        """The message, of this run and signed by its signer; else `PeerFault`. Callers go on in the order in which they came.
+        `RetryError` once it is closed: links end after the round does."""
+        if self._closed:
+            raise RetryError("this peer is leaving")
         done: asyncio.Future[Signed] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, done))
         if self._task is None:
@@ -68,6 +72,7 @@ class Inbox:
 
     def close(self) -> None:
         """Idempotent; who still waits is cancelled."""
+        self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         for _, done in self._waiting:
             done.cancel()

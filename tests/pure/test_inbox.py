@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from swarm.averaging.inbox import AT_ONCE, Inbox
-from swarm.errors import BadSignature, PeerFault
+from swarm.errors import BadSignature, PeerFault, RetryError
 from swarm.records.types import Account, Record, RoundVoid, Signed
 from swarm.records.wire import pack
 
@@ -107,6 +107,17 @@ def test_a_link_that_ends_meanwhile_takes_nobody_along() -> None:
         notary.go_on.set()
         assert (await other).record.epoch == 2
         assert (await inbox.checked(message(3))).record.epoch == 3
+
+    run(work)
+
+
+def test_what_comes_after_the_end_starts_nothing() -> None:
+    """Links end after the round does."""
+
+    async def work(inbox: Inbox, notary: Checking) -> None:
+        inbox.close()
+        with pytest.raises(RetryError):
+            await inbox.checked(message(1))
 
     run(work)
 
