@@ -42,16 +42,26 @@ class Job:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def stop(self, seconds: float = 30.0) -> int:
-        """As Ctrl-C does it: SIGINT to the whole foreground group. The exit status."""
+    def interrupt(self) -> None:
+        """As Ctrl-C does it: SIGINT to the whole foreground group."""
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGINT)
+
+    def ended(self, seconds: float = 30.0) -> int:
+        """The exit status; who does not end in time is killed."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+            self.process.wait()
         return self.process.returncode
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """`interrupt`, and how it `ended`."""
+        self.interrupt()
+        return self.ended(seconds)
 
 
 class Terminal:
@@ -99,6 +109,7 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for job in reversed(self.jobs):
-            with contextlib.suppress(ProcessLookupError):
-                job.stop()
+        for job in self.jobs:
+            job.interrupt()
+        for job in self.jobs:  # leaving takes seconds, of all at once
+            job.ended()
