@@ -45,6 +45,7 @@ SHORT_FRAME_BYTES, TAKEN_BYTES = 64 << 10, 16 << 10
 HERE = "/sparehive/here/1"  # a nonce comes back, by way of the daemon and this process
 NONCE_BYTES, HERE_SECONDS = 32, 8.0
 # A busy machine may take long; what is broken is seen at once.
+CHECKS = 2  # that fail one after the other until the daemon counts as deaf
 WATCH_SECONDS, SILENT_SECONDS, HUNG_SECONDS = 3.0, 6.0, 60.0
 TAG = "sparehive"  # of connections, at the daemon
 ANSWER_SECONDS = 20.0  # of the daemon, to a question about itself
@@ -230,6 +231,7 @@ class Node:
     async def _watch(self) -> None:
         """A daemon that hangs, or that can no longer hand streams to this process, is as good as dead: kill it, so that
         `is_alive` says so. Nothing else would: the peer would go on, linked to nobody."""
+        failed = 0
         while self.daemon.is_alive:
             await asyncio.sleep(WATCH_SECONDS)
             check = asyncio.create_task(self.check())
@@ -241,7 +243,11 @@ class Node:
                         raise RetryError(f"the p2p daemon has not answered for {HUNG_SECONDS:.0f} s")
                 self.silent_seconds = 0.0
                 await check
+                failed = 0
             except RetryError as error:
+                failed += 1
+                if failed < CHECKS and self.silent_seconds <= HUNG_SECONDS:
+                    continue  # one connection that was reset is no deaf daemon
                 if self.daemon.is_alive:
                     self.failure = str(error)
                     log.error("%s: the daemon is killed", error)
