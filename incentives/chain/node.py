@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from coincurve import PrivateKey
 from eth_account import Account
@@ -42,6 +42,10 @@ from incentives.contracts import artifact
 from incentives.errors import ChainError, InputError
 from incentives.keys import to_checksum
 from incentives.records import account_of
+
+if TYPE_CHECKING:
+    from eth_typing import ChecksumAddress
+    from web3.types import BlockIdentifier, TxParams
 
 GAS_MARGIN = 1.15  # over the node's estimate: what others do in the same block can make a call dearer
 MAX_BATCH = 500  # accounts per view call
@@ -160,10 +164,10 @@ class Chain:
 
     def answer(self, address: bytes, data: bytes, *, block: int | None = None) -> bytes:
         """The bytes that a contract of unknown kind answers to this call; nothing where it refuses it, or there is none."""
-        call = {"to": to_checksum(address), "data": "0x" + data.hex()}
+        call = cast("TxParams", {"to": _web3s(address), "data": "0x" + data.hex()})
         with self._errors():
             try:
-                return bytes(self._web3.eth.call(call, "latest" if block is None else block))  # type: ignore[arg-type]
+                return bytes(self._web3.eth.call(call, "latest" if block is None else block))
             except ContractLogicError:
                 return b""
             except Web3RPCError as error:  # what old compilers made of a refusal, and what never ends
@@ -216,14 +220,14 @@ class Chain:
     def has_code(self, address: bytes, block: int | None) -> bool:
         """Whether there is a contract at `address`; at the newest block where none is given."""
         with self._errors():
-            at = "latest" if block is None else block
-            return bool(self._web3.eth.get_code(to_checksum(address), at))  # type: ignore[arg-type]
+            at: BlockIdentifier = "latest" if block is None else block
+            return bool(self._web3.eth.get_code(_web3s(address), at))
 
     def is_code(self, name: str, address: bytes, block: int | None = None) -> bool:
         """Whether the contract at `address` is `name` of this version."""
         with self._errors():
-            at = "latest" if block is None else block
-            return artifact(name).is_code(bytes(self._web3.eth.get_code(to_checksum(address), at)))  # type: ignore[arg-type]
+            at: BlockIdentifier = "latest" if block is None else block
+            return artifact(name).is_code(bytes(self._web3.eth.get_code(_web3s(address), at)))
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
@@ -242,17 +246,17 @@ class Chain:
             return
         with self._errors():
             # the pending block: what was sent and is in no block yet has its number, too
-            count = self._web3.eth.get_transaction_count(to_checksum(account_of(key)), "pending")  # type: ignore[arg-type]
+            count = self._web3.eth.get_transaction_count(_web3s(account_of(key)), "pending")
         if outbox.may_have_left(self.chain_id, count):
             raise outbox.damaged()
 
     def waiting(self, key: PrivateKey, outbox: Outbox) -> list[Waiting]:
         """What of a key is in no block, by number. ChainError where the node counts more than can be."""
         self._check_torn(key, outbox)
-        sender, noted = to_checksum(account_of(key)), outbox.earlier(self.chain_id)
+        sender, noted = _web3s(account_of(key)), outbox.earlier(self.chain_id)
         with self._errors():
             following = self._next_nonce(sender)
-            count = int(self._web3.eth.get_transaction_count(sender, "latest"))  # type: ignore[arg-type]
+            count = int(self._web3.eth.get_transaction_count(sender, "latest"))
             unused = [each for each in noted if each.nonce >= count]
             known = frozenset(each.hash for each in unused if self._knows(each.hash))
         if any(each.nonce >= count + MAX_UNDER_WAY for each in unused):
@@ -264,7 +268,7 @@ class Chain:
     def replace(self, key: PrivateKey, outbox: Outbox, waiting: Waiting, *, is_cancelled: bool) -> None:
         """Sends another transaction with that number, which pays more: the same, or one that does nothing. InputError: dearer than
         `max_fee_amount`."""
-        sender, offer, fees_raised = to_checksum(account_of(key)), waiting.offer, 0
+        sender, offer, fees_raised = _web3s(account_of(key)), waiting.offer, 0
         signed = None if is_cancelled else waiting.signed
         with self._errors(sender):
             fees = raised(self._fees(), offer)
@@ -274,7 +278,7 @@ class Chain:
                     to = to_checksum(bytes.fromhex(offer.to[2:]))
                     call, gas = {"to": to, "data": offer.data, "value": offer.value}, offer.gas
                 else:
-                    gas = int(self._web3.eth.estimate_gas({"from": sender, **call}) * GAS_MARGIN)  # type: ignore[typeddict-item]
+                    gas = int(self._web3.eth.estimate_gas(cast("TxParams", {"from": sender, **call})) * GAS_MARGIN)
                 what = NOTHING if signed is None else signed.what
                 self._check_cost(sender, what, gas, fees, int(call["value"]))
                 if self.is_dry:
@@ -294,11 +298,11 @@ class Chain:
 
     def wait_for(self, key: PrivateKey, nonce: int) -> None:
         """Until that number is used up, whatever used it. ChainError: not in time."""
-        sender, deadline, pause = to_checksum(account_of(key)), time.monotonic() + self.wait_seconds, 0.05
+        sender, deadline, pause = _web3s(account_of(key)), time.monotonic() + self.wait_seconds, 0.05
         while True:
             self.renew()
             with self._errors():
-                if int(self._web3.eth.get_transaction_count(sender, "latest")) > nonce:  # type: ignore[arg-type]
+                if int(self._web3.eth.get_transaction_count(sender, "latest")) > nonce:
                     return
             if time.monotonic() > deadline:
                 raise ChainError(
@@ -345,15 +349,15 @@ class Chain:
 
     def has_factory(self) -> bool:
         with self._errors():
-            return bytes(self._web3.eth.get_code(to_checksum(FACTORY))) == FACTORY_CODE  # type: ignore[arg-type]
+            return bytes(self._web3.eth.get_code(_web3s(FACTORY))) == FACTORY_CODE
 
     def create_factory(self, key: PrivateKey) -> None:
         """Puts the factory where it stands on other chains, by the transaction that everybody sends; `key` pays for it."""
-        signer = to_checksum(FACTORY_SIGNER)
+        signer = _web3s(FACTORY_SIGNER)
         if self.has_factory():
             return
         with self._errors(to_checksum(account_of(key))):
-            missing = FACTORY_COST - int(self._web3.eth.get_balance(signer))  # type: ignore[arg-type]
+            missing = FACTORY_COST - int(self._web3.eth.get_balance(signer))
             if missing > 0:
                 self.send(key, {"to": signer, "value": missing}, CREATE)
             self._web3.eth.send_raw_transaction(HexBytes(FACTORY_TRANSACTION))
@@ -381,12 +385,12 @@ class Chain:
     def send(self, key: PrivateKey, call: dict[str, Any], what: str) -> Sent:
         """Estimates, checks that the account can pay for it, signs, notes, sends and waits. `call`: to, data, value; `what`: its name
         in the outbox."""
-        sender = to_checksum(account_of(key))
+        sender = _web3s(account_of(key))
         outbox = self._outboxes.get(account_of(key))
         with self._errors(sender):
             eth = self._web3.eth
             # Against the pending block: the newest one can be older than a window that has ended since.
-            estimate = eth.estimate_gas({"from": sender, **call}, "pending")  # type: ignore[typeddict-item]
+            estimate = eth.estimate_gas(cast("TxParams", {"from": sender, **call}), "pending")
             fees = self._fees()
             gas = int(estimate * GAS_MARGIN)
             cost = self._check_cost(sender, what, gas, fees, int(call.get("value", 0)))
@@ -409,10 +413,10 @@ class Chain:
             return sent
         raise AssertionError("not reached")
 
-    def _check_cost(self, sender: str, what: str, gas: int, fees: dict[str, int], value: int) -> int:
+    def _check_cost(self, sender: "ChecksumAddress", what: str, gas: int, fees: dict[str, int], value: int) -> int:
         """Wei that it may cost. InputError: dearer than may be; ChainError: the account has not that much."""
         cost = gas * _price(fees)
-        needed, has = cost + value, int(self._web3.eth.get_balance(sender))  # type: ignore[arg-type]
+        needed, has = cost + value, int(self._web3.eth.get_balance(sender))
         if cost > self.max_fee_amount:
             raise InputError(
                 "--max-fee",
@@ -463,7 +467,7 @@ class Chain:
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _contract(self, name: str, address: bytes) -> Contract:
-        return self._web3.eth.contract(address=to_checksum(address), abi=artifact(name).abi)  # type: ignore[call-overload,no-any-return]
+        return self._web3.eth.contract(address=_web3s(address), abi=artifact(name).abi)
 
     def _call_data(self, name: str, address: bytes, function: str, *arguments: object) -> dict[str, Any]:
         data = self._contract(name, address).encode_abi(function, args=list(arguments))
@@ -521,16 +525,16 @@ class Chain:
             pause = min(2 * pause, 2.0)
         if receipt["status"] != 1:
             if call is not None:
-                self._web3.eth.call(call, receipt["blockNumber"])  # type: ignore[arg-type]  # says why, as an error
+                self._web3.eth.call(cast("TxParams", call), receipt["blockNumber"])  # says why, as an error
             raise Reverted(f"transaction {shown} failed in block {receipt['blockNumber']}: try again")
         cost = receipt["gasUsed"] * int(receipt.get("effectiveGasPrice") or 0)
         return Sent(shown, receipt["blockNumber"], receipt["gasUsed"], what, cost_amount=cost)
 
-    def _next_nonce(self, sender: str) -> int:
+    def _next_nonce(self, sender: "ChecksumAddress") -> int:
         """The number of the account's next transaction. ChainError where the node names one far beyond what the chain has: that would wait
         for ever for those before it, and could count when nobody expects it."""
-        final = int(self._web3.eth.get_transaction_count(sender, "latest"))  # type: ignore[arg-type]
-        following = int(self._web3.eth.get_transaction_count(sender, "pending"))  # type: ignore[arg-type]
+        final = int(self._web3.eth.get_transaction_count(sender, "latest"))
+        following = int(self._web3.eth.get_transaction_count(sender, "pending"))
         if not final <= following <= final + MAX_UNDER_WAY:
             raise ChainError(
                 f"--rpc {self.url} says that the next transaction of {sender} is number {following}, and {final} are in blocks: nothing "
@@ -591,6 +595,11 @@ def _said_by(error: Web3RPCError) -> tuple[str, object]:
         return str(error.message or ""), None
     said = told.get("message")
     return said if isinstance(said, str) else "", told.get("code")
+
+
+def _web3s(account: bytes) -> "ChecksumAddress":
+    """An address in the type that web3 asks for."""
+    return cast("ChecksumAddress", to_checksum(account))
 
 
 def _price(fees: dict[str, int]) -> int:
