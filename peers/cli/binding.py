@@ -1,22 +1,18 @@
 """wallet and bind: a key file of one's own, and the peer's consent to be paid to it."""
 
-import json
-import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from coincurve import PrivateKey
-from pydantic import BaseModel, ConfigDict, Field
 
 from incentives.chain.nodes import Nodes
 from incentives.chain.registry import PeerConsent, RegistryContract
 from incentives.chain.reverts import Reverted
 from incentives.chain.state import RunState
 from incentives.chain.unsigned import Call
-from incentives.errors import BadSignature, ChainError, InputError, StorageError, disk_remedy
+from incentives.errors import ChainError, InputError
 from incentives.keys import (
     LIGHT_SCRYPT,
     STRONG_SCRYPT,
@@ -27,7 +23,7 @@ from incentives.keys import (
     to_checksum,
     unlock_key,
 )
-from incentives.records import Domain, account_of, digest, recover, sign
+from incentives.records import account_of, sign
 from peers.cli.options import (
     PATH,
     NamedSettlement,
@@ -44,16 +40,21 @@ from peers.cli.options import (
 from peers.cli.places import find_place
 from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
 from peers.cli.unsigned import check_batch, show_calls, unsigned_options
+from peers.consents import (
+    binding_digest,
+    hex_signature,
+    is_by,
+    make_consent,
+    peer_consent,
+    read_consent,
+    wallet_signature_of,
+    write_consent,
+)
 from peers.directory import PeerDirectory
-from peers.netid import net_id_of
 from peers.payee import confirm_binding, keep_bound, read_payee
-from swarm.atomic import write_atomically
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
-
-CONSENT_SECONDS = 7 * 24 * 3600
-MAX_CONSENT_BYTES = 1 << 16
 
 
 @click.command("wallet")
@@ -205,7 +206,7 @@ def _payer_key(keystore: Path | None, password_file: Path | None) -> PrivateKey 
 
 def _hand_over(path: Path, given: dict[str, Any], as_json: bool) -> None:
     """The consent, for whoever sends it."""
-    _write_consent(path, given)
+    write_consent(path, given)
     signed = ", signed by both: anybody may send it" if "wallet_signature" in given else ""
     show(as_json, given, f"consent of {given['peer']} to {given['wallet']} in {path}{signed}")
 
@@ -220,7 +221,7 @@ def _show_unsigned(
     as_json: bool,
 ) -> None:
     calls, lines = _unsigned(chain, state, owner, given, paid_to)
-    to_sign = {"consent": given, "digest": "0x" + _digest_of(given, state).hex()}
+    to_sign = {"consent": given, "digest": "0x" + binding_digest(given, state).hex()}
     show_calls(chain.chain_id, calls, "Sparehive: bind", safe_batch, as_json, to_sign, lines)
 
 
@@ -253,17 +254,17 @@ def _consent(
     """Of the peer in `directory`, or out of the file, with the wallet's signature as far as that can be had."""
     if directory is not None:
         assert owner is not None
-        given = _make_consent(PeerDirectory(directory), state, owner)
+        given = make_consent(PeerDirectory(directory), state, owner)
     else:
         assert consent is not None
-        given = _read_consent(consent, state, owner)
+        given = read_consent(consent, state, owner)
     if wallet_signature is not None:
-        given["wallet_signature"] = _hex_signature(wallet_signature)
+        given["wallet_signature"] = hex_signature(wallet_signature)
     if key is not None:
         wallet = parse_address(given["wallet"])
-        if "wallet_signature" in given and not _is_by(wallet, _digest_of(given, state), _wallet_signature(given)):
+        if "wallet_signature" in given and not is_by(wallet, binding_digest(given, state), wallet_signature_of(given)):
             raise InputError("--consent", str(consent), "was changed: the wallet has not signed it so; copy it again")
-        given["wallet_signature"] = "0x" + sign(key, _digest_of(given, state)).hex()
+        given["wallet_signature"] = "0x" + sign(key, binding_digest(given, state)).hex()
     return given
 
 
@@ -271,7 +272,7 @@ def _unsigned(
     chain: "Chain", state: RunState, owner: bytes, given: dict[str, Any], paid_to: bytes | None
 ) -> tuple[list[Call], list[str]]:
     """What the wallet has to send; and words for people."""
-    registry, consent = RegistryContract(chain, state.registry), _consent_of(given)
+    registry, consent = RegistryContract(chain, state.registry), peer_consent(given)
     bound_to = registry.wallets_of([consent.peer])[0]
     if bound_to not in (None, owner):
         assert bound_to is not None
@@ -280,22 +281,10 @@ def _unsigned(
     calls += [registry.unsigned_pay_to(owner, paid_to)] if paid_to is not None else []
     lines = [
         f"binds {given['peer']} to {given['wallet']}, for ever",
-        f"or sign the digest 0x{_digest_of(given, state).hex()} with the wallet (a contract: as ERC-1271), and give it to whoever pays: "
-        "--consent FILE --wallet-signature HEX --gas-keystore …",
+        f"or sign the digest 0x{binding_digest(given, state).hex()} with the wallet (a contract: as ERC-1271), and give it to whoever "
+        "pays: --consent FILE --wallet-signature HEX --gas-keystore …",
     ]
     return calls, lines if bound_to is None else []
-
-
-def _wallet_signature(given: dict[str, Any]) -> bytes:
-    """Empty where it has not signed."""
-    return bytes.fromhex(given.get("wallet_signature", "0x")[2:])
-
-
-def _hex_signature(text: str) -> str:
-    digits = text.lower().removeprefix("0x")
-    if not re.fullmatch("([0-9a-f]{2}){1,4096}", digits):
-        raise InputError("--wallet-signature", text, "is no signature: give it in hexadecimal digits, after 0x")
-    return "0x" + digits
 
 
 @dataclass(frozen=True)
@@ -345,7 +334,7 @@ def _bind(
     is_confirmed: bool,
 ) -> dict[str, Any]:
     """Sends what is not done yet: the binding, and where the wallet's rewards go."""
-    owner, consent = signers.owner, _consent_of(given)
+    owner, consent = signers.owner, peer_consent(given)
     registry = RegistryContract(chain, state.registry)
     with sending(chain, signers.payer, signers.payers_keystore, fees):
         transactions = resumed_by(chain, state.registry, "bind", "bindFor")
@@ -370,12 +359,12 @@ def _bind(
 
 def _check_wallet_signature(chain: "Chain", state: RunState, owner: bytes, given: dict[str, Any]) -> None:
     """InputError where a key's signature is missing or not its own. What a contract says is the chain's to ask."""
-    signature = _wallet_signature(given)
+    signature = wallet_signature_of(given)
     if not signature:
         raise InputError(
             "--consent", given["wallet"], "the wallet has not signed it: give its keys, or --wallet-signature"
         )
-    if not _is_by(owner, _digest_of(given, state), signature) and not chain.has_code(owner, None):
+    if not is_by(owner, binding_digest(given, state), signature) and not chain.has_code(owner, None):
         raise InputError(
             "--wallet-signature", "0x" + signature.hex(), f"{given['wallet']} has not signed this consent with it"
         )
@@ -389,96 +378,11 @@ def _send_binding(
     try:
         if signers.payer is signers.wallet:
             return (registry.bind(signers.wallet, consent).hash,)
-        return (registry.bind_for(signers.payer, owner, consent, _wallet_signature(given)).hash,)
+        return (registry.bind_for(signers.payer, owner, consent, wallet_signature_of(given)).hash,)
     except Reverted as error:
         if error.name != "AlreadyBound" or error.arguments["wallet"] != to_checksum(owner):
             raise
         return ()
-
-
-def _consent_of(given: dict[str, Any]) -> PeerConsent:
-    """From its JSON form."""
-    net_id, signature = bytes.fromhex(given["net_id"][2:]), bytes.fromhex(given["signature"][2:])
-    return PeerConsent(parse_address(given["peer"]), net_id, int(given["deadline"]), signature)
-
-
-def _binding_digest(state: RunState, wallet_: bytes, peer: bytes, net_id: bytes, deadline: int) -> bytes:
-    values = {"wallet": wallet_, "peer": peer, "net_id": net_id, "deadline": deadline}
-    return digest(Domain(state.chain_id, state.registry), "PeerBinding", values)
-
-
-def _digest_of(given: dict[str, Any], state: RunState) -> bytes:
-    """What the peer has signed, and the wallet signs too where somebody else sends it."""
-    consent = _consent_of(given)
-    return _binding_digest(state, parse_address(given["wallet"]), consent.peer, consent.net_id, consent.deadline)
-
-
-def _make_consent(directory: PeerDirectory, state: RunState, owner: bytes) -> dict[str, Any]:
-    """Signed by the peer's hot key; counts for a week after the newest block."""
-    if not directory.hot_key.exists():
-        raise InputError("--dir", str(directory.root), "holds no peer: it has no keys/hot.json")
-    key = unlock_key(directory.hot_key, directory.hot_password)
-    net_id = net_id_of(directory.identity)
-    deadline = max(int(time.time()), state.block_time) + CONSENT_SECONDS
-    signature = sign(key, _binding_digest(state, owner, account_of(key), net_id, deadline))
-    return {
-        "chain_id": state.chain_id,
-        "registry": to_checksum(state.registry),
-        "wallet": to_checksum(owner),
-        "peer": to_checksum(account_of(key)),
-        "net_id": "0x" + net_id.hex(),
-        "deadline": deadline,
-        "signature": "0x" + signature.hex(),
-    }
-
-
-class _Consent(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    chain_id: Annotated[int, Field(gt=0)]
-    registry: str
-    wallet: str
-    peer: str
-    net_id: Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
-    deadline: Annotated[int, Field(ge=0, lt=1 << 64)]
-    signature: Annotated[str, Field(pattern="^0x[0-9a-f]{130}$")]
-    wallet_signature: Annotated[str, Field(pattern="^0x([0-9a-f]{2}){1,4096}$")] | None = None
-
-
-def _read_consent(path: Path, state: RunState, owner: bytes | None) -> dict[str, Any]:
-    """`owner` None: whichever wallet it names."""
-    try:
-        with open(path, "rb") as stream:
-            given = _Consent.model_validate_json(stream.read(MAX_CONSENT_BYTES))
-        named = tuple(parse_address(text) for text in (given.registry, given.wallet, given.peer))
-    except (OSError, ValueError, InputError):
-        raise InputError(
-            "--consent", str(path), "is no consent; make one with `sparehive bind --write-consent`"
-        ) from None
-    owner = named[1] if owner is None else owner
-    if (given.chain_id, *named[:2]) != (state.chain_id, state.registry, owner):
-        where = f"is for chain {given.chain_id}, registry {given.registry}, wallet {given.wallet}"
-        raise InputError("--consent", str(path), f"{where}: make one for this wallet and run")
-    signed = _binding_digest(state, owner, named[2], bytes.fromhex(given.net_id[2:]), given.deadline)
-    if not _is_by(named[2], signed, bytes.fromhex(given.signature[2:])):
-        raise InputError(
-            "--consent", str(path), f"was changed: {given.peer} has not signed it; copy it again, or make another"
-        )
-    return given.model_dump(exclude_none=True)
-
-
-def _is_by(account: bytes, signed: bytes, signature: bytes) -> bool:
-    try:
-        return recover(signed, signature) == account
-    except BadSignature:
-        return False
-
-
-def _write_consent(path: Path, given: dict[str, Any]) -> None:
-    try:
-        write_atomically(path, (json.dumps(given, indent=1) + "\n").encode())
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}: {disk_remedy(error)}") from None
 
 
 __all__ = ["bind", "wallet"]
