@@ -10,12 +10,12 @@ from swarm.averaging.reduce import average_part, largest_norm
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
-from swarm.optim.clip import Pull, capped_weights, largest_motion, pull
+from swarm.optim.clip import Pull, largest_motion, pull
 from swarm.optim.codec import decode, encode, part_slices, rounding_floor, rounding_share, squared_norm
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributionContent, ContributorLeaf, Hash
-from swarm.records.units import capped_units
+from swarm.records.units import capped_units, capped_weights, clock_units
 
 KEEP = 4
 
@@ -143,8 +143,7 @@ def next_anchor(
     outer = config.outer
     momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
     parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)
-    units = [capped_units(leaf.units, config.rounds.max_units_per_contribution) for leaf in leaves]
-    counted = anchor.counted_units + sum(capped_weights(units))
+    counted = anchor.counted_units + clock_units(leaves, config.rounds.max_units_per_contribution)
     return Anchor(parameters, velocity, anchor.layout, counted, anchor.num_rounds + 1)
 
 

@@ -63,6 +63,7 @@ class LineageEntry:
     # Of what holds:
     jump: Hash = ZERO_HASH  # an ancestor far back, so that any is found in a logarithm of steps
     trust: Trust = NOBODY  # after it
+    clock: int = 0  # of the run, after it
     branch: Branch | None = field(default=None, repr=False)
     supported: dict[Hash, None] = field(default_factory=dict)  # of what follows it
 

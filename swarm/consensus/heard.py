@@ -165,6 +165,8 @@ class Heard:
         if not is_known:
             self._waiting.put(prev, signed, signed.signer if sender is None else sender)
             return
+        if self._lineage.is_last(prev):
+            raise PeerFault("a word on a round after the run's last one")
         if record.epoch != self._lineage[prev].certificate.epoch + 1:
             raise PeerFault("a record of another epoch than follows its certificate")
         most = MAX_ROUNDS // 2 if self._lineage.is_strange(prev) else MAX_ROUNDS + 1

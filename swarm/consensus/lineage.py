@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from swarm.consensus.branches import RECENT_CERTIFICATES, Branch, Branches, LineageEntry, Trust
+from swarm.consensus.rules import NO_END
 from swarm.consensus.shelf import SIGNATURE_BYTES_KEPT, Shelf, kept_bytes
 from swarm.errors import PeerFault
 from swarm.records.commitments import body_hash, contributors_root, draw_order, electorate_hash, quorum
 from swarm.records.types import KIND_ROUND, KIND_SEATING, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate
+from swarm.records.units import clock_units
 
 MAX_ELECTORATE = 64
 MAX_ATTEMPTS_SIGNED = 64  # by one signer of one certificate
@@ -45,8 +47,15 @@ class Lineage(Branches):
     have signed, and all that stands on those. Each is forgotten when it has to make room."""
 
     def __init__(
-        self, run_id: Hash, initial_root: Hash, founders: tuple[Account, ...], shelf: Shelf | None = None
+        self,
+        run_id: Hash,
+        initial_root: Hash,
+        founders: tuple[Account, ...],
+        shelf: Shelf | None = None,
+        max_units: int = NO_END,
+        total_units: int = NO_END,
     ) -> None:
+        """`max_units` of a contribution count; the run ends where its clock reaches `total_units`."""
         electorate = tuple(sorted(founders))
         body = RoundBody((), (), (), (), 0.0, electorate)
         certificate = RoundCertificate(
@@ -65,6 +74,7 @@ class Lineage(Branches):
             ZERO_HASH,
         )
         super().__init__(LineageEntry(ZERO_HASH, certificate, body, attempt=0))
+        self._max_units, self._total_units = max_units, total_units
         self.shelf = Shelf() if shelf is None else shelf
         self._pending: dict[Hash, dict[Hash, None]] = {}  # without a quorum, by predecessor, known or not
         self._undecided: dict[Account, dict[Hash, None]] = {}
@@ -88,6 +98,14 @@ class Lineage(Branches):
     def may_initiate(self, identity: Hash, attempt: int, account: Account) -> bool:
         """Whether `account` is the one initiator of this attempt at what follows `identity`."""
         return account == self.initiator(identity, attempt)
+
+    def units_left(self, identity: Hash) -> int:
+        """On the run's clock, after a certificate that holds."""
+        return max(0, self._total_units - self.entries[identity].clock)
+
+    def is_last(self, identity: Hash) -> bool:
+        """Whether the run ends with it: then nothing that follows it holds, whoever signs that."""
+        return self.valid(identity) and not self.units_left(identity)
 
     # -- taking in ----------------------------------------------------------------------------------------------------
     def add(
@@ -135,6 +153,8 @@ class Lineage(Branches):
 
     def _check_signer(self, certificate: RoundCertificate, body: RoundBody, signer: Account) -> None:
         prev = certificate.prev_certificate
+        if self.is_last(prev):
+            raise PeerFault("certificate: it follows the run's last one")
         if certificate.kind == KIND_SEATING and prev != ZERO_HASH:
             voters = body.electorate
         elif self.valid(prev):
@@ -260,6 +280,8 @@ class Lineage(Branches):
                 continue
             self._settle(entry)
             entry.attempt = attempt
+            before = self.entries[entry.certificate.prev_certificate]
+            entry.clock = before.clock + clock_units(entry.body.contributors, self._max_units)
             self._grow(entry)
             if not self.is_strange(entry.id):
                 self.no_longer_strange(entry)
@@ -272,7 +294,8 @@ class Lineage(Branches):
     def _linked(self, entry: LineageEntry) -> bool:
         before, now = self.entries[entry.certificate.prev_certificate].certificate, entry.certificate
         return (
-            now.run_id == before.run_id
+            not self.is_last(now.prev_certificate)
+            and now.run_id == before.run_id
             and now.epoch == before.epoch + 1
             and now.prev_root == before.next_root
             and now.cumulative_units == before.cumulative_units + now.units

@@ -64,7 +64,13 @@ class RoundMachine:
     ) -> None:
         parts = parts or Parts()
         self.notary, self.rules, self.account = notary, rules, notary.account
-        self.lineage = parts.lineage(rules.run_id, rules.initial_root, rules.founders)
+        self.lineage = parts.lineage(
+            rules.run_id,
+            rules.initial_root,
+            rules.founders,
+            max_units=rules.max_units,
+            total_units=rules.total_units,
+        )
         self.heard = Heard(notary, self.lineage, rules.num_parts, rules.max_reducers)
         self.tip: Hash = ZERO_HASH
         self._voice = parts.voice(notary)
@@ -95,6 +101,16 @@ class RoundMachine:
     @property
     def attempt(self) -> int:
         return self.round.attempt
+
+    @property
+    def units_left(self) -> int:
+        """Until the run ends, on its clock."""
+        return self.lineage.units_left(self.tip)
+
+    @property
+    def has_ended(self) -> bool:
+        """The run, on the branch that this peer follows: no round is under way and none follows, no seating either."""
+        return self.lineage.is_last(self.tip)
 
     @property
     def reduces(self) -> bool:
@@ -287,7 +303,7 @@ class RoundMachine:
     def timeout(self, timer: Timer) -> list[Action]:
         """A timer that was set has run out."""
         r = self.round
-        if timer.prev_certificate != self.tip:
+        if timer.prev_certificate != self.tip or self.has_ended:
             return self._voice.actions()
         if timer.name == "stall":
             self._seating.stall(self.tip)
@@ -416,7 +432,7 @@ class RoundMachine:
 
     def _advance(self) -> None:
         """One pass over the round under way."""
-        if self.tip == ZERO_HASH:
+        if self.tip == ZERO_HASH or self.has_ended:
             return
         r = self.round
         is_voter = self.account in r.voters

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from swarm.config import RunConfig
 from swarm.records.types import Account, Hash
 
+NO_END = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class RunRules:
@@ -24,6 +26,7 @@ class RunRules:
     vote_seconds: float
     stall_seconds: float
     recheck_share: float = 0.0  # of the parts
+    total_units: int = NO_END  # on the run's clock: it ends there
 
     @classmethod
     def of(cls, run: RunConfig, founders: Iterable[Account], num_values: int) -> "RunRules":
@@ -42,4 +45,5 @@ class RunRules:
             r.vote_seconds,
             r.stall_seconds,
             r.recheck_share,
+            run.inner.total_units,
         )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from swarm.config import InnerConfig
+from swarm.records.units import capped_weights
 
-WEIGHT_MULTIPLE = 2  # × the lower median of units: the most that a contribution weighs
 PULL_MULTIPLE = 2.0  # × the median pull: the most that one keeps
 MIN_FOR_OWN_MEDIAN = 3
 
@@ -27,14 +27,6 @@ def relative_norm(norm: float, units: int) -> float:
     """norm / units^0.75; honest norms grow with units^0.66–0.85. units^0.75 = √units · √√units."""
     root = math.sqrt(float(units))
     return norm / (root * math.sqrt(root))
-
-
-def capped_weights(units: Sequence[int]) -> tuple[int, ...]:
-    """At most `WEIGHT_MULTIPLE` × the lower median of those with units. Where audits have made a peer trusted, its cap may rise
-    here; its pay has no such cap."""
-    known = sorted(u for u in units if u > 0)
-    most = WEIGHT_MULTIPLE * known[(len(known) - 1) // 2] if known else 0
-    return tuple(min(u, most) for u in units)
 
 
 def largest_motion(inner: InnerConfig, num_values: int, units: int, clock: int) -> float:

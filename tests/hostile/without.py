@@ -41,6 +41,7 @@ def _pull(*only: str) -> tuple[str, ...]:
 
 
 _NEXT = ("tests/training/test_next_anchor.py",)
+_ENDING = ("tests/machine/test_ending.py",)
 _FLOODS = ("tests/machine/test_floods.py",)
 _RECHECKS = ("tests/machine/test_rechecks.py",)
 _RECEPTION = ("tests/pure/test_reception.py",)
@@ -50,7 +51,7 @@ GUARDS = (
     # The model
     Guard(
         "a peer weighs at most twice the median",
-        "swarm/optim/clip.py",
+        "swarm/records/units.py",
         "return tuple(min(u, most) for u in units)",
         "return tuple(units)",
         _pull(),
@@ -86,9 +87,30 @@ GUARDS = (
     Guard(
         "the run's clock counts weights, not claims",
         "swarm/averaging/states.py",
-        "counted = anchor.counted_units + sum(capped_weights(units))",
-        "counted = anchor.counted_units + sum(units)",
+        "counted = anchor.counted_units + clock_units(leaves, config.rounds.max_units_per_contribution)",
+        "counted = anchor.counted_units + sum(leaf.units for leaf in leaves)",
         _NEXT,
+    ),
+    Guard(
+        "so does the clock that ends the run",
+        "swarm/records/units.py",
+        "return sum(capped_weights([capped_units(leaf.units, max_units) for leaf in leaves]))",
+        "return sum(capped_units(leaf.units, max_units) for leaf in leaves)",
+        _ENDING,
+    ),
+    Guard(
+        "nothing holds after the run's last certificate",
+        "swarm/consensus/lineage.py",
+        "not self.is_last(now.prev_certificate)",
+        "True",
+        _ENDING,
+    ),
+    Guard(
+        "no word on a round after it is kept",
+        "swarm/consensus/heard.py",
+        "if self._lineage.is_last(prev):",
+        "if False:",
+        _ENDING,
     ),
     Guard(
         "an average longer than the norms allow is redone",

@@ -9,6 +9,7 @@ S3 one lineage after healing, one anchor                  S4 a unit is on the li
 S5 a lineage signed by liars alone is never followed      S6 one round never takes an honest electorate's majority away
 A1 nobody honest is shown to average wrongly              A2 a wrong average that somebody has to look at is not certified
 L1 certificates go on after healing, without a seating if a quorum lives    L2 they also go on when more than that died
+E1 nobody honest signs anything on a round after the run's last certificate, nor follows it; L1 and L2 hold up to there
 """
 
 import argparse
@@ -25,6 +26,7 @@ from swarm.consensus.actions import Adopt, Blame, Expose, Timer
 from swarm.consensus.lineage import Lineage
 from swarm.consensus.machine import RunRules
 from swarm.consensus.rechecks import MIN_CONTRIBUTORS
+from swarm.consensus.rules import NO_END
 from swarm.records.commitments import quorum
 from swarm.records.types import (
     FLAG_REDUCES,
@@ -55,6 +57,7 @@ RUN = b"r" * 32
 SEED_PEER = 100
 STEPS = 240
 RECHECK_SHARES = (0.0, 0.1, 1.0)
+END_AFTER = (NO_END, NO_END, NO_END, 5, NO_END, NO_END, NO_END, 40)  # units on the run's clock
 
 
 class Violation(Exception):
@@ -71,6 +74,7 @@ class World:
         kit: ablations.Kit,
         trace: bool = False,
         recheck_share: float = 0.0,
+        total_units: int = NO_END,
     ) -> None:
         self.rng, self.directory, self.kit, self.trace = rng, directory, kit, trace
         self.log = hashlib.sha256()
@@ -86,7 +90,7 @@ class World:
         parts = rng.choice((1, 2, 2, 3))
         self.rules = RunRules(
             RUN, digest("initial"), founders, parts, 3, rng.choice((1, 2, 16)), 100, max(1, size - len(byzantine)),
-            10.0, 10.0, 5.0, 60.0, recheck_share,
+            10.0, 10.0, 5.0, 60.0, recheck_share, total_units,
         )  # fmt: skip
         self.wire: list[
             tuple[int, int, Signed | Hash]
@@ -200,6 +204,8 @@ class World:
         attempt = 0 if isinstance(record, Contribution) else record.attempt  # type: ignore[union-attr]
         rest = record.part if isinstance(record, Average) else getattr(record, "kind", 0)
         subject = (member.number, kind, record.epoch, attempt, record.prev_certificate, rest)  # type: ignore[union-attr]
+        if self.is_after_the_end(member, record.prev_certificate):  # type: ignore[union-attr]
+            raise Violation("E1 a word on a round after the last one")
         if self.journals.setdefault(subject, record) != record:
             raise Violation("S2 two digests for one subject")
         other = {"RoundVoid": "RoundCertificate", "RoundCertificate": "RoundVoid"}.get(kind)
@@ -207,6 +213,17 @@ class World:
             raise Violation("S2 a certificate and a void in one attempt")
         if isinstance(record, RoundCertificate):
             self.count_certificate(member.account, record, None)
+
+    def is_after_the_end(self, member: Member, prev: Hash) -> bool:
+        """By the sum of all weights before it, counted here."""
+        lineage = getattr(getattr(member, "machine", None), "lineage", None)  # None: it is being restored
+        if lineage is None or not lineage.valid(prev):
+            return False
+        clock = 0
+        for identity in lineage.path(prev):
+            units = sorted(leaf.units for leaf in lineage[identity].body.contributors if leaf.units)
+            clock += sum(min(each, 2 * units[(len(units) - 1) // 2]) for each in units)
+        return clock >= self.rules.total_units
 
     def count_certificate(self, who: Account, record: RoundCertificate, content: Content) -> None:
         """S1 and S6, on all signatures that exist, also those that nobody has received."""
@@ -243,6 +260,8 @@ class World:
         self.say("peer", member.number, "follows", [(e.certificate.epoch, e.id.hex()[:6]) for e in action.path],
                  "undone", len(action.undone))  # fmt: skip
         for entry in action.path:
+            if self.is_after_the_end(member, entry.certificate.prev_certificate):
+                raise Violation("E1 a certificate after the last one is followed")
             self.electorates.setdefault(entry.id, entry.body.electorate)
             self.check_averages(machine.lineage.electorate(entry.certificate.prev_certificate), entry.body)
         self.log.update(repr((member.number, [e.id for e in action.path], action.undone)).encode())
@@ -474,6 +493,10 @@ class World:
         alive = {m.account for m in live}
         split = done = 0
         for _ in range(60):
+            if all(m.machine.has_ended for m in live):
+                self.count["ended"] += 1
+                done = 2
+                break
             before = {m.number: m.machine.tip for m in live}
             tips = set(before.values())
             voters = live[0].machine.voters()
@@ -569,7 +592,7 @@ def one(
     rng = random.Random(seed * 1_000_003 + index)
     # most rules that can be missing have to do with the rest
     share = 0.0 if set(off) - {"looks"} else RECHECK_SHARES[index % len(RECHECK_SHARES)]
-    world = World(rng, directory, ablations.without(off), trace, share)
+    world = World(rng, directory, ablations.without(off), trace, share, END_AFTER[index % len(END_AFTER)])
     world.ablated = bool(off)
     try:
         world.storm(rng.choice((STEPS // 4, STEPS // 2, STEPS)))

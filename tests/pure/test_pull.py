@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from swarm.config import InnerConfig
 from swarm.optim.clip import (
     PULL_MULTIPLE,
-    WEIGHT_MULTIPLE,
-    capped_weights,
     largest_motion,
     pull,
     relative_norm,
 )
 from swarm.optim.inner import InnerOptimizer
+from swarm.records.units import WEIGHT_MULTIPLE, capped_weights
 
 NORMS = st.floats(1e-6, 1e6)
 UNBOUND = math.inf
