@@ -31,6 +31,7 @@ from swarm.records.types import Account, Hash
 from swarm.tasks import Task
 
 log = logging.getLogger(__name__)
+SIGNATURE_SECONDS = 2.0  # that a leaver waits for the signature of a boundary that is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +243,21 @@ class Trainer:
                 rested = time.monotonic()
                 self._stop.wait(self.pace.rest_seconds)
                 self.rest_seconds += time.monotonic() - rested
-        while self._queue:  # a signature or a certificate that came while stopping must be in the snapshot
-            self._queue.popleft()()
+        self._take_what_still_comes()
         self._save()
+
+    def _take_what_still_comes(self) -> None:
+        """A signature or a certificate that comes while stopping must be in the snapshot: one that shows a boundary without its
+        signature is of no use, and all work since the last one is lost."""
+        deadline = time.monotonic() + SIGNATURE_SECONDS
+        while True:
+            self._wake.clear()
+            while self._queue:
+                self._queue.popleft()()
+            left = deadline - time.monotonic()
+            if self.member is None or not self.member.unsigned or left <= 0:
+                return
+            self._wake.wait(left)
 
     def _end_unit(self, member: MemberState) -> None:
         """A boundary may be made here, by who pauses too."""

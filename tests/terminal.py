@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
+REST_SECONDS = 0.1
 
 
 def until(condition: Callable[[], object], seconds: float, what: Callable[[], str]) -> None:
@@ -102,6 +103,13 @@ class Terminal:
         job = Job(script, self.cwd, self.environment, self.cwd / f"job-{len(self.jobs)}.log", prefix)
         self.jobs.append(job)
         return job
+
+    def rest(self, *directories: str, config: str = "") -> None:
+        """Peers that are to be started there leave the two cores to the other tests: a pause after each step. `config`: more lines
+        for their peer.toml."""
+        for each in directories:
+            (self.cwd / each).mkdir(parents=True, exist_ok=True)
+            (self.cwd / each / "peer.toml").write_text(f"step_pause_seconds = {REST_SECONDS}\n{config}")
 
     def __enter__(self) -> "Terminal":
         return self

@@ -218,7 +218,8 @@ def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm
     starts = len(bob.events("UnitDone"))
     bob.start()
     until(lambda: len(bob.events("UnitDone")) > starts, SECONDS, "bob trains again")
-    assert bob.events("UnitDone")[starts]["unit"] == last + 1
+    said = (bob.directory.root / "peer.log").read_text()[-2000:]
+    assert bob.events("UnitDone")[starts]["unit"] == last + 1, said
     is_in_a_new_certificate(bob, newest_epoch(swarm))
 
 

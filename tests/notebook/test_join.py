@@ -19,7 +19,8 @@ NOTEBOOK = ROOT / "notebooks" / "join.ipynb"
 RECEIPTS = 2
 ORGANISER = "--keystore run/keys/organiser.json --password-file run/keys/organiser.password"
 SMALL = (
-    "--set rounds.min_seated=2 --set 'task.model.fields={n_embd=32,n_layer=1,n_head=2}' --set codec.part_values=8192"
+    "--set rounds.min_seated=2 --set 'task.model.fields={n_embd=32,n_layer=1,n_head=2}' --set codec.part_values=8192 "
+    "--set inner.steps_per_unit=1"
 )
 
 
@@ -93,6 +94,7 @@ def prepare(terminal: Terminal, chain: DevChain) -> str:
     terminal.run(f"sparehive run fund run --rpc $RPC {ORGANISER} --amount 1000")
     seed = terminal.start("exec sparehive seed run --dir seed --host 127.0.0.1 --quiet")
     until((terminal.cwd / "seed" / "ready.json").exists, 120.0, seed.output)
+    terminal.rest("bob", "sparehive-peer")
     bob = terminal.start("exec sparehive join seed/invite.txt --dir bob --host 127.0.0.1")
     until((terminal.cwd / "bob" / "ready.json").exists, 120.0, bob.output)
     return str(addresses["wallet"])

@@ -16,7 +16,7 @@ from tests.terminal import Job, Terminal, until
 LINE = wan.LineRate(up_bits=200e6, down_bits=200e6, round_trip_seconds=0.004)
 SMALL = (
     "--set rounds.min_seated=2 --set task.model.fields.n_embd=32 --set task.model.fields.n_layer=1 --set task.model.fields.n_head=2 "
-    "--set codec.part_values=4096 --set task.data.context=32"
+    "--set codec.part_values=4096 --set task.data.context=32 --set inner.steps_per_unit=1"
 )
 DEAD, DEAD6 = "/ip4/10.77.0.99/tcp/4001", "/ip6/fd77::63/tcp/4001"
 
@@ -40,6 +40,8 @@ class Swarm:
         self.seed = self.start(0, "seed", "sparehive seed run")
 
     def start(self, place: int, name: str, command: str) -> Job:
+        if not (self.terminal.cwd / name).exists():
+            self.terminal.rest(name)
         return self.terminal.start(f"exec {command} --dir {name}", self.places[place].prefix)
 
     def join(self, place: int, name: str, options: str = "") -> Job:

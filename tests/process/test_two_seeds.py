@@ -29,16 +29,14 @@ def test_seeds_that_know_nothing_of_each_other_are_told_once_they_meet(tmp_path:
         cwd = terminal.cwd
         terminal.run(f"sparehive run new run --preset demo {SMALL}")
         shutil.copytree(cwd / "run", cwd / "copy")
-        (cwd / "two").mkdir()
-        (cwd / "two" / "peer.toml").write_text('host = "127.0.0.1"\n')
+        terminal.rest("two", config='host = "127.0.0.1"\n')
         two = terminal.start("exec sparehive seed copy --dir two")
         one = terminal.start("exec sparehive seed run --dir one --host 127.0.0.1")
         for name, job in (("one", one), ("two", two)):
             until(lambda name=name: (cwd / name / "ready.json").exists(), 120.0, job.output)  # type: ignore[misc]
         founders = {name: status(cwd / name)["account"] for name in ("one", "two")}
-        (cwd / "alice").mkdir()
         named = json.dumps(status(cwd / "two")["addresses"])
-        (cwd / "alice" / "peer.toml").write_text(f'host = "127.0.0.1"\npeers = {named}\n')
+        terminal.rest("alice", config=f'host = "127.0.0.1"\npeers = {named}\n')
         alice = terminal.start("exec sparehive join one/invite.txt --dir alice")
         until(lambda: "two-swarms" in advice(cwd / "alice"), 120.0, alice.output)
         assert founders["two"] in advice(cwd / "alice")["two-swarms"]
@@ -47,6 +45,6 @@ def test_seeds_that_know_nothing_of_each_other_are_told_once_they_meet(tmp_path:
         assert "two-swarms" not in advice(cwd / "two"), "anybody could say so: a stranger has"
         two.stop()
         named = json.dumps(status(cwd / "one")["addresses"])
-        (cwd / "two" / "peer.toml").write_text(f'host = "127.0.0.1"\npeers = {named}\n')
+        terminal.rest("two", config=f'host = "127.0.0.1"\npeers = {named}\n')
         two = terminal.start("exec sparehive seed copy --dir two")
         until(lambda: founders["one"] in advice(cwd / "two").get("two-swarms", ""), 120.0, two.output)

@@ -1,6 +1,7 @@
 """The training thread at its edges: restarts with a snapshot that is too old, diverged weights, contributions that cannot be kept."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_a_signed_boundary_survives(tmp_path: Path) -> None:
     assert again.member is not None
     assert again.member.pending
     assert again.member.own == again.member.previous == b"\7" * 32
+
+
+def test_a_boundary_that_is_signed_while_its_peer_leaves_survives(tmp_path: Path) -> None:
+    """Between the two lies the disk: who is asked to stop then would else begin anew at its next start."""
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    made = boundary(trainer)
+    signing = threading.Timer(0.5, trainer.signed, (b"\7" * 32,))
+    signing.start()
+    trainer.stop(30.0)
+    signing.join()
+    again = Bench(tmp_path).trainer
+    again.resume(made.first_unit + made.units)
+    assert again.member is not None
+    assert (again.member.pending, again.member.own) == (True, b"\7" * 32)
 
 
 def test_weights_that_diverged_begin_anew_and_the_peer_lives(tmp_path: Path) -> None:
