@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pictures bench test test-slow check clean
+.PHONY: help setup demo pictures bench test test-long test-slow check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,13 +36,22 @@ pictures: setup ## Make the README's pictures anew, from a demo that runs for th
 bench: setup ## Measure beside hivemind.Optimizer, in ten minutes (ARGS=... for python -m benchmarks)
 	$(PY) -m benchmarks $(ARGS)
 
-# What computes runs two at a time, what mostly waits (for deadlines, for other processes) four at a time, and swarms of four peers
-# one at a time: they need both cores.
-test: setup ## Run all tests
-	$(PY) -m pytest -n 2 --dist loadfile tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
-	$(PY) -m pytest -n 4 --dist loadfile tests/readme tests/process tests/notebook
-	$(PY) -m pytest tests/faults
+# What computes, or waits for a chain, fills two cores with three files at a time. One swarm that is killed again and again mostly waits
+# for its deadlines, so tests with processes of their own run beside it. What measures a swarm beside strangers runs alone.
+FILES := --dist loadfile --no-loadscope-reorder
+COMPUTING := tests/pure tests/reference tests/training tests/machine tests/cli tests/chain
+OWN_PROCESSES := tests/process tests/notebook tests/readme
+
+test: setup ## Run the tests, in a quarter of an hour
+	$(PY) -m pytest -n 3 $(FILES) -m "not long" $(COMPUTING)
+	@mkdir -p build; $(PY) -m pytest tests/faults > build/faults.txt 2>&1 & faults=$$!; \
+	trap 'kill $$faults' INT TERM; status=0; \
+	$(PY) -m pytest -n 2 $(FILES) -m "not long" $(OWN_PROCESSES) || status=$$?; \
+	wait $$faults || status=$$?; cat build/faults.txt; exit $$status
 	$(PY) -m pytest tests/hostile
+
+test-long: setup ## The rest, which CI runs too: whole ways of organisers and earners, in ten minutes
+	$(PY) -m pytest -n 4 $(FILES) -m long $(OWN_PROCESSES) $(COMPUTING)
 
 test-slow: setup ## Storms by the thousand; every attack twenty times; each guard taken out (two hours; tables in tests/hostile)
 	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py

@@ -2,7 +2,7 @@
 
 import pytest
 
-ORDER = ("pure", "reference", "training", "machine", "cli", "chain", "process", "faults", "notebook", "readme")
+ORDER = ("pure", "reference", "training", "machine", "cli", "chain", "faults", "process", "notebook", "readme")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,6 +25,7 @@ needs_forge = pytest.mark.skipif(
 
 @needs_forge
 @needs_node
+@pytest.mark.long
 def test_forge_passes(tmp_path: Path) -> None:
     """Every function and every revert, fuzzing, invariants; solc.mjs stands in for a native compiler."""
     places = ("--root", CONTRACTS, "--cache-path", tmp_path / "cache", "--out", tmp_path / "out")

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.odd_machines import run, sparehive
 
 NAME = "Gr\u00fc\u00dfe \u4e2d\u6587 \u00e9"  # letters of one, two and three bytes
@@ -29,6 +31,7 @@ def new(where: Path, text: Path, **environment: str) -> str:
     return run_id("new", where, "--preset", "demo", "--name", NAME, "--data", text, *settings, **environment)
 
 
+@pytest.mark.long
 def test_the_same_text_and_run_toml_are_the_same_run(tmp_path: Path) -> None:
     """The names of the text, of the run and of its directory are not ASCII."""
     text = tmp_path / (NAME + ".txt")

@@ -43,6 +43,7 @@ def test_no_outputs_are_committed() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_volunteer_joins_watches_leaves_and_claims(
     chain: DevChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def execute(notebook: Any, terminal: Terminal) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+@pytest.mark.long
 def test_the_peer_ends_with_the_kernel(tmp_path: Path) -> None:
     with Terminal(tmp_path / "home") as terminal:
         terminal.run(f"sparehive run new run --preset demo {SMALL}")

@@ -21,7 +21,7 @@ from tests.process.machines import SMALL
 from tests.process.test_two_seeds import advice, status
 from tests.terminal import Job, Terminal, until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 PACE = 'host = "127.0.0.1"\nwatch_seconds = 1.0\nstep_pause_seconds = 0.1\n'
 PAYER = "--keystore run/keys/organiser.json --password-file run/keys/organiser.password"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--host", "127.0.0.1")
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
@@ -69,7 +70,6 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cwd
 
 
-@pytest.mark.timeout(900)
 def test_each_kept_contribution_is_within_the_tolerance(swarm: Path) -> None:
     newest = json.loads(sparehive("run", "replay", "--dir", "a", "--json", cwd=swarm))
     assert newest["epoch"] >= 4
@@ -82,7 +82,6 @@ def test_each_kept_contribution_is_within_the_tolerance(swarm: Path) -> None:
     assert any(step > 0 for step in merges)  # training went on while a round was under way
 
 
-@pytest.mark.timeout(900)
 def test_what_cannot_be_redone_is_one_line(swarm: Path) -> None:
     for arguments, words in (
         (["--dir", "a", "--epoch", "99"], "--epoch = 99: is not kept"),
@@ -93,7 +92,6 @@ def test_what_cannot_be_redone_is_one_line(swarm: Path) -> None:
         assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.timeout(900)
 def test_the_export_opens_with_its_tokenizer(swarm: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -107,7 +105,6 @@ def test_the_export_opens_with_its_tokenizer(swarm: Path) -> None:
     assert model(input_ids=tokens).logits.shape == (1, tokens.shape[1], 300)
 
 
-@pytest.mark.timeout(900)
 def test_a_tampered_state_is_found(swarm: Path) -> None:
     states = swarm / "a" / "audit" / "states"
     kept = {path: path.read_bytes() for path in states.iterdir()}

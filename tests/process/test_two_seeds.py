@@ -10,7 +10,7 @@ import pytest
 from tests.process.machines import SMALL
 from tests.terminal import Terminal, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 def status(directory: Path) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def test_every_bash_block_is_part_of_the_walk() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_the_organisers_walk_from_a_new_run_to_a_paid_volunteer(chain: DevChain, tmp_path: Path) -> None:
     with machines(tmp_path / "wan", 3) as places, Terminal(tmp_path / "home", RPC=chain.rpc) as terminal:
         said, volunteers = walk(terminal, chain, places)
