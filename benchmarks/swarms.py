@@ -202,7 +202,8 @@ class SparehiveSwarm(Swarm):
         for number, place in enumerate(self.places[1:], 1):
             directory = self.root / f"peer{number}"
             directory.mkdir(parents=True)
-            (directory / "peer.toml").write_text(f"step_pause_seconds = {self.work.pause_seconds}\n", encoding="utf-8")
+            settings = f'step_pause_seconds = {self.work.pause_seconds}\nafter_end = "serve"\n'  # what it did is read while it runs
+            (directory / "peer.toml").write_text(settings, encoding="utf-8")
             self.spawn(
                 f"peer{number}", place, "peers", "join", str(seed / "invite.txt"), "--dir", str(directory),
                 "--host", place.address, "--quiet",

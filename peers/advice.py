@@ -40,11 +40,12 @@ class Circumstances:
     daemon_silent_seconds: float = 0.0
     has_node: bool = True  # that is asked what the organiser proposes
     node_silence: str = ""  # why it has not answered for a while
+    has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
 def advise(now: Circumstances) -> list[Advice]:
     """The most important first."""
-    found = _of_a_seed(now) if now.is_seed else _of_a_volunteer(now)
+    found = _of_a_seed(now) if now.is_seed else [] if now.has_ended else _of_a_volunteer(now)
     for address, founder in now.other_swarms.items():
         found.insert(
             0,

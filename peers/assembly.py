@@ -44,7 +44,7 @@ from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.optim.codec import wire_bytes
 from swarm.pace import Pace
-from swarm.records.types import FLAG_VOTES, ZERO_HASH, Account, Contribution, Hash, Signed
+from swarm.records.types import FLAG_VOTES, ZERO_HASH, Account, Contribution, ContributionReceipt, Hash, Signed
 from swarm.records.wire import pack, unpack
 from swarm.tasks import Task, new_model
 from swarm.train import Trainer
@@ -403,15 +403,18 @@ async def join_run(
     )
 
 
-async def begin(made: Assembled, task: Task, events_file: Path) -> None:
-    """Take up what was kept of rounds and work, and go on from there."""
+async def begin(made: Assembled, task: Task | None, events_file: Path) -> None:
+    """Take up what was kept of rounds and work, and go on from there. No `task`: the run has ended, nothing is trained."""
     made.machine.convict(await asyncio.to_thread(shown_before, events_file))
     signed = [(record, keep) for record, _, keep in made.notary.replay_records()]
     if made.trainer is not None:
         made.trainer.task = task
         used = (r.first_unit + r.units for r, _ in signed if isinstance(r, Contribution))
         made.trainer.resume(max(used, default=0))
-    kept = (*made.history.everything(), *made.history.current())
-    await made.driver.start([unpack(data) for data in kept], signed)
+    kept = [unpack(data) for data in (*made.history.everything(), *made.history.current())]
+    await made.driver.start(kept, signed)
+    for said in kept:  # who has co-signed the newest work already: nobody says it again
+        if isinstance(said.record, ContributionReceipt) and said.record.certificate == made.machine.tip:
+            made.accounting.on_receipt(said)
     if made.trainer is not None:
         made.trainer.start()

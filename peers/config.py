@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -106,6 +106,9 @@ class PeerConfig(BaseModel):
     snapshot_seconds: Seconds = Field(30.0, description="how often the training state is written to disk")
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
+    after_end: Literal["auto", "leave", "serve"] = Field(
+        "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"
+    )
     rpc: NodeUrl = Field(
         "",
         description="JSON-RPC of a node, to watch what the run's organiser proposes; empty: the one that the invite names",

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from peers.config import load_peer_config
+from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.leaving import EXIT_WARNED
@@ -143,7 +143,11 @@ class View:
             lines += self._made_of_a_stamp(old, new)
         elif new.phase == "connecting" and old.phase != new.phase:
             lines.append("connecting to the swarm")
-        elif new.is_at_work and not old.is_at_work:
+        elif new.phase == "finished" != old.phase and (old.is_at_work or self._stays):
+            lines.append(
+                f"the run is finished at epoch {new.epoch}, {new.run_units:,} of {new.total_units:,} units: its last state is here"
+            )
+        elif new.is_at_work and not old.is_at_work and new.phase != "finished":
             where = f"from epoch {new.epoch}" if new.epoch else "from the initial model"
             lines.append(f"{new.phase} {where} as {new.account}")
         if new.warning and new.warning != old.warning:
@@ -202,6 +206,8 @@ class View:
                 parts.append(f"{_count(new.unpaid_units, 'unit')} without a receipt")
             if new.utilisation is not None:
                 parts.append(f"{new.utilisation:.0%} of the time in training steps")
+        if new.total_units:
+            parts.append(f"run: {new.course}")
         return f"epoch {new.epoch}: " + ", ".join(parts)
 
     def _worth(self, new: Observation, before: str) -> str:
@@ -216,6 +222,8 @@ class View:
         if self.mode == "seed":
             if not self._worked:
                 return ["the seed has stopped before it served"]
+            if last.phase == "finished":
+                return ["the seed has stopped; the run is finished, and nobody gets its model from here any more"]
             return [
                 f"the seed has stopped at epoch {last.epoch}; peers go on without it, but new ones cannot find them"
             ]
@@ -226,8 +234,11 @@ class View:
             f"left at epoch {last.epoch} after {_count(last.units, 'unit')}; "
             f"{_count(last.receipts, 'receipt')} co-signed{self._worth(last, ', worth ')}",
             *([f"{_count(last.unpaid_units, 'unit')} of it without a receipt: not paid"] if last.unpaid_units else []),
-            again,
         ]
+        if last.phase != "finished":
+            lines.append(again)
+        elif not last.ended.startswith("the run is finished"):  # which says it
+            lines.append(f"the model: sparehive export --dir {where} --out model")
         if self.watcher.terms is not None and self.watcher.terms.has_chain:
             lines.append(f"paid yet? sparehive rewards --dir {where} --rpc URL")
         return lines
@@ -254,12 +265,20 @@ class View:
             self._say(line)
         self._say("")
 
-    def _reachability(self) -> list[str]:
+    def _config(self) -> PeerConfig:
         try:
-            config = load_peer_config(self.directory.config)
+            return load_peer_config(self.directory.config)
         except (PeerError, OSError):
-            return []
-        if config.host.startswith(_LOOPBACK):
+            return PeerConfig()
+
+    @property
+    def _stays(self) -> bool:
+        """After the run's end; who leaves then says so itself."""
+        choice = self._config().after_end
+        return choice == "serve" or (choice == "auto" and self.mode == "seed")
+
+    def _reachability(self) -> list[str]:
+        if self._config().host.startswith(_LOOPBACK):
             return ["It listens on this machine alone: without --host it is open to others"]
         return []
 
@@ -274,6 +293,8 @@ class View:
         grid.add_row("", Text(phase, style="bold green" if new.is_at_work else "bold yellow"))
         if new.is_at_work or self._worked:
             grid.add_row("epoch", f"{new.epoch}   {_count(new.peers, 'peer')} linked")
+            if new.course:
+                grid.add_row("run", new.course)
             self._loss_row(grid, new)
             if self.mode == "join":
                 share = "" if new.utilisation is None else f"   {new.utilisation:.0%} of the time in training steps"

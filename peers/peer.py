@@ -28,6 +28,7 @@ from peers.descriptors import take_standard_descriptors
 from peers.directory import PeerDirectory, write_json
 from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
+from peers.finishing import Finishing
 from peers.identity import Identity, open_identity
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
 from peers.lookout import Lookout, node_of
@@ -72,6 +73,7 @@ class Peer:
         self.ended = ""  # why, in words
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status = PeerStatus(mode=mode, pid=os.getpid(), account="0x" + self.identity.account.hex())
+        self.finishing = Finishing(directory, self.config, self.status, self.has_been_ready)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.made: Assembled | None = None
         self.lookout: Lookout | None = None
@@ -107,6 +109,7 @@ class Peer:
             self.made.accounting.on_event(event)
         status = self.status
         if isinstance(event, events.UnitDone):
+            self.finishing.has_worked = True
             status.train_loss, status.units = event.loss, event.unit + 1
         elif isinstance(event, events.Certified):
             status.epoch, status.root = event.certificate.epoch, "0x" + event.certificate.next_root.hex()
@@ -117,7 +120,8 @@ class Peer:
             status.held_out_loss = event.loss
         elif isinstance(event, events.Ready):
             self.has_been_ready = True
-            status.epoch, status.phase = event.epoch, "serving" if self.mode == "seed" else "training"
+            assert self.made is not None
+            status.epoch, status.phase = event.epoch, self.finishing.phase(self.made)
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -127,7 +131,7 @@ class Peer:
             try:
                 if await self._unless_stopped(self._start(stack)):
                     await self._work()
-                end_within(await self._leave())
+                end_within(await self._leave(), status=self.finishing.exit_status)
             except Exception as error:
                 end_within(CLOSE_SECONDS, error, self.has_been_ready)
                 raise
@@ -156,6 +160,7 @@ class Peer:
                     await self.stopping.wait()
             self._check_health()
             self._evaluate_anchor()
+            self._look_at_the_end()
             if time.monotonic() - last > STATUS_SECONDS:
                 last = time.monotonic()
                 self._write_status()
@@ -187,12 +192,16 @@ class Peer:
             self._enter("connecting")
         await join_run(made, self.directory, self.config, self.identity, role, reactions, door)
         stack.push_async_callback(self.network.close)  # before driver and ledger: nothing more is heard then
-        await self._fetch_text(stack, made, role, (*bootstrap, *self.config.peers))
-        self._enter("reading the data")
-        task = await asyncio.to_thread(open_task, made.run, role.text())
+        await self._begin(stack, made, role, (*bootstrap, *self.config.peers))
+
+    async def _begin(self, stack: contextlib.AsyncExitStack, made: Assembled, role: Role, tried: Sequence[str]) -> None:
+        task = None
+        if await self._fetch_text(stack, made, role, tried):
+            self._enter("reading the data")
+            task = await asyncio.to_thread(open_task, made.run, role.text())
         if made.trainer is None:
             self._task = task
-        else:
+        elif task is not None:
             await self.network.wait_for_reach(
                 REACH_WAIT_SECONDS
             )  # so that its first word on what it does is the right one
@@ -200,16 +209,26 @@ class Peer:
 
     async def _fetch_text(
         self, stack: contextlib.AsyncExitStack, made: Assembled, role: Role, tried: Sequence[str]
-    ) -> None:
+    ) -> bool:
+        """False: it is not needed, as the run turned out to have ended before this peer came."""
         telling = asyncio.create_task(self._tell_while_connecting())
         stack.push_async_callback(cancel_all, [telling])
+        fetching = asyncio.create_task(made.content.fetch_data(made.run.task.data, role.text()))
+        stack.push_async_callback(cancel_all, [fetching])
         try:
-            await made.content.fetch_data(made.run.task.data, role.text())
+            while not fetching.done() and not self.finishing.is_late(made):
+                await asyncio.wait((fetching,), timeout=STATUS_SECONDS)
+            if not fetching.done():
+                await cancel_all([fetching])
+                await made.content.fetch_for_export(made.run.task.data)
+            else:
+                await fetching
         except DiskError:
             raise
         except RetryError as error:
             raise self._why_not_joined(error, tried) from None
         telling.cancel()
+        return not fetching.cancelled()
 
     async def _silent_here(self, network: SwarmNetwork) -> tuple[str, ...]:
         """Addresses of the invite at which not even this machine gets an answer. RetryError where none answers: what is deaf must not
@@ -294,6 +313,12 @@ class Peer:
 
         self._evaluating = asyncio.create_task(evaluate())
 
+    def _look_at_the_end(self) -> None:
+        assert self.made is not None
+        why = self.finishing.look(self.made, time.monotonic(), self._evaluating is not None, self.emit)
+        if why:
+            self.end(why)
+
     def _check_health(self) -> None:
         """Raises where a part has failed: RetryError where a start anew may help."""
         assert self.made is not None
@@ -364,6 +389,7 @@ class Peer:
             daemon_silent_seconds=network.node.silent_seconds,
             has_node=self.lookout is not None and self.lookout.has_node,
             node_silence="" if self.lookout is None else self.lookout.silence(),
+            has_ended=made.machine.has_ended,
         )
         return self._patience.lasting(advise(now), time.monotonic())
 
@@ -409,6 +435,7 @@ def main(peer_type: type[Peer] = Peer) -> None:
             peer = peer_type(arguments.mode, directory, arguments.quiet)
             peer.stop_after(arguments.stop_after_epoch)
             asyncio.run(peer.run())
+            sys.exit(peer.finishing.exit_status)
     except (PeerError, SwarmError, IncentivesError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(say_why(error, peer is not None and peer.has_been_ready))

@@ -16,7 +16,7 @@ from peers.directory import write_json
 @dataclass
 class PeerStatus:
     """Seconds are wall clock, losses nats per token, bytes payload; None: not known yet. `phase`: starting, connecting, fetching
-    data, reading the data, fetching the anchor, training or serving."""
+    data, reading the data, fetching the anchor, training, serving or finished."""
 
     mode: str = ""
     phase: str = "starting"
@@ -38,6 +38,9 @@ class PeerStatus:
     pay: str = ""  # the same for people, with what is at risk
     units: int = 0  # all it ever did
     swarm_units: int = 0
+    run_units: int = 0  # on the run's clock: certified
+    total_units: int = 0  # at which the run ends
+    ends_in_seconds: float | None = None  # at the pace of late
     train_loss: float | None = None
     held_out_loss: float | None = None  # a seed's
     inner_steps: int | None = None  # of this process, as are the seconds
@@ -53,7 +56,7 @@ class PeerStatus:
 
     @property
     def is_at_work(self) -> bool:
-        return self.phase in ("training", "serving")
+        return self.phase in ("training", "serving", "finished")
 
     def write(self, path: Path) -> None:
         """Renamed into place. What cannot be written is not worth ending for."""

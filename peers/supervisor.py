@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
-from peers.leaving import EXIT_LEFT, EXIT_USER_ERROR
+from peers.leaving import EXIT_FINISHED, EXIT_LEFT, EXIT_USER_ERROR
 
 # A leaver ends itself in 9 s (`peers.leaving`), from when its loop hears of it: on a busy machine seconds later. To be killed while it
 # does would be told as a failure.
@@ -93,6 +93,8 @@ class _Supervision:
             while True:
                 begun = time.monotonic()
                 code = self._run_once()
+                if code == EXIT_FINISHED:
+                    return code
                 if self._asked_at is not None or code in (EXIT_LEFT, EXIT_USER_ERROR):
                     return 0 if code in (EXIT_LEFT, -signal.SIGTERM) else 1
                 if time.monotonic() - begun > STABLE_SECONDS:
@@ -138,7 +140,7 @@ class _Supervision:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.25)
         kill_group(child.pid)
-        if self._asked_at is not None or child.returncode == EXIT_LEFT:
+        if self._asked_at is not None or child.returncode in (EXIT_LEFT, EXIT_FINISHED):
             watcher.tick(child.pid)
         _pass_on(child, watcher)
         if child.stderr is not None:

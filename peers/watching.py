@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from incentives.amounts import BASE_UNITS, Unit
 from incentives.errors import IncentivesError
 from peers.directory import PeerDirectory, old_events
+from peers.ending import course_words
 from peers.errors import PeerError
 from peers.status import PeerStatus
 
@@ -54,10 +55,18 @@ class Observation:
     advice: tuple[str, ...] = ()
     warning: str = ""
     pay: str = ""
+    run_units: int = 0
+    total_units: int = 0
+    ends_in_seconds: float | None = None
+
+    @property
+    def course(self) -> str:
+        """How far the run is, for people."""
+        return course_words(self.run_units, self.total_units, self.ends_in_seconds)
 
     @property
     def is_at_work(self) -> bool:
-        return self.phase in ("training", "serving")
+        return self.phase in ("training", "serving", "finished")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,9 @@ class PeerWatcher:
             advice=tuple(each.text for each in status.advice),
             warning=status.warning,
             pay=status.pay,
+            run_units=status.run_units,
+            total_units=status.total_units,
+            ends_in_seconds=status.ends_in_seconds,
         )
 
     def _utilisation(self, status: PeerStatus) -> float | None:

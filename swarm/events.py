@@ -67,6 +67,15 @@ class Voided:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """The run has ended with the certificate of `epoch`, whose state is here. `units` on the run's clock."""
+
+    epoch: int
+    units: int
+    root: Hash
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """Held-out loss of the anchor of `epoch`, in nats per token."""
 
@@ -110,6 +119,7 @@ Event: TypeAlias = Union[
     Certified,
     Undone,
     Voided,
+    Finished,
     Evaluated,
     PeerSeen,
     PeerLost,

@@ -227,8 +227,8 @@ class Trainer:
                 if time.monotonic() - saved > self.snapshot_seconds:
                     self._save()
                     saved = time.monotonic()
-                if member.units >= self.config.rounds.max_units_per_contribution:
-                    self._wake.wait(0.05)  # more would not count
+                if self._has_done_enough(member):
+                    self._wake.wait(0.05)
                     self._wake.clear()
                     continue
             loss_sum += self._step(member)
@@ -258,6 +258,11 @@ class Trainer:
             if self.member is None or not self.member.unsigned or left <= 0:
                 return
             self._wake.wait(left)
+
+    def _has_done_enough(self, member: MemberState) -> bool:
+        """More would not count, or would be done at a learning rate of zero: the run ends with what was done."""
+        config = self.config
+        return member.units >= config.rounds.max_units_per_contribution or member.clock() >= config.inner.total_units
 
     def _end_unit(self, member: MemberState) -> None:
         """A boundary may be made here, by who pauses too."""

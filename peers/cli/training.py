@@ -31,6 +31,11 @@ _LISTEN_OPTIONS = (
         help="JSON-RPC of a node of the run's chain, to watch what the organiser proposes to pay.",
     ),
     click.option("--announce", multiple=True, help="Address to tell others besides, e.g. /ip4/203.0.113.7/tcp/4001."),
+    click.option(
+        "--after-end",
+        type=click.Choice(["auto", "leave", "serve"]),
+        help="When the run has ended: leave, or stay and serve its last state to others (auto, the default: a seed serves).",
+    ),
 )
 
 
@@ -133,6 +138,7 @@ def join(
     port: int | None,
     rpc: str | None,
     announce: tuple[str, ...],
+    after_end: str | None,
     client_mode: bool | None,
     peers: tuple[str, ...],
     threads: int | None,
@@ -165,6 +171,7 @@ def join(
         port=port,
         rpc=rpc,
         announce=announce,
+        after_end=after_end,
         client_mode=client_mode,
         peers=peers or None,
         threads=threads,
@@ -199,6 +206,7 @@ def seed(
     port: int | None,
     rpc: str | None,
     announce: tuple[str, ...],
+    after_end: str | None,
     invite_rpc: str | None,
     keystore: Path | None,
     password_file: Path | None,
@@ -219,7 +227,7 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    listen = {"host": host, "port": port, "announce": announce}
+    listen = {"host": host, "port": port, "announce": announce, "after_end": after_end}
     _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc, invite_rpc=invite_rpc)
     _supervise("seed", where, quiet)
 

@@ -76,6 +76,7 @@ class DriverStatistics:
     swarm_units: int
     linked: int
     faults: int
+    clock: int  # of the run, in units
 
 
 class Driver:
@@ -160,7 +161,18 @@ class Driver:
             self._swarm_units(),
             len(self.network.linked()),
             self._faults,
+            self.machine.clock,
         )
+
+    def holds_the_end(self) -> bool:
+        """The run has ended, and its last state is here and kept for others."""
+        return self.machine.has_ended and self.follower.kept == self.machine.tip
+
+    def behind(self) -> set[Account]:
+        """Linked peers that train, and have not said that they hold the newest state: they may ask this one for it."""
+        linked, heard = self.network.linked(), self.progress.heard_lately()
+        training = {account for account in linked if heard.get(account, 0) & FLAG_VOTES}
+        return training - self.progress.units(training, self.machine.tip).keys()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._closed:
@@ -352,10 +364,15 @@ class Driver:
                     self._sequence = max(self._sequence + 1, int(time.time() * 1000))
                     record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, now[2])
                     self.network.publish(wire.pack(Signed(record, self.notary.account, self.notary.sign(record))))
-            rounds = self.config.rounds
-            late = time.monotonic() - self.follower.moved_at > rounds.epoch_deadline_seconds
-            if self.anchor is not None and (late or self._swarm_units() >= rounds.units_per_epoch):
+            if self.anchor is not None and not self.machine.has_ended and self._is_due():
                 self._act(self.machine.due())
+
+    def _is_due(self) -> bool:
+        """The run's last epoch is as short as what is left, so that little is done beyond its end."""
+        rounds = self.config.rounds
+        if time.monotonic() - self.follower.moved_at > rounds.epoch_deadline_seconds:
+            return True
+        return self._swarm_units() >= min(rounds.units_per_epoch, self.machine.units_left)
 
     async def _contribute(self, call: SignedCall) -> None:
         prev = call.record.prev_certificate

@@ -45,8 +45,9 @@ class Follower:
         self.member, self.emit, self._gather = member, emit, gather
         self.anchor: Anchor | None = None
         self.tip: Hash = ZERO_HASH
+        self.kept: Hash | None = None  # the newest certificate whose anchor is kept for others
         self.moved_at = time.monotonic()
-        self.problem = ""  # why there is no anchor yet, in the words of the last try
+        self.problem = ""  # why there is no anchor yet, or it is not kept, in the words of the last try
         self._queue: asyncio.Queue[Adopt] = asyncio.Queue()
         self._restart = False  # the state on hand is not of this lineage, or too old
         self._skipped: set[Hash] = set()  # contributions of certificates passed over without their state
@@ -178,8 +179,10 @@ class Follower:
         if self.anchor is not None:
             try:
                 await self.anchors.save(self.anchor)
+                self.kept, self.problem = self.tip, ""
             except SwarmError as error:  # joiners have to ask others; this peer goes on
                 log.warning("the anchor is not kept for joiners: %s", error)
+                self.problem = str(error)
 
     def _announce(self, entry: CertifiedEntry) -> None:
         own = next((x.contribution for x in entry.body.contributors if x.peer == self.account), ZERO_HASH)

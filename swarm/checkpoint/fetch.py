@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from swarm.checkpoint.store import BlockStore
@@ -28,8 +28,9 @@ async def fetch_graph(
     seconds: float,
     on_progress: Callable[[int], None] = lambda received: None,
     is_obsolete: Callable[[], bool] = lambda: False,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Until every block below `root` lies in `store`.
+    """Until every block below `root` lies in `store`; with `only`, of these entries of the directory that `root` is.
 
     `is_obsolete()`: asked whenever no donor gave anything; `RetryError` if something newer will do.
 
@@ -48,7 +49,9 @@ async def fetch_graph(
                 node = store.get(digest)
                 if node is None:
                     raise RetryError(f"block {digest.hex()[:12]} rotted on disk; try again")
-                below.update({link.digest: link.codec for link in decode_node(node).links})
+                links = decode_node(node).links
+                wanted = [link for link in links if only is None or digest != root or link.name in only]
+                below.update({link.digest: link.codec for link in wanted})
         if not below:
             return
         level = list(below.items())

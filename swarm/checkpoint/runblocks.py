@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -48,7 +48,13 @@ class RunBlocks:
         self._index = store.directory.with_name("anchors.json")
         self.saved: list[tuple[float, Hash]] = self._read_index()
 
-    async def _bring(self, root: Hash, max_bytes: int, is_obsolete: Callable[[], bool] = lambda: False) -> None:
+    async def _bring(
+        self,
+        root: Hash,
+        max_bytes: int,
+        is_obsolete: Callable[[], bool] = lambda: False,
+        only: Collection[str] | None = None,
+    ) -> None:
         await fetch_graph(
             root,
             self.store,
@@ -58,6 +64,7 @@ class RunBlocks:
             seconds=self._timeout,
             is_obsolete=is_obsolete,
             on_progress=lambda received: self.on_progress(root, received),
+            only=only,
         )
 
     async def load(self, root: Hash, is_obsolete: Callable[[], bool] = lambda: False) -> Anchor:
@@ -123,6 +130,10 @@ class RunBlocks:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in await asyncio.to_thread(lambda: list(read_data(data, self._get))):
             write_atomically(directory / name, content)
+
+    async def fetch_for_export(self, data: DataConfig) -> None:
+        """Blocks of what the run's finished model needs of its data: not the text."""
+        await self._bring(bytes.fromhex(data.root), 2 * data.size_bytes() + (1 << 20), only=data.of_a_model())
 
 
 def missing_block(store: BlockStore, root: Hash) -> Hash | None:

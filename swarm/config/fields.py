@@ -37,6 +37,10 @@ class DataConfig(Part):
     def content(self) -> dict[str, DataFile]:
         """All files of the data directory by name."""
 
+    @abstractmethod
+    def of_a_model(self) -> tuple[str, ...]:
+        """Names of those that belong to a model that was trained on it."""
+
     def size_bytes(self) -> int:
         """Of all files together."""
         return sum(file.size for file in self.content().values())

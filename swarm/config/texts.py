@@ -46,6 +46,9 @@ class TextConfig(DataConfig):
     )
     tokenizer: Tokenizer = ByteTokenizer()
 
+    def of_a_model(self) -> tuple[str, ...]:
+        return (TOKENIZER_FILE,) if isinstance(self.tokenizer, BpeTokenizer) else ()
+
     def content(self) -> dict[str, DataFile]:
         """The text, and the tokenizer where it was trained."""
         files = {TEXT_FILE: self.text}

@@ -103,6 +103,16 @@ class RoundMachine:
         return self.round.attempt
 
     @property
+    def clock(self) -> int:
+        """Of the run: the weights of all that was certified."""
+        return self.lineage[self.tip].clock
+
+    @property
+    def root(self) -> Hash:
+        """Of the newest state that is certified."""
+        return self.lineage[self.tip].certificate.next_root
+
+    @property
     def units_left(self) -> int:
         """Until the run ends, on its clock."""
         return self.lineage.units_left(self.tip)

@@ -21,6 +21,8 @@ PROGRAM = textwrap.dedent(
     starts.write_text((starts.read_text() if starts.exists() else "") + f"{grandchild.pid}\\n")
     if behaviour == "user-error":
         sys.exit(3)
+    if behaviour == "finished":
+        sys.exit(5)
     if behaviour == "dies-once" and len(starts.read_text().split()) == 1:
         import os
         os.kill(os.getpid(), signal.SIGKILL)
@@ -192,3 +194,9 @@ def test_a_peer_gets_sigterm_when_its_parent_is_killed(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     until(lambda: gone(child))
+
+
+def test_a_run_that_has_ended_is_not_tried_again(tmp_path: Path) -> None:
+    process = run(tmp_path, "finished")
+    assert process.wait(15) == 5
+    assert len(grandchildren(tmp_path)) == 1

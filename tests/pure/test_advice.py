@@ -71,3 +71,10 @@ def test_a_silent_daemon_is_told_at_once_and_what_comes_and_goes_is_not() -> Non
     assert [a.code for a in patience.lasting(advise(replace(WELL, daemon_silent_seconds=7.0)), 99.0)] == [
         "daemon-silent"
     ]
+
+
+def test_nothing_of_pay_once_the_run_has_ended() -> None:
+    alone = {"others": 0, "witnesses": 0, "is_reachable": False}
+    assert told(**alone) and not told(**alone, has_ended=True)
+    silent = {"seed": True, "silent_addresses": (ADDRESS,), "is_reachable": False}
+    assert told(**silent) == told(**silent, has_ended=True), "newcomers are to get the model"

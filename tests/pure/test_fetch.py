@@ -149,3 +149,21 @@ def test_a_root_that_is_no_node_and_one_that_is_too_deep_are_refused(tmp_path: P
 def test_without_donors_it_ends_in_time(tmp_path: Path) -> None:
     with pytest.raises(RetryError, match="did not arrive within 1 s"):
         fetch(BlockStore(tmp_path, 1 << 20), {}, sha256(b"x"), seconds=1.0)
+
+
+def test_of_a_directory_only_the_named_entries_are_brought(tmp_path: Path) -> None:
+    (wanted, made), (other, others) = encode_file(DATA, 512, 8), encode_file(bytes(range(256)) * 100, 512, 8)
+    wanted_blocks, other_blocks = list(made), list(others)
+    _, directory = encode_directory([("text.txt", other), ("tokenizer.json", wanted)])
+    donor = Donor({b.digest: b.data for b in [*wanted_blocks, *other_blocks, directory]})
+    store = BlockStore(tmp_path, 1 << 20)
+
+    async def ask(_: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return await donor.answer(digests)
+
+    bring = fetch_graph(
+        directory.digest, store, ask, lambda: [b"a"], max_bytes=1 << 20, seconds=20.0, only=("tokenizer.json",)
+    )
+    asyncio.run(bring)
+    assert read_file(wanted, lambda d: store.get(d) or b"", len(DATA)) == DATA
+    assert donor.sent == sum(len(block.data) for block in [*wanted_blocks, directory])

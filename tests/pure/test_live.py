@@ -242,3 +242,35 @@ def test_a_sparkline_takes_what_numbers_there_are() -> None:
     assert sparkline([1.0, float("nan"), 3.0, 2.0]) == "▁█▅"
     assert sparkline([1.0]) == ""
     assert sparkline([2.0, 2.0]) == "▁▁"
+
+
+def test_what_is_left_and_the_end_are_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    run = {"total_units": 400, "run_units": 300, "ends_in_seconds": 720.0, "train_loss": 2.0}
+    scene.status(**run)
+    scene.status(**run, epoch=4)
+    assert "run: 300 of 400 units (75%), ends in about 12 min at this pace" in scene.lines()[-1]
+    ended = {**run, "run_units": 402, "ends_in_seconds": 0.0, "epoch": 5, "phase": "finished"}
+    scene.status(**ended)
+    (line,) = [line for line in scene.lines() if "finished" in line and "run is" in line]
+    assert line == "the run is finished at epoch 5, 402 of 400 units: its last state is here"
+    words = "the run is finished (epoch 5, 402 of 400 units); the model: sparehive export --dir x --out model"
+    scene.status(**ended, ended=words)
+    scene.view.finish(0)
+    assert scene.lines()[-1] == words
+    assert not any("sparehive join" in line for line in scene.lines()), "there is nothing to go on with"
+
+
+def test_who_comes_after_the_end_is_told_by_its_process_alone(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.status(phase="connecting")
+    scene.status(phase="finished", total_units=400, run_units=402)
+    scene.view.finish(5)
+    assert not any("finished" in line or "training" in line for line in scene.lines())
+
+
+def test_the_panel_says_how_far_the_run_is(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.status(total_units=400, run_units=300)
+    scene.view.console.print(scene.view.panel(scene.view.last))
+    assert "300 of 400 units (75%)" in scene.out.getvalue()

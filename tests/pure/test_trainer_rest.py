@@ -28,11 +28,12 @@ class SlowTask:
         return 0.0
 
 
-def begun(tmp_path: Path, pause: float) -> Trainer:
+def begun(tmp_path: Path, pause: float, total_units: int = 1000) -> Trainer:
     config = RunConfig.parse(
         {
             "name": "rest",
             "initial_root": "0" * 64,
+            "inner": {"warmup_units": 0, "total_units": total_units},
             "task": {"kind": "causal_lm", "data": {"root": "0" * 64, "text": {"size": 1, "sha256": "0" * 64}}},
         }
     )
@@ -99,3 +100,16 @@ def test_a_boundary_that_takes_too_long_is_not_made_at_all(tmp_path: Path) -> No
         time.sleep(0.005)
     trainer.stop(10)
     assert not trainer.member.unsigned and not trainer.member.pending
+
+
+def test_no_step_is_taken_beyond_the_runs_end(tmp_path: Path) -> None:
+    """Its rate would be zero, and its units paid."""
+    trainer = begun(tmp_path, 0.0, total_units=3)
+    deadline = time.monotonic() + 60
+    while trainer.units_done() < 3:
+        assert time.monotonic() < deadline, "three units are done"
+        time.sleep(0.005)
+    steps = trainer.inner_steps
+    time.sleep(5 * STEP_SECONDS * trainer.config.inner.steps_per_unit)  # a unit more would be done by then
+    assert trainer.inner_steps == steps == 3 * trainer.config.inner.steps_per_unit
+    trainer.stop(10)

@@ -1,0 +1,106 @@
+"""A run of real peers reaches its end: they write the last state, leave by themselves, are paid; who comes later gets the model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incentives.closing import payable_after
+from incentives.ledger import Ledger
+from peers.invite import Invite
+from peers.leaving import EXIT_FINISHED
+from peers.status import PeerStatus
+from tests.faults.swarm import PeerProcess, Runner, Swarm, until
+
+pytestmark = pytest.mark.timeout(240)
+TOTAL, EPOCH = 30, 9
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ended(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
+    """Three peers, started as the supervisor starts them; two have ended by themselves, the third is to serve."""
+    length = {"inner.total_units": str(TOTAL), "inner.warmup_units": "3", "rounds.units_per_epoch": str(EPOCH)}
+    swarm = Swarm(runner, tmp_path_factory.mktemp("ending"), 0.05, **length)
+    swarm.seed.start()
+    swarm.seed.wait_ready()
+    for name, after in (("alice", "leave"), ("bob", "auto"), ("carol", "serve")):
+        swarm.add(name, f'after_end = "{after}"\n', kind="peer")
+    leavers = [swarm.peers[name] for name in ("alice", "bob")]
+    until(lambda: not any(p.alive for p in leavers), 150.0, "two peers end by themselves")
+    return swarm
+
+
+def clock(events: list[dict[str, Any]]) -> list[int]:
+    return [event["cumulative_units"] for event in events]
+
+
+def last_status(peer: PeerProcess) -> PeerStatus:
+    return PeerStatus.read(peer.directory.status)
+
+
+def test_they_leave_with_status_0_and_hold_the_same_last_state(ended: Swarm) -> None:
+    for peer in ended.peers.values():
+        serves = peer.name == "carol"
+        assert ended.runner.status(peer.pid) == (None if serves else 0), peer.log()
+        (finished,) = peer.events("Finished")
+        assert last_status(peer).phase == "finished"
+        assert serves or last_status(peer).ended.startswith(f"the run is finished (epoch {finished['epoch']}, ")
+        assert (last_status(peer).total_units, last_status(peer).ends_in_seconds) == (TOTAL, 0.0)
+        assert peer.epoch() == finished["epoch"], "nothing is certified after it"
+    assert len({p.events("Finished")[0]["root"] for p in ended.everyone()}) == 1
+
+
+def test_what_was_certified_is_within_one_epoch_of_the_plan_and_all_of_it_paid(ended: Swarm) -> None:
+    seed = ended.seed
+    (finished,) = seed.events("Finished")
+    rounds = [event for event in seed.certified() if event["units"]]
+    assert TOTAL <= finished["units"] < TOTAL + max(event["units"] for event in rounds)
+    assert finished["units"] - rounds[-1]["units"] < TOTAL, "the last one was needed"
+    invite = Invite.of_file(seed.directory.invite)
+    until(lambda: last_status(seed).peers == 1, 30.0, "the links of those who left are down")
+    with Ledger.read(seed.directory.ledger) as ledger:
+        _, receipts = payable_after(ledger, invite.pay_rules(), -1)
+    assert sum(receipt.units for receipt in receipts) == rounds[-1]["cumulative_units"]
+
+
+def test_a_newcomer_is_told_and_exports_the_model_that_a_peer_serves(ended: Swarm, tmp_path: Path) -> None:
+    """The seed stayed, too; it is stopped, so that the peer alone is there."""
+    seed, carol = ended.seed, ended.peers["carol"]
+    assert seed.alive and last_status(seed).phase == "finished"
+    (finished,) = seed.events("Finished")
+    seed.terminate()
+    (address, *_) = last_status(carol).addresses
+    late = ended.add("late", f"peers = [{json.dumps(address)}]\n", kind="peer")
+    assert ended.runner.wait(late.pid, 90.0) == EXIT_FINISHED, late.log()
+    told = [line for line in late.log().splitlines() if "finished" in line]
+    (line,) = told
+    assert line.startswith(
+        f"sparehive: the run is finished (epoch {finished['epoch']}, {finished['units']} of {TOTAL} units"
+    )
+    assert f"sparehive export --dir {late.directory.root} --out model" in line
+    out = tmp_path / "model"
+    pid = ended.runner.start(
+        "export", "--dir", str(late.directory.root), "--out", str(out), "--json", log=tmp_path / "export.log"
+    )
+    assert ended.runner.wait(pid, 60.0) == 0, (tmp_path / "export.log").read_text()
+    said = json.loads((tmp_path / "export.log").read_text().splitlines()[-1])
+    assert (said["epoch"], said["root"]) == (finished["epoch"], finished["root"])
+    assert (out / "model.safetensors").is_file()
+
+
+def test_who_comes_back_after_the_end_is_told_so_and_leaves(ended: Swarm) -> None:
+    alice = ended.peers["alice"]
+    alice.start()
+    assert ended.runner.wait(alice.pid, 60.0) == 0, alice.log()
+    assert last_status(alice).ended.startswith("the run is finished")
+    assert alice.epoch() == ended.seed.epoch()
+    assert ended.peers["carol"].alive
+    ended.peers["carol"].terminate()
