@@ -12,6 +12,7 @@ from typing import Any
 from incentives.keys import create_key, key_account, load_password
 from peers.errors import ConfigError
 from peers.opening import check_parts, open_run
+from peers.planning import Length, Plan
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory
 from peers.settings import with_settings
@@ -30,9 +31,11 @@ def create_run(
     settings: Sequence[str],
     tokenizer: str = "bytes",
     progress: ProgressBar | None = None,
+    length: Length | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
-    nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens."""
+    nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens. `length`: when it
+    ends, where that is not what preset and settings say."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
@@ -41,6 +44,10 @@ def create_run(
     _check_free(run)
     text = TextTask(data, tokenizer)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
+    if length is not None:
+        given["inner"] = length.settings(
+            with_settings(preset, {**given, **length.draft(), "task": text.draft()}, settings)
+        )
     _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": text.draft()}, settings)))
     given["task"] = text.read(progress)
     text.check(RunConfig.parse(with_settings(preset, given, settings)))
@@ -52,6 +59,7 @@ def create_run(
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": num_values,
+        **Plan.of(config).json_value(),
         "data_bytes": len(text.sources.text()),
         "files": len(text.sources.files),
         "left_out": {why: len(names) for why, names in text.sources.skipped.items()},

@@ -93,10 +93,11 @@ class NotebookPeer:
         self._show(handle)
 
     def plot(self) -> Any:
-        """A matplotlib figure of what has been watched: loss per unit, and what the receipts are worth."""
+        """A matplotlib figure of what has been watched: how far the run is, loss per unit, what the receipts are worth."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 3.2), layout="constrained")
+        figure.suptitle(self.status().course, fontsize="medium")
         left, right = figure.subplots(1, 2)
         losses = [(s.seconds, s.train_loss) for s in self.samples if s.train_loss is not None]
         left.plot([t for t, _ in losses], [loss for _, loss in losses], color="tab:blue")
@@ -141,7 +142,12 @@ class NotebookPeer:
 
     def tell(self, snapshot: Observation) -> None:
         """What its owner should know, each once: that this work cannot be paid, say."""
-        for text in snapshot.advice:
+        notes = list(snapshot.advice)
+        if snapshot.phase == "finished":
+            notes.append(
+                f"the run is over, {snapshot.run_units:,} of {snapshot.total_units:,} units: `sparehive export` has its model"
+            )
+        for text in notes:
             if text not in self.told:
                 self.told.add(text)
                 print(f"note: {printable_lines(text)}", flush=True)

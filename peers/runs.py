@@ -13,6 +13,7 @@ from peers.costs import Costs
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, PayLimits, RunBinding
 from peers.opening import RESTORE_BLOCK, open_run, open_settings
+from peers.planning import Plan
 from peers.progressbar import ProgressBar
 from swarm.config import RunConfig, load_run
 from swarm.hashing import sha256
@@ -119,6 +120,7 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
         "seconds_to_send_at_20_mbit": round(sent * 8 / 20e6, 2),
         "inner_steps_per_unit": config.inner.steps_per_unit,
         "units_per_epoch": config.rounds.units_per_epoch,
+        **Plan.of(config).json_value(),
         "audit_bytes_per_epoch": per_epoch,
         "audit_hold_gigabytes": round(per_epoch * epochs / 1e9, 3),
         "audit_hold_assumes_epoch_seconds": epoch_seconds,

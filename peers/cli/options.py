@@ -57,6 +57,9 @@ def _published(context: click.Context, parameter: click.Parameter, value: str) -
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
+NEEDS_RPC = "--rpc URL is needed (or SPAREHIVE_RPC in the environment): a node of the run's chain"
+
+
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """For the option that this one belongs to, which is looked at later (see `is_eager`)."""
     context.meta[f"sparehive.{parameter.name}"] = value
@@ -67,14 +70,30 @@ def _kept(context: click.Context, name: str, otherwise: Any = None) -> Any:
 
 
 def _nodes(context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]) -> Nodes:
+    found = _nodes_if_any(context, parameter, urls)
+    if found is None:
+        raise click.UsageError(NEEDS_RPC)
+    return found
+
+
+def _nodes_if_any(context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]) -> Nodes | None:
     given = tuple(urls)
     if not given:
-        raise click.UsageError("--rpc URL is needed (or SPAREHIVE_RPC in the environment): a node of the run's chain")
+        return None
     return Nodes(given, _kept(context, "rpc_timeout"), _kept(context, "max_age"), _kept(context, "wait", WAIT_SECONDS))
 
 
 def rpc_option(command: Command) -> Command:
     """--rpc, with what belongs to it: `Nodes`. A provider's key stands in the URL, so the environment may hold it."""
+    return _with_nodes(command, _nodes)
+
+
+def optional_rpc_option(command: Command) -> Command:
+    """As `rpc_option`; None where there is none."""
+    return _with_nodes(command, _nodes_if_any)
+
+
+def _with_nodes(command: Command, callback: Callable[..., Any]) -> Command:
     own: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _keep, "metavar": "SECONDS"}
     command = click.option(
         "--max-age",
@@ -95,7 +114,7 @@ def rpc_option(command: Command) -> Command:
         multiple=True,
         metavar="URL",
         envvar="SPAREHIVE_RPC",
-        callback=_nodes,
+        callback=callback,
         help="JSON-RPC of a node of the run's chain; several have to agree. Or set SPAREHIVE_RPC: others see command lines.",
     )(command)
 
@@ -263,6 +282,29 @@ class _AmountType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return Amount(str(value))
 
 
+@dataclass(frozen=True)
+class Count:
+    """As given, as 1.5M, and what that is."""
+
+    text: str
+    number: int
+
+
+class _CountType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "count"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Count:
+        from peers.planning import parse_count
+
+        if isinstance(value, Count):
+            return value
+        try:
+            return Count(str(value), parse_count(str(value)))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", parameter, context)
+
+
+COUNT = _CountType()
 AMOUNT, AMOUNT_OR_ZERO = _AmountType(), _AmountType(may_be_zero=True)
 
 

@@ -20,9 +20,11 @@ from incentives.errors import InputError, StorageError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
 from incentives.shelf import Shelf
+from peers.cli.coursing import check_course_of, course_json, course_line, read_course
 from peers.cli.options import (
     AMOUNT,
     AMOUNT_OR_ZERO,
+    NEEDS_RPC,
     PATH,
     Amount,
     NamedSettlement,
@@ -34,6 +36,7 @@ from peers.cli.options import (
     key_options,
     latest_option,
     note,
+    optional_rpc_option,
     reading,
     rpc_option,
     settlement_option,
@@ -310,7 +313,10 @@ def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
 @click.argument("run", type=PATH, required=False)
 @settlement_option
 @invite_option
-@rpc_option
+@click.option(
+    "--dir", "directory", type=PATH, help="A peer's or the seed's directory: how far the run is, and when it ends."
+)
+@optional_rpc_option
 @tables_option
 @latest_option
 @json_option
@@ -318,16 +324,34 @@ def run_status(
     run: Path | None,
     settlement: NamedSettlement | None,
     invite: str | None,
-    rpc: Nodes,
+    directory: Path | None,
+    rpc: Nodes | None,
     tables: Shelf,
     latest: bool,
     as_json: bool,
 ) -> None:
     """Show the periods and the money of RUN (its directory or chain.json), and what a proposal releases, to whom most and when: the
-    accounts where its tables are here."""
-    place = find_place(run, settlement, None, invite)
+    accounts where its tables are here. With --dir also how much is left of the run; with that alone nothing else, and no node is asked."""
+    course = None if directory is None else read_course(directory)
+    if rpc is None and course is not None and (run, settlement, invite) == (None, None, None):
+        show(as_json, course_json(course), course_line(course))
+        return
+    if rpc is None:
+        raise click.UsageError(NEEDS_RPC)
+    place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
+    if directory is not None:
+        check_course_of(directory, state.run_id)
+    result, lines = _status_of(place, chain, state, invite, tables)
+    if course is not None:
+        result, lines = {**result, **course_json(course)}, [lines[0], course_line(course), *lines[1:]]
+    show(as_json, result, *lines)
+
+
+def _status_of(
+    place: Place, chain: "Chain", state: RunState, invite: str | None, tables: Shelf
+) -> tuple[dict[str, Any], list[str]]:
     unit = place.unit(chain, state)
     # What was sent to the address itself, not by `fund`: the contract does not count it, and nothing takes it out.
     balance = TokenContract(chain, state.token).balance_of(state.settlement, block=state.block)
@@ -353,7 +377,7 @@ def run_status(
         )
     if uncounted < 0:
         lines.append(f"{unit.shown(-uncounted)} are missing: the token has taken them, and the last claims will fail")
-    show(as_json, result, *lines)
+    return result, lines
 
 
 def _state_json(state: RunState, unit: Unit, uncounted_amount: int) -> dict[str, Any]:

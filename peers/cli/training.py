@@ -11,7 +11,7 @@ import click
 
 from incentives.amounts import Unit
 from peers.belonging import check_role_of, check_run_of
-from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, PATH, Amount, show, token_decimals_option
+from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, COUNT, PATH, Amount, Count, show, token_decimals_option
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
@@ -293,6 +293,13 @@ def _as_utf8(text: str) -> str:
     metavar="KEY=VALUE",
     help="Any field of run.toml, e.g. inner.lr=0.003 (TOML value); a table is merged into the preset's.",
 )
+@click.option(
+    "--tokens",
+    type=COUNT,
+    metavar="N",
+    help="The run ends when so many were trained on, as 1.5M: fills in inner.total_units and inner.warmup_units.",
+)
+@click.option("--samples", type=COUNT, metavar="N", help="The same in samples, as 20k.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_new(
     run_directory: Path,
@@ -303,15 +310,24 @@ def run_new(
     token_decimals: int,
     tokenizer: str,
     settings: tuple[str, ...],
+    tokens: Count | None,
+    samples: Count | None,
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
     from peers.creating import create_run
+    from peers.planning import Length, Plan
     from peers.progressbar import ProgressBar
+    from peers.runs import RunDirectory
 
+    if tokens is not None and samples is not None:
+        raise click.UsageError("--tokens and --samples both say when the run ends: give one of them")
+    given = tokens or samples
+    length = None if given is None else Length("--tokens" if tokens else "--samples", given.text, given.number)
     price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
-    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar())
-    show(as_json, result, f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters")
+    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar(), length)
+    made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
+    show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())
 
 
 @click.command("check")
@@ -333,14 +349,17 @@ def run_check(
     for audits; and what it pays, in the token of the chain.json beside it, or in one of --token-decimals.
 
     Where data and blocks lie beside it, they are opened as a seed and a peer will, and a first step is taken."""
+    from peers.planning import Plan
     from peers.progressbar import ProgressBar
     from peers.runs import check_run, costs_of
+    from swarm.config import load_run
 
     toml = run / "run.toml" if run.is_dir() else run
     costs, unit = costs_of(toml, token_decimals)
     amount = None if deposit is None else deposit.base_units(unit, "--deposit")
     result = check_run(toml, epoch_seconds, ProgressBar())
-    paid = [costs.line(unit), *([] if amount is None else costs.lasts(amount, unit, epoch_seconds))]
+    plan = Plan.of(load_run(toml)).line()
+    paid = [plan, costs.line(unit), *([] if amount is None else costs.lasts(amount, unit, epoch_seconds))]
     show(
         as_json,
         result | costs.json_value() | unit.json_value(),

@@ -41,6 +41,10 @@ class DataConfig(Part):
     def of_a_model(self) -> tuple[str, ...]:
         """Names of those that belong to a model that was trained on it."""
 
+    @abstractmethod
+    def tokens_per_sample(self) -> int:
+        """That a sample trains on; 0 where samples have none."""
+
     def size_bytes(self) -> int:
         """Of all files together."""
         return sum(file.size for file in self.content().values())

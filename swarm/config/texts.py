@@ -46,6 +46,9 @@ class TextConfig(DataConfig):
     )
     tokenizer: Tokenizer = ByteTokenizer()
 
+    def tokens_per_sample(self) -> int:
+        return self.context
+
     def of_a_model(self) -> tuple[str, ...]:
         return (TOKENIZER_FILE,) if isinstance(self.tokenizer, BpeTokenizer) else ()
 

@@ -1,6 +1,7 @@
 """Every reading says at which block, and how old that is; what is paid and not final yet is not told as a loss."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from incentives.devchain import DevChain
+from peers.directory import write_json
 from tests.chain.commands import ok, refused, sparehive
 from tests.chain.lying_node import LyingNode
 from tests.chain.world import World
@@ -106,3 +108,16 @@ def test_a_development_chain_may_stand_still(world: World) -> None:
         still.changes["eth_getBlockByNumber"] = lambda _, block: {**block, "timestamp": "0x5f5e100"}
         assert "is behind" in refused("run", "status", world.run.root, "--rpc", still.rpc, "--max-age", 60)
         assert ok("run", "status", world.run.root, "--rpc", still.rpc)["block_time"] == 10**8
+
+
+def test_beside_the_money_a_peers_directory_says_how_far_the_run_is(world: World) -> None:
+    place = world.peer("alice")
+    write_json(
+        place.status, {"phase": "training", "epoch": 3, "run_units": 90, "total_units": 400, "time": time.time()}
+    )
+    asked = ("run", "status", world.run.root, *world.rpc, "--latest", "--dir", place.root)
+    said = ok(*asked)
+    assert said["work"]["units"] == 90 and said["funded"]
+    _, out, _ = sparehive(*asked)
+    assert out.splitlines()[1] == "work: 90 of 400 units (22%); epoch 3"
+    assert out.splitlines()[2].startswith("money: ")

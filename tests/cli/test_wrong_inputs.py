@@ -111,6 +111,18 @@ def test_run_new(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "holds no text" in refused("run", "new", tmp_path / "a", "--data", empty)
+    new = ("run", "new", tmp_path / "a", "--preset", "demo")
+    assert "'many' is no count: give e.g. 1.5M" in refused(*new, "--tokens", "many", code=2)
+    assert "'1.2345k' is not a whole number" in refused(*new, "--samples", "1.2345k", code=2)
+    assert "--tokens and --samples both say when the run ends" in refused(
+        *new, "--tokens", "1M", "--samples", "9k", code=2
+    )
+    assert "--tokens = '2k': is less than two units of 2,560" in refused(*new, "--tokens", "2k")
+    ends = ("--set", "inner.total_units=700")
+    assert "--samples = '20k': decides inner.total_units" in refused(*new, "--samples", "20k", *ends)
+    warm = ("--set", "inner.warmup_units=900")
+    assert "inner.warmup_units = 900: must be below inner.total_units = 500" in refused(*new, "--samples", "20k", *warm)
+    assert not (tmp_path / "a").exists()
     assert "is not one of 'demo', 'small', 'base'" in refused("run", "new", tmp_path / "a", "--preset", "huge", code=2)
     assert "'-1' is no amount" in refused("run", "new", tmp_path / "a", "--unit-price", -1, code=2)
     line = refused("run", "new", tmp_path / "a", "--unit-price", "0.0000001", "--token-decimals", 6)

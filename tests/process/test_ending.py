@@ -15,7 +15,7 @@ from peers.status import PeerStatus
 from tests.faults.swarm import PeerProcess, Runner, Swarm, until
 
 pytestmark = pytest.mark.timeout(240)
-TOTAL, EPOCH = 30, 9
+TOTAL, EPOCH = 46, 20  # what is left after two epochs is far less than one
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,12 @@ def runner() -> Iterator[Runner]:
 @pytest.fixture(scope="module")
 def ended(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
     """Three peers, started as the supervisor starts them; two have ended by themselves, the third is to serve."""
-    length = {"inner.total_units": str(TOTAL), "inner.warmup_units": "3", "rounds.units_per_epoch": str(EPOCH)}
+    length = {
+        "inner.total_units": str(TOTAL),
+        "inner.warmup_units": "3",
+        "rounds.units_per_epoch": str(EPOCH),
+        "rounds.epoch_deadline_seconds": "300.0",  # the last epoch ends because its units are all that is left
+    }
     swarm = Swarm(runner, tmp_path_factory.mktemp("ending"), 0.05, **length)
     swarm.seed.start()
     swarm.seed.wait_ready()
@@ -72,16 +77,18 @@ def test_what_was_certified_is_within_one_epoch_of_the_plan_and_all_of_it_paid(e
 
 
 def test_a_newcomer_is_told_and_exports_the_model_that_a_peer_serves(ended: Swarm, tmp_path: Path) -> None:
-    """The seed stayed, too; it is stopped, so that the peer alone is there."""
+    """The seed stayed, too; it is stopped, so that the peer alone is there. Nobody has the text any more, and it is not needed."""
     seed, carol = ended.seed, ended.peers["carol"]
     assert seed.alive and last_status(seed).phase == "finished"
     (finished,) = seed.events("Finished")
     seed.terminate()
     (address, *_) = last_status(carol).addresses
+    (carol.directory.blocks / Invite.of_file(seed.directory.invite).config.task.data.text.sha256).unlink()
     late = ended.add("late", f"peers = [{json.dumps(address)}]\n", kind="peer")
     assert ended.runner.wait(late.pid, 90.0) == EXIT_FINISHED, late.log()
     told = [line for line in late.log().splitlines() if "finished" in line]
     (line,) = told
+    assert not (late.directory.data / "text.txt").exists()
     assert line.startswith(
         f"sparehive: the run is finished (epoch {finished['epoch']}, {finished['units']} of {TOTAL} units"
     )

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FILES_OF_TASKS = ("swarm/config/", "swarm/tasks/", "peers/texts.py")
 _READ = re.compile(r"\btask\.(?:data|model)\.(\w+)")
 _IMPORTED = re.compile(r"^\s*from swarm\.(?:config\.causal_lm|config\.texts|tasks\.causal_lm) import", re.MULTILINE)
-_FOR_ALL = {"root", "content", "size_bytes", "model_dump"}
+_FOR_ALL = {"root", "content", "size_bytes", "tokens_per_sample", "of_a_model", "model_dump"}
 
 
 def others() -> dict[str, str]:

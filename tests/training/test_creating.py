@@ -14,6 +14,7 @@ import torch
 from peers.creating import create_run
 from peers.errors import ConfigError
 from peers.opening import open_run
+from peers.planning import Length
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory, check_run
 from peers.settings import with_settings
@@ -331,3 +332,17 @@ bar.note("done: \\u00e9")
     assert "Traceback" not in seen
     last = seen.rpartition("\x1b[2K")[2]  # what was erased stands before
     assert last.strip() == "sparehive: done: " + ("\\xe9" if encoding == "ascii" else "é")
+
+
+def test_a_run_is_planned_in_tokens_and_its_check_says_so(tmp_path: Path) -> None:
+    """What else is set stays: here larger units, and a warm-up of the organiser's."""
+    source = tmp_path / "source.txt"
+    source.write_bytes(TEXT)
+    settings = [*TINY, "inner.batch_size=4", "inner.warmup_units=7"]
+    made = create_run(tmp_path / "run", "test", source, "demo", 1, settings, length=Length("--tokens", "32k", 32_000))
+    inner = RunDirectory(tmp_path / "run").load().inner
+    assert (inner.total_units, inner.warmup_units) == (100, 7)  # 5 steps of 4 samples of 16 tokens
+    checked = check_run(tmp_path / "run" / "run.toml")
+    for said in (made, checked):
+        assert (said["planned_tokens"], said["planned_samples"], said["total_units"]) == (32_000, 2_000, 100)
+        assert said["planned_epochs"] == 12
