@@ -48,6 +48,7 @@ from peers.cli.proposals import payouts_here, proposal_json, proposal_lines, rul
 from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sending
 from peers.cli.unsigned import show_calls, unsigned_options
 from peers.costs import Costs
+from peers.payee import can_ask
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -65,6 +66,11 @@ USUAL_EPOCHS_PER_DAY = 1440  # one a minute: what the default of --amount-per-da
 @click.argument("run_directory", type=PATH)
 @rpc_option
 @key_options("the organiser (default: the run's own)", required=False)
+@click.option(
+    "--chain-id",
+    type=click.IntRange(1),
+    help="The chain to deploy on (1: Ethereum). Without it the node's is asked about, but for a local one (31337).",
+)
 @click.option("--token", metavar="ADDRESS", help="The ERC-20 that the run pays in.")
 @click.option("--test-token", is_flag=True, help="Deploy a worthless token and pay in that.")
 @click.option(
@@ -101,6 +107,7 @@ def run_deploy(
     rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
+    chain_id: int | None,
     token: str | None,
     test_token: bool,
     window: int,
@@ -116,7 +123,6 @@ def run_deploy(
 
     Whoever deploys is the organiser: the one who proposes periods. Deploy before the first peer joins: every record is
     signed for this settlement. Its address is computed from its code and its terms, so that no node can name another."""
-    from incentives.chain.node import Chain
     from peers.runs import RunDirectory
 
     if (token is None) != test_token:
@@ -126,7 +132,7 @@ def run_deploy(
     _check_not_deployed(run.chain)
     given_token = parse_address(token) if token else None
     keystore, key = organisers_key(run.root, keystore, password_file)
-    chain = Chain.connect(rpc, tell=note)
+    chain = _agreed_chain(rpc, chain_id)
     _check_window(chain, window)
     unit = TEST_TOKEN_UNIT if given_token is None else _unit_of(chain, given_token)
     costs = Costs.of(config)
@@ -154,6 +160,22 @@ def _deployed_lines(deployment: Deployment, costs: Costs, unit: Unit, path: Path
         costs.line(unit),
         f"a day releases at most {unit.shown(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
     ]
+
+
+def _agreed_chain(rpc: Nodes, chain_id: int | None) -> "Chain":
+    """On the chain that the organiser means: a node could name another, where the same key has money. What is sent on a development
+    chain counts on no other. InputError where nobody says it, click.Abort where the answer is no."""
+    from incentives.chain.node import Chain
+
+    chain = Chain.connect(rpc, chain_id, source="--chain-id", tell=note)
+    if chain_id is None and chain.chain_id != DEVELOPMENT_CHAIN:
+        said = f"--rpc {chain.url} says that it is on chain {chain.chain_id}, and nobody else has said so"
+        if not can_ask():
+            raise InputError(
+                "--chain-id", None, f"{said}; nothing was sent: give it (1 is Ethereum), or the command at a terminal"
+            )
+        click.confirm(f"{said}. Deploy on chain {chain.chain_id}, for ever?", abort=True, err=True)
+    return chain
 
 
 def _check_window(chain: "Chain", seconds: int) -> None:

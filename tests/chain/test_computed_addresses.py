@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from swarm.config import RunConfig, dump_run
 from tests.chain.commands import ok, refused
 from tests.chain.lying_node import LyingNode
 from tests.chain.world import BUDGET, World
+from tests.pty_process import sitting
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +198,38 @@ def test_a_chain_without_the_factory_gets_it_where_that_is_asked_for(tmp_path: P
         assert ok("run", "status", run.root, "--rpc", node.rpc, "--latest")["settlement"] == deployed["settlement"]
 
 
+def test_a_node_is_not_asked_which_chain_to_deploy_on(tmp_path: Path) -> None:
+    """Where the same key has money elsewhere, a node could have it sign for there; a local chain is as convenient as before."""
+    with DevChain(log=tmp_path / "log", chain_id=31339) as other:
+        world = World(tmp_path / "world", other) if (tmp_path / "world").mkdir() is None else None
+        assert world is not None
+        run, organiser = other_run(world, "somewhere"), world.wallets["organiser"]
+        deploy = ("run", "deploy", run.root, *world.rpc, *world.keys("organiser"), "--test-token")
+        before = other.request("eth_getTransactionCount", organiser, "latest")
+        line = refused(*deploy)
+        assert (
+            "says that it is on chain 31339, and nobody else has said so; nothing was sent: give it (1 is Ethereum)"
+            in line
+        )
+        assert "is on chain 31339, the run on chain 1 (--chain-id): use a node of that" in refused(
+            *deploy, "--chain-id", 1
+        )
+        command = [sys.executable, "-m", "peers", *deploy]
+        with sitting(command, tmp_path) as terminal:
+            terminal.until("Deploy on chain 31339, for ever?")
+            terminal.answer("n")
+            assert terminal.ended() == 130
+        assert other.request("eth_getTransactionCount", organiser, "latest") == before
+        assert ok(*deploy, "--chain-id", 31339)["chain_id"] == 31339
+
+
 def test_a_window_under_an_hour_is_for_development_chains_alone(tmp_path: Path) -> None:
     with DevChain(log=tmp_path / "log", chain_id=31338) as other:
         world = World(tmp_path / "world", other) if (tmp_path / "world").mkdir() is None else None
         assert world is not None
         run = other_run(world, "hasty")
-        deploy = ("run", "deploy", run.root, *world.rpc, *world.keys("organiser"), "--test-token", "--window")
+        deploy = ("run", "deploy", run.root, *world.rpc, *world.keys("organiser"), "--test-token", "--chain-id", 31338)
+        deploy = (*deploy, "--window")
         assert "--window = 3599: must be 3600 at least" in refused(*deploy, 3599)
         terms = replace(Deployment.read(world.run.chain).terms, window_seconds=3599)
         with pytest.raises(Exception, match="refused by the contract"):

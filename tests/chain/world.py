@@ -127,7 +127,7 @@ class World:
             self.chain.give_gas(wallet)
         self.deployed = ok(
             "run", "deploy", self.run.root, *self.rpc, *self.keys("organiser"), *self.pay(), "--window", self.window,
-            "--amount-per-day", f"{AMOUNT_PER_DAY}base",
+            "--amount-per-day", f"{AMOUNT_PER_DAY}base", "--chain-id", self.chain.chain_id,
         )  # fmt: skip
         self.fund(BUDGET)
         self.founder = PrivateKey(b"\x09" * 32)
