@@ -232,11 +232,14 @@ class Chain:
     # -- sending ------------------------------------------------------------------------------------------------------
     def use_outbox(self, key: PrivateKey, outbox: Outbox) -> None:
         """From now on what `key` sends is noted there first. Before that, what earlier commands left there is looked
-        up, and waited for where it is under way; what counts by now is in `resumed`. StorageError where that cannot be known."""
+        up, and waited for where it is under way; what counts by now is in `resumed`, and what never can (another one has its number) is
+        forgotten. StorageError where that cannot be known."""
         self._check_torn(key, outbox)
         for signed in outbox.earlier(self.chain_id):
             with self._errors():
                 sent = self._find(signed)
+                if sent is None and not self._is_free(signed):
+                    outbox.forget(signed)
             if sent is not None:
                 self.resumed.append(sent)
         self._outboxes[account_of(key)] = outbox

@@ -117,6 +117,26 @@ def test_what_waits_is_taken_back(stopped: World) -> None:
     assert "either --bump or --cancel" in refused(*unstick(stopped, "--bump", "--cancel"), code=2)
 
 
+def test_a_deposit_that_was_taken_back_explains_no_other_one(stopped: World) -> None:
+    """It stays noted until the next command, and can never count; a deposit that nobody has told of is asked about all the same."""
+    stopped.chain.request("evm_setAutomine", True)
+    token, settlement = (bytes.fromhex(stopped.deployed[name][2:]) for name in ("token", "settlement"))
+    key, chain = stopped.key("organiser"), stopped.chain.chain()
+    chain.transact(key, "TestToken", token, "approve", stopped.deployed["settlement"], 5)
+    stopped.chain.request("evm_setAutomine", False)
+    base_fee(stopped, GWEI)
+    stick(stopped)
+    mining(stopped, *unstick(stopped, "--cancel"))
+    stopped.chain.request("evm_setAutomine", True)
+    noted = Path(stopped.keys("organiser")[1] + ".sending")
+    assert '"what": "fund"' in noted.read_text()
+    chain.transact(key, "Settlement", settlement, "fund", 5)  # as by a machine whose file was lost
+    assert "if you mean another deposit, give --again" in refused(*fund(stopped))
+    before = funded(stopped)
+    assert int(ok(*fund(stopped, "--again"))["funded"]) == before + 5
+    assert '"what": "fund"' not in noted.read_text()
+
+
 def test_what_another_program_sent_is_taken_back_too(stopped: World) -> None:
     stick(stopped)
     noted = Path(stopped.keys("organiser")[1] + ".sending")  # what was told of deposits stays
