@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from peers.errors import ConfigError
 from swarm.atomic import write_atomically
@@ -60,6 +60,23 @@ Wallet = Annotated[str, AfterValidator(_check_wallet)]
 NodeUrl = Annotated[str, AfterValidator(check_node)]
 
 
+def _node_urls(given: object) -> object:
+    """One stands there as text, as in files of earlier versions; blanks part several, as in SPAREHIVE_RPC."""
+    return tuple(given.split()) if isinstance(given, str) else given
+
+
+def _as_given(urls: tuple[str, ...]) -> str | list[str]:
+    return list(urls) if len(urls) > 1 else "".join(urls)
+
+
+NodeUrls = Annotated[
+    tuple[Annotated[NodeUrl, Field(min_length=1)], ...],
+    Field(strict=False, max_length=8),
+    BeforeValidator(_node_urls),
+    PlainSerializer(_as_given),
+]
+
+
 class PeerConfig(BaseModel):
     """Settings of one peer. Unknown keys are errors."""
 
@@ -109,11 +126,12 @@ class PeerConfig(BaseModel):
     after_end: Literal["auto", "leave", "serve"] = Field(
         "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"
     )
-    rpc: NodeUrl = Field(
-        "",
-        description="JSON-RPC of a node, to watch what the run's organiser proposes; empty: the one that the invite names",
+    rpc: NodeUrls = Field(
+        (),
+        description="JSON-RPC of nodes, to watch what the run's organiser proposes: one, or a list of several, which have to agree; "
+        "empty: the one that the invite names",
     )
-    watch_seconds: float = Field(60.0, ge=1.0, le=86400.0, description="how often that node is asked")
+    watch_seconds: float = Field(60.0, ge=1.0, le=86400.0, description="how often they are asked")
     invite_rpc: NodeUrl = Field(
         "", description="of a seed: a node that its invite names, for peers whose owners name none"
     )

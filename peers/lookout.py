@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,10 +77,10 @@ class Watch:
 class Lookout:
     """Keeps the process running and reads what it finds. `look` is called a few times a second, in one thread; `close` is idempotent.
 
-    `rpc`: a node's URL; empty: nobody watches."""
+    `nodes`: their URLs; empty: nobody watches."""
 
-    def __init__(self, directory: PeerDirectory, rpc: str, look_every_seconds: float) -> None:
-        self._directory, self.has_node, self._every = directory, bool(rpc), look_every_seconds
+    def __init__(self, directory: PeerDirectory, nodes: Sequence[str], look_every_seconds: float) -> None:
+        self._directory, self.has_node, self._every = directory, bool(nodes), look_every_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self._start_at = self._begun = time.monotonic()
@@ -127,9 +127,11 @@ class Lookout:
                 process.wait(0.5)
 
 
-def node_of(config: PeerConfig, invite: "Invite") -> str:
-    """The node that is asked: the owner's, else the one that the invite names; empty: none."""
-    return "" if invite.binding.chain_id == 0 else config.rpc or invite.rpc
+def nodes_of(config: PeerConfig, invite: "Invite") -> tuple[str, ...]:
+    """The nodes that are asked: the owner's, else the one that the invite names; empty: none."""
+    if invite.binding.chain_id == 0:
+        return ()
+    return config.rpc or ((invite.rpc,) if invite.rpc else ())
 
 
 # -- the process ------------------------------------------------------------------------------------------------------
@@ -221,6 +223,7 @@ def main() -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     from incentives.chain.node import Chain
+    from incentives.chain.nodes import Nodes
     from incentives.errors import IncentivesError
     from peers.invite import Invite
     from peers.status import PeerStatus
@@ -229,7 +232,7 @@ def main() -> None:
     looking = Looking(
         directory,
         invite,
-        lambda: Chain.connect(node_of(config, invite), invite.binding.chain_id),
+        lambda: Chain.connect(Nodes(nodes_of(config, invite)), invite.binding.chain_id),
         lambda: PeerStatus.read(directory.status).is_at_work,
     )
     watch = Watch()

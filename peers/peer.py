@@ -31,7 +31,7 @@ from peers.eventlog import EventLog
 from peers.finishing import Finishing
 from peers.identity import Identity, open_identity
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
-from peers.lookout import Lookout, node_of
+from peers.lookout import Lookout, nodes_of
 from peers.payee import read_payee
 from peers.remembering import forgot
 from peers.status import PeerStatus
@@ -177,7 +177,7 @@ class Peer:
         wiring = Wiring(self.emit, self._on_fetch, self.trainer_type)
         self.made = made = await assemble(stack, self.directory, self.config, self.identity, role, self.network, wiring)
         self._forget_a_reached_end(made)
-        self.lookout = Lookout(self.directory, node_of(self.config, made.invite), self.config.watch_seconds)
+        self.lookout = Lookout(self.directory, nodes_of(self.config, made.invite), self.config.watch_seconds)
         stack.callback(self.lookout.close)
         reactions = Reactions(made, self._on_reach)
         door = Door(

@@ -28,7 +28,8 @@ _LISTEN_OPTIONS = (
     click.option(
         "--rpc",
         metavar="URL",
-        help="JSON-RPC of a node of the run's chain, to watch what the organiser proposes to pay.",
+        multiple=True,
+        help="JSON-RPC of a node of the run's chain, to watch what the organiser proposes to pay; several have to agree.",
     ),
     click.option("--announce", multiple=True, help="Address to tell others besides, e.g. /ip4/203.0.113.7/tcp/4001."),
     click.option(
@@ -136,7 +137,7 @@ def join(
     directory: Path,
     host: str | None,
     port: int | None,
-    rpc: str | None,
+    rpc: tuple[str, ...],
     announce: tuple[str, ...],
     after_end: str | None,
     client_mode: bool | None,
@@ -169,7 +170,7 @@ def join(
         files,
         host=host,
         port=port,
-        rpc=rpc,
+        rpc=rpc or None,
         announce=announce,
         after_end=after_end,
         client_mode=client_mode,
@@ -204,7 +205,7 @@ def seed(
     directory: Path,
     host: str | None,
     port: int | None,
-    rpc: str | None,
+    rpc: tuple[str, ...],
     announce: tuple[str, ...],
     after_end: str | None,
     invite_rpc: str | None,
@@ -228,7 +229,7 @@ def seed(
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
     listen = {"host": host, "port": port, "announce": announce, "after_end": after_end}
-    _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc, invite_rpc=invite_rpc)
+    _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc or None, invite_rpc=invite_rpc)
     _supervise("seed", where, quiet)
 
 

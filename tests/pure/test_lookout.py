@@ -13,7 +13,7 @@ from peers.config import PeerConfig
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 from peers.invite import Invite, anybodys_binding
-from peers.lookout import Lookout, Watch, node_of
+from peers.lookout import Lookout, Watch, nodes_of
 from swarm.config import RunConfig
 
 
@@ -30,9 +30,11 @@ def invite(chain_id: int = 1, rpc: str = "") -> Invite:
 def test_the_owners_node_comes_before_that_of_the_invite() -> None:
     named = invite(rpc="https://node.example.org/v1")
     assert Invite.decode(named.encode()).rpc == "https://node.example.org/v1"
-    assert node_of(PeerConfig(), named) == "https://node.example.org/v1"
-    assert node_of(PeerConfig(rpc="http://127.0.0.1:8545"), named) == "http://127.0.0.1:8545"
-    assert node_of(PeerConfig(), invite()) == ""
+    assert nodes_of(PeerConfig(), named) == ("https://node.example.org/v1",)
+    own = ("http://127.0.0.1:8545", "http://127.0.0.1:8546")
+    assert nodes_of(PeerConfig(rpc=own), named) == own
+    assert nodes_of(PeerConfig(), invite()) == ()
+    assert nodes_of(PeerConfig(rpc=own), invite(chain_id=0)) == ()
 
 
 def test_an_invite_that_names_no_node_but_a_file_is_refused() -> None:
@@ -61,7 +63,7 @@ def test_a_node_that_never_answers_keeps_nobody_waiting(tmp_path: Path) -> None:
         silent.settimeout(60.0)
         directory.config.write_text(f'rpc = "http://127.0.0.1:{silent.getsockname()[1]}"\n')
         directory.invite.write_text(invite().encode())
-        lookout = Lookout(directory, "http://127.0.0.1", 1.0)
+        lookout = Lookout(directory, ("http://127.0.0.1",), 1.0)
         assert lookout.look() == Watch()
         asked, _ = silent.accept()
         with asked:
@@ -78,7 +80,7 @@ def test_a_node_that_never_answers_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 def test_a_process_that_cannot_start_is_not_started_without_end(tmp_path: Path) -> None:
     directory = PeerDirectory(tmp_path)  # holds no invite
-    lookout = Lookout(directory, "http://127.0.0.1:9", 1.0)
+    lookout = Lookout(directory, ("http://127.0.0.1:9",), 1.0)
     lookout.look()
     (first,) = watchers(directory)
     first.wait(60)

@@ -20,8 +20,34 @@ def test_options_go_over_the_file_and_none_means_not_given(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("written", "saved"),
+    [
+        ("'http://one:8545'", 'rpc = "http://one:8545"\n'),
+        ("''", 'rpc = ""\n'),
+        ("['http://one', 'http://two']", 'rpc = [\n    "http://one",\n    "http://two",\n]\n'),
+        ("'http://one http://two'", 'rpc = [\n    "http://one",\n    "http://two",\n]\n'),
+    ],
+)
+def test_one_node_stands_as_it_did_and_several_as_a_list(tmp_path: Path, written: str, saved: str) -> None:
+    path = tmp_path / "peer.toml"
+    path.write_text(f"rpc = {written}\n")
+    config = load_peer_config(path)
+    assert len(config.rpc) == saved.count("http")
+    save_peer_config(path, config)
+    assert saved in path.read_text()
+    assert load_peer_config(path) == config
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
-    [("port = ", "peer.toml"), ("prot = 1", "prot"), ("port = 70000", "port"), ('threads = "many"', "threads")],
+    [
+        ("port = ", "peer.toml"),
+        ("prot = 1", "prot"),
+        ("port = 70000", "port"),
+        ("rpc = ['http://one', 'two']", "rpc.1"),
+        ("rpc = 5", "rpc"),
+        ('threads = "many"', "threads"),
+    ],
 )
 def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> None:
     (tmp_path / "peer.toml").write_text(text)
