@@ -109,13 +109,14 @@ def ask_wallet(directory: PeerDirectory) -> str | None:
             click.echo(printable_lines(str(error)), err=True)
 
 
-def confirm_binding(peer: str, wallet: str, is_confirmed: bool) -> None:
-    """Before what nobody can undo. InputError where nobody can be asked, click.Abort where the answer is no."""
+def confirm_binding(peer: str, wallet: str, is_confirmed: bool, *, would_be: str = "sent") -> None:
+    """Before what nobody can undo, or before it is given out of hand. InputError where nobody can be asked, click.Abort where the
+    answer is no."""
     if is_confirmed:
         return
     what = f"{peer} is bound to wallet {wallet} once and for ever: all that it has earned and will earn goes there"
     if not can_ask():
-        raise InputError("--yes", None, f"{what}; nothing was sent: give --yes, or the command at a terminal")
+        raise InputError("--yes", None, f"{what}; nothing was {would_be}: give --yes, or the command at a terminal")
     click.confirm(f"{what}. Go on?", abort=True, err=True)
 
 

@@ -111,7 +111,7 @@ def wallet(keystore: Path, password_file: Path, as_json: bool) -> None:
 @key_options("the wallet", required=False)
 @click.option("--gas-keystore", type=PATH, help="Key file of whoever pays the gas; the wallet then only signs.")
 @click.option("--gas-password-file", type=PATH, help="File with its password.")
-@click.option("--yes", is_flag=True, help="Bind without asking: for scripts.")
+@click.option("--yes", is_flag=True, help="Bind, or write the consent, without asking: for scripts.")
 @click.option("--pay-to", metavar="ADDRESS", help="Also send this wallet's rewards there (0x0…0: to the wallet).")
 @unsigned_options
 @fee_options
@@ -139,7 +139,7 @@ def bind(
     as_json: bool,
 ) -> None:
     """Bind a peer's hot key to a wallet, once and for ever: all that the peer has earned and will earn goes to that wallet, and nobody
-    can change that. It asks before it sends; --yes says so beforehand.
+    can change that. It asks before it sends or writes a consent; --yes says so beforehand.
 
     Binding after working pays the same: rewards wait. But until then whoever has the peer's key file can bind it to a wallet of theirs."""
     place = find_place(run, settlement, directory, invite)
@@ -159,6 +159,7 @@ def bind(
     given = _consent(directory, consent, state, owner, key, wallet_signature)
     owner = parse_address(given["wallet"])
     if write_consent is not None:
+        confirm_binding(given["peer"], given["wallet"], yes, would_be="written")  # whoever gets the file can send it
         return _hand_over(write_consent, given, as_json)
     if unsigned:
         return _show_unsigned(chain, state, owner, given, paid_to, safe_batch, as_json)

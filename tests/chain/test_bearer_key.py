@@ -51,6 +51,15 @@ def test_a_binding_is_asked_for_and_an_unbound_peer_says_what_is_at_risk(world: 
     line = refused(*bind(world, "alice", "carol", "--yes"))
     assert f"{world.wallets['carol']}': this peer was told with `join --wallet` {world.wallets['alice']}" in line
     assert (sent(world, "alice"), sent(world, "carol")) == (0, 0)
+    written = world.root / "consent.json"  # whoever gets it can send it
+    line = refused(*bind(world, "alice", "alice", "--write-consent", written))
+    assert "once and for ever" in line and "nothing was written: give --yes" in line and not written.exists()
+    command = [sys.executable, "-m", "peers", *bind(world, "alice", "alice", "--write-consent", written)]
+    with sitting(command, world.root) as terminal:
+        terminal.until("Go on?")
+        terminal.answer("y")
+        assert terminal.ended() == 0, terminal.said
+    assert json.loads(written.read_text())["wallet"] == world.wallets["alice"]
 
     command = [sys.executable, "-m", "peers", *bind(world, "alice", "alice")]
     with sitting(command, world.root) as terminal:

@@ -70,7 +70,7 @@ def test_an_earner_is_paid_by_four_commands_into_a_wallet_that_never_held_coin(s
     keys = "--keystore wallet.json --password-file wallet.password"
     wallet = json.loads(terminal.run(f"cd earner; sparehive wallet {keys} --json"))["address"]  # 2
     terminal.run(  # 3
-        f"cd earner; sparehive bind --dir sparehive-peer --rpc $RPC {keys} --write-consent consent.json"
+        f"cd earner; sparehive bind --yes --dir sparehive-peer --rpc $RPC {keys} --write-consent consent.json"
     )
     # What the run's organiser, or anybody with coin, does for all of them.
     terminal.run("sparehive settle --dir seed --run run --rpc $RPC")
