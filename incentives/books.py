@@ -19,10 +19,11 @@ from incentives.checks import (
 )
 from incentives.closing import LeftOut, PayRules, payable_after, proposal_of
 from incentives.commitments import KIND_SEATING, body_hash, parse_body
+from incentives.copies import Copies, Copy
 from incentives.errors import InputError, TamperedError
 from incentives.evidence import Evidence
 from incentives.ledger import Ledger
-from incentives.publication import evidence_path, find_evidence, find_tables
+from incentives.publication import evidence_path
 from incentives.records import ZERO_HASH, Domain
 from incentives.rewards import check_payouts
 from incentives.shelf import Shelf
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
     from incentives.chain.node import Chain
 
 
+_SIGNED = ("certificates' root", "receipts' root", "hash")  # what signatures stand in
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A period that holds: what was compared. `payouts_checked`: the tables before it were there to settle from again;
     `signatures_checked`: certificates and receipts whose signatures were verified, 0 without rules, evidence, or the
-    tables before it; `seatings`: certificates among them, after the run's first, that choose their own electorate."""
+    tables before it; `seatings`: certificates among them, after the run's first, that choose their own electorate; `copy`: where the
+    tables were found."""
 
     period: PeriodState
     is_final: bool
@@ -44,12 +49,14 @@ class Checked:
     payouts_checked: bool
     signatures_checked: int
     seatings: int
+    copy: Copy
 
 
-def check_books(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules | None) -> list[Checked]:
+def check_books(chain: "Chain", state: RunState, copies: Copies, rules: PayRules | None) -> list[Checked]:
     """Rebuilds the trees of every period, final and proposed, from the published files and compares roots, counts and
     sums with the chain. The newest final period and the proposed one must be there; older ones where they are, but
-    signatures count only in an unbroken row from the first period on: each begins on the electorate of the last.
+    signatures count only in an unbroken row from the first period on: each begins on the electorate of the last. What is lost may come
+    from the own ledger; what lies there changed is an error.
 
     With `rules` and evidence all signatures are verified too. TamperedError or InputError: the first difference."""
     if rules is not None and rules.run_id != state.run_id:
@@ -61,24 +68,24 @@ def check_books(chain: "Chain", state: RunState, shelf: Shelf, rules: PayRules |
     before: Tables | None = None
     is_linked = True
     for period in periods:
-        tables = _tables_of(shelf, period, is_needed=period.number >= state.num_periods - 1)
-        if tables is None:
+        copy = _copy_of(copies, state, period, is_needed=period.number >= state.num_periods - 1)
+        if copy is None:
             before, is_linked = None, False
             continue
-        from_epoch = periods[period.number - 1].to_epoch if period.number else 0
-        compare(state, period, tables, from_epoch)
+        tables, from_epoch = copy.tables, periods[period.number - 1].to_epoch if period.number else 0
+        compare(state, period, tables, from_epoch, is_identical=copy.is_identical)
         payouts_checked = period.number == 0 or before is not None
         if payouts_checked:
             _check_paid(period, tables, before)
-        evidence = find_evidence(shelf, period.number, tables) if rules else None
+        evidence = copies.evidence(copy, period.number) if rules else None
         signatures, seatings = 0, 0
         if evidence is not None and rules is not None:
             if is_linked:
-                signatures = _check_signatures(shelf, period, evidence, tables, rules, before)
+                signatures = _check_signatures(copy.shelf, period, evidence, tables, rules, before)
             seatings = _num_seatings(evidence, from_epoch)
         is_linked = signatures > 0
         is_final = period.number < state.num_periods
-        checked.append(Checked(period, is_final, tables, payouts_checked, signatures, seatings))
+        checked.append(Checked(period, is_final, tables, payouts_checked, signatures, seatings, copy))
         before = tables
     _check_sums(state, checked)
     return checked
@@ -90,10 +97,10 @@ def _periods(chain: "Chain", state: RunState) -> list[PeriodState]:
     return [*final, state.pending] if state.pending is not None else final
 
 
-def _tables_of(shelf: Shelf, period: PeriodState, *, is_needed: bool) -> Tables | None:
-    """None where they are not there and need not be."""
+def _copy_of(copies: Copies, state: RunState, period: PeriodState, *, is_needed: bool) -> Copy | None:
+    """None where there is none and need not be."""
     try:
-        return find_tables(shelf, period.tables_hash, period.number)
+        return copies.of(state, period, even_damaged=False)
     except InputError:
         if is_needed:
             raise
@@ -107,13 +114,13 @@ def _check_paid(period: PeriodState, tables: Tables, before: Tables | None) -> N
 
 
 def _check_signatures(
-    shelf: Shelf, period: PeriodState, evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None
+    shelf: Shelf | None, period: PeriodState, evidence: Evidence, tables: Tables, rules: PayRules, before: Tables | None
 ) -> int:
     """As `check_evidence`; the error says which file it is about."""
     try:
         return check_evidence(evidence, tables, rules, before)
     except TamperedError as error:
-        where = f"{shelf}/{evidence_path(Path(), period.number)}"
+        where = f"{shelf or 'the own ledger'}/{evidence_path(Path(), period.number)}"
         raise TamperedError(
             f"{where}: {error}; where another copy of it says the same, do not trust this period"
         ) from None
@@ -125,8 +132,11 @@ def _num_seatings(evidence: Evidence, from_epoch: int) -> int:
     return sum(certificate.values["kind"] == KIND_SEATING for certificate in inside)
 
 
-def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: int) -> None:
-    """TamperedError for the first thing in which the published tables and the chain differ."""
+def compare(
+    state: RunState, period: PeriodState, tables: Tables, from_epoch: int, *, is_identical: bool = True
+) -> None:
+    """TamperedError for the first thing in which the published tables and the chain differ. Where they are not the published ones
+    (`is_identical` false), what signatures stand in is left out: they may have come later."""
     said = proposal_of(tables, period.amount, period.number)
     pairs = [
         ("run id", tables.run_id, state.run_id),
@@ -146,7 +156,7 @@ def compare(state: RunState, period: PeriodState, tables: Tables, from_epoch: in
         ("hash", said.tables_hash, period.tables_hash),
     ]
     for name, published, on_chain in pairs:
-        if published != on_chain:
+        if published != on_chain and (is_identical or name not in _SIGNED):
             raise TamperedError(
                 f"period {period.number}: {name} of the tables is {_shown(published)}, on chain {_shown(on_chain)}: "
                 "do not trust this period; ask the organiser"

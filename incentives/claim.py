@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from incentives.chain.state import PeriodState, ProvenPayout, RunState
+from incentives.copies import Copies
 from incentives.errors import ChainError, InputError
 from incentives.merkle import Tree
 from incentives.publication import find_payouts
@@ -73,7 +74,7 @@ def standings(
     return found
 
 
-def final_payouts(state: RunState, shelf: Shelf) -> Payouts:
+def final_payouts(state: RunState, copies: Copies) -> Payouts:
     """Those of the newest final period. ChainError where there is none yet, with when there may be."""
     if state.last is None:
         if state.pending is None:
@@ -81,13 +82,19 @@ def final_payouts(state: RunState, shelf: Shelf) -> Payouts:
         left = state.pending.ready_at - state.block_time
         when = f"in {left} s" if left > 0 else "now: `sparehive settle --finalise` does it"
         raise ChainError(f"no period is final yet: the first one is in its window and may be finalised {when}")
-    return payouts_of(state.last, shelf)
+    return payouts_of(state, state.last, copies)
 
 
-def payouts_of(period: PeriodState, shelf: Shelf) -> Payouts:
-    """As the chain has them, of a period that is final or proposed. InputError or TamperedError where they are not on the shelf."""
+def payouts_of(state: RunState, period: PeriodState, copies: Copies) -> Payouts:
+    """As the chain has them, of a period that is final or proposed. InputError, TamperedError or StorageError where there is no copy."""
+    rows, tree = copies.payouts(state, period)
+    return Payouts(rows, tree)
+
+
+def payouts_on(shelf: Shelf, period: PeriodState) -> Payouts:
+    """The same, looked for nowhere else."""
     rows, tree = find_payouts(shelf, period.number, period.payouts_root, period.tables_hash)
     return Payouts(rows, tree)
 
 
-__all__ = ["Payouts", "Standing", "final_payouts", "payouts_of", "standings"]
+__all__ = ["Payouts", "Standing", "final_payouts", "payouts_of", "payouts_on", "standings"]

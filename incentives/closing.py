@@ -200,10 +200,10 @@ def paid_receipts(ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: in
     if tip is None:
         return []
     certificates = ledger.lineage(tip, from_epoch, to_epoch)
-    return _receipts(certificates, ledger, rules, judge=_was_judged)[0]
+    return _receipts(certificates, ledger, rules, judge=was_judged)[0]
 
 
-def _was_judged(digest: bytes, signer: bytes, signature: bytes) -> str | None:
+def was_judged(digest: bytes, signer: bytes, signature: bytes) -> str | None:
     """By the ledger, which takes in no signature that is not its signer's."""
     return None
 
@@ -216,8 +216,9 @@ def _check_run(ledger: Ledger, rules: PayRules, state: RunState, previous: Table
         raise InputError("--dir", str(ledger.path), "its records were signed for another chain or settlement")
     if (previous is None) != (state.last is None):
         raise InputError("--tables", None, "the tables of the last final period are needed to go on from them")
-    if previous is not None and state.last is not None and previous.hash() != state.last.tables_hash:
-        raise TamperedError("the tables of the last final period do not have the hash that is on chain")
+    # Their root, not their hash: a ledger that gives them again may hold signatures that came later.
+    if previous is not None and state.last is not None and previous.payout_tree().root != state.last.payouts_root:
+        raise TamperedError("the tables of the last final period do not have the payouts whose root is on chain")
 
 
 def _lineage(ledger: Ledger, state: RunState, previous: Tables | None, to_epoch: int | None) -> list[SignedCertificate]:
@@ -314,4 +315,5 @@ __all__ = [
     "payable_after",
     "proposal_of",
     "unpaid_after",
+    "was_judged",
 ]

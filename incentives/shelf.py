@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -19,9 +21,10 @@ _IN_MEMORY = 1 << 20  # of a file that was fetched; what is larger lies on disk 
 
 
 class Site:
-    """A folder behind a URL. Each file is fetched once, whole or not at all; str() shows neither user nor query."""
+    """A folder behind a URL, which may name a file in it. Each file is fetched once, whole or not at all; str() shows neither user nor
+    query. `timeout_seconds`: for the server's next word; `total_seconds`: for all of a file, where somebody else has chosen the server."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 20.0) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = 20.0, total_seconds: float | None = None) -> None:
         try:
             parts = urlsplit(url)
             self._shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
@@ -29,7 +32,10 @@ class Site:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError("--tables", url.split("@")[-1], "is no URL: give http(s)://HOST/FOLDER, or a folder")
-        self._url, self._timeout = parts, timeout_seconds
+        folder, _, last = parts.path.rpartition("/")
+        self.named = (last,) if last.endswith(".json") else ()
+        self._url, self._timeout = (parts._replace(path=folder) if self.named else parts), timeout_seconds
+        self._total_seconds = total_seconds
         self._kept: dict[str, BinaryIO | None] = {}
 
     def __str__(self) -> str:
@@ -39,11 +45,32 @@ class Site:
         """From its beginning. None where there is no such file; StorageError where the server does not give it, or more than
         `limit` bytes."""
         if name not in self._kept:
-            self._kept[name] = self._fetch(name, limit)
+            self._kept[name] = self._in_time(name, limit)
         found = self._kept[name]
         if found is not None:
             found.seek(0)
         return found
+
+    def _in_time(self, name: str, limit: int) -> BinaryIO | None:
+        """In a thread of its own where there is a limit: a server that sends a byte now and then ends no wait for the next one."""
+        if self._total_seconds is None:
+            return self._fetch(name, limit)
+        found: SimpleQueue[BinaryIO | StorageError | None] = SimpleQueue()
+
+        def fetch() -> None:
+            try:
+                found.put(self._fetch(name, limit))
+            except StorageError as error:
+                found.put(error)
+
+        Thread(target=fetch, daemon=True).start()
+        try:
+            given = found.get(timeout=self._total_seconds)
+        except Empty:
+            raise StorageError(f"{self}: {name} did not come within {self._total_seconds:g} s: try later") from None
+        if isinstance(given, StorageError):
+            raise given
+        return given
 
     def _fetch(self, name: str, limit: int) -> BinaryIO | None:
         import requests
@@ -105,8 +132,10 @@ def lies_there(shelf: Shelf, name: str) -> str:
 
 
 def others(shelf: Shelf, stem: str) -> Iterator[str]:
-    """Names of further files of a folder, which begin with `stem`; a URL has no list of its files."""
-    if not isinstance(shelf, Site):
+    """Names of further files of a folder, which begin with `stem`; a URL has no list of its files, but the one that it may name."""
+    if isinstance(shelf, Site):
+        yield from (name for name in shelf.named if name.startswith(stem))
+    else:
         yield from (path.name for path in sorted(shelf.glob(f"{stem}*.json")))
 
 

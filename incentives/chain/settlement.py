@@ -71,6 +71,11 @@ class SettlementContract:
             found[account] = found.get(account, 0) + int(event["amount"])
         return found
 
+    def urls_of(self, tables_hash: bytes) -> list[str]:
+        """What proposals of these tables have named, each once, the newest first. ChainError too where the node does not look back."""
+        found = self.chain.events("Settlement", self.address, "Proposed", {"tablesHash": tables_hash})
+        return list(dict.fromkeys(str(event["uri"]) for _, event in reversed(found) if event["uri"]))
+
     def funded_of(self, account: bytes) -> int:
         """What has arrived from an account, whoever asks."""
         return int(self.chain.call("Settlement", self.address, "fundedOf", to_checksum(account)))

@@ -22,7 +22,7 @@ from peers.cli.options import (
     show,
     tables_option,
 )
-from peers.cli.places import find_place
+from peers.cli.places import copies_of, find_place
 from swarm.atomic import write_atomically
 
 
@@ -32,6 +32,7 @@ from swarm.atomic import write_atomically
 @invite_option
 @rpc_option
 @tables_option
+@click.option("--dir", "directory", type=PATH, help="A peer of the run, whose ledger gives tables that are lost.")
 @click.option("--out", type=PATH, required=True, help="The HTML file to write; another one there is replaced.")
 @click.option("--title", default="", help="What the page is called (default: the run's id).")
 @latest_option
@@ -42,6 +43,7 @@ def books(
     invite: str | None,
     rpc: Nodes,
     tables: Shelf,
+    directory: Path | None,
     out: Path,
     title: str,
     latest: bool,
@@ -53,12 +55,12 @@ def books(
     beside them; PAGE#0x… opens at an account."""
     from peers.bookpage import Account, page
 
-    place = find_place(run, settlement, None, invite)
+    place = find_place(run, settlement, directory, invite)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     check_code(chain, state)
     unit = place.unit(chain, state)
-    checked = check_books(chain, state, tables, None)
+    checked = check_books(chain, state, copies_of(chain, state.settlement, tables, directory, invite), None)
     if not checked:
         raise ChainError("no books yet: no period is proposed or final")
     named = sorted({row.account for each in checked for row in each.tables.payouts})

@@ -18,6 +18,7 @@ from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.chain.unsigned import Call
 from incentives.claim import Payouts, final_payouts, payouts_of
+from incentives.copies import Copies
 from incentives.errors import ChainError, IncentivesError, InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of
@@ -40,7 +41,7 @@ from peers.cli.options import (
     show,
     tables_option,
 )
-from peers.cli.places import Place, find_place, hot_account
+from peers.cli.places import Place, copies_of, find_place, hot_account
 from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
 from peers.cli.unsigned import check_options, show_calls, unsigned_options
 
@@ -130,6 +131,10 @@ class _In:
     tables: Shelf
     name: str
 
+    def copies(self, chain: "Chain") -> Copies:
+        """Where its tables are looked for."""
+        return copies_of(chain, self.place.settlement, self.tables, self.directory)
+
     @classmethod
     def of(cls, text: str, tables: Shelf) -> "_In":
         """One of --all's PLACES. A folder `tables` in a directory is its own; else those of --tables, whatever their files are called."""
@@ -198,7 +203,7 @@ def _show_unsigned(
                 "--all", where.name, f"is paid on chain {where.place.chain_id}, and --rpc is on {chain.chain_id}"
             )
         warning = _warn(chain, where)
-        more, said = _unsigned(chain, where.place.state(chain), where.tables, wallet, chosen, warning is None)
+        more, said = _unsigned(chain, where.place.state(chain), where.copies(chain), wallet, chosen, warning is None)
         calls += more
         lines += [f"{where.name}: {line}" if is_all else line for line in said]
         warnings += [warning] if warning else []
@@ -216,11 +221,11 @@ def _claim(
     chosen: set[bytes],
     may_finalise: bool,
 ) -> tuple[dict[str, Any], list[str]]:
-    place, tables, hot = where.place, where.tables, hot_account(where.directory)
+    place, copies, hot = where.place, where.copies(chain), hot_account(where.directory)
     state = place.state(chain)
-    finalised = _finalise_due(chain, key, state, tables) if may_finalise else []
+    finalised = _finalise_due(chain, key, state, copies) if may_finalise else []
     state = place.state(chain) if finalised else state
-    payouts = final_payouts(state, tables)
+    payouts = final_payouts(state, copies)
     unit = place.unit(chain, state)
     wallet = account_of(key)
     owners = _owners(chain, state, payouts, chosen, None if push else wallet)
@@ -291,7 +296,7 @@ class _Said:
 
 
 def _unsigned(
-    chain: "Chain", state: RunState, tables: Shelf, wallet: bytes | None, chosen: set[bytes], may_finalise: bool
+    chain: "Chain", state: RunState, copies: Copies, wallet: bytes | None, chosen: set[bytes], may_finalise: bool
 ) -> tuple[list[Call], list[str]]:
     """What pays all accounts of the wallet (None: everybody who is bound), which anybody may send; and words for people. A proposal whose
     window is over is made final first, where its payouts are here."""
@@ -299,11 +304,11 @@ def _unsigned(
     payouts = None
     if may_finalise and state.pending is not None and state.pending.ready_at <= state.block_time:
         try:
-            payouts = payouts_of(state.pending, tables)
+            payouts = payouts_of(state, state.pending, copies)
             calls.append(contract.unsigned_finalise())
         except (InputError, TamperedError):
             pass
-    payouts = payouts or final_payouts(state, tables)
+    payouts = payouts or final_payouts(state, copies)
     owners = _owners(chain, state, payouts, chosen, wallet)
     targets = [a for a, owner in owners.items() if (owner is not None if wallet is None else owner == wallet)]
     claimed = dict(zip(targets, contract.claimed_of(targets), strict=True))
@@ -313,13 +318,13 @@ def _unsigned(
     return calls, [f"claims for {len(due)} accounts; the money goes to the wallets that they are bound to"]
 
 
-def _finalise_due(chain: "Chain", key: PrivateKey, state: RunState, tables: Shelf) -> list[str]:
+def _finalise_due(chain: "Chain", key: PrivateKey, state: RunState, copies: Copies) -> list[str]:
     """Makes the proposal final where its window is over and its tables are here: without them nothing could be claimed after."""
     pending = state.pending
     if pending is None or pending.ready_at > state.block_time:
         return []
     try:
-        payouts_of(pending, tables)
+        payouts_of(state, pending, copies)
         return [SettlementContract(chain, state.settlement).finalise(key).hash]
     except Reverted as error:
         if error.name not in ("NoProposal", "WindowOpen"):  # somebody else was faster

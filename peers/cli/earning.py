@@ -12,6 +12,7 @@ from incentives.chain.registry import RegistryContract
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.claim import Payouts, Standing, payouts_of, standings
+from incentives.copies import Copies
 from incentives.errors import InputError, TamperedError
 from incentives.keys import parse_address, to_checksum
 from incentives.shelf import Shelf
@@ -31,7 +32,7 @@ from peers.cli.options import (
     show,
     tables_option,
 )
-from peers.cli.places import find_place, hot_account, read_rules
+from peers.cli.places import copies_of, find_place, hot_account, read_rules
 from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpaid_json, unpaid_line
 from peers.cli.signing import wallet_address
 from peers.cli.unsettled import Later, later_than
@@ -73,10 +74,10 @@ def rewards(
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     unit = place.unit(chain, state)
-    judged = judge_proposal(chain, state, directory, tables)
-    warning = warning_of(judged, state)
-    final = _final_payouts(state, tables, warning)
-    proposed, is_known = _proposed(state, tables)
+    copies = copies_of(chain, state.settlement, tables, directory, invite)
+    warning = warning_of(judged := judge_proposal(chain, state, directory, tables), state)
+    final = _final_payouts(state, copies, warning)
+    proposed, is_known = _proposed(state, copies)
     pending, unpaid = _pending_units(directory, state)
     chosen, owner = _chosen(accounts, directory), wallet_address(wallet_text, keystore)
     everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
@@ -87,7 +88,7 @@ def rewards(
         _standing_json(s, pending.get(s.account, 0), state, is_known, later) | _unpaid_json(unpaid.get(s.account, {}))
         for s in found
     ]
-    _explain_own(rows, chain, state, directory, tables)
+    _explain_own(rows, chain, state, directory, copies)
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     payee = _payee(directory, found)
     about = proposal_lines(state, final, proposed, unit)
@@ -107,10 +108,10 @@ def rewards(
         raise TamperedError(warning)
 
 
-def _final_payouts(state: RunState, tables: Shelf, warning: str | None) -> Payouts | None:
+def _final_payouts(state: RunState, copies: Copies, warning: str | None) -> Payouts | None:
     """None before the first period."""
     try:
-        return payouts_of(state.last, tables) if state.last else None
+        return payouts_of(state, state.last, copies) if state.last else None
     except (InputError, TamperedError):
         if warning:  # more pressing than tables that are not here
             raise TamperedError(warning) from None
@@ -118,11 +119,11 @@ def _final_payouts(state: RunState, tables: Shelf, warning: str | None) -> Payou
 
 
 def _explain_own(
-    rows: Sequence[dict[str, Any]], chain: "Chain", state: RunState, directory: Path | None, tables: Shelf
+    rows: Sequence[dict[str, Any]], chain: "Chain", state: RunState, directory: Path | None, copies: Copies
 ) -> None:
     """Why each of the own contributions was not paid, into the row of the peer in --dir."""
     hot = hot_account(directory)
-    own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, tables)]
+    own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, copies)]
     for row in rows:
         if hot is not None and row["account"] == to_checksum(hot):
             row["unpaid"] = own
@@ -202,13 +203,13 @@ def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
     )
 
 
-def _proposed(state: RunState, tables: Shelf) -> tuple[Payouts | None, bool]:
+def _proposed(state: RunState, copies: Copies) -> tuple[Payouts | None, bool]:
     """The payouts of the proposal under way, and whether what it adds is known: not where they are not here, or others
     that it has replaced."""
     if state.pending is None:
         return None, True
     try:
-        return payouts_of(state.pending, tables), True
+        return payouts_of(state, state.pending, copies), True
     except (InputError, TamperedError):
         return None, False
 

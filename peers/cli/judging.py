@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import OK, Answer, Outcome, try_later
-from incentives.claim import payouts_of
+from incentives.claim import payouts_on
 from incentives.errors import InputError, StorageError, TamperedError
 from incentives.judging import OwnBooks
 from incentives.ledger import Ledger
@@ -29,7 +29,7 @@ def judge_proposal(chain: "Chain", state: RunState, directory: Path | None, tabl
 
     def rows_of(period: PeriodState) -> Sequence[PayoutRow] | None:
         try:
-            return payouts_of(period, tables).rows
+            return payouts_on(tables, period).rows
         except (InputError, TamperedError, StorageError):
             return None
 

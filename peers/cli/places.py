@@ -12,11 +12,13 @@ from incentives.chain.nodes import Nodes
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import RunState
 from incentives.chain.token import TokenContract
+from incentives.copies import Copies
 from incentives.errors import InputError, TamperedError
 from incentives.keys import key_account, parse_address, to_checksum
+from incentives.shelf import Shelf
 from peers.cli.options import NamedSettlement, note
 from peers.directory import PeerDirectory
-from peers.errors import ConfigError
+from peers.errors import ConfigError, PeerError
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -140,6 +142,23 @@ def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
     else:
         return None
     return found.pay_rules()
+
+
+def copies_of(
+    chain: "Chain", settlement: bytes, tables: Shelf, directory: Path | None, invite: str | None = None
+) -> Copies:
+    """Where tables are looked for: at --tables; what is lost there in the ledger of the peer in --dir, and at the URL on chain."""
+
+    def own() -> "tuple[Path, PayRules] | None":
+        if directory is None or not PeerDirectory(directory).ledger.exists():
+            return None
+        try:
+            rules = read_rules(invite, directory)
+        except PeerError as error:
+            raise InputError("--dir", str(directory), f"its ledger was not asked: {error}") from None
+        return None if rules is None else (PeerDirectory(directory).ledger, rules)
+
+    return Copies(tables, SettlementContract(chain, settlement), own, note)
 
 
 def hot_account(directory: Path | None) -> bytes | None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from incentives.amounts import Unit
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
-from incentives.claim import Payouts, payouts_of
+from incentives.claim import Payouts, payouts_on
 from incentives.closing import PayRules
+from incentives.copies import Copies
 from incentives.errors import IncentivesError
 from incentives.keys import to_checksum
 from incentives.ledger import Ledger
-from incentives.publication import find_tables
 from incentives.shelf import Shelf
 from incentives.tables import Tables
 from incentives.unpaid import Unpaid, unpaid_work
@@ -70,7 +70,7 @@ def proposal_lines(state: RunState, final: Payouts | None, proposed: Payouts | N
 def payouts_here(period: PeriodState | None, tables: Shelf) -> Payouts | None:
     """None where there is no such period, or its payouts are not here."""
     try:
-        return None if period is None else payouts_of(period, tables)
+        return None if period is None else payouts_on(tables, period)
     except IncentivesError:
         return None
 
@@ -105,7 +105,7 @@ def _most(state: RunState, final: Payouts | None, proposed: Payouts | None) -> l
 
 
 def own_unpaid(
-    chain: "Chain", state: RunState, directory: Path | None, account: bytes | None, tables: Shelf
+    chain: "Chain", state: RunState, directory: Path | None, account: bytes | None, copies: Copies
 ) -> list[Unpaid]:
     """Of the peer in `directory`, by its ledger; nothing where there is none to ask."""
     rules = None if directory is None else read_rules(None, directory)
@@ -119,7 +119,7 @@ def own_unpaid(
     here: dict[int, Tables] = {}
     for period in periods[-2:]:
         with contextlib.suppress(IncentivesError):
-            here[period.number] = find_tables(tables, period.tables_hash, period.number)
+            here[period.number] = copies.of(state, period).tables
     done = PeerStatus.read(PeerDirectory(directory).status).units
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
         found = unpaid_work(ledger, rules, account, periods, here, state.unit_price_amount, done)

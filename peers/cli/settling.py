@@ -20,7 +20,7 @@ from incentives.checks import Judge, judge_signature
 from incentives.closing import Closed, close_period
 from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle, NoWork
 from incentives.ledger import Ledger
-from incentives.publication import find_tables, publish
+from incentives.publication import publish
 from incentives.remembered import NAME, RememberedSignatures
 from incentives.shelf import Shelf
 from peers.cli.options import (
@@ -38,7 +38,7 @@ from peers.cli.options import (
     tables_option,
     uri_option,
 )
-from peers.cli.places import Place, find_place, read_rules
+from peers.cli.places import Place, copies_of, find_place, read_rules
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
 from peers.cli.unsigned import check_batch, show_calls, unsigned_options
 from peers.directory import PeerDirectory
@@ -157,7 +157,7 @@ def _unsigned(
     if what.directory is None:
         raise click.UsageError("--dir is needed to propose a period: none is under way")
     try:
-        closed = _close(state, what, what.to_epoch)
+        closed = _close(chain, state, what, what.to_epoch)
     except NothingToSettle:
         return {}, [], [f"nothing to do yet: epochs up to {state.settled_epoch} are settled"]
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
@@ -195,7 +195,7 @@ def _settle_once(
     state = place.state(chain)
     pending, mine = state.pending, None
     if what.directory is not None and pending is not None and (transactions or not what.replace):
-        mine = _as_proposed(state, what, pending)
+        mine = _as_proposed(chain, state, what, pending)
     is_same = isinstance(mine, Closed) and pending is not None and mine.proposal.tables_hash == pending.tables_hash
     result: dict[str, Any] = {}
     if pending is not None and (is_same or not what.replace):
@@ -215,7 +215,7 @@ def _settle_once(
     lines = [f"period {state.num_periods - 1} is final: epochs up to {state.settled_epoch}"]
     if what.directory is not None:
         try:
-            closed = _close(state, what, what.to_epoch)
+            closed = _close(chain, state, what, what.to_epoch)
         except NothingToSettle as error:  # all of it was done, here or by an earlier try; or nobody has worked
             nothing = f"nothing to do yet: epochs up to {state.settled_epoch} are settled"
             if isinstance(error, NoWork):
@@ -231,11 +231,11 @@ def _settle_once(
     return {**result, "transactions": transactions}, lines
 
 
-def _as_proposed(state: RunState, what: _ToSettle, pending: PeriodState) -> Closed | str:
+def _as_proposed(chain: "Chain", state: RunState, what: _ToSettle, pending: PeriodState) -> Closed | str:
     """What this ledger gives for the epochs of the proposal under way; text: why it gives nothing."""
     assert what.directory is not None
     try:
-        return _close(state, what, pending.to_epoch)
+        return _close(chain, state, what, pending.to_epoch)
     except (IncentivesError, PeerError) as error:
         return str(error)
 
@@ -296,12 +296,14 @@ def _seen(chain: "Chain", place: Place, is_there: Callable[[RunState], bool]) ->
         time.sleep(0.2)
 
 
-def _close(state: RunState, what: _ToSettle, to_epoch: int | None) -> Closed:
+def _close(chain: "Chain", state: RunState, what: _ToSettle, to_epoch: int | None) -> Closed:
     assert what.directory is not None
     rules = read_rules(what.invite, what.directory)
     if rules is None:
         raise InputError("--dir", str(what.directory), "holds no invite; give the run's with --invite")
-    previous = find_tables(what.tables, state.last.tables_hash, state.last.number) if state.last else None
+    copies = copies_of(chain, state.settlement, what.tables, what.directory, what.invite)
+    copies.keep = partial(publish, what.tables)
+    previous = copies.of(state, state.last).tables if state.last else None
     with Ledger.read(PeerDirectory(what.directory).ledger) as ledger:
         closed = close_period(ledger, rules, state, previous, to_epoch, judge=what.judge)
         last = _last_epoch_allowed(closed, state)

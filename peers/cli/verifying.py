@@ -34,7 +34,7 @@ from peers.cli.options import (
     show,
     tables_option,
 )
-from peers.cli.places import find_place, read_rules
+from peers.cli.places import copies_of, find_place, read_rules
 from peers.cli.proposals import rules_json, rules_lines
 from peers.directory import PeerDirectory
 from peers.moments import until
@@ -79,7 +79,7 @@ def verify(
     check_code(chain, state)
     unit = place.unit(chain, state)
     rules = read_rules(invite, directory)
-    checked = check_books(chain, state, tables, rules)
+    checked = check_books(chain, state, copies_of(chain, state.settlement, tables, directory, invite), rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
     opinion, differing = _ask_ledger(directory, rules, state, checked)
@@ -229,6 +229,8 @@ def _period_json(each: Checked) -> dict[str, Any]:
         "payouts_checked": each.payouts_checked,
         "signatures_checked": each.signatures_checked,
         "seatings": each.seatings,
+        "tables_from": "ledger" if each.copy.shelf is None else str(each.copy.shelf),
+        "tables_identical": each.copy.is_identical,
     }
 
 

@@ -1,6 +1,7 @@
 """Published tables behind a URL: believed no more than a folder's, and never read without a limit."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.status, self.endless, self.asked = 200, False, list[str]()
+        self.dribbles = False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,12 +32,13 @@ class Server:
                 self.end_headers()
                 if status != 200:
                     return
-                if not server.endless:
+                if not server.endless and not server.dribbles:
                     self.wfile.write(path.read_bytes())
                     return
                 try:
                     while True:
-                        self.wfile.write(bytes(1 << 20))
+                        self.wfile.write(bytes(1 if server.dribbles else 1 << 20))
+                        time.sleep(0.2 * server.dribbles)
                 except OSError:
                     pass
 
@@ -115,6 +118,13 @@ def test_a_file_without_end_is_not_read_to_its_end(world: World, server: Server)
     server.endless = True
     site = shelf.Site(server.url)
     with pytest.raises(StorageError, match=f"period-0.json is larger than {1 << 20} bytes"):
+        site.open("period-0.json", 1 << 20)
+
+
+def test_a_server_that_dribbles_keeps_nobody_waiting(server: Server) -> None:
+    server.dribbles = True
+    site = shelf.Site(server.url, total_seconds=1.0)
+    with pytest.raises(StorageError, match=f"{server.url}: period-0.json did not come within 1 s: try later"):
         site.open("period-0.json", 1 << 20)
 
 

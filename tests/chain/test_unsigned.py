@@ -109,7 +109,9 @@ def test_a_contract_signs_by_erc_1271_and_somebody_else_sends(world: World) -> N
 def test_a_wallet_without_coin_signs_the_consent_and_anybody_sends_it(world: World) -> None:
     run = ("--run", world.run.root, *world.rpc)
     consent = world.root / "consent.json"
-    made = ok("bind", "--yes", *run, "--dir", world.peer("alice").root, "--write-consent", consent, *world.keys("alice"))
+    made = ok(
+        "bind", "--yes", *run, "--dir", world.peer("alice").root, "--write-consent", consent, *world.keys("alice")
+    )
     assert "wallet_signature" in made
     before = world.chain.request("eth_getTransactionCount", world.wallets["alice"], "latest")
     gas = ("--gas-keystore", world.keys("bob")[1], "--gas-password-file", world.keys("bob")[3])
