@@ -7,7 +7,8 @@ import os
 import resource
 import sys
 import time
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from coincurve import PrivateKey
 import incentives.chain.node
 from incentives import records
 from incentives.chain.state import RunState
-from incentives.closing import PayRules, close_period, proposal_of, unpaid_after
+from incentives.closing import Closed, PayRules, close_period, proposal_of, unpaid_after
 from incentives.ledger import Ledger
 from incentives.publication import find_evidence, find_tables, publish
 from incentives.rewards import check_payouts
 from incentives.tables import tables_hash
 
 assert incentives.chain.node  # web3 is in every command that speaks to a chain: in the memory, too
+
+
+max_file_bytes: int | None = None
 
 
 def main(step: str, books: Path, shelf: Path) -> None:
@@ -36,6 +40,7 @@ def main(step: str, books: Path, shelf: Path) -> None:
     found = {
         "cpu": time.process_time(),
         "wall": time.monotonic() - begun,
+        "periods": len(list(shelf.glob("payouts-root-*"))),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024),
     }
     print(json.dumps(found))
@@ -64,9 +69,34 @@ def step_nothing(books: Path, shelf: Path, rules: PayRules, state: RunState) -> 
 
 def step_settle(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
     with Ledger.read(books) as ledger:
-        closed = close_period(ledger, rules, state, None)
-    publish(shelf, 0, closed.tables, closed.evidence)
-    (shelf / "payouts-root").write_text(closed.proposal.payouts_root.hex(), encoding="utf-8")
+        for closed in in_periods(ledger, rules, state):
+            number = closed.proposal.number
+            publish(shelf, number, closed.tables, closed.evidence)
+            (shelf / f"payouts-root-{number}").write_text(closed.proposal.payouts_root.hex(), encoding="utf-8")
+
+
+def in_periods(ledger: Ledger, rules: PayRules, state: RunState) -> Iterator[Closed]:
+    """All of the ledger, as many periods as its files need, as the command makes them; an earlier checkout knows one alone. What is closed
+    once more, to a smaller end, has its signatures checked by then."""
+    try:
+        from incentives.extent import FileLimits, last_epoch_readable, likely_end
+        from incentives.remembered import RememberedSignatures
+    except ImportError:
+        yield close_period(ledger, rules, state, None)
+        return
+    limits, previous, tip = FileLimits.of(max_file_bytes), None, ledger.tip()
+    assert tip is not None
+    newest = ledger.lineage(tip)[-1].epoch
+    judge = RememberedSignatures(Path("nowhere"), b"secret").judge
+    while state.settled_epoch < newest:
+        likely = likely_end(ledger.lineage(tip, state.settled_epoch), limits)
+        closed = close_period(ledger, rules, state, previous, likely, judge=judge)
+        last = last_epoch_readable(closed, limits)
+        if last < closed.tables.to_epoch:
+            closed = close_period(ledger, rules, state, previous, last, judge=judge)
+        yield closed
+        previous = closed.tables
+        state = replace(state, num_periods=state.num_periods + 1, settled_epoch=previous.to_epoch, last=closed.proposal)
 
 
 def step_again(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
@@ -90,13 +120,16 @@ def step_again(books: Path, shelf: Path, rules: PayRules, state: RunState) -> No
 def step_verify(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
     from incentives.books import check_evidence
 
-    hash_ = tables_hash((shelf / "period-0.json").read_bytes())
-    tables = find_tables(shelf, hash_, 0)
-    evidence = find_evidence(shelf, 0, tables)
-    assert evidence is not None
-    check_payouts((), tables)
-    proposal_of(tables, 1, 0)
-    check_evidence(evidence, tables, rules, None)
+    before = None
+    for number in range(len(list(shelf.glob("payouts-root-*"))) or 1):
+        hash_ = tables_hash((shelf / f"period-{number}.json").read_bytes())
+        tables = find_tables(shelf, hash_, number)
+        evidence = find_evidence(shelf, number, tables)
+        assert evidence is not None
+        check_payouts(before.payouts if before else (), tables)
+        proposal_of(tables, 1, number)
+        check_evidence(evidence, tables, rules, before)
+        before = tables
 
 
 def step_rewards(books: Path, shelf: Path, rules: PayRules, state: RunState) -> None:
@@ -110,12 +143,14 @@ def step_claim(books: Path, shelf: Path, rules: PayRules, state: RunState) -> No
     from incentives.claim import Payouts
     from incentives.publication import find_payouts
 
-    root = bytes.fromhex((shelf / "payouts-root").read_text(encoding="utf-8"))
-    payouts = Payouts(*find_payouts(shelf, 0, root, bytes(32)))
+    number = len(list(shelf.glob("payouts-root-*"))) - 1
+    root = bytes.fromhex((shelf / f"payouts-root-{number}").read_text(encoding="utf-8"))
+    payouts = Payouts(*find_payouts(shelf, number, root, bytes(32)))
     payouts.prove([payouts.rows[len(payouts.rows) // 2].account])
 
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
+    max_file_bytes = int(sys.argv[4]) if sys.argv[4:] else None
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

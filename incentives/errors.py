@@ -3,7 +3,8 @@
 IncentivesError
 ├── InputError        fix the input: field, value and remedy are in the message
 │   └── NothingToSettle   all that is certified is settled: come back later
-│       └── NoWork        what is certified and not settled pays nobody yet
+│       ├── NoWork        what is certified and not settled pays nobody yet
+│       └── InFlight      its receipts may still be on their way
 ├── KeyFileError       fix the key file, its password or its permissions
 │   └── WrongPassword
 ├── BadSignature      drop what carries it
@@ -47,6 +48,10 @@ class NothingToSettle(InputError):
 
 class NoWork(NothingToSettle):
     """There are unsettled epochs, and no receipt in them that can be paid."""
+
+
+class InFlight(NothingToSettle):
+    """What is certified and not settled is so new that receipts of it may still be on their way."""
 
 
 class KeyFileError(IncentivesError):

@@ -106,6 +106,27 @@ def _certificate_json(certificate: SignedCertificate) -> list[Any]:
     ]
 
 
+_WORD_BYTES, _PAIR_BYTES = (
+    64,
+    182,
+)  # in hex; a signer and a signature, with quotes, brackets and what parts it from the next
+
+
+LEAST_RECEIPT_BYTES = 6 * _WORD_BYTES + 2 * (_PAIR_BYTES - 1)  # six fields, the peer's signature and a witness's
+
+
+def receipt_bytes(receipt: SignedReceipt) -> int:
+    """At most how many a receipt takes in the published file, with what parts it from the next."""
+    return 10 + _WORD_BYTES * len(receipt.values) + _PAIR_BYTES * len(receipt.signatures)
+
+
+def certificate_bytes(certificate: SignedCertificate) -> int:
+    """The same of a certificate."""
+    body = len(certificate.body) + certificate.body.count(b'"') + certificate.body.count(b"\\")  # as text in JSON
+    signatures = sum(27 + _PAIR_BYTES * len(each) for each in certificate.signatures.values())
+    return 16 + _WORD_BYTES * len(certificate.values) + body + signatures
+
+
 _Hex = Annotated[str, Field(pattern="^0x([0-9a-f]{2})*$")]
 _Pairs = list[tuple[_Hex, _Hex]]
 

@@ -19,6 +19,7 @@ from incentives.errors import TamperedError
 from incentives.jsonform import HexAddress, HexHash, Uint32, canonical, first_fault, to_hex
 from incentives.records import packer
 
+LEAST_RECEIPT_ROW_BYTES = 2 + 44 + 2 * 68 + 3 * 3 + 1 + 6  # brackets, hex, numbers of a digit, commas
 FORMAT = "sparehive-tables-1"
 RECEIPTS_BEGIN = b'],"receipts":['  # after the payouts
 _BATCH = (
@@ -158,6 +159,13 @@ def leaf_of(row: Row) -> bytes:
     return merkle.hash_words(shape.pack((row.KIND, *shape.values(row))))
 
 
+def row_bytes(row: Row) -> int:
+    """How many a row takes in the published file, with what parts it from the next."""
+    shape = _SHAPES[type(row)]
+    digits = sum(len(str(value)) for value, fixed in zip(shape.values(row), shape.fixed, strict=True) if not fixed)
+    return shape.frame_bytes + digits
+
+
 def tree_of(rows: Sequence[Row]) -> merkle.Tree:
     return merkle.build([leaf_of(row) for row in rows])
 
@@ -187,6 +195,10 @@ class _Shape:
         self.pack = packer(("uint8", *row_type.TYPES), ("kind", *names))
         self.to_json = [_TO_JSON.get(type_, str) for type_ in row_type.TYPES]
         self.of_json = [_OF_JSON.get(type_, int) for type_ in row_type.TYPES]
+        self.fixed = [type_ in _TEXT_BYTES for type_ in row_type.TYPES]
+        quotes = sum(2 for type_ in row_type.TYPES if type_ not in _TEXT_BYTES and type_ not in _TO_JSON)
+        # brackets, what parts the values, and the row from the next; then the values that are equally long in all rows
+        self.frame_bytes = 2 + len(names) + quotes + sum(_TEXT_BYTES.get(type_, 0) for type_ in row_type.TYPES)
         self.items: TypeAdapter[list[Any]] = TypeAdapter(list[item], config=ConfigDict(strict=True))
 
     def parse(self, items: Iterable[Sequence[str | int]]) -> Iterator[Any]:
@@ -194,6 +206,7 @@ class _Shape:
             yield self.make(*[convert(value) for convert, value in zip(self.of_json, item, strict=True)])
 
 
+_TEXT_BYTES = {"address": 44, "bytes32": 68}  # hex, 0x and quotes
 _TO_JSON: dict[str, Callable[[Any], Any]] = {"address": to_hex, "bytes32": to_hex, "uint32": int}
 _OF_JSON: dict[str, Callable[[Any], Any]] = {
     "address": lambda text: bytes.fromhex(text[2:]),

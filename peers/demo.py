@@ -301,7 +301,7 @@ class Session:
         balances = {name: self.chain.balance_of(self.deployed["token"], self.wallets[name]) for name in PEERS}
         proposed = self.demo.command(
             "settle", "--dir", str(self.seed.root), "--run", str(self.run_dir), *rpc, *self.organiser_options(),
-            "--tables", str(tables), "--finalise", "--json",
+            "--tables", str(tables), "--to-newest", "--finalise", "--json",
         )  # fmt: skip
         say(self.console, "settle", f"period to epoch {proposed['to_epoch']}, {proposed['receipts']} receipts, final")
         for name in PEERS:

@@ -60,12 +60,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 NEEDS_RPC = "--rpc URL is needed (or SPAREHIVE_RPC in the environment): a node of the run's chain"
 
 
-def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+def keep_option(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """For the option that this one belongs to, which is looked at later (see `is_eager`)."""
     context.meta[f"sparehive.{parameter.name}"] = value
 
 
-def _kept(context: click.Context, name: str, otherwise: Any = None) -> Any:
+def kept_option(context: click.Context, name: str, otherwise: Any = None) -> Any:
+    """What `keep_option` has kept."""
     return context.meta.get(f"sparehive.{name}", otherwise)
 
 
@@ -80,7 +81,12 @@ def _nodes_if_any(context: click.Context, parameter: click.Parameter, urls: tupl
     given = tuple(urls)
     if not given:
         return None
-    return Nodes(given, _kept(context, "rpc_timeout"), _kept(context, "max_age"), _kept(context, "wait", WAIT_SECONDS))
+    return Nodes(
+        given,
+        kept_option(context, "rpc_timeout"),
+        kept_option(context, "max_age"),
+        kept_option(context, "wait", WAIT_SECONDS),
+    )
 
 
 def rpc_option(command: Command) -> Command:
@@ -94,7 +100,7 @@ def optional_rpc_option(command: Command) -> Command:
 
 
 def _with_nodes(command: Command, callback: Callable[..., Any]) -> Command:
-    own: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _keep, "metavar": "SECONDS"}
+    own: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": keep_option, "metavar": "SECONDS"}
     command = click.option(
         "--max-age",
         type=click.FloatRange(min=1),
@@ -138,7 +144,7 @@ class NamedSettlement:
 
 
 def _named_settlement(context: click.Context, parameter: click.Parameter, text: str | None) -> NamedSettlement | None:
-    chain_id = _kept(context, "chain_id")
+    chain_id = kept_option(context, "chain_id")
     if text is None and chain_id is not None:
         raise click.UsageError("--chain-id goes with --settlement; --run, --invite and --dir say it themselves")
     return None if text is None else NamedSettlement(text, chain_id)
@@ -151,7 +157,7 @@ def settlement_option(command: Command) -> Command:
         type=click.IntRange(1),
         is_eager=True,
         expose_value=False,
-        callback=_keep,
+        callback=keep_option,
         help="With --settlement: the chain that it is on (1: Ethereum; 31337: a local one), unless --invite says it.",
     )(command)
     return click.option(
@@ -212,7 +218,7 @@ def fee_options(command: Command) -> Command:
         show_default=True,
         is_eager=True,
         expose_value=False,
-        callback=_keep,
+        callback=keep_option,
         metavar="SECONDS",
         help="How long a transaction may take into a block.",
     )(command)

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +14,14 @@ from incentives.chain.reverts import Reverted
 from incentives.chain.settlement import SettlementContract
 from incentives.chain.state import PeriodState, RunState
 from incentives.chain.unsigned import Call
-from incentives.checks import Judge, judge_signature
-from incentives.closing import Closed, close_period
-from incentives.errors import ChainError, IncentivesError, InputError, NothingToSettle, NoWork
-from incentives.ledger import Ledger
+from incentives.closing import Closed
+from incentives.errors import ChainError, IncentivesError, InFlight, InputError, NothingToSettle, NoWork
 from incentives.publication import publish
 from incentives.remembered import NAME, RememberedSignatures
 from incentives.shelf import Shelf
 from peers.cli.options import (
     PATH,
     NamedSettlement,
-    address,
     fee_options,
     invite_option,
     json_option,
@@ -38,10 +33,10 @@ from peers.cli.options import (
     tables_option,
     uri_option,
 )
-from peers.cli.places import Place, copies_of, find_place, read_rules
+from peers.cli.period import Extent, Next, ToSettle, close_next, close_proposed, described, extent_options
+from peers.cli.places import Place, find_place
 from peers.cli.signing import Fees, cost_line, organisers_key, resumed_by, sending
 from peers.cli.unsigned import check_batch, show_calls, unsigned_options
-from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.moments import until
 
@@ -64,7 +59,7 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
 @tables_option
 @invite_option
 @uri_option
-@click.option("--to-epoch", type=click.IntRange(1), help="Last epoch of the period (default: the newest certified).")
+@extent_options
 @click.option("--finalise", is_flag=True, help="Wait until the window is over and make the period final.")
 @click.option("--replace", is_flag=True, help="Put the new proposal in the place of the one in its window.")
 @click.option("--cancel", is_flag=True, help="Take the proposal in its window back, and do nothing else.")
@@ -81,7 +76,7 @@ def settle(
     tables: Shelf,
     invite: str | None,
     uri: str,
-    to_epoch: int | None,
+    extent: Extent,
     finalise: bool,
     replace: bool,
     cancel: bool,
@@ -103,7 +98,7 @@ def settle(
         raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
     check_batch(unsigned, safe_batch)
     if unsigned:
-        what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, judge_signature)
+        what = ToSettle(directory, tables, invite, uri, extent, finalise, replace)
         chain = place.connect(rpc)
         result, calls, lines = _unsigned(chain, place, what, cancel)
         show_calls(chain.chain_id, calls, "Sparehive: settle", safe_batch, as_json, result, lines)
@@ -115,7 +110,7 @@ def settle(
             result, lines = _cancel(chain, key, place.state(chain))
         else:
             with RememberedSignatures(tables / NAME, key.secret) as remembered:
-                what = _ToSettle(directory, tables, invite, uri, to_epoch, finalise, replace, remembered.judge)
+                what = ToSettle(directory, tables, invite, uri, extent, finalise, replace, remembered.judge)
                 result, lines = _settle(chain, key, place, what)
     show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
 
@@ -127,22 +122,8 @@ def _check_choices(directory: Path | None, finalise: bool, replace: bool, cancel
         raise click.UsageError("--replace needs --dir, the peer whose ledger is settled")
 
 
-@dataclass(frozen=True)
-class _ToSettle:
-    """The choices of one `settle`, as its options give them."""
-
-    directory: Path | None
-    tables: Path
-    invite: str | None
-    uri: str
-    to_epoch: int | None
-    finalise: bool
-    replace: bool
-    judge: Judge
-
-
 def _unsigned(
-    chain: "Chain", place: Place, what: _ToSettle, is_cancel: bool
+    chain: "Chain", place: Place, what: ToSettle, is_cancel: bool
 ) -> tuple[dict[str, Any], list[Call], list[str]]:
     """What is to be sent now, from the organiser's address or, to finalise, from any; tables are written."""
     state = place.state(chain)
@@ -157,16 +138,25 @@ def _unsigned(
     if what.directory is None:
         raise click.UsageError("--dir is needed to propose a period: none is under way")
     try:
-        closed = _close(chain, state, what, what.to_epoch)
-    except NothingToSettle:
-        return {}, [], [f"nothing to do yet: epochs up to {state.settled_epoch} are settled"]
+        found = close_next(chain, state, what)
+    except NothingToSettle as error:
+        return {}, [], [_nothing(state, error)]
+    closed = found.closed
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
     from_epoch, swap = closed.tables.from_epoch, what.replace and pending is not None
     call = contract.unsigned_propose(state.organiser, closed.proposal, from_epoch, what.uri, replace=swap)
     lines = [
-        f"tables of period {state.num_periods} in {path}; what is sent later than a deposit or another period may be refused"
+        f"tables of period {state.num_periods} in {path}; what is sent later than a deposit or another period may be refused",
+        *found.lines(),
     ]
-    return _described(closed, path, None), [call], lines
+    return described(closed, path, None), [call], lines
+
+
+def _nothing(state: RunState, error: NothingToSettle) -> str:
+    said = f"nothing to do yet: epochs up to {state.settled_epoch} are settled"
+    if isinstance(error, NoWork):
+        said += f"; of those up to {error.value} {error.remedy}"
+    return f"{said}; epoch {error.value} {error.remedy}" if isinstance(error, InFlight) else said
 
 
 def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str, Any], list[str]]:
@@ -176,7 +166,7 @@ def _cancel(chain: "Chain", key: PrivateKey, state: RunState) -> tuple[dict[str,
     return {"cancelled": True, "transactions": earlier}, ["the proposal is cancelled"]
 
 
-def _settle(chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle) -> tuple[dict[str, Any], list[str]]:
+def _settle(chain: "Chain", key: PrivateKey, place: Place, what: ToSettle) -> tuple[dict[str, Any], list[str]]:
     """Finalise what is proposed, propose what is new, as far as asked and not done before."""
     transactions = resumed_by(chain, place.settlement, "propose", "replace", "finalise")
     try:
@@ -189,7 +179,7 @@ def _settle(chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle) -> t
 
 
 def _settle_once(
-    chain: "Chain", key: PrivateKey, place: Place, what: _ToSettle, transactions: list[str]
+    chain: "Chain", key: PrivateKey, place: Place, what: ToSettle, transactions: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """`transactions` of this command and earlier tries of it; further ones are added."""
     state = place.state(chain)
@@ -204,7 +194,7 @@ def _settle_once(
             return {**result, "transactions": transactions}, [line]
         if isinstance(mine, Closed) and is_same:
             path = publish(what.tables, pending.number, mine.tables, mine.evidence)
-            result = _described(mine, path, pending.ready_at)
+            result = described(mine, path, pending.ready_at)
         # An old proposal first: the next one builds on it.
         state = _finalise(chain, key, place, state, _patience(state, what.finalise), transactions)
     elif what.directory is None and what.finalise and not transactions:
@@ -215,14 +205,11 @@ def _settle_once(
     lines = [f"period {state.num_periods - 1} is final: epochs up to {state.settled_epoch}"]
     if what.directory is not None:
         try:
-            closed = _close(chain, state, what, what.to_epoch)
+            found = close_next(chain, state, what)
         except NothingToSettle as error:  # all of it was done, here or by an earlier try; or nobody has worked
-            nothing = f"nothing to do yet: epochs up to {state.settled_epoch} are settled"
-            if isinstance(error, NoWork):
-                nothing += f"; of those up to {error.value} {error.remedy}"
-            lines = lines if transactions else [nothing]
+            lines = lines if transactions else [_nothing(state, error)]
             return {**result, "transactions": transactions}, lines
-        result, lines = _propose(chain, key, place, state, closed, what, transactions)
+        result, lines = _propose(chain, key, place, state, found, what, transactions)
         if what.finalise:
             state = place.state(chain)
             _finalise(chain, key, place, state, _patience(state, True), transactions)
@@ -231,24 +218,25 @@ def _settle_once(
     return {**result, "transactions": transactions}, lines
 
 
-def _as_proposed(chain: "Chain", state: RunState, what: _ToSettle, pending: PeriodState) -> Closed | str:
+def _as_proposed(chain: "Chain", state: RunState, what: ToSettle, pending: PeriodState) -> Closed | str:
     """What this ledger gives for the epochs of the proposal under way; text: why it gives nothing."""
     assert what.directory is not None
     try:
-        return _close(chain, state, what, pending.to_epoch)
+        return close_proposed(chain, state, what, pending.to_epoch)
     except (IncentivesError, PeerError) as error:
         return str(error)
 
 
 def _waiting(
-    state: RunState, what: _ToSettle, pending: PeriodState, mine: Closed | str | None
+    state: RunState, what: ToSettle, pending: PeriodState, mine: Closed | str | None
 ) -> tuple[dict[str, Any], str]:
     """Of a proposal in its window: nothing to do before it is over. ChainError where this is not what was asked for:
     it ends too early, or this ledger would pay otherwise, or cannot tell."""
     where = f"period {pending.number} up to epoch {pending.to_epoch} is proposed and in its window until "
     where += until(pending.ready_at)
-    if what.to_epoch is not None and what.to_epoch > pending.to_epoch:
-        raise ChainError(f"{where}: settle up to epoch {what.to_epoch} then, or now with --replace")
+    to_epoch = what.extent.to_epoch
+    if to_epoch is not None and to_epoch > pending.to_epoch:
+        raise ChainError(f"{where}: settle up to epoch {to_epoch} then, or now with --replace")
     if not isinstance(mine, Closed):
         raise ChainError(f"{where}; this ledger cannot say whether it is right: {mine}")
     if mine.proposal.payouts_root != pending.payouts_root:
@@ -259,7 +247,7 @@ def _waiting(
         path: Path | None = publish(what.tables, pending.number, mine.tables, mine.evidence)
     else:
         path = None  # the same payouts under other signatures of the same voters: its tables are with who proposed it
-    result = {**_described(mine, path, pending.ready_at), "tables_hash": "0x" + pending.tables_hash.hex()}
+    result = {**described(mine, path, pending.ready_at), "tables_hash": "0x" + pending.tables_hash.hex()}
     return result, f"{where}: nothing to do before"
 
 
@@ -296,47 +284,17 @@ def _seen(chain: "Chain", place: Place, is_there: Callable[[RunState], bool]) ->
         time.sleep(0.2)
 
 
-def _close(chain: "Chain", state: RunState, what: _ToSettle, to_epoch: int | None) -> Closed:
-    assert what.directory is not None
-    rules = read_rules(what.invite, what.directory)
-    if rules is None:
-        raise InputError("--dir", str(what.directory), "holds no invite; give the run's with --invite")
-    copies = copies_of(chain, state.settlement, what.tables, what.directory, what.invite)
-    copies.keep = partial(publish, what.tables)
-    previous = copies.of(state, state.last).tables if state.last else None
-    with Ledger.read(PeerDirectory(what.directory).ledger) as ledger:
-        closed = close_period(ledger, rules, state, previous, to_epoch, judge=what.judge)
-        last = _last_epoch_allowed(closed, state)
-        if to_epoch is None and last < closed.tables.to_epoch:
-            closed = close_period(ledger, rules, state, previous, last, judge=what.judge)
-    return closed
-
-
-def _last_epoch_allowed(closed: Closed, state: RunState) -> int:
-    """Up to where the run's terms let a period go now: by the contract's age, and so that a day's amount pays for all of it. The first
-    epoch that somebody has worked for is in it in any case, and shares what a day may release."""
-    units: dict[int, int] = {}
-    for row in closed.tables.receipts:
-        units[row.epoch] = units.get(row.epoch, 0) + row.units
-    last, total = closed.tables.to_epoch, 0
-    for before, epoch in pairwise(sorted(units)):
-        total += units[before]
-        if (total + units[epoch]) * state.unit_price_amount > state.amount_per_day:
-            last = epoch - 1
-            break
-    return min(last, state.newest_epoch_allowed)
-
-
 def _propose(
     chain: "Chain",
     key: PrivateKey,
     place: Place,
     state: RunState,
-    closed: Closed,
-    what: _ToSettle,
+    found: Next,
+    what: ToSettle,
     transactions: list[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """Publish, then propose; (result, lines for people)."""
+    closed = found.closed
     path = publish(what.tables, state.num_periods, closed.tables, closed.evidence)
     swap = what.replace and state.pending is not None
     contract = SettlementContract(chain, state.settlement)
@@ -344,7 +302,7 @@ def _propose(
     transactions.append(sent.hash)
     pending = contract.state().pending
     unit = place.unit(chain, state)
-    result = _described(closed, path, pending.ready_at if pending else None) | unit.json_value()
+    result = described(closed, path, pending.ready_at if pending else None) | unit.json_value()
     lines = [
         f"period {result['number']}: epochs {result['from_epoch'] + 1} to {result['to_epoch']}, {result['receipts']} "
         f"receipts, {result['units']} units, {unit.shown(closed.payment.paid_amount)} to {result['payouts']} accounts",
@@ -352,34 +310,7 @@ def _propose(
     ]
     if closed.left_out:
         lines.append(f"{len(closed.left_out)} contributions are left unpaid; --json says why")
-    return result, lines
-
-
-def _described(closed: Closed, path: Path | None, ready_at: int | None) -> dict[str, Any]:
-    return {
-        "number": closed.proposal.number,
-        "from_epoch": closed.tables.from_epoch,
-        "to_epoch": closed.tables.to_epoch,
-        "certificates": closed.proposal.certificates_count,
-        "receipts": closed.proposal.receipts_count,
-        "payouts": closed.proposal.payouts_count,
-        "units": closed.tables.total_units,
-        "amount": str(closed.payment.paid_amount),
-        "tables": None if path is None else str(path),
-        "tables_hash": "0x" + closed.proposal.tables_hash.hex(),
-        "ready_at": ready_at,
-        "final": False,
-        "left_out": [
-            {
-                "account": address(each.account),
-                "epoch": each.epoch,
-                "units": each.units,
-                "reason": each.reason,
-                "may_still_come": each.may_still_come,
-            }
-            for each in closed.left_out
-        ],
-    }
+    return result | {"epochs_left": found.left}, lines + found.lines()
 
 
 def _patience(state: RunState, finalise: bool) -> float:

@@ -156,7 +156,7 @@ def command(world: World, name: str) -> tuple[object, ...]:
         "run status": (run, *world.rpc, "--latest"),
         "run deploy": (run, *world.rpc, "--test-token"),
         "run fund": (run, *world.rpc, "--amount", "7base"),
-        "settle": ("--dir", world.peer("alice").root, *at, *tables, *invite),
+        "settle": ("--dir", world.peer("alice").root, *at, *tables, *invite, "--to-newest"),
         "verify": (*at, *tables, *invite, "--latest"),
         "rewards": (*at, *tables, "--keystore", world.root / WALLET, "--latest"),
         "claim": world.claim_options("alice"),

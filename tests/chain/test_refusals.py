@@ -151,7 +151,7 @@ def test_only_the_organisers_key_proposes(world: World) -> None:
     world.work(alice=1)
     run = ("--dir", world.peer("alice").root, "--run", world.run.root, "--tables", world.tables, *world.rpc)
     assert "is not the organiser of this run: use the organiser's keystore" in refused(
-        "settle", *run, *world.keys("bob")
+        "settle", *run, *world.keys("bob"), "--to-newest"
     )
     assert nothing_proposed(world)
     assert world.settle()["number"] == 0

@@ -29,7 +29,7 @@ def elsewhere(world: World, name: str) -> tuple[object, ...]:
     for option in world.keys("organiser")[1::2]:
         shutil.copy(option, place)
     keys = ("--keystore", place / "organiser.json", "--password-file", place / "organiser.password")
-    where = ("--dir", world.peer(name).root, "--run", world.run.root, "--tables", place / "tables")
+    where = ("--dir", world.peer(name).root, "--run", world.run.root, "--tables", place / "tables", "--to-newest")
     return ("settle", *where, *world.rpc, *keys)
 
 

@@ -58,7 +58,16 @@ def test_a_safe_funds_binds_and_claims_what_others_settle_unsigned(world: World)
     assert state_of(world).funded_amount == BUDGET + 7
 
     world.work(alice=2)
-    settling = ("settle", *run, "--dir", world.peer("alice").root, "--tables", world.tables, "--unsigned")
+    settling = (
+        "settle",
+        *run,
+        "--dir",
+        world.peer("alice").root,
+        "--tables",
+        world.tables,
+        "--unsigned",
+        "--to-newest",
+    )
     proposed = ok(*settling)
     assert [call["what"] for call in proposed["calls"]] == ["propose"]
     assert proposed["calls"][0]["from"] == world.wallets["organiser"]

@@ -198,7 +198,8 @@ class World:
         return ok("settle", *self.settle_options(name), *options)
 
     def settle_options(self, name: str = "alice") -> tuple[object, ...]:
-        run = ("--dir", self.peer(name).root, "--run", self.run.root, "--tables", self.tables)
+        """Its ledger holds all that there will be of the newest epoch, too: nothing is on its way here."""
+        run = ("--dir", self.peer(name).root, "--run", self.run.root, "--tables", self.tables, "--to-newest")
         return (*run, *self.rpc, *self.keys("organiser"))
 
     def work(self, name: str = "alice", **units: int) -> int:

@@ -109,7 +109,7 @@ def execute(notebook: Any, terminal: Terminal) -> None:
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             if "claim" in cell.metadata.get("tags", []):
-                terminal.run(f"sparehive settle --dir seed --run run --rpc $RPC {ORGANISER} --finalise")
+                terminal.run(f"sparehive settle --dir seed --run run --rpc $RPC {ORGANISER} --to-newest --finalise")
             client.execute_cell(cell, index)
 
 
