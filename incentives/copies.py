@@ -79,6 +79,7 @@ class Copies:
 
     def _look_elsewhere(self, state: RunState, period: PeriodState, why: IncentivesError) -> Copy:
         name, given, reasons = tables_path(Path(), period.number).name, None, []
+        lost = f"{name} is not {'in' if isinstance(why, InputError) else 'as it is on chain in'} {self.shelf}"
         own = self.own()
         if own is not None:
             try:
@@ -86,15 +87,15 @@ class Copies:
             except IncentivesError as error:
                 reasons.append(f"the ledger {own[0]} does not give them ({error})")
             if given is not None and given.is_identical:
-                self.tell(f"{name} is not in {self.shelf}: the ledger {own[0]} gives the same file")
+                self.tell(f"{lost}: the ledger {own[0]} gives the same file")
                 return given
         fetched = self._fetched(period, reasons)
         if fetched is not None:
-            self.tell(f"{name} is not in {self.shelf}: taken from {fetched.shelf}, the URL on chain")
+            self.tell(f"{lost}: taken from {fetched.shelf}, the URL on chain")
             return fetched
         if given is not None and own is not None:
             self.tell(
-                f"{name} is not in {self.shelf}: the ledger {own[0]} gives the payouts whose root is on chain, under signatures that came "
+                f"{lost}: the ledger {own[0]} gives the payouts whose root is on chain, under signatures that came "
                 "later; so the file's hash is another, and every amount is the same"
             )
             return given
