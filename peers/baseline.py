@@ -30,7 +30,7 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)
     task = open_task(config, run.data)
     before = task.evaluate(model)
-    inner = InnerOptimizer(config.inner, model.flat)
+    inner = InnerOptimizer(config.inner, model.flat, model.matrices)
     curve = [[0, before]]
     for unit in range(units):
         if every and unit and unit % every == 0:

@@ -111,7 +111,7 @@ def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
         gradient = model.grad_flat.clone()
         again = float(task.step_on(model, last))
         same = first == again and bool(torch.equal(gradient, model.grad_flat))
-        InnerOptimizer(config.inner, model.flat).step(model.grad_flat, config.inner.lr)
+        InnerOptimizer(config.inner, model.flat, model.matrices).step(model.grad_flat, config.inner.lr)
         after = task.evaluate(model, 1)
     except (InputError, OSError):
         raise

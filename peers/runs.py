@@ -107,7 +107,13 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     model = open_run(config, run.data, run.blocks, progress) if is_whole else open_settings(config)
     values = model.layout.num_values()
     sent, got = wire_bytes(values, config.codec.contribution), wire_bytes(values, config.codec.average)
-    moments = {"adamw": 4 * values, "adamw8bit": 2 * values + values // 32, "sgd": 0}[config.inner.optimizer]
+    hidden = sum(matrix.rows * matrix.columns for matrix in model.matrices)
+    moments = {
+        "adamw": 4 * values,
+        "adamw8bit": 2 * values + values // 32,
+        "muon": 4 * values - 2 * hidden,
+        "sgd": 0,
+    }[config.inner.optimizer]
     anchors = 8 * values / config.audit.anchor_every_epochs
     per_epoch = int(sent + got + moments + 2 * values + anchors)
     epochs = config.audit.hold_seconds / epoch_seconds + config.audit.anchor_every_epochs

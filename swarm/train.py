@@ -74,7 +74,7 @@ class Trainer:
         self.config, self.account, self.model, self.task, self.emit = config, account, model, task, emit
         self.pace = pace or Pace()
         self.snapshot, self.snapshot_seconds, self.archive = snapshot, snapshot_seconds, archive
-        self.inner = InnerOptimizer(config.inner, model.flat)
+        self.inner = InnerOptimizer(config.inner, model.flat, model.matrices)
         self.first_unit = 0  # numbers below are used up (journal)
         self.member: MemberState | None = None
         self._queue: deque[Callable[[], None]] = deque()  # between two inner steps

@@ -116,7 +116,7 @@ def replay_contribution(
     if after.hash() != record.state_after:
         raise PeerFault("stateAfter: the moments and residual given have another hash")
     _check_residual("stateAfter", after, decoded)
-    inner = InnerOptimizer(config.inner, model.flat)
+    inner = InnerOptimizer(config.inner, model.flat, model.matrices)
     steps = record.units * config.inner.steps_per_unit
     member, merges = _start(config, model, inner, material, hash_record)
     if after.num_steps != inner.num_steps + steps:

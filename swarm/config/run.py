@@ -25,7 +25,7 @@ Seconds = Annotated[float, Field(ge=0.01, le=MAX_SECONDS)]
 
 
 class InnerConfig(Part):
-    optimizer: Literal["adamw", "adamw8bit", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "muon", "sgd"] = "adamw"
     lr: float = Field(3e-3, gt=0, le=100)
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)  # TOML and JSON have lists
     weight_decay: float = Field(0.1, ge=0, le=10)
@@ -160,11 +160,11 @@ class RunConfig(Part):
     def _fits_together(self) -> "RunConfig":
         inner = self.inner
         # bf16 moments with a boundary after every few steps would never decay (protocol §4.3)
-        if inner.optimizer == "adamw" and inner.steps_per_unit * (1 - inner.betas[1]) < 0.005:
+        if inner.optimizer in ("adamw", "muon") and inner.steps_per_unit * (1 - inner.betas[1]) < 0.005:
             raise Refusal(
                 "inner.betas",
                 inner.betas,
-                f"inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005 with inner.optimizer = 'adamw'; "
+                f"inner.steps_per_unit × (1 − inner.betas[1]) must be at least 0.005 with inner.optimizer = {inner.optimizer!r}; "
                 f"take more steps than {inner.steps_per_unit}, or a smaller second beta",
             )
         if inner.warmup_units >= inner.total_units:

@@ -3,11 +3,13 @@
 import torch
 
 from swarm.device import HOST
+from swarm.matrices import Matrix
 from swarm.models.layout import Layout
 
 
 class FlatModel:
-    """`flat` and `grad_flat`: fp32 [P] on `device`; the module's parameters and gradients are views into them (tied ones once)."""
+    """`flat` and `grad_flat`: fp32 [P] on `device`; the module's parameters and gradients are views into them (tied ones once).
+    `matrices`: which of them are hidden matrices."""
 
     def __init__(self, module: torch.nn.Module, device: torch.device = HOST) -> None:
         self.module, self.device = _moved(module, device), device
@@ -19,6 +21,7 @@ class FlatModel:
                     unique[id(parameter)] = (name, parameter)
         ordered = sorted(unique.values(), key=lambda item: item[0])
         self.layout = Layout(tuple(name for name, _ in ordered), tuple(tuple(p.shape) for _, p in ordered))
+        self.matrices = _matrices(module, self.layout)
         self.flat = torch.empty(self.layout.num_values(), dtype=torch.float32, device=device)
         self.grad_flat = torch.zeros_like(self.flat)
         views, grads = self.layout.views(self.flat), self.layout.views(self.grad_flat)
@@ -29,6 +32,20 @@ class FlatModel:
 
     def zero_grad(self) -> None:
         self.grad_flat.zero_()
+
+
+def _matrices(module: torch.nn.Module, layout: Layout) -> tuple[Matrix, ...]:
+    """Where the hidden matrices lie: parameters of two dimensions that neither embed nor give the output's logits. What is tied to such
+    a one is none."""
+    others = {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Embedding)}
+    output = getattr(module, "get_output_embeddings", lambda: None)()
+    others |= {id(parameter) for parameter in (output.parameters() if output is not None else ())}
+    found, at = [], 0
+    for name, shape, size in zip(layout.names, layout.shapes, layout.sizes(), strict=True):
+        if len(shape) == 2 and id(module.get_parameter(name)) not in others:
+            found.append(Matrix(at, *shape))
+        at += size
+    return tuple(found)
 
 
 def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:

@@ -33,8 +33,9 @@ def largest_motion(inner: InnerConfig, num_values: int, units: int, clock: int) 
     """The largest norm that `units` units of inner steps give, from `clock` units of the swarm on, for parameters of a
     root-mean-square of 1 at most.
 
-    A step of AdamW moves a parameter by lr · (max(1, (1 − β₁) / √(1 − β₂)) + decay · |θ|) at most (arXiv:1412.6980), a step
-    of SGD all together by lr · (clip_norm + decay · ‖θ‖). The cosine of the schedule is left out: libm rounds it as it likes."""
+    A step of AdamW moves a parameter by lr · (max(1, (1 − β₁) / √(1 − β₂)) + decay · |θ|) at most (arXiv:1412.6980), one of Muon a
+    matrix by lr · 0.2 · 1.21 · √size and less, its singular values being 1.21 at most, a step of SGD
+    all together by lr · (clip_norm + decay · ‖θ‖). The cosine of the schedule is left out: libm rounds it as it likes."""
     steps = units * inner.steps_per_unit
     rate = inner.lr
     if clock + units < inner.warmup_units:

@@ -84,7 +84,7 @@ def _open(directory: PeerDirectory) -> None:
         nobody = Nobody()
         content = RunBlocks(store, model.layout, nobody.ask, nobody.donors, 0.1, archive.pinned_roots)
         asyncio.run(content.fetch_data(run.task.data, directory.data))
-        MemberState.load(directory.snapshot, model.flat, InnerOptimizer(run.inner, model.flat))
+        MemberState.load(directory.snapshot, model.flat, InnerOptimizer(run.inner, model.flat, model.matrices))
         for data in LedgerHistory(ledger, list).everything():
             unpack(data)
         list(notary.replay_records())

@@ -94,7 +94,8 @@ def test_parts_of_a_stranger_are_refused(swarm: Swarm, tmp_path: Path) -> None:
             bulk = Bulk(node, lambda digest: None, lambda peer_id, header, payload: "")
             await bulk.push(address.rsplit("/", 1)[-1], [(bytes(36), b"part")], 20.0)
 
-    with pytest.raises(RetryError, match="silent or gone"):  # closed before a word of it is read
+    # Closed before a word of it is read: the stranger meets that while it writes, or when it waits for an answer.
+    with pytest.raises(RetryError, match=r"silent or gone|does not take data"):
         asyncio.run(push())
 
 

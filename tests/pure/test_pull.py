@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.config import InnerConfig
+from swarm.matrices import Matrix
 from swarm.optim.clip import (
     PULL_MULTIPLE,
     largest_motion,
@@ -100,7 +101,12 @@ def test_one_liar_cannot_move_the_median_beyond_the_others(honest: list[float], 
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(["adamw", "sgd"]), st.integers(0, 2**31), st.sampled_from([0.0, 0.1, 3.0]), st.integers(0, 40))
+@given(
+    st.sampled_from(["adamw", "muon", "sgd"]),
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 0.1, 3.0]),
+    st.integers(0, 40),
+)
 def test_no_gradients_move_parameters_further_than_they_can(
     optimizer: str, seed: int, decay: float, clock: int
 ) -> None:
@@ -117,7 +123,7 @@ def test_no_gradients_move_parameters_further_than_they_can(
     )
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randn(300, generator=generator).clamp(-1, 1)
-    before, inner, units = flat.clone(), InnerOptimizer(config, flat), 3
+    before, inner, units = flat.clone(), InnerOptimizer(config, flat, [Matrix(20, 12, 20), Matrix(270, 2, 3)]), 3
     for step in range(units * config.steps_per_unit):
         rate = config.lr * min(1.0, (clock + step // config.steps_per_unit + 1) / config.warmup_units)
         size = float(10.0 ** torch.randint(-6, 6, (), generator=generator))

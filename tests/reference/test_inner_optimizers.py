@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from swarm.errors import InputError, PeerFault
+from swarm.matrices import Matrix
 from swarm.optim.inner import CommittedState, InnerOptimizer
 
 SIZE = 10_000
@@ -37,7 +40,7 @@ def reference(optimizer: str, parameter: torch.nn.Parameter) -> Any:
 
 def stepped(optimizer: str, count: int) -> tuple[torch.Tensor, InnerOptimizer]:
     flat = torch.linspace(-1, 1, SIZE)
-    inner = InnerOptimizer(Config(optimizer), flat)
+    inner = InnerOptimizer(Config(optimizer), flat, MATRICES)
     for grad in gradients(count):
         inner.step(grad.clone(), 1e-2)
     return flat, inner
@@ -66,13 +69,60 @@ def test_8_bit_adamw_keeps_its_moments_in_bytes_and_stays_near_32_bit() -> None:
     assert float((eight - exact).norm() / (exact - start).norm()) < 0.2
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "sgd"])
+MATRICES = (Matrix(100, 30, 50), Matrix(2000, 40, 20))
+
+
+def orthogonalised(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The iterations in double precision, on the singular values alone: the quintic is odd, so it leaves the vectors be."""
+    u, values, v = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return np.asarray(u @ np.diag(values) @ v)
+
+
+def test_muon_steps_its_matrices_and_leaves_the_rest_to_adamw() -> None:
+    flat, rest = torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE)
+    inner, adamw = InnerOptimizer(Config("muon"), flat, MATRICES), InnerOptimizer(Config("adamw"), rest)
+    expected = [flat[m.where].double().numpy().reshape(m.rows, m.columns) for m in MATRICES]
+    averages = [np.zeros_like(each) for each in expected]
+    for grad in gradients(6):
+        clipped = (grad * min(1.0, 1.0 / (float(grad.norm()) + 1e-6))).double().numpy()
+        inner.step(grad.clone(), 1e-2)
+        adamw.step(grad.clone(), 1e-2)
+        for index, m in enumerate(MATRICES):
+            own = clipped[m.where].reshape(m.rows, m.columns)
+            averages[index] = 0.95 * averages[index] + 0.05 * own
+            moved = orthogonalised(0.05 * own + 0.95 * averages[index]) * 0.2 * max(m.rows, m.columns) ** 0.5
+            expected[index] = expected[index] * (1 - 1e-2 * 0.1) - 1e-2 * moved
+    for m, wanted in zip(MATRICES, expected, strict=True):
+        np.testing.assert_allclose(flat[m.where].numpy().reshape(m.rows, m.columns), wanted, rtol=0, atol=2e-5)
+        rest[m.where] = flat[m.where]
+    assert torch.equal(flat, rest)
+
+
+def test_muon_moves_matrices_as_torchs_own_does() -> None:
+    """Which iterates in bf16: some per cent apart, step by step."""
+    matrix = MATRICES[0]
+    flat = torch.linspace(-1, 1, SIZE)
+    theirs = torch.nn.Parameter(flat[matrix.where].reshape(30, 50).clone())
+    before = theirs.detach().clone()
+    other = torch.optim.Muon([theirs], lr=1e-2, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    inner = InnerOptimizer(Config("muon", clip_norm=1e9), flat, MATRICES)
+    for grad in gradients(6):
+        theirs.grad = grad[matrix.where].reshape(30, 50).clone()
+        inner.step(grad.clone(), 1e-2)
+        other.step()
+    ours = flat[matrix.where].reshape(30, 50) - before
+    assert float((ours - (theirs.detach() - before)).norm() / ours.norm()) < 0.03
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "muon", "sgd"])
 def test_training_goes_on_from_the_committed_state_as_from_the_live_one(optimizer: str) -> None:
     """At a boundary the peer goes on with what it commits: whoever loads that takes the same steps, bit for bit."""
     flat, inner = stepped(optimizer, 5)
     committed = inner.round_state()
     copy = flat.clone()
-    other = InnerOptimizer(Config(optimizer), copy)
+    other = InnerOptimizer(Config(optimizer), copy, MATRICES)
     other.load_state_tensors({name: value.clone() for name, value in committed.items()}, inner.num_steps)
     for grad in gradients(4):
         inner.step(grad.clone(), 1e-2)

@@ -65,7 +65,7 @@ class Life:
         peer.member.save(directory / "snapshot", peer.model.flat, peer.inner)
         before = to_host(peer.model.flat).clone()
         peer.model = new_model(device)
-        peer.inner = InnerOptimizer(config.inner, peer.model.flat)
+        peer.inner = InnerOptimizer(config.inner, peer.model.flat, peer.model.matrices)
         again = MemberState.load(directory / "snapshot", peer.model.flat, peer.inner)
         assert again is not None and torch.equal(to_host(peer.model.flat), before)
         assert {again.anchor.device, again.unspent.device, again.residual.device, peer.model.flat.device} == {device}
@@ -125,7 +125,7 @@ def test_the_trainer_s_thread_trains_elsewhere(tmp_path: Path) -> None:
 
 def test_what_is_committed_is_on_the_host(tmp_path: Path) -> None:
     model = new_model(elsewhere())
-    inner = InnerOptimizer(make_config(tmp_path).inner, model.flat)
+    inner = InnerOptimizer(make_config(tmp_path).inner, model.flat, model.matrices)
     state = CommittedState(inner.round_state(), to_host(torch.zeros_like(model.flat).half()), 0)
     assert {tensor.device for tensor in (*state.tensors.values(), state.residual)} == {HOST}
     assert {tensor.device for tensor in inner.exact_tensors().values()} == {HOST}

@@ -128,7 +128,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.config = self.lineage.config
-        self.inner = InnerOptimizer(self.config.inner, self.model.flat)
+        self.inner = InnerOptimizer(self.config.inner, self.model.flat, self.model.matrices)
         self.kept: dict[Hash, SignedWork] = {}
         self.committed: dict[Hash, CommittedState] = {}
         self.begin()

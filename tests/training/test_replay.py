@@ -21,10 +21,10 @@ from swarm.records.wire import MAX_MERGES
 from tests.training.swarmlet import Learner, hash_record, make_config, make_learners, new_model
 
 HONEST = 1e-3
-OPTIMIZERS = ("adamw", "adamw8bit", "sgd")
+OPTIMIZERS = ("adamw", "adamw8bit", "muon", "sgd")
 
 
-@pytest.fixture(params=OPTIMIZERS[:2])
+@pytest.fixture(params=OPTIMIZERS[:3])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> list[Learner]:
     return learners(tmp_path, request.param)
 
