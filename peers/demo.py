@@ -31,6 +31,7 @@ PEERS = ("alice", "bob", "carol", "dave")  # dave joins midway, carol is killed
 MARK = "sparehive-demo"  # a file that says whose directory it is
 MARKS = (MARK, "chain.log")  # the second of demos before there was the first
 LOCAL = ("--host", "127.0.0.1")  # nothing of the demo is open to other machines
+MOST_UNITS_PER_EPOCH, PRESET_EPOCHS = 30, 50  # on a fast machine; with these the preset's total is enough
 JOINS_LATE, KILLED = "dave", "carol"
 
 
@@ -268,6 +269,8 @@ class Session:
             self.wallets[name] = made["address"]
             self.chain.give_gas(made["address"])
         options = ["--data", str(self.data)] if self.data else []
+        if self.epochs > PRESET_EPOCHS:  # else the run would end before the demo
+            options += ["--set", f"inner.total_units={MOST_UNITS_PER_EPOCH * self.epochs}"]
         made = self.demo.command(
             "run", "new", str(self.run_dir), "--preset", "demo", "--name", "demo", *options,
             "--unit-price", str(UNIT_PRICE_TOKENS), "--json",

@@ -20,7 +20,7 @@ RECEIPTS = 2
 ORGANISER = "--keystore run/keys/organiser.json --password-file run/keys/organiser.password"
 SMALL = (
     "--set rounds.min_seated=2 --set 'task.model.fields={n_embd=32,n_layer=1,n_head=2}' --set codec.part_values=8192 "
-    "--set inner.steps_per_unit=1"
+    "--set inner.steps_per_unit=1 --set inner.total_units=1000000"
 )
 
 

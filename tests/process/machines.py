@@ -16,7 +16,8 @@ from tests.terminal import Job, Terminal, until
 LINE = wan.LineRate(up_bits=200e6, down_bits=200e6, round_trip_seconds=0.004)
 SMALL = (
     "--set rounds.min_seated=2 --set task.model.fields.n_embd=32 --set task.model.fields.n_layer=1 --set task.model.fields.n_head=2 "
-    "--set codec.part_values=4096 --set task.data.context=32 --set inner.steps_per_unit=1"
+    "--set codec.part_values=4096 --set task.data.context=32 --set inner.steps_per_unit=1 "
+    "--set inner.total_units=1000000"  # nobody is to reach the run's end
 )
 DEAD, DEAD6 = "/ip4/10.77.0.99/tcp/4001", "/ip6/fd77::63/tcp/4001"
 

@@ -24,7 +24,7 @@ from tests.terminal import ROOT, until
 
 SMALL = (
     "--set task.model.fields.n_embd=32 --set task.model.fields.n_layer=1 --set task.model.fields.n_head=2 --set codec.part_values=4096 "
-    "--set task.data.context=32"
+    "--set task.data.context=32 --set inner.total_units=1000000"
 )
 NOBODY = 65534
 PROGRAM = f"{shlex.quote(sys.executable)} -m peers"

@@ -12,9 +12,10 @@ from swarm.checkpoint.anchor import Anchor
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
+from swarm.consensus.actions import Adopt, CertifiedEntry
 from swarm.errors import DiskError, RetryError
 from swarm.hashing import sha256
-from swarm.records.types import Hash
+from swarm.records.types import KIND_SEATING, ZERO_HASH, Hash, RoundBody, RoundCertificate
 from tests.training.swarmlet import initial_anchor
 
 CONFIG = RunConfig.parse(
@@ -78,3 +79,35 @@ def test_a_full_disk_under_a_fetched_anchor_is_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="No space left"):
         asyncio.run(content.load(sha256(block)))
+
+
+class Keeping(Refusing):
+    """Hands out the state, and keeps it where `error` does not stand for a full quota."""
+
+    async def load(self, root: Hash, is_obsolete: Callable[[], bool]) -> Anchor:
+        return initial_anchor()
+
+    async def save(self, anchor: Anchor) -> None:
+        if str(self.error):
+            raise self.error
+
+
+@pytest.mark.parametrize("problem", ["", "blocks_quota_bytes = 7: is full"])
+def test_it_is_known_whether_the_newest_state_is_kept_for_others(problem: str) -> None:
+    made = follower(Keeping(RetryError(problem)))
+    body = RoundBody((), (), (), (), 0.0, (bytes(20),))
+    certificate = RoundCertificate(
+        CONFIG.run_id, 1, 0, KIND_SEATING, ZERO_HASH, bytes(32), bytes(32), bytes(32), 0, 0, 0, bytes(32), bytes(32)
+    )
+    made.adopt(Adopt((CertifiedEntry(b"\x01" * 32, certificate, body, ()),), ()))
+
+    async def work() -> None:
+        running = asyncio.create_task(made.run())
+        async with asyncio.timeout(20.0):
+            while made.kept is None and not made.problem:
+                await asyncio.sleep(0.02)
+        running.cancel()
+
+    asyncio.run(work())
+    assert made.tip == b"\x01" * 32
+    assert (made.kept, made.problem) == ((None, problem) if problem else (made.tip, ""))
