@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,11 +39,12 @@ def ended(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
         swarm.add(name, f'after_end = "{after}"\n', kind="peer")
     leavers = [swarm.peers[name] for name in ("alice", "bob")]
     until(lambda: not any(p.alive for p in leavers), 150.0, "two peers end by themselves")
+    until(
+        lambda: all(p.events("Finished") and last_status(p).phase == "finished" for p in swarm.everyone()),
+        30.0,
+        "all say so",
+    )
     return swarm
-
-
-def clock(events: list[dict[str, Any]]) -> list[int]:
-    return [event["cumulative_units"] for event in events]
 
 
 def last_status(peer: PeerProcess) -> PeerStatus:
@@ -70,10 +70,12 @@ def test_what_was_certified_is_within_one_epoch_of_the_plan_and_all_of_it_paid(e
     assert TOTAL <= finished["units"] < TOTAL + max(event["units"] for event in rounds)
     assert finished["units"] - rounds[-1]["units"] < TOTAL, "the last one was needed"
     invite = Invite.of_file(seed.directory.invite)
-    until(lambda: last_status(seed).peers == 1, 30.0, "the links of those who left are down")
-    with Ledger.read(seed.directory.ledger) as ledger:
-        _, receipts = payable_after(ledger, invite.pay_rules(), -1)
-    assert sum(receipt.units for receipt in receipts) == rounds[-1]["cumulative_units"]
+
+    def paid_units() -> int:
+        with Ledger.read(seed.directory.ledger) as ledger:
+            return sum(receipt.units for receipt in payable_after(ledger, invite.pay_rules(), -1)[1])
+
+    until(lambda: paid_units() == rounds[-1]["cumulative_units"], 15.0, "the seed has written the last receipts")
 
 
 def test_a_newcomer_is_told_and_exports_the_model_that_a_peer_serves(ended: Swarm, tmp_path: Path) -> None:
