@@ -70,25 +70,11 @@ class Workload:
             "rounds.stall_seconds": 60.0,
         }
 
-    def make_run(self, directory: Path) -> None:
+    def command(self, directory: Path) -> list[str]:
         """`sparehive run new`, as an organiser does it."""
         options = [part for key, value in self.settings().items() for part in ("--set", f"{key}={value}")]
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "peers",
-                "run",
-                "new",
-                str(directory),
-                "--preset",
-                "demo",
-                "--name",
-                "bench",
-                *options,
-            ],
-            check=True,
-            cwd=CHECKOUT,
-            capture_output=True,
-            timeout=300,
-        )
+        new = ["run", "new", str(directory), "--preset", "demo", "--name", "bench"]
+        return [sys.executable, "-m", "peers", *new, *options]
+
+    def make_run(self, directory: Path) -> None:
+        subprocess.run(self.command(directory), check=True, cwd=CHECKOUT, capture_output=True, timeout=300)
