@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from pydantic_core import from_json
 
 from incentives.journal import SigningJournal
@@ -20,7 +21,7 @@ from peers.belonging import check_run_of
 from peers.books import Books
 from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory, keep_port, last_port
-from peers.errors import ConfigError
+from peers.errors import ConfigError, StartError
 from peers.eventlog import shown_before
 from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
@@ -39,6 +40,7 @@ from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.device import HOST, Cards, choose_device, failed_card
 from swarm.dht.board import BoardSettings
 from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
@@ -215,7 +217,10 @@ async def assemble(
     invite = await role.invite(network)
     run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
     await role.lay_in(run, store)
-    model = await asyncio.to_thread(new_model, run)
+    device = (
+        choose_device(config.device, Cards.here()) if role.flags & FLAG_VOTES else HOST
+    )  # a seed leaves the card to peers
+    model = await asyncio.to_thread(_model_on, run, device)
     parts = PartStore(directory.contributions)
     notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts)
     content = _content(run, store, model, network, archive, config, wiring)
@@ -247,6 +252,16 @@ async def assemble(
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
     made = (network, invite, notary, gate, books, store, parts, archive, model, content, machine, accounting)
     return Assembled(*made, trainer, driver, history, pace)
+
+
+def _model_on(run: RunConfig, device: torch.device) -> FlatModel:
+    """StartError where the device cannot hold it."""
+    try:
+        return new_model(run, device=device)
+    except RuntimeError as error:
+        if why := failed_card(error):
+            raise StartError(f"device = {device}: {why}") from None
+        raise
 
 
 async def _open_books(

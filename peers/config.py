@@ -106,6 +106,11 @@ class PeerConfig(BaseModel):
         le=MAX_SECONDS,
         description="how often linked peers are asked whether this one answers from outside",
     )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$",
+        description="where the inner steps are computed: cpu, cuda, cuda:1, mps; auto: the first CUDA card, if there is one",
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")
     step_pause_seconds: float = Field(
         0.0, ge=0.0, le=60.0, description="rest after each inner step, to leave the machine to its owner"

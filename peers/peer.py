@@ -38,6 +38,7 @@ from peers.status import PeerStatus
 from peers.supervisor import die_with_parent
 from swarm import events
 from swarm.cancelling import cancel_all
+from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
@@ -176,6 +177,7 @@ class Peer:
             self._self_silent = await self._silent_here(self.network)
         wiring = Wiring(self.emit, self._on_fetch, self.trainer_type)
         self.made = made = await assemble(stack, self.directory, self.config, self.identity, role, self.network, wiring)
+        self.status.device = str(made.model.device)
         self._forget_a_reached_end(made)
         self.lookout = Lookout(self.directory, nodes_of(self.config, made.invite), self.config.watch_seconds)
         stack.callback(self.lookout.close)
@@ -324,6 +326,8 @@ class Peer:
         assert self.made is not None
         trainer, driver, network = self.made.trainer, self.made.driver, self.network
         if trainer is not None and trainer.failure is not None:
+            if why := failed_card(trainer.failure):
+                raise StartError(f"device = {self.made.model.device}: {why}")
             raise RetryError(f"training failed: {trainer.failure}")
         failure = driver.failure or self.made.gate.failure or self.made.books.failure
         if isinstance(failure, DiskError | StorageError):

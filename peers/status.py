@@ -36,6 +36,7 @@ class PeerStatus:
     named_wallet: str = ""  # whom its owner wants paid
     binding: str = ""  # of its key: "bound", "named" or "none"; "": nothing is paid in this run, or to a seed
     pay: str = ""  # the same for people, with what is at risk
+    device: str = ""  # where its inner steps are computed
     units: int = 0  # all it ever did
     swarm_units: int = 0
     run_units: int = 0  # on the run's clock: certified

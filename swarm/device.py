@@ -5,13 +5,60 @@ hashed or written. `to_host` (and what stands on it here) is the only way out, `
 `swarm` and `peers` asks a tensor for its memory.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from swarm.errors import InputError
+
 HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Cards:
+    """What torch can compute with on a machine besides the processor: the names of CUDA's (ROCm's) cards, and whether Apple's is there."""
+
+    cuda: tuple[str, ...] = ()
+    has_mps: bool = False
+
+    @classmethod
+    def here(cls) -> "Cards":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return cls(
+            tuple(torch.cuda.get_device_name(index) for index in range(count)), torch.backends.mps.is_available()
+        )
+
+    def names(self) -> list[str]:
+        """Of devices, as `choose_device` takes them."""
+        found = [f"cuda:{index} ({name})" for index, name in enumerate(self.cuda)]
+        return [*found, *(["mps"] if self.has_mps else []), "cpu"]
+
+
+def choose_device(wanted: str, cards: Cards) -> torch.device:
+    """`wanted`: auto (the first of CUDA's cards, else the processor), cpu, cuda, cuda:N or mps. InputError for one that is not there."""
+    kind, _, index = wanted.partition(":")
+    if wanted == "auto":
+        return torch.device("cuda:0" if cards.cuda else "cpu")  # Apple's lacks fp64, and was never tried
+    if wanted == "cpu" or (wanted == "mps" and cards.has_mps):
+        return torch.device(wanted)
+    if kind == "cuda" and int(index or 0) < len(cards.cuda):
+        return torch.device("cuda", int(index or 0))
+    remedy = f"is not there: torch finds {', '.join(cards.names())}"
+    if kind == "cuda" and not cards.cuda:
+        remedy += "; a card needs its driver and a build of torch for it (https://pytorch.org), or take cpu"
+    raise InputError("device", wanted, remedy)
+
+
+def failed_card(error: BaseException) -> str:
+    """What is to be told of an error that shows a device to be too small, or broken: starting again does not help. Empty for others."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "its memory is too small for a step of this run, or others use it: close them, or take another one (--device cpu)"
+    if isinstance(error, torch.AcceleratorError):
+        return "it has failed: see the driver's log, restart it or the machine, or take another one (--device cpu)"
+    return ""
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,11 @@ def _prepare(
     if not overrides.get("announce"):
         overrides.pop("announce", None)
     directory.check()
-    load_peer_config(directory.config, **overrides)
+    wanted = load_peer_config(directory.config, **overrides).device
+    if overrides.get("device") and wanted not in ("auto", "cpu"):
+        from swarm.device import Cards, choose_device  # torch: seconds that nobody else has to wait here
+
+        choose_device(wanted, Cards.here())
     check_run_of(directory, run_id, domain, founders)
     check_role_of(directory, mode)
     with directory.locked():
@@ -126,6 +130,10 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of the training steps (default 1).")
 @click.option(
+    "--device",
+    help="Where the training steps are computed: cpu, cuda, cuda:1, mps, or auto (the default): the first CUDA card, if there is one.",
+)
+@click.option(
     "--wallet",
     metavar="ADDRESS",
     help="Whose wallet its pay is for; asked for at the first start, where there is a terminal. `bind` makes it so on chain.",
@@ -143,6 +151,7 @@ def join(
     client_mode: bool | None,
     peers: tuple[str, ...],
     threads: int | None,
+    device: str | None,
     wallet: str | None,
     stop_after_epoch: int | None,
     quiet: bool,
@@ -176,6 +185,7 @@ def join(
         client_mode=client_mode,
         peers=peers or None,
         threads=threads,
+        device=device,
         payout=payout,
     )
     _supervise("join", where, quiet, stop_after_epoch)

@@ -13,6 +13,7 @@ from peers.config import PeerConfig, save_peer_config
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from swarm.config import dump_run
+from swarm.device import Cards
 from tests.chain.commands import refused
 from tests.cli.test_wrong_inputs import ORGANISER, config, invite
 
@@ -56,6 +57,14 @@ def test_in_a_running_peers_directory(running: PeerDirectory, organiser: Path, c
         before = tree(running.root)
         assert "another peer is running in it" in refused(*arguments, "--dir", running.root)
         assert tree(running.root) == before
+
+
+@pytest.mark.skipif(len(Cards.here().cuda) > 9, reason="that card is there")
+def test_on_a_card_that_is_not_there(running: PeerDirectory) -> None:
+    before = tree(running.root)
+    line = refused("join", invite(), "--device", "cuda:9", "--dir", running.root)
+    assert "device = 'cuda:9': is not there: torch finds " in line and "cpu" in line
+    assert tree(running.root) == before
 
 
 def test_of_another_run_or_chain(running: PeerDirectory, organiser: Path, tmp_path: Path) -> None:

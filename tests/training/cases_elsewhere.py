@@ -88,7 +88,9 @@ class Life:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [{"optimizer": "adamw"}, {"optimizer": "sgd", "lr": 0.05}], ids=lambda o: o["optimizer"]
+    "optimizer",
+    [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"optimizer": "sgd", "lr": 0.05}],
+    ids=lambda o: o["optimizer"],
 )
 def test_a_peer_elsewhere_learns_and_is_audited_as_one_on_the_host(tmp_path: Path, optimizer: dict[str, Any]) -> None:
     """Kernels may differ by a rounding, so an auditor of either kind finds what the other kind made within the tolerance."""
