@@ -44,7 +44,7 @@ OWN_PROCESSES := tests/process tests/notebook tests/readme
 
 test: setup ## Run the tests, in a quarter of an hour
 	$(PY) -m pytest -n 3 $(FILES) -m "not long" $(COMPUTING)
-	@mkdir -p build; $(PY) -m pytest tests/faults > build/faults.txt 2>&1 & faults=$$!; \
+	@mkdir -p build; $(PY) -m pytest -m "not long" tests/faults > build/faults.txt 2>&1 & faults=$$!; \
 	trap 'kill $$faults' INT TERM; status=0; \
 	$(PY) -m pytest -n 2 $(FILES) -m "not long" $(OWN_PROCESSES) || status=$$?; \
 	wait $$faults || status=$$?; cat build/faults.txt; exit $$status
@@ -52,6 +52,7 @@ test: setup ## Run the tests, in a quarter of an hour
 
 test-long: setup ## The rest, which CI runs too: whole ways of organisers and earners, in ten minutes
 	$(PY) -m pytest -n 4 $(FILES) -m long $(OWN_PROCESSES) $(COMPUTING)
+	$(PY) -m pytest -m long tests/faults
 
 test-slow: setup ## Storms by the thousand; every attack twenty times; each guard taken out (two hours; tables in tests/hostile)
 	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from swarm.records.types import Average
 from tests.faults.swarm import Runner, Swarm, until
 
 
+@pytest.mark.long
 def test_who_is_behind_a_router_looks_at_what_the_only_reducer_averages(runner: Runner, tmp_path: Path) -> None:
     swarm = Swarm(runner, tmp_path)
     swarm.seed.start()

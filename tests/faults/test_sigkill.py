@@ -114,6 +114,7 @@ def test_the_others_go_on_and_the_dead_peer_comes_back(swarm: Swarm, point: str,
     check_agreement(swarm)
 
 
+@pytest.mark.long
 def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
     alice, bob, carol = (swarm.peers[name] for name in ("alice", "bob", "carol"))
 
@@ -183,6 +184,7 @@ def test_of_four_voters_three_certify_the_round_in_which_one_dies(
         dave.terminate()
 
 
+@pytest.mark.long
 def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: Swarm) -> None:
     bob = swarm.peers["bob"]
     bob.terminate()

@@ -11,7 +11,7 @@ import pytest
 from tests.process.machines import DEAD, Swarm, receipts
 
 pytest_plugins = ("tests.process.machines",)
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 def test_who_is_alone_is_told_so_and_a_deaf_seed_mends_itself(swarm: Swarm) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.process.machines import DEAD6, Swarm, receipts
 
 pytest_plugins = ("tests.process.machines",)
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 def test_an_announced_address_that_answers_nobody_is_told_and_not_used(swarm6: Swarm) -> None:
