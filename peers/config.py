@@ -77,6 +77,15 @@ NodeUrls = Annotated[
 ]
 
 
+def _check_device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", text):
+        raise ValueError("must be auto, cpu, cuda, cuda:0, cuda:1 and so on, or mps")
+    return text
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
+
+
 class PeerConfig(BaseModel):
     """Settings of one peer. Unknown keys are errors."""
 
@@ -106,9 +115,8 @@ class PeerConfig(BaseModel):
         le=MAX_SECONDS,
         description="how often linked peers are asked whether this one answers from outside",
     )
-    device: str = Field(
+    device: Device = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$",
         description="where the inner steps are computed: cpu, cuda, cuda:1, mps; auto: the first CUDA card, if there is one",
     )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")

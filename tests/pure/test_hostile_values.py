@@ -204,8 +204,8 @@ def test_toml_that_no_parser_likes_is_one_line(tmp_path: Path, text: str, said: 
         ("payout", "my wallet", "40 hexadecimal digits"),
         ("threads", True, "integer"),
         ("threads", "2", "integer"),
-        ("device", "gpu", "device"),
-        ("device", "cuda:-1", "device"),
+        ("device", "gpu", "must be auto, cpu"),
+        ("device", "cuda:-1", "must be auto, cpu"),
     ],
 )
 def test_a_peer_s_wrong_value_says_what_to_write(tmp_path: Path, name: str, value: Any, said: str) -> None:
