@@ -169,10 +169,12 @@ class Driver:
         return self.machine.has_ended and self.follower.kept == self.machine.tip
 
     def behind(self) -> set[Account]:
-        """Linked peers that train, and have not said that they hold the newest state: they may ask this one for it."""
-        linked, heard = self.network.linked(), self.progress.heard_lately()
-        training = {account for account in linked if heard.get(account, 0) & FLAG_VOTES}
-        return training - self.progress.units(training, self.machine.tip).keys()
+        """Linked peers that train, or have founded the run and hand its state out, and have not said that they hold the newest one: they
+        may ask this one for it."""
+        linked, heard = self.network.linked().keys(), self.progress.heard_lately()
+        needing = {account for account in linked if heard.get(account, 0) & FLAG_VOTES}
+        needing |= linked & set(self.machine.rules.founders)
+        return needing - self.progress.units(needing, self.machine.tip).keys()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._closed:
@@ -355,8 +357,9 @@ class Driver:
             self._tell_machine()
             linked = self.network.linked()
             self._act(self.machine.ready(self.progress.ready(linked), self.network.unreached(), linked))
-            if self.member is not None and self.anchor is not None:
-                now = (self.tip, self.member.units_done(), self._flags_now())
+            # A seed, which trains nothing, is to be heard once: others do not leave the ended run before it has its last state.
+            if self.anchor is not None and (self.member is not None or self.holds_the_end()):
+                now = (self.tip, self.member.units_done() if self.member is not None else 0, self._flags_now())
                 if (
                     now != said and time.monotonic() - spoke > TICK_SECONDS
                 ) or time.monotonic() - spoke > 6 * PROGRESS_SECONDS:
