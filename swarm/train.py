@@ -309,8 +309,9 @@ class Trainer:
         self._wake.set()
 
     def _save(self) -> None:
-        """Copy now, write in the background; a copy that is still waiting to be written is replaced by this one."""
-        if self.member is None:
+        """Copy now, write in the background; a copy that is still waiting to be written is replaced by this one. Nothing where no task
+        was given: who came after the run's end has done no work, and a snapshot would say that it had."""
+        if self.member is None or self.task is None:
             return
         if self._writing is not None:
             self._writing.cancel()

@@ -1,11 +1,13 @@
 """What a restarted trainer takes up from its snapshot, and when it begins anew instead."""
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from swarm.averaging.merge import MemberState
+from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.models import FlatModel
 from swarm.records.types import ZERO_HASH
@@ -62,3 +64,18 @@ def test_a_boundary_without_a_signature_is_not_taken_up(tmp_path: Path, saved: M
     again = trainer(tmp_path)
     again.resume(0)
     assert again.member is None
+
+
+def test_who_came_after_the_end_keeps_no_snapshot_as_if_it_had_worked(tmp_path: Path) -> None:
+    """It was no newcomer any more at its next start: it fetched all of the text for nothing, and left as one that had taken part."""
+    made = trainer(tmp_path)  # without a task: nothing is trained
+    last = Anchor(made.model.flat.clone(), torch.zeros_like(made.model.flat), made.model.layout, 100_000, 9)
+    made.start()
+    made.reset(b"\1" * 32, 9, last)
+    deadline = time.monotonic() + 30.0
+    while made.member is None:
+        assert time.monotonic() < deadline and made.failure is None
+        time.sleep(0.01)
+    made.stop(10.0)
+    assert made.failure is None and made.inner_steps == 0
+    assert not made.snapshot.exists()
