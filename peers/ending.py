@@ -4,6 +4,7 @@ from collections import deque
 
 WINDOW_SECONDS = 600.0  # over which the pace is taken
 MAX_STEPS = 64  # certificates in it
+MOST_AT_ONCE = 2  # certificates between two looks; what comes faster is history that is caught up with, and says nothing of the pace
 LINGER_SECONDS = 60.0  # at most, for others that lack the last state
 QUIET_SECONDS = 2.0  # what was said last is on its way
 
@@ -15,11 +16,14 @@ class Course:
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque(maxlen=MAX_STEPS)
+        self._epoch = 0
 
-    def at(self, units: int, now: float) -> None:
-        """The run's clock as it is seen now. Where it goes back another branch is followed: the pace is taken anew."""
-        if self._steps and units < self._steps[-1][1]:
+    def at(self, units: int, epoch: int, now: float) -> None:
+        """The run's clock and the round under way as they are seen now. Where the clock goes back another branch is followed, and where
+        it leaps this peer has come, or come back, to what others have done meanwhile: the pace is taken anew."""
+        if self._steps and (units < self._steps[-1][1] or epoch - self._epoch > MOST_AT_ONCE):
             self._steps.clear()
+        self._epoch = epoch
         if not self._steps or units > self._steps[-1][1]:
             self._steps.append((now, units))
         while len(self._steps) > 2 and self._steps[0][0] < now - WINDOW_SECONDS:

@@ -40,7 +40,7 @@ class Finishing:
         `is_busy`: something else is to be finished first. `StartError` where the last state cannot be kept."""
         machine, status = made.machine, self._status
         status.run_units, status.total_units = machine.clock, made.run.inner.total_units
-        self._course.at(machine.clock, now)
+        self._course.at(machine.clock, machine.epoch, now)
         status.ends_in_seconds = self._course.seconds_for(machine.units_left, now)
         has_ended = made.driver.holds_the_end()
         if status.is_at_work:

@@ -8,38 +8,50 @@ from peers.ending import LINGER_SECONDS, QUIET_SECONDS, Course, Farewell, course
 def test_the_end_is_as_far_as_what_is_left_takes_at_the_pace_of_late() -> None:
     course = Course()
     assert course.seconds_for(100, 0.0) is None
-    course.at(40, 0.0)
+    course.at(40, 1, 0.0)
     assert course.seconds_for(100, 0.0) is None, "what was done before it looked has no pace"
     for step in range(1, 6):
-        course.at(40 + 10 * step, 4.0 * step)
-        course.at(40 + 10 * step, 4.0 * step + 1.0)
+        course.at(40 + 10 * step, 1 + step, 4.0 * step)
+        course.at(40 + 10 * step, 1 + step, 4.0 * step + 1.0)
     assert course.seconds_for(50, 21.0) == pytest.approx(20.0)
     assert course.seconds_for(0, 21.0) == 0.0
 
 
 def test_a_standstill_moves_the_end_away() -> None:
     course = Course()
-    course.at(0, 0.0)
-    course.at(10, 10.0)
+    course.at(0, 1, 0.0)
+    course.at(10, 2, 10.0)
     assert course.seconds_for(10, 15.0) == pytest.approx(10.0)
     assert course.seconds_for(10, 110.0) == pytest.approx(100.0)
 
 
 def test_only_the_last_minutes_count_for_the_pace() -> None:
     course = Course()
-    course.at(0, 0.0)
-    course.at(10, 1000.0)
+    course.at(0, 1, 0.0)
+    course.at(10, 2, 1000.0)
     for step in range(1, 41):
-        course.at(10 + step * 10, 1000.0 + 20.0 * step)
+        course.at(10 + step * 10, 2 + step, 1000.0 + 20.0 * step)
     assert course.seconds_for(10, 1800.0) == pytest.approx(20.0)
 
 
 def test_on_another_branch_the_pace_is_taken_anew() -> None:
     course = Course()
-    course.at(0, 0.0)
-    course.at(100, 10.0)
-    course.at(50, 11.0)
+    course.at(0, 1, 0.0)
+    course.at(100, 2, 10.0)
+    course.at(50, 2, 11.0)
     assert course.seconds_for(10, 11.0) is None
+
+
+def test_history_that_is_caught_up_with_says_nothing_of_the_pace() -> None:
+    """A newcomer heard of six hundred epochs within a second, and was told for ten minutes that the run would end in seconds."""
+    course = Course()
+    course.at(0, 1, 0.0)
+    course.at(4800, 601, 0.5)
+    assert course.seconds_for(1000, 1.0) is None
+    course.at(4808, 602, 60.5)
+    assert course.seconds_for(1000, 60.5) == pytest.approx(7500.0)
+    course.at(4816, 603, 120.5)
+    assert course.seconds_for(1000, 120.5) == pytest.approx(7500.0)
 
 
 def leaves(farewell: Farewell, now: float, has_ended: bool = True, is_quits: bool = True, num_behind: int = 0) -> bool:
