@@ -177,9 +177,10 @@ class Follower:
     async def _moved(self) -> None:
         self.moved_at = time.monotonic()
         if self.anchor is not None:
+            self.problem = ""  # of the tries before; to keep a large one takes seconds, in which nothing is wrong
             try:
                 await self.anchors.save(self.anchor)
-                self.kept, self.problem = self.tip, ""
+                self.kept = self.tip
             except SwarmError as error:  # joiners have to ask others; this peer goes on
                 log.warning("the anchor is not kept for joiners: %s", error)
                 self.problem = str(error)

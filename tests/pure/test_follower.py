@@ -81,6 +81,15 @@ def test_a_full_disk_under_a_fetched_anchor_is_one(tmp_path: Path, monkeypatch: 
         asyncio.run(content.load(sha256(block)))
 
 
+def adoption() -> Adopt:
+    """Of a first certificate."""
+    body = RoundBody((), (), (), (), 0.0, (bytes(20),))
+    certificate = RoundCertificate(
+        CONFIG.run_id, 1, 0, KIND_SEATING, ZERO_HASH, bytes(32), bytes(32), bytes(32), 0, 0, 0, bytes(32), bytes(32)
+    )
+    return Adopt((CertifiedEntry(b"\x01" * 32, certificate, body, ()),), ())
+
+
 class Keeping(Refusing):
     """Hands out the state, and keeps it where `error` does not stand for a full quota."""
 
@@ -95,11 +104,7 @@ class Keeping(Refusing):
 @pytest.mark.parametrize("problem", ["", "blocks_quota_bytes = 7: is full"])
 def test_it_is_known_whether_the_newest_state_is_kept_for_others(problem: str) -> None:
     made = follower(Keeping(RetryError(problem)))
-    body = RoundBody((), (), (), (), 0.0, (bytes(20),))
-    certificate = RoundCertificate(
-        CONFIG.run_id, 1, 0, KIND_SEATING, ZERO_HASH, bytes(32), bytes(32), bytes(32), 0, 0, 0, bytes(32), bytes(32)
-    )
-    made.adopt(Adopt((CertifiedEntry(b"\x01" * 32, certificate, body, ()),), ()))
+    made.adopt(adoption())
 
     async def work() -> None:
         running = asyncio.create_task(made.run())
@@ -111,3 +116,32 @@ def test_it_is_known_whether_the_newest_state_is_kept_for_others(problem: str) -
     asyncio.run(work())
     assert made.tip == b"\x01" * 32
     assert (made.kept, made.problem) == ((None, problem) if problem else (made.tip, ""))
+
+
+class Slow(Refusing):
+    """Hands out the state at the second try, and is busy keeping it."""
+
+    async def load(self, root: Hash, is_obsolete: Callable[[], bool]) -> Anchor:
+        self.tries += 1
+        if self.tries == 1:
+            raise self.error
+        return initial_anchor()
+
+    async def save(self, anchor: Anchor) -> None:
+        await asyncio.sleep(60.0)
+
+
+def test_what_stood_in_the_way_of_the_state_is_no_reason_while_it_is_being_kept() -> None:
+    """At the run's end a peer gave up in these seconds: "its last state cannot be kept here", for want of an answer long ago."""
+    made = follower(Slow(RetryError("nobody hands it out")))
+    made.adopt(adoption())
+
+    async def work() -> None:
+        running = asyncio.create_task(made.run())
+        async with asyncio.timeout(20.0):
+            while made.tip == ZERO_HASH:
+                await asyncio.sleep(0.02)
+        assert (made.anchors.tries, made.kept, made.problem) == (2, None, "")  # type: ignore[attr-defined]
+        running.cancel()
+
+    asyncio.run(work())
