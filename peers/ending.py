@@ -66,7 +66,7 @@ def course_words(units: int, total_units: int, ends_in_seconds: float | None) ->
     """One line for people; empty where nothing is known."""
     if not total_units:
         return ""
-    done = f"{units:,} of {total_units:,} units ({min(1.0, units / total_units):.0%})"
+    done = f"{units:,} of {total_units:,} units ({min(100, 100 * units // total_units)}%)"  # all of it only at the end
     if units >= total_units:
         return f"{done}: finished"
     when = "" if ends_in_seconds is None else f", ends in about {duration_words(ends_in_seconds)} at this pace"

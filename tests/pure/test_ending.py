@@ -113,6 +113,7 @@ def test_lengths_of_time_in_words(seconds: float, words: str) -> None:
 
 def test_how_far_it_is_in_words() -> None:
     assert course_words(312, 400, 720.0) == "312 of 400 units (78%), ends in about 12 min at this pace"
+    assert course_words(399, 400, None) == "399 of 400 units (99%)"
     assert course_words(0, 1_000_000, None) == "0 of 1,000,000 units (0%)"
     assert course_words(403, 400, 0.0) == "403 of 400 units (100%): finished"
     assert course_words(0, 0, None) == ""
