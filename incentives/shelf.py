@@ -12,7 +12,7 @@ from threading import Thread
 from typing import BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from incentives.errors import InputError, StorageError
+from incentives.errors import InputError, StorageError, disk_remedy
 
 MAX_TABLES_BYTES = 64 << 20  # about 250,000 receipts
 MAX_EVIDENCE_BYTES = 4 * MAX_TABLES_BYTES
@@ -55,12 +55,12 @@ class Site:
         """In a thread of its own where there is a limit: a server that sends a byte now and then ends no wait for the next one."""
         if self._total_seconds is None:
             return self._fetch(name, limit)
-        found: SimpleQueue[BinaryIO | StorageError | None] = SimpleQueue()
+        found: SimpleQueue[BinaryIO | Exception | None] = SimpleQueue()
 
         def fetch() -> None:
             try:
                 found.put(self._fetch(name, limit))
-            except StorageError as error:
+            except Exception as error:  # whatever it is belongs to who waits, not into this thread's traceback
                 found.put(error)
 
         Thread(target=fetch, daemon=True).start()
@@ -68,7 +68,7 @@ class Site:
             given = found.get(timeout=self._total_seconds)
         except Empty:
             raise StorageError(f"{self}: {name} did not come within {self._total_seconds:g} s: try later") from None
-        if isinstance(given, StorageError):
+        if isinstance(given, Exception):
             raise given
         return given
 
@@ -92,6 +92,10 @@ class Site:
                 return cast(BinaryIO, found)
         except (requests.RequestException, ValueError):
             raise StorageError(f"{where} cannot be fetched: check the URL, or try later") from None
+        except OSError as error:  # a large file lies on disk while it is read
+            raise StorageError(
+                f"{where} cannot be kept while it is read ({error.strerror}): {disk_remedy(error)}"
+            ) from None
 
 
 Shelf: TypeAlias = Path | Site
