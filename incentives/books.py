@@ -17,7 +17,7 @@ from incentives.checks import (
     judge_signature,
     receipt_signatures,
 )
-from incentives.closing import LeftOut, PayRules, payable_after, proposal_of
+from incentives.closing import LeftOut, PayRules, has_ended, payable_after, proposal_of
 from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.copies import Copies, Copy
 from incentives.errors import InputError, TamperedError
@@ -245,7 +245,8 @@ def _check_ends(tables: Tables, evidence: Evidence, before: Tables | None) -> No
 def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int, set[bytes], list[LeftOut]]:
     """What a peer's own ledger says of a period: how many of its certificates it follows, as far as it has come, the hashes of the
     receipts that it would pay, and those of them that the tables do not, perhaps because their last signature came after the settlement.
-    TamperedError where the two follow different lineages; StorageError where the ledger lacks certificates."""
+    TamperedError where the two follow different lineages, or the tables go on after the run's end; StorageError where the ledger lacks
+    certificates."""
     certificates, payable = payable_after(ledger, rules, tables.from_epoch, tables.to_epoch)
     ours = {certificate.epoch: certificate.id for certificate in certificates}
     for row in tables.certificates:
@@ -254,10 +255,16 @@ def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int
                 f"certificate of epoch {row.epoch}: the tables follow another lineage than the peer in --dir: ask other "
                 "peers which of the two is theirs"
             )
+    followed = sum(row.epoch in ours for row in tables.certificates)
+    if followed < len(tables.certificates) and has_ended(ledger, rules):
+        raise TamperedError(
+            f"the tables go up to epoch {tables.to_epoch}, and by the ledger of the peer in --dir the run has ended before: nothing that "
+            "follows its end is to be paid; ask the organiser"
+        )
     paid = {row.receipt for row in tables.receipts}
     known = {receipt.hash for receipt in payable}
     return (
-        sum(row.epoch in ours for row in tables.certificates),
+        followed,
         known,
         [
             LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)

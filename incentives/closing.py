@@ -19,22 +19,27 @@ from incentives.checks import (
     judge_signature,
     receipt_signatures,
 )
-from incentives.commitments import KIND_ROUND, parse_body
+from incentives.commitments import KIND_ROUND, clock_units, parse_body
 from incentives.errors import InputError, NothingToSettle, NoWork, StorageError, TamperedError
-from incentives.evidence import Evidence, SignedCertificate, SignedReceipt
+from incentives.evidence import Evidence, SignedCertificate, SignedReceipt, number
 from incentives.ledger import Ledger
 from incentives.records import ZERO_HASH
 from incentives.rewards import PaidReceipt, Payment, payment_of
 from incentives.tables import CertificateRow, Tables, signatures_hash
 
+NO_END = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class PayRules:
-    """What one has to know of a run besides its ledger to say what it pays: k, and who may sign the first seating."""
+    """What one has to know of a run besides its ledger to say what it pays: k, who may sign the first seating, and where it ends: of a
+    contribution `max_units` count, and the run ends where its clock reaches `total_units`."""
 
     run_id: bytes
     witnesses: int
     founders: tuple[bytes, ...]
+    max_units: int = NO_END
+    total_units: int = NO_END
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,17 @@ def paid_receipts(ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: in
     return _receipts(certificates, ledger, rules, judge=was_judged)[0]
 
 
+def has_ended(ledger: Ledger, rules: PayRules) -> bool:
+    """Whether the run has ended with what the ledger follows: then nothing that follows it is paid. All certificates are read only where
+    that can be, as what was claimed is never less than the clock."""
+    tip = ledger.tip()
+    newest = None if tip is None else ledger.certificate(tip)
+    if tip is None or newest is None or number(newest.values, "cumulative_units") < rules.total_units:
+        return False
+    clock = sum(clock_units(parse_body(each.body), rules.max_units) for each in ledger.back_from(tip))
+    return clock >= rules.total_units
+
+
 def was_judged(digest: bytes, signer: bytes, signature: bytes) -> str | None:
     """By the ledger, which takes in no signature that is not its signer's."""
     return None
@@ -310,6 +326,7 @@ __all__ = [
     "OwnWork",
     "PayRules",
     "close_period",
+    "has_ended",
     "own_work_after",
     "paid_receipts",
     "payable_after",

@@ -148,6 +148,14 @@ def electorate_hash(body: Body) -> bytes:
     return bytes(keccak(b"".join(body.electorate)))
 
 
+def clock_units(body: Body, max_units: int) -> int:
+    """What a certificate adds to the run's clock (protocol §3.10): of its contributors' units, each at most `max_units`, and none above
+    twice their lower median."""
+    units = sorted(min(leaf.units, max_units) for leaf in body.contributors if leaf.units)
+    most = 2 * units[(len(units) - 1) // 2] if units else 0
+    return sum(min(each, most) for each in units)
+
+
 def quorum(num_voters: int) -> int:
     """Signatures that decide: more than two thirds from 4 voters on, more than half below."""
     return num_voters * 2 // 3 + 1 if num_voters > 3 else num_voters // 2 + 1

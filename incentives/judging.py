@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import OK, Outcome, failed, try_later
-from incentives.closing import PayRules, paid_receipts
+from incentives.closing import PayRules, has_ended, paid_receipts
 from incentives.errors import IncentivesError, TamperedError
 from incentives.ledger import Ledger
 from incentives.rewards import PaidReceipt, payment_of
@@ -44,6 +44,8 @@ class OwnBooks:
     def _judge(self, ledger: Ledger, state: RunState, pending: PeriodState, period_of: PeriodOf) -> Outcome:
         newest = newest_epoch(ledger)
         if newest < pending.to_epoch:
+            if has_ended(ledger, self.rules):
+                return failed(f"it goes up to epoch {pending.to_epoch}, and the run has ended with epoch {newest}")
             return try_later(f"it goes up to epoch {pending.to_epoch}, and your ledger ends with epoch {newest}")
         if pending.to_epoch <= state.settled_epoch:
             return failed(f"it ends with epoch {pending.to_epoch}, which is settled already")

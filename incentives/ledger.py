@@ -224,6 +224,15 @@ class Ledger:
 
         StorageError names a certificate on the way that is not here yet."""
         path: list[SignedCertificate] = []
+        for certificate in self.back_from(tip):
+            if certificate.epoch <= from_epoch:
+                break
+            if to_epoch is None or certificate.epoch <= to_epoch:
+                path.append(certificate)
+        return path[::-1]
+
+    def back_from(self, tip: bytes) -> Iterator[SignedCertificate]:
+        """`tip` and what it stands on, the newest first, one at a time; StorageError as `lineage`."""
         at, last = tip, None
         while at != records.ZERO_HASH:
             certificate = self.certificate(at)
@@ -234,12 +243,8 @@ class Ledger:
             if last is not None and certificate.epoch >= last:
                 raise self._tampered(at)
             last = certificate.epoch
-            if last <= from_epoch:
-                break
-            if to_epoch is None or last <= to_epoch:
-                path.append(certificate)
+            yield certificate
             at = certificate.prev
-        return path[::-1]
 
     def contribution(self, contribution: bytes) -> list[tuple[bytes, bytes, int, int]]:
         """(certificate id, peer, units, flags) of every leaf with that contribution: more than one after a fork."""

@@ -145,7 +145,13 @@ class Invite:
         """What one has to know of the run to say what a ledger pays."""
         from incentives.closing import PayRules
 
-        return PayRules(self.config.run_id, self.config.witnesses, self.binding.founders)
+        return PayRules(
+            self.config.run_id,
+            self.config.witnesses,
+            self.binding.founders,
+            self.config.rounds.max_units_per_contribution,
+            self.config.inner.total_units,
+        )
 
     @classmethod
     def short(

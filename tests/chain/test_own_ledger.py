@@ -187,4 +187,19 @@ def test_who_watches_shouts_of_epochs_that_a_working_peer_never_saw(world: World
     assert looking.look().warning == ""
 
 
+def test_what_goes_on_after_the_runs_end_is_a_theft_and_no_delay(world: World) -> None:
+    """The ledger of who has left at the end never catches up, so "not known" was all that its owner ever heard."""
+    world.work(alice=60_000, bob=60_000)  # the run ends at 100,000
+    world.lineage.write(world.peer("bob").ledger)
+    world.work(bob=1)
+    world.settle()
+    asked = ("--run", world.run.root, "--tables", world.tables, "--dir", world.peer("bob").root, *world.rpc)
+    code, _, line = sparehive("rewards", *asked)
+    assert code == 1
+    assert "it goes up to epoch 5, and the run has ended with epoch 4" in line
+    code, _, line = sparehive("verify", *asked)
+    assert code == 1
+    assert "the tables go up to epoch 5, and by the ledger of the peer in --dir the run has ended before" in line
+
+
 __all__: list[str] = []

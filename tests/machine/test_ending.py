@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from incentives import commitments
 from swarm.consensus.actions import Send, Timer
 from swarm.consensus.lineage import Lineage
 from swarm.errors import PeerFault
@@ -170,3 +173,11 @@ def test_what_a_round_adds_to_the_clock_is_capped_by_the_run_and_by_the_median()
     assert clock_units([leaf(4), leaf(5), leaf(64)], 7) == 4 + 5 + 7
     assert clock_units([leaf(0), leaf(3)], 100) == 3
     assert clock_units([], 100) == 0
+
+
+@given(st.lists(st.integers(0, 80), max_size=12), st.integers(1, 70))
+def test_who_checks_a_ledger_without_a_swarm_finds_the_same_clock(units: list[int], max_units: int) -> None:
+    leaves = [ContributorLeaf(account(number), digest(number), each, 3) for number, each in enumerate(units)]
+    there = [commitments.ContributorLeaf(leaf.peer, leaf.contribution, leaf.units, leaf.flags) for leaf in leaves]
+    body = commitments.Body(tuple(there), (), (), (), b"", ())
+    assert commitments.clock_units(body, max_units) == clock_units(leaves, max_units)
