@@ -29,6 +29,7 @@ from peers.supervisor import die_with_parent
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.store import BlockStore
 from swarm.config import InnerConfig, RunConfig
+from swarm.device import HOST
 from swarm.optim.schedule import learning_rate
 from swarm.tasks import new_model, open_task
 
@@ -79,6 +80,8 @@ class ClippedAdamW(torch.optim.AdamW):
 
 class Plain:
     """A model with parameters of their own, in the place of `FlatModel`."""
+
+    device = HOST
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
