@@ -102,7 +102,9 @@ class Length:
 
     def draft(self) -> dict[str, Any]:
         """Values of a run that has no end yet, for `settings`."""
-        return {"inner": {"total_units": MAX_COUNT}}
+        return {
+            "inner": {"total_units": MAX_COUNT, "warmup_units": 0}
+        }  # a preset's may be more than another end that is set
 
     def settings(self, values: dict[str, Any]) -> dict[str, int]:
         """Values of `[inner]` for a run of `values`, which begin as `draft`: as many units as it takes, and the warm-up. ConfigError

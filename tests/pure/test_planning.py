@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from peers.errors import ConfigError
 from peers.planning import WARMUP_SHARE, Length, Plan, parse_count, short_count
+from peers.settings import with_settings
 from swarm.config import RunConfig
 from swarm.config.fields import MAX_COUNT
 
@@ -81,3 +82,10 @@ def test_too_little_for_two_units_is_refused() -> None:
 def test_another_end_by_set_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"decides inner\.total_units: leave out --set"):
         Length("--samples", "20k", 20_000).settings(values(total_units=700))
+
+
+def test_another_end_by_set_is_refused_for_itself_and_not_for_the_presets_warm_up() -> None:
+    length = Length("--samples", "50k", 50_000)
+    drafted = with_settings("demo", {**values(), **length.draft()}, ("inner.total_units=5",))
+    with pytest.raises(ConfigError, match=r"--samples = '50k': decides inner\.total_units"):
+        length.settings(drafted)
