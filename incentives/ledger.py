@@ -7,6 +7,7 @@ process writes; others may read at the same time (write-ahead log), as `settle` 
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,15 @@ class Ledger:
             ledger._db.close()
             raise
         return ledger
+
+    def seconds_since_written(self) -> float:
+        """By the machine's clock, of the files on disk; StorageError where they cannot be looked at."""
+        try:
+            log = self.path.with_name(self.path.name + "-wal")
+            newest = max(path.stat().st_mtime for path in (self.path, log) if path.exists())
+        except (OSError, ValueError) as error:
+            raise StorageError(f"ledger {self.path}: {error}") from None
+        return max(0.0, time.time() - newest)
 
     # -- writing ------------------------------------------------------------------------------------------------------
     @contextmanager

@@ -10,7 +10,7 @@ import click
 
 from incentives.chain.state import RunState
 from incentives.checks import Judge, judge_signature
-from incentives.closing import Closed, close_period
+from incentives.closing import Closed, PayRules, close_period, has_ended
 from incentives.errors import InFlight, InputError, NoWork
 from incentives.extent import EPOCHS_ON_THEIR_WAY, FileLimits, last_epoch_allowed, last_epoch_readable, likely_end
 from incentives.judging import newest_epoch
@@ -61,7 +61,7 @@ def extent_options(command: Command) -> Command:
         "extent",
         type=click.IntRange(1),
         callback=_extent,
-        help="Last epoch of the period (default: the last but one that is certified).",
+        help="Last epoch of the period (default: the last but one that is certified; the last when the run has ended).",
     )(command)
 
 
@@ -94,16 +94,18 @@ class Next:
 
 _Close: TypeAlias = Callable[[Ledger, int | None], Closed]
 _TOO_LARGE = "with them a file would be larger than readers take, or --max-file-bytes"
+AFTER_THE_END_SECONDS = 180.0  # peers wait a minute for each other's signatures, then they leave
 _ON_THEIR_WAY = "receipts of the newest epoch may still be on their way (--to-newest takes it)"
 
 
 def close_next(chain: "Chain", state: RunState, what: ToSettle) -> Next:
     """As far as was asked, and as terms and limits allow. InFlight where that is nothing yet; InputError where --to-epoch names too much;
     else as `close_period`."""
-    extent, close = what.extent, _closing(chain, state, what)
+    extent, rules = what.extent, _rules(what)
+    close = _closing(chain, state, what)
     with _ledger(what) as ledger:
         newest, end, why = newest_epoch(ledger), extent.to_epoch, ""
-        if end is None and not extent.to_newest and newest:
+        if end is None and not extent.to_newest and newest and not _is_complete(ledger, rules):
             end, why = newest - EPOCHS_ON_THEIR_WAY, _ON_THEIR_WAY
             if end <= state.settled_epoch < newest:
                 raise InFlight("--to-epoch", newest, f"is the newest: {why}")
@@ -121,6 +123,11 @@ def close_next(chain: "Chain", state: RunState, what: ToSettle) -> Next:
             why = "the run's terms allow no more now" if allowed <= readable else _TOO_LARGE
             closed = close(ledger, min(readable, allowed))
     return Next(closed, newest - closed.tables.to_epoch, why)
+
+
+def _is_complete(ledger: Ledger, rules: PayRules) -> bool:
+    """Whether nothing more can come: the run has ended, and who was in it has left."""
+    return ledger.seconds_since_written() >= AFTER_THE_END_SECONDS and has_ended(ledger, rules)
 
 
 def _first_try(
@@ -149,11 +156,16 @@ def _ledger(what: ToSettle) -> Ledger:
     return Ledger.read(PeerDirectory(what.directory).ledger)
 
 
-def _closing(chain: "Chain", state: RunState, what: ToSettle) -> _Close:
-    """Closes up to an epoch. Tables of the period before that are lost are found again, and put back."""
+def _rules(what: ToSettle) -> PayRules:
     rules = read_rules(what.invite, what.directory)
     if rules is None:
         raise InputError("--dir", str(what.directory), "holds no invite; give the run's with --invite")
+    return rules
+
+
+def _closing(chain: "Chain", state: RunState, what: ToSettle) -> _Close:
+    """Closes up to an epoch. Tables of the period before that are lost are found again, and put back."""
+    rules = _rules(what)
     copies = copies_of(chain, state.settlement, what.tables, what.directory, what.invite)
     copies.keep = partial(publish, what.tables)
     previous = copies.of(state, state.last).tables if state.last else None

@@ -1,5 +1,7 @@
 """Where `settle` ends a period: before what may still be on its way, and before its files are larger than readers take."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ def test_what_is_on_its_way_waits_for_the_next_period(world: World) -> None:
     assert "epoch 4 is the newest: receipts of the newest epoch may still be on their way (--to-newest takes it)" in out
     assert ok(*on_a_timer(world, "--to-newest"))["to_epoch"] == 4
     assert ok("rewards", *watching)["warning"] is None
+
+
+def test_when_the_run_has_ended_and_all_have_left_nothing_is_on_its_way(world: World) -> None:
+    world.work(alice=60_000, bob=60_000)  # the run ends at 100,000
+    ledger = world.peer("alice").ledger
+    world.lineage.write(ledger)
+    code, out, _ = sparehive(*on_a_timer(world))
+    assert code == 0 and "receipts of the newest epoch may still be on their way" in out
+    long_ago = time.time() - 600
+    for path in ledger.parent.glob(ledger.name + "*"):
+        os.utime(path, (long_ago, long_ago))
+    settled = ok(*on_a_timer(world))
+    assert (settled["to_epoch"], settled["epochs_left"]) == (len(world.lineage.entries), 0)
 
 
 def test_what_no_reader_would_take_is_split_by_epochs(world: World) -> None:
