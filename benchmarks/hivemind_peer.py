@@ -135,7 +135,7 @@ class Loop:
         while not until() and not self.stop.asked.is_set():
             unit, within = divmod(self.steps, self.config.inner.steps_per_unit)
             begun = time.monotonic()
-            self.task.step(self.model, account, self.config.run_id, unit, within)  # type: ignore[arg-type]
+            self.task.step(self.model, account, self.config.run_id, unit, within)
             computed = time.monotonic()
             before = epoch()
             step()
@@ -178,7 +178,7 @@ class Loop:
         threading.Thread(target=body, name="status", daemon=True).start()
 
     def loss(self) -> float:
-        return self.task.evaluate(self.model, NUM_EVALUATED)  # type: ignore[arg-type]
+        return self.task.evaluate(self.model, NUM_EVALUATED)
 
 
 def bootstrap(arguments: argparse.Namespace, stop: Stop) -> None:
@@ -204,7 +204,7 @@ def alone(arguments: argparse.Namespace, stop: Stop) -> None:
 
     paced = min(arguments.steps, arguments.paced)
     for _ in range(2):  # the first steps are slow everywhere: memory, caches
-        loop.task.step(loop.model, bytes(20), loop.config.run_id, 0, 0)  # type: ignore[arg-type]
+        loop.task.step(loop.model, bytes(20), loop.config.run_id, 0, 0)
     loop.train(step, lambda: 0, arguments.pause, lambda: loop.steps >= paced)
     loop.say()
     counted = dict(loop.state)

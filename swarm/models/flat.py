@@ -1,10 +1,21 @@
 """A module whose trainable parameters are views into one flat vector: what is averaged, merged and hashed."""
 
+from typing import Protocol
+
 import torch
 
 from swarm.device import HOST
 from swarm.matrices import Matrix
 from swarm.models.layout import Layout
+
+
+class Trainable(Protocol):
+    """What a task asks of a model: `FlatModel` has it, and so has whoever is measured beside it."""
+
+    module: torch.nn.Module
+    device: torch.device
+
+    def zero_grad(self) -> None: ...
 
 
 class FlatModel:

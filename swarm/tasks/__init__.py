@@ -9,7 +9,7 @@ import torch
 
 from swarm.config import RunConfig
 from swarm.device import HOST
-from swarm.models import FlatModel
+from swarm.models import FlatModel, Trainable
 from swarm.records.types import Account, Hash
 from swarm.tasks import causal_lm
 
@@ -17,18 +17,18 @@ from swarm.tasks import causal_lm
 class Task(Protocol):
     """Deterministic given its arguments: an auditor calls the same. Losses are scalars, in nats per token where there are tokens."""
 
-    def step(self, model: FlatModel, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
-        """Loss of inner step `step` of a unit; its gradient lies in `model.grad_flat` afterwards."""
+    def step(self, model: Trainable, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
+        """Loss of inner step `step` of a unit; its gradient lies in the parameters' (`FlatModel.grad_flat`) afterwards."""
 
-    def step_on(self, model: FlatModel, samples: Sequence[int] | np.ndarray) -> torch.Tensor:
+    def step_on(self, model: Trainable, samples: Sequence[int] | np.ndarray) -> torch.Tensor:
         """The same for the samples of these numbers."""
 
     def num_samples(self) -> int: ...
 
-    def evaluate(self, model: FlatModel, num_samples: int = 64) -> float:
+    def evaluate(self, model: Trainable, num_samples: int = 64) -> float:
         """Mean loss of held-out samples."""
 
-    def sample(self, model: FlatModel) -> str:
+    def sample(self, model: Trainable) -> str:
         """What the model makes, for people; "" where there is nothing to be read."""
 
 

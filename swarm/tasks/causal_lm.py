@@ -11,7 +11,7 @@ from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import make_tokenizer, open_tokenizer
 from swarm.device import to_device, to_host
-from swarm.models import FlatModel, build_model
+from swarm.models import FlatModel, Trainable, build_model
 from swarm.records.types import Account, Hash
 
 PROMPT, PROMPTED_TOKENS = "def ", 120
@@ -29,7 +29,7 @@ class CausalLMTask:
         self._unit: tuple[Account, Hash, int] | None = None
         self._offsets = sample_offsets(bytes(32), 1, 1)
 
-    def step(self, model: FlatModel, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
+    def step(self, model: Trainable, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
         inner = self.config.inner
         if self._unit != (peer, beacon, unit):
             seed = unit_seed(self.config.run_id, beacon, peer, unit)
@@ -43,19 +43,19 @@ class CausalLMTask:
     def num_samples(self) -> int:
         return self.data.num_positions()
 
-    def step_on(self, model: FlatModel, offsets: Sequence[int] | np.ndarray) -> torch.Tensor:
+    def step_on(self, model: Trainable, offsets: Sequence[int] | np.ndarray) -> torch.Tensor:
         inputs, targets = self.data.batch(np.asarray(offsets))
         model.zero_grad()
         loss = self.loss(model, inputs, targets)
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def loss(self, model: FlatModel, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, model: Trainable, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs, targets = to_device(inputs, model.device), to_device(targets, model.device)
         logits = model.module(input_ids=inputs).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
-    def evaluate(self, model: FlatModel, num_samples: int = 64) -> float:
+    def evaluate(self, model: Trainable, num_samples: int = 64) -> float:
         inputs, targets = self.data.held_out(num_samples)
         total = 0.0
         with torch.no_grad():
@@ -64,10 +64,10 @@ class CausalLMTask:
                 total += float(self.loss(model, part, targets[start : start + 32])) * len(part)
         return total / num_samples
 
-    def sample(self, model: FlatModel) -> str:
+    def sample(self, model: Trainable) -> str:
         return self.generate(model, PROMPT, PROMPTED_TOKENS)
 
-    def generate(self, model: FlatModel, prompt: str, num_tokens: int, seed: int = 0) -> str:
+    def generate(self, model: Trainable, prompt: str, num_tokens: int, seed: int = 0) -> str:
         """Text sampled at temperature 0.8."""
         tokenizer = open_tokenizer(self.config.task.data, self.directory)
         generator = torch.Generator().manual_seed(seed)

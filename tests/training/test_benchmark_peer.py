@@ -12,5 +12,5 @@ def test_a_plain_module_learns_from_the_same_samples(tmp_path: Path) -> None:
     task = CausalLMTask(make_config(tmp_path), tmp_path)
     flat, plain = new_model(), Plain(new_model().module)
     step = (b"\1" * 20, bytes(32), 3, 1)
-    assert float(task.step(plain, *step)) == float(task.step(flat, *step))  # type: ignore[arg-type]
-    assert task.evaluate(plain) == task.evaluate(flat)  # type: ignore[arg-type]
+    assert float(task.step(plain, *step)) == float(task.step(flat, *step))
+    assert task.evaluate(plain) == task.evaluate(flat)
