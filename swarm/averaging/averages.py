@@ -144,7 +144,7 @@ class Averages:
             self._act(self.machine.broken(proposal, error.parts))
             return
         actions, identity = self.machine.prepared(proposal, tuple(digests), pull.factors, pull.median, root, units)
-        self.states.put(identity, new)
+        self.states.prepare(identity, prev, new)
         self._act(actions)
 
 

@@ -105,7 +105,7 @@ class Follower:
         anchor = await self._load(bytes.fromhex(self.config.initial_root))
         if anchor is None:
             return
-        self.states.put(ZERO_HASH, anchor)
+        self.states.follow(ZERO_HASH, anchor)
         self.anchor, self.tip = anchor, ZERO_HASH
         self.emit(events.Ready(0, bytes.fromhex(self.config.initial_root)))
         if self.member is not None:
@@ -151,7 +151,7 @@ class Follower:
         first = self.anchor is None
         self._restart = False
         self._skipped.clear()
-        self.states.put(entry.id, anchor)
+        self.states.follow(entry.id, anchor)
         self.anchor, self.tip = anchor, entry.id
         if first:
             self.emit(events.Ready(entry.certificate.epoch, entry.certificate.next_root))
@@ -160,7 +160,7 @@ class Follower:
         await self._moved()
 
     def _merge(self, entry: CertifiedEntry, anchor: Anchor) -> None:
-        self.states.put(entry.id, anchor)
+        self.states.follow(entry.id, anchor)
         self.anchor, self.tip = anchor, entry.id
         contributions = frozenset(leaf.contribution for leaf in entry.body.contributors)
         is_void = entry.certificate.kind != KIND_SEATING and not contributions

@@ -1,7 +1,6 @@
 """The anchors a peer holds, by certificate id, and how the next one follows (protocol §3.5–6, §9). Runs in a worker thread."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -10,14 +9,13 @@ from swarm.averaging.reduce import average_part, largest_norm
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.errors import PeerFault
+from swarm.finite import is_finite
 from swarm.optim.clip import Pull, largest_motion, pull
 from swarm.optim.codec import decode, encode, part_slices, rounding_floor, rounding_share, squared_norm
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributionContent, ContributorLeaf, Hash
 from swarm.records.units import capped_units, capped_weights, clock_units
-
-KEEP = 4
 
 
 class BrokenAverages(PeerFault):
@@ -76,20 +74,30 @@ def longest_averages(
 
 
 class States:
-    """The newest anchors by certificate id; `next_state` is bit-identical on every peer."""
+    """The anchor of the newest certificate that was taken up here, and what may come to follow it; all others are on disk. An anchor is
+    twice the model: no more of them are kept. `next_state` is bit-identical on every peer."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self._anchors: OrderedDict[Hash, Anchor] = OrderedDict()
+        self._newest: tuple[Hash, Anchor] | None = None
+        self._prepared: dict[Hash, tuple[Hash, Anchor]] = {}  # by certificate id, each with the one before
 
-    def put(self, certificate_id: Hash, anchor: Anchor) -> None:
-        self._anchors[certificate_id] = anchor
-        self._anchors.move_to_end(certificate_id)
-        while len(self._anchors) > KEEP:
-            self._anchors.popitem(last=False)
+    def prepare(self, certificate_id: Hash, previous: Hash, anchor: Anchor) -> None:
+        """A state that is certified once enough vote for it. Of those prepared before the one that it goes on from stays."""
+        before = self._prepared.get(previous)
+        self._prepared = {} if before is None else {previous: before}
+        self._prepared[certificate_id] = previous, anchor
+
+    def follow(self, certificate_id: Hash, anchor: Anchor) -> None:
+        """This is the newest: what does not follow it is forgotten."""
+        self._newest = certificate_id, anchor
+        self._prepared = {id: made for id, made in self._prepared.items() if made[0] == certificate_id}
 
     def get(self, certificate_id: Hash) -> Anchor | None:
-        return self._anchors.get(certificate_id)
+        if self._newest is not None and self._newest[0] == certificate_id:
+            return self._newest[1]
+        made = self._prepared.get(certificate_id)
+        return None if made is None else made[1]
 
     def next_state(
         self,
@@ -103,9 +111,7 @@ class States:
         `longest`: as `longest_averages`, where nothing is certified yet: `BrokenAverages` names parts that are longer, `PeerFault` an
         anchor that would not be finite."""
         new = next_anchor(self.config, anchor, averages, leaves, longest)
-        if longest is not None and not bool(
-            torch.isfinite(new.parameters).all() and torch.isfinite(new.momentum).all()
-        ):
+        if longest is not None and not (is_finite(new.parameters) and is_finite(new.momentum)):
             raise PeerFault("the state after these averages would not be finite")
         return new, anchor_root(new)
 
@@ -125,7 +131,10 @@ def next_anchor(
     slices = part_slices(anchor.parameters.numel(), config.codec.part_values)
     if len(averages) != len(slices):
         raise PeerFault(f"averages: {len(averages)} given, the model has {len(slices)} parts")
-    decoded, broken = [], []
+    outer = config.outer
+    momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
+    parameters, velocity = torch.empty_like(anchor.parameters), torch.empty_like(anchor.momentum)
+    broken = []
     for index, (wire, where) in enumerate(zip(averages, slices, strict=True)):
         try:
             part = decode(wire, where.stop - where.start, config.codec.average)
@@ -136,13 +145,11 @@ def next_anchor(
             continue
         if longest is not None and not math.sqrt(squared_norm(part)) <= longest[index]:
             broken.append(index)
-        decoded.append(part)
+        parameters[where], velocity[where] = outer_step(
+            anchor.parameters[where], anchor.momentum[where], part, outer.lr, momentum
+        )
     if broken:
         raise BrokenAverages(broken)
-    average = torch.cat(decoded)
-    outer = config.outer
-    momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
-    parameters, velocity = outer_step(anchor.parameters, anchor.momentum, average, outer.lr, momentum)
     counted = anchor.counted_units + clock_units(leaves, config.rounds.max_units_per_contribution)
     return Anchor(parameters, velocity, anchor.layout, counted, anchor.num_rounds + 1)
 

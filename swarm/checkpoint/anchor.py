@@ -10,9 +10,18 @@ from dataclasses import dataclass
 import torch
 from pydantic_core import from_json
 
-from swarm.checkpoint.unixfs import Block, BlockLink, decode_node, encode_directory, encode_file, read_file
-from swarm.device import from_bytes, to_bytes
+from swarm.checkpoint.unixfs import (
+    Block,
+    BlockLink,
+    decode_node,
+    encode_directory,
+    file_blocks,
+    file_pieces,
+    read_file,
+)
+from swarm.device import to_bytes
 from swarm.errors import PeerFault
+from swarm.finite import is_finite
 from swarm.hashing import canonical_json
 from swarm.models.layout import Layout
 
@@ -44,18 +53,16 @@ def _manifest(num_parameters: int, counted_units: int, num_rounds: int) -> bytes
 
 
 def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
-    """All blocks, the root directory last."""
+    """All blocks, the root directory last; each is made when it is asked for."""
     header = anchor.layout.header()
     entries: list[tuple[str, BlockLink]] = []
     files = (
-        ("parameters.safetensors", header + to_bytes(anchor.parameters)),
-        ("momentum.safetensors", header + to_bytes(anchor.momentum)),
-        ("manifest.json", anchor.manifest()),
+        ("parameters.safetensors", (header, to_bytes(anchor.parameters))),
+        ("momentum.safetensors", (header, to_bytes(anchor.momentum))),
+        ("manifest.json", (anchor.manifest(),)),
     )
-    for name, data in files:
-        link, blocks = encode_file(data)
-        entries.append((name, link))
-        yield from blocks
+    for name, pieces in files:
+        entries.append((name, (yield from file_blocks(pieces))))
     yield encode_directory(entries)[1]
 
 
@@ -82,17 +89,29 @@ def read_anchor(root: bytes, get: Callable[[bytes], bytes], layout: Layout) -> A
         raise PeerFault("anchor: the manifest cannot be read") from None
     if not canonical:
         raise PeerFault("anchor: the manifest is not that of an anchor of this run's model")
-    tensors = []
-    for name in ("parameters.safetensors", "momentum.safetensors"):
-        header, size = layout.header(), layout.num_values()
-        data = read_file(files[name], get, len(header) + 4 * size)
-        if len(data) != len(header) + 4 * size or data[: len(header)] != header:
-            raise PeerFault(f"anchor: {name} is not of this run's model")
-        values = from_bytes(data[len(header) :], torch.float32)
-        if not bool(torch.isfinite(values).all()):
-            raise PeerFault(f"anchor: {name} has values that are not finite")
-        tensors.append(values)
-    return Anchor(tensors[0], tensors[1], layout, units, rounds)
+    parameters, momentum = (
+        _read_values(f"{what}.safetensors", files[f"{what}.safetensors"], get, layout)
+        for what in ("parameters", "momentum")
+    )
+    return Anchor(parameters, momentum, layout, units, rounds)
+
+
+def _read_values(name: str, link: BlockLink, get: Callable[[bytes], bytes], layout: Layout) -> torch.Tensor:
+    """fp32 [P], filled block by block."""
+    header = layout.header()
+    values = torch.empty(layout.num_values())
+    into, start, at = to_bytes(values), bytearray(), 0
+    for piece in file_pieces(link, get, len(header) + into.nbytes):
+        cut = len(header) - len(start)
+        start += piece[:cut]
+        left = memoryview(piece)[cut:] if cut else piece
+        into[at : at + len(left)] = left
+        at += len(left)
+    if at != into.nbytes or start != header:
+        raise PeerFault(f"anchor: {name} is not of this run's model")
+    if not is_finite(values):
+        raise PeerFault(f"anchor: {name} has values that are not finite")
+    return values
 
 
 __all__ = ["Anchor", "Layout", "anchor_blocks", "anchor_root", "read_anchor"]

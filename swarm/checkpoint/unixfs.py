@@ -5,7 +5,7 @@ A block is known by its sha-256 digest (the CID's multihash); its codec is raw (
 Sources: github.com/ipfs/specs UNIXFS.md, ipld.io dag-pb.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from swarm import varint
@@ -68,18 +68,16 @@ def _dag_pb(links: Sequence[BlockLink], data: bytes) -> bytes:
     return bytes(out) + _field(1, data)
 
 
-def encode_file(
-    data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int = WIDTH
-) -> tuple[BlockLink, Iterator[Block]]:
-    """Root link (name empty) and all blocks, leaves first. One chunk or less: the root is the raw leaf itself."""
-    blocks: list[Block] = []
+def file_blocks(
+    pieces: Iterable[bytes | memoryview], chunk: int = CHUNK_BYTES, width: int = WIDTH
+) -> Generator[Block, None, BlockLink]:
+    """All blocks of the file that `pieces` are one after the other, leaves first, one at a time; returns the root link (name empty).
+    One chunk or less: the root is the raw leaf itself."""
     level: list[tuple[BlockLink, int]] = []
-    view = memoryview(data)
-    for start in range(0, max(1, len(view)), chunk):
-        piece = bytes(view[start : start + chunk])
+    for piece in _chunks(pieces, chunk):
         block = Block(sha256(piece), RAW, piece)
-        blocks.append(block)
         level.append((BlockLink("", block.digest, RAW, len(piece)), len(piece)))
+        yield block
     while len(level) > 1:
         above: list[tuple[BlockLink, int]] = []
         for start in range(0, len(level), width):
@@ -88,10 +86,39 @@ def encode_file(
             unixfs = _number(1, _FILE) + _number(3, size) + b"".join(_number(4, s) for _, s in group)
             node = _dag_pb([link for link, _ in group], unixfs)
             block = Block(sha256(node), DAG_PB, node)
-            blocks.append(block)
             above.append((BlockLink("", block.digest, DAG_PB, len(node) + sum(link.total for link, _ in group)), size))
+            yield block
         level = above
-    return level[0][0], iter(blocks)
+    return level[0][0]
+
+
+def _chunks(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[bytes]:
+    """Of `size` bytes, the last one of what is left; one at least, though it be empty."""
+    begun, is_empty = b"", True
+    for piece in pieces:
+        view, at = memoryview(piece), 0
+        while at < len(view):
+            part = bytes(view[at : at + size - len(begun)])
+            at += len(part)
+            begun = begun + part if begun else part
+            if len(begun) == size:
+                yield begun
+                begun, is_empty = b"", False
+    if begun or is_empty:
+        yield begun
+
+
+def encode_file(
+    data: bytes | memoryview, chunk: int = CHUNK_BYTES, width: int = WIDTH
+) -> tuple[BlockLink, Iterator[Block]]:
+    """Root link and all blocks, as `file_blocks`, of a file that is small beside the memory."""
+    blocks: list[Block] = []
+    making = file_blocks((data,), chunk, width)
+    while True:
+        try:
+            blocks.append(next(making))
+        except StopIteration as end:
+            return end.value, iter(blocks)
 
 
 def encode_directory(entries: Sequence[tuple[str, BlockLink]]) -> tuple[BlockLink, Block]:
@@ -187,25 +214,32 @@ def decode_node(data: bytes) -> BlockNode:
 
 def read_file(link: BlockLink, get: Callable[[bytes], bytes], max_bytes: int) -> bytes:
     """The bytes of a file from verified blocks. `PeerFault` where the graph lies about sizes or is too deep or large."""
-    out = bytearray()
+    return b"".join(file_pieces(link, get, max_bytes))
 
-    def walk(digest: bytes, codec: int, depth: int, expected: int | None) -> None:
+
+def file_pieces(link: BlockLink, get: Callable[[bytes], bytes], max_bytes: int) -> Iterator[bytes]:
+    """The same, one leaf after the other: a fault may come after good pieces."""
+    taken = 0
+
+    def walk(digest: bytes, codec: int, depth: int, expected: int | None) -> Iterator[bytes]:
+        nonlocal taken
         if depth > MAX_DEPTH:
             raise PeerFault("file: deeper than any honest one")
-        begin = len(out)
+        begin = taken
         data = get(digest)
         if codec == RAW:
-            out.extend(data)
+            taken += len(data)
+            if taken <= max_bytes:
+                yield data
         else:
             node = decode_node(data)
             if node.is_directory or node.file_size > max_bytes:
                 raise PeerFault("file: a directory, or larger than allowed")
             for child, size in zip(node.links, node.sizes, strict=True):
-                walk(child.digest, child.codec, depth + 1, size)
-        if len(out) > max_bytes:
+                yield from walk(child.digest, child.codec, depth + 1, size)
+        if taken > max_bytes:
             raise PeerFault(f"file: more than {max_bytes} bytes")
-        if expected is not None and len(out) - begin != expected:
+        if expected is not None and taken - begin != expected:
             raise PeerFault("file: a size in it is a lie")
 
-    walk(link.digest, link.codec, 0, None)
-    return bytes(out)
+    yield from walk(link.digest, link.codec, 0, None)
