@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from swarm.averaging.contribution import check_part
+from swarm.averaging.contribution import EncodedVector, check_part
 from swarm.averaging.merge import MemberState
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
@@ -136,7 +136,7 @@ def replay_contribution(
     if member.pending or member.anchor_id != record.prev_certificate:
         raise PeerFault("merges: they do not lead to the certificate that the contribution is based on")
     done = member.progress(model.flat)
-    wanted = to_host(member.residual - done)
+    wanted = to_host(member.owed() - done)
     difference = _norm(decoded + after.residual.float() - wanted)
     inner.round_state()
     redone = {name: value.clone() for name, value in inner.moments().items()}
@@ -222,15 +222,17 @@ def _gone_on(
     base = previous.record.prev_certificate
     state = material.certified(base)
     inner.load_state_tensors(before.tensors, before.num_steps)
-    anchor, unspent = to_device(state.anchor.parameters, model.device), to_device(decoded, model.device)
-    torch.sub(anchor, unspent, out=model.flat)
+    anchor = to_device(state.anchor.parameters, model.device)
+    torch.sub(anchor, to_device(decoded, model.device), out=model.flat)
+    codec = config.codec
+    unspent = EncodedVector(codec.contribution, decoded.numel(), codec.part_values, tuple(previous.wires))
     return MemberState(
         base,
         state.epoch,
         anchor,
         state.anchor.counted_units,
         unspent,
-        to_device(before.residual, model.device).float(),
+        to_device(before.residual, model.device),
         record.first_unit,
         base,
         record.state_before,

@@ -1,7 +1,9 @@
 """The merge: asynchronous and rebuildable (protocol §4). One peer's bookkeeping around its live weights; no I/O, no clocks.
 
 Always w = A − U + p, where A is the anchor, U the own contribution that w lacks (pending, or unspent), p what the inner
-steps did since the boundary. The residual r holds what the codec left over and what came back unspent.
+steps did since the boundary. The residual r is what the codec left over; where U came back unspent it is to be sent again with r.
+
+All is done part by part: beside the weights, the gradient, the moments and A there are r in fp16 and U as it was encoded.
 """
 
 import hashlib
@@ -15,12 +17,16 @@ from pydantic_core import from_json
 from safetensors import SafetensorError
 
 from swarm.atomic import replacing
-from swarm.averaging.contribution import EncodedContribution, encode_parts
-from swarm.device import copy_to_host, read_tensors, to_bytes, to_device, to_host, write_tensors
+from swarm.averaging.contribution import EncodedContribution, EncodedVector, encode_part
+from swarm.device import copy_to_host, from_bytes, read_tensors, to_bytes, to_device, to_host, write_tensors
 from swarm.errors import PeerFault, RetryError, RoundError, disk_remedy
+from swarm.finite import is_finite
+from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH, Hash, Merge
 from swarm.records.wire import MAX_MERGES
+
+PIECE_VALUES = 1 << 20  # are merged at once where no parts are given: a temporary takes so much
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,19 @@ class Snapshot:
 
 @dataclass
 class MemberState:
-    """What a peer must keep to train on and to be audited. Tensors fp32 [P], on the live weights' device; `residual` holds fp16 values
-    between boundaries (plus whole contributions that came back)."""
+    """What a peer must keep to train on and to be audited. Tensors [P] on the live weights' device, only ever replaced; anchor fp32."""
 
     anchor_id: Hash
     epoch: int  # of the anchor
     anchor: torch.Tensor
     counted_units: int  # of the anchor
-    unspent: torch.Tensor  # U
-    residual: torch.Tensor  # r
+    unspent: EncodedVector | None  # U; None: zero
+    residual: torch.Tensor  # r, fp16
     next_unit: int  # never reused, on any lineage
     beacon: Hash
     state_before: Hash
     pending: bool = False
+    returned: bool = False  # U is to be sent again, with r
     unsigned: bool = False  # a boundary's contribution waits for its signature
     own: Hash = ZERO_HASH  # hash of the contribution U belongs to, once signed
     previous: Hash = ZERO_HASH
@@ -93,12 +99,10 @@ class MemberState:
         copies the anchor into the live weights."""
         inner.reset()
         anchor = to_device(anchor, inner.device)
-        zeros = torch.zeros_like(anchor)
-        before = CommittedState(inner.state_tensors(), zeros.half(), 0).hash()
+        zeros = torch.zeros_like(anchor, dtype=torch.float16)
+        before = CommittedState(inner.state_tensors(), to_host(zeros), 0).hash()
         start = [Merge("start", anchor_id, 0)]
-        return cls(
-            anchor_id, epoch, anchor, counted_units, zeros, zeros.clone(), next_unit, anchor_id, before, merges=start
-        )
+        return cls(anchor_id, epoch, anchor, counted_units, None, zeros, next_unit, anchor_id, before, merges=start)
 
     def clock(self) -> int:
         """Of the learning rate: the anchor's cumulative units plus own units since the boundary."""
@@ -123,14 +127,20 @@ class MemberState:
         codec's range, or there were too many merges: nothing was changed, the peer begins anew."""
         if len(self.merges) > MAX_MERGES:
             raise RoundError(f"{len(self.merges)} merges since the last contribution, others take at most {MAX_MERGES}")
-        wanted = self.residual - self.progress(live)
-        encoded = encode_parts(wanted, codec, part_values)
-        left = wanted.sub_(encoded.decoded).half()
-        if not bool(torch.isfinite(left).all()):
+        left = torch.empty_like(self.residual)
+        parts, leaves = [], []
+        for index, where in enumerate(part_slices(live.numel(), part_values)):
+            wanted = self._owed(where) - self._progress(live, where)
+            wire, leaf, back = encode_part(index, wanted, codec)
+            left[where] = wanted.sub_(back)
+            parts.append(wire)
+            leaves.append(leaf)
+        if not is_finite(left):
             raise RoundError("the residual left fp16's range")
-        self.residual = left.float()
-        self.unspent = encoded.decoded
-        torch.sub(self.anchor, encoded.decoded, out=live)
+        encoded = EncodedContribution(EncodedVector(codec, live.numel(), part_values, tuple(parts)), tuple(leaves))
+        self.residual, self.unspent, self.returned = left, encoded.vector, False
+        for where in self._pieces():
+            live[where] = self.anchor[where] - self._unspent(where)
         state = CommittedState(inner.round_state(), to_host(left), inner.num_steps)
         after = state.hash()
         made = MadeContribution(
@@ -150,8 +160,28 @@ class MemberState:
         return made
 
     def progress(self, live: torch.Tensor) -> torch.Tensor:
-        """p: what the inner steps did since the last boundary; a new tensor."""
-        return torch.sub(live, self.anchor).add_(self.unspent)
+        """p: what the inner steps did since the last boundary; a new tensor, fp32 [P]."""
+        return torch.cat([self._progress(live, where) for where in self._pieces()])
+
+    def owed(self) -> torch.Tensor:
+        """What a contribution begins with, before p is added: r, and U where it came back; a new tensor, fp32 [P]."""
+        return torch.cat([self._owed(where) for where in self._pieces()])
+
+    def _pieces(self) -> tuple[slice, ...]:
+        """The parts of U, where there is one: it is decoded by part."""
+        return part_slices(self.anchor.numel(), PIECE_VALUES) if self.unspent is None else self.unspent.slices()
+
+    def _unspent(self, where: slice) -> torch.Tensor:
+        assert self.unspent is not None
+        return self.unspent.part(where.start // self.unspent.part_values, self.anchor.device)
+
+    def _progress(self, live: torch.Tensor, where: slice) -> torch.Tensor:
+        done = live[where] - self.anchor[where]
+        return done.add_(0.0 if self.unspent is None else self._unspent(where))
+
+    def _owed(self, where: slice) -> torch.Tensor:
+        left = self.residual[where].float()
+        return left.add_(self._unspent(where)) if self.returned else left
 
     def signed(self, contribution: Hash) -> None:
         """The boundary's contribution got this hash; the next one names it as `previous`."""
@@ -170,25 +200,26 @@ class MemberState:
     ) -> None:
         """A certificate (round or seating) arrives between two inner steps; `live` is changed in place."""
         parameters = to_device(parameters, live.device)
-        change = parameters - self.anchor
-        if self.pending:
-            self.pending = False
-            if self.own in contributions:
-                change = change + self.unspent
-                self.unspent = torch.zeros_like(self.unspent)
-            else:
-                self.residual = self.residual + self.unspent  # stays in U: taking it out of w costs 5 % of loss
-        live.add_(change)
+        is_in = self.pending and self.own in contributions
+        for where in self._pieces():
+            change = parameters[where] - self.anchor[where]
+            live[where] += change.add_(self._unspent(where)) if is_in else change
+        if is_in:
+            self.pending, self.unspent = False, None
+        self._give_back()
         self._follow(certificate_id, epoch, parameters, counted_units)
         self._list(Merge("certificate", certificate_id, self.inner_step))
 
     def void(self, certificate_id: Hash, epoch: int) -> None:
         """An empty set was certified: state unchanged, the pending contribution goes back to the residual."""
-        if self.pending:
-            self.pending = False
-            self.residual = self.residual + self.unspent
+        self._give_back()
         self._follow(certificate_id, epoch, self.anchor, self.counted_units)
         self._list(Merge("void", certificate_id, self.inner_step))
+
+    def _give_back(self) -> None:
+        """What is still pending will not be certified: it stays in U (taking it out of w costs 5 % of loss), and is to be sent again."""
+        if self.pending:
+            self.pending, self.returned = False, True
 
     def _list(self, merge: Merge) -> None:
         """In a full list one at the same inner step stands for those before it, as if they had been passed over (protocol §4.4): who
@@ -209,9 +240,10 @@ class MemberState:
     # -- disk ---------------------------------------------------------------------------------------------------------
     def capture(self, live: torch.Tensor, inner: InnerOptimizer) -> Snapshot:
         """Copies what training changes in place; anchor, U and r are only ever replaced."""
-        tensors = {"live": copy_to_host(live)}
-        for name in ("anchor", "unspent", "residual"):
-            tensors[name] = to_host(getattr(self, name))
+        tensors = {"live": copy_to_host(live), "anchor": to_host(self.anchor), "residual": to_host(self.residual)}
+        unspent = self.unspent
+        if unspent is not None:
+            tensors["unspent"] = from_bytes(b"".join(unspent.parts), torch.uint8)
         tensors.update({f"inner.{name}": value for name, value in inner.exact_tensors().items()})
         state = {
             "anchor_id": self.anchor_id.hex(),
@@ -221,6 +253,8 @@ class MemberState:
             "beacon": self.beacon.hex(),
             "state_before": self.state_before.hex(),
             "pending": self.pending,
+            "returned": self.returned,
+            "unspent": None if unspent is None else [unspent.codec, unspent.part_values],
             "unsigned": self.unsigned,
             "own": self.own.hex(),
             "previous": self.previous.hex(),
@@ -256,12 +290,13 @@ class MemberState:
                 state["epoch"],
                 to_device(tensors["anchor"], live.device),
                 state["counted_units"],
-                to_device(tensors["unspent"], live.device),
+                _vector(tensors, state["unspent"], live.numel()),
                 to_device(tensors["residual"], live.device),
                 state["next_unit"],
                 bytes.fromhex(state["beacon"]),
                 bytes.fromhex(state["state_before"]),
                 state["pending"],
+                state["returned"],
                 state["unsigned"],
                 bytes.fromhex(state["own"]),
                 bytes.fromhex(state["previous"]),
@@ -275,6 +310,21 @@ class MemberState:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, PeerFault):
             inner.reset()
             return None
+
+
+def _vector(tensors: dict[str, torch.Tensor], kind: list[Any] | None, num_values: int) -> EncodedVector | None:
+    """U as `capture` put it down: its bytes, one part after the other, its codec and the values of a part."""
+    if kind is None:
+        return None
+    codec, part_values = kind
+    data, at, parts = bytes(to_bytes(tensors["unspent"])), 0, []
+    for where in part_slices(num_values, part_values):
+        size = wire_bytes(where.stop - where.start, codec)
+        parts.append(data[at : at + size])
+        at += size
+    if at != len(data):
+        raise ValueError("unspent: of another length")
+    return EncodedVector(codec, num_values, part_values, tuple(parts))
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:

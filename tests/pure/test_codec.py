@@ -172,7 +172,7 @@ def test_a_contribution_passes_its_own_checks_and_no_others(codec: str) -> None:
     encoded = encode_parts(values, codec, 256)
     assert len(encoded.parts) == 4
     for leaf, wire, where in zip(encoded.leaves, encoded.parts, part_slices(1000, 256), strict=True):
-        assert torch.equal(check_part(leaf, wire, where.stop - where.start, codec), encoded.decoded[where])
+        assert torch.equal(check_part(leaf, wire, where.stop - where.start, codec), encoded.vector.part(leaf.index))
     leaf, wire = encoded.leaves[0], encoded.parts[0]
     other = encode(values_of(6, 256), codec)
     refusals = [

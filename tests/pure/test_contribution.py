@@ -25,7 +25,7 @@ def test_what_was_encoded_passes_and_decodes_to_what_the_sender_has(codec: str) 
     made = encode_parts(torch.linspace(-3.0, 2.0, 700), codec, 256)
     for leaf, wire, size in zip(made.leaves, made.parts, (256, 256, 188), strict=True):
         values = check_part(leaf, wire, size, codec)
-        assert torch.equal(values, made.decoded[256 * leaf.index : 256 * leaf.index + size])
+        assert torch.equal(values, made.vector.whole()[256 * leaf.index : 256 * leaf.index + size])
 
 
 def refused(leaf: PartLeaf, wire: bytes, says: str, size: int = 256, codec: str = "int8") -> None:

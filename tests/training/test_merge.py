@@ -53,7 +53,7 @@ class Follower:
         made = self.member.boundary(self.live, self.inner, self.codec, 256)
         self.number += 1
         self.member.signed(self.number.to_bytes(32, "big"))
-        self.made = made.encoded.decoded
+        self.made = made.encoded.vector.whole()
         self.since.zero_()
 
     def certificate(self, included: bool) -> None:
@@ -75,14 +75,13 @@ class Follower:
 
     def check(self) -> None:
         m = self.member
+        unspent = torch.zeros(SIZE).double() if m.unspent is None else m.unspent.whole().double()
         # w = A − U + p
-        torch.testing.assert_close(
-            self.live.double(), m.anchor.double() - m.unspent.double() + self.since, rtol=0, atol=2e-5
-        )
+        torch.testing.assert_close(self.live.double(), m.anchor.double() - unspent + self.since, rtol=0, atol=2e-5)
         torch.testing.assert_close(m.progress(self.live).double(), self.since, rtol=0, atol=2e-5)
         # what was done (as descent: −done) is spent, pending, left in the residual, or still to be contributed
-        pending = m.unspent.double() if m.pending else 0.0
-        accounted = self.spent + pending + m.residual.double() - self.since
+        pending = unspent if m.pending else 0.0
+        accounted = self.spent + pending + m.owed().double() - self.since
         torch.testing.assert_close(accounted, -self.done, rtol=0, atol=1e-3)
 
 

@@ -268,10 +268,10 @@ def test_work_that_was_not_done_as_said_is_too_far_away(
 def forged(a: Learner, values: torch.Tensor) -> SignedWork:
     """A contribution of `values`, with the difference to the honest one hidden in the residual."""
     member = a.member
-    honest = member.residual - member.progress(a.model.flat)
+    honest = member.owed() - member.progress(a.model.flat)
     work = a.contribute()
     encoded = encode_parts(values, a.config.codec.contribution, a.config.codec.part_values)
-    state = replace(a.committed[work.record.state_after], residual=(honest - encoded.decoded).half())
+    state = replace(a.committed[work.record.state_after], residual=(honest - encoded.vector.whole()).half())
     record = replace(work.record, parts_root=parts_root(encoded.leaves), state_after=state.hash())
     a.committed[state.hash()] = state
     return SignedWork(record, replace(work.content, parts=encoded.leaves), encoded.parts)
@@ -280,7 +280,7 @@ def forged(a: Learner, values: torch.Tensor) -> SignedWork:
 def test_a_forged_contribution_cannot_be_hidden_in_the_residual(tmp_path: Path) -> None:
     a, _ = warmed_up(learners(tmp_path))
     a.units(2)
-    flipped = (a.member.residual - a.member.progress(a.model.flat)).flip(0)
+    flipped = (a.member.owed() - a.member.progress(a.model.flat)).flip(0)
     found = a.redo(forged(a, flipped))
     assert found.distance < HONEST  # which is why the residual is looked at
     assert "residual" in found.fault
@@ -291,7 +291,7 @@ def test_a_scale_that_the_values_do_not_ask_for_is_refused(tmp_path: Path) -> No
     """With coarser steps than needed, half a step would hide anything."""
     a, _ = warmed_up(learners(tmp_path))
     a.units(2)
-    honest = a.member.residual - a.member.progress(a.model.flat)
+    honest = a.member.owed() - a.member.progress(a.model.flat)
     coarse = torch.zeros_like(honest)
     coarse[::256] = honest.abs().max() * 512  # one large value per block makes all its steps too large …
     encoded = encode_parts(coarse, "int8", a.config.codec.part_values)
