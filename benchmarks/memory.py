@@ -268,11 +268,10 @@ def real_peers(root: Path, work: MemoryWork, epochs: int, seconds: float) -> dic
         capture_output=True,
         timeout=300,
     )
-    ends_at = time.monotonic() + seconds
     with loopback(None, work.peers + 1) as places, Sampler() as sampler:
         swarm = SparehiveSwarm(root / "swarm", run, work, places)
         with swarm.running():
-            tree = sampler.watch(swarm.pids()[-1])
+            tree, ends_at = sampler.watch(swarm.pids()[-1]), time.monotonic() + seconds
             trained, cpu = swarm.counters()[-1], tree.cpu_seconds
             while swarm.epochs() < epochs and time.monotonic() < ends_at:
                 swarm.check()

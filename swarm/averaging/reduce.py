@@ -38,7 +38,7 @@ def _sum(parts: Sequence[torch.Tensor], scales: Sequence[float], counting: Seque
     result = torch.zeros_like(parts[0])
     for i in counting:
         weighted = parts[i] * scales[i]
-        result = result + weighted
+        result.add_(weighted)
     return result
 
 

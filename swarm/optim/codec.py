@@ -12,9 +12,12 @@ import torch
 
 from swarm.device import from_bytes, to_bytes
 from swarm.errors import InputError, PeerFault
+from swarm.finite import is_finite
 
 BLOCK = 256
 EXACT = "float32"
+AT_ONCE = 256 * BLOCK  # values that are encoded or decoded at once: what is in between fits into a cache
+TREE_WIDTH, TREE_COLUMNS = 8192, 512
 BITS = {"int8": 8, "int4": 4, "int2": 2, EXACT: 32}
 _SMALLEST_SCALE = 6e-8  # about fp16's smallest subnormal: a scale of 0 would divide by 0
 _HALF_ULP = 6e-8  # spacing of fp16's subnormals
@@ -48,19 +51,29 @@ def encode(values: torch.Tensor, codec: str) -> bytes:
     bits = _bits(codec)
     if codec == EXACT:
         return bytes(to_bytes(values))
+    scales, codes = [], []
+    for start in range(0, values.numel(), AT_ONCE):
+        scale, code = _encoded(values[start : start + AT_ONCE], bits)
+        scales.append(to_bytes(scale))
+        codes.append(to_bytes(code))
+    return b"".join((*scales, *codes))
+
+
+def _encoded(values: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and packed codes of whole blocks, the last one filled with zeros."""
     largest = 2 ** (bits - 1) - 1
-    n = values.numel()
-    padded = torch.nn.functional.pad(values, (0, -n % BLOCK)).view(-1, BLOCK)
+    if values.numel() % BLOCK:
+        values = torch.nn.functional.pad(values, (0, -values.numel() % BLOCK))
+    padded = values.view(-1, BLOCK)
     scales = _scales(padded, largest)
-    codes = (padded / scales.float()).round().clamp(-largest, largest).to(torch.int8)
-    unsigned = codes.view(torch.uint8) if bits == 8 else (codes + largest + 1).view(torch.uint8)
-    if bits < 8:
-        lanes = unsigned.view(-1, 8 // bits)
-        packed = torch.zeros(lanes.shape[0], dtype=torch.uint8, device=values.device)
-        for lane in range(8 // bits):
-            packed |= lanes[:, lane] << (bits * lane)
-        unsigned = packed
-    return b"".join((to_bytes(scales), to_bytes(unsigned)))
+    codes = (padded / scales.float()).round_().clamp_(-largest, largest).to(torch.int8)
+    if bits == 8:
+        return scales, codes.view(torch.uint8)
+    lanes = codes.add_(largest + 1).view(torch.uint8).view(-1, 8 // bits)
+    packed = lanes[:, 0].clone()
+    for lane in range(1, 8 // bits):
+        packed |= lanes[:, lane] << (bits * lane)
+    return scales, packed
 
 
 def _scales(padded: torch.Tensor, largest: int) -> torch.Tensor:
@@ -73,12 +86,6 @@ def _scales(padded: torch.Tensor, largest: int) -> torch.Tensor:
 
 def decode(wire: bytes, num_values: int, codec: str) -> torch.Tensor:
     """Wire bytes → fp32 [num_values] on the host. `PeerFault` where length, scales or codes are not what `encode` could have made."""
-    values, _ = decode_with_scales(wire, num_values, codec)
-    return values
-
-
-def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `decode`, with each value's scale (fp32 [num_values]): the size of one step of its block (0: exact)."""
     bits = _bits(codec)
     if len(wire) != wire_bytes(num_values, codec):
         raise PeerFault(
@@ -86,28 +93,44 @@ def decode_with_scales(wire: bytes, num_values: int, codec: str) -> tuple[torch.
         )
     if codec == EXACT:
         exact = from_bytes(wire, torch.float32)
-        if not bool(torch.isfinite(exact).all()):
+        if not is_finite(exact):
             raise PeerFault("finite: a value is not finite")
-        return exact, torch.zeros_like(exact)
-    blocks = -(-num_values // BLOCK)
-    raw = from_bytes(wire, torch.uint8)
-    scales = raw[: blocks * 2].view(torch.float16).float()
-    if not bool(torch.isfinite(scales).all()) or not bool((scales > 0).all()):
+        return exact
+    scales = _scales_of(wire, num_values)
+    if not is_finite(scales) or not bool((scales > 0).all()):
         raise PeerFault("finite: a block's scale is not a finite positive number")
-    packed = raw[blocks * 2 :]
-    largest = 2 ** (bits - 1) - 1
+    packed, largest = from_bytes(wire[2 * scales.numel() :], torch.uint8), 2 ** (bits - 1) - 1
+    values = torch.empty(scales.numel(), BLOCK)
+    for start in range(0, scales.numel(), AT_ONCE // BLOCK):
+        end = min(start + AT_ONCE // BLOCK, scales.numel())
+        codes = _codes(packed[start * BLOCK * bits // 8 : end * BLOCK * bits // 8], bits)
+        if int(codes.amin()) < -largest:
+            raise PeerFault(f"dtype: a code lies outside of −{largest} … {largest}")
+        if end == scales.numel() and bool((codes[num_values - start * BLOCK :] != 0).any()):
+            raise PeerFault("shape: the padding is not zero")
+        values[start:end].copy_(codes.view(-1, BLOCK)).mul_(scales[start:end, None])
+    return values.view(-1)[:num_values]
+
+
+def _codes(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """int8, one for each value."""
     if bits == 8:
-        codes = packed.view(torch.int8).to(torch.int16)
-    else:
-        mask = 2**bits - 1
-        lanes = [(packed >> (bits * lane)) & mask for lane in range(8 // bits)]
-        codes = torch.stack(lanes, 1).view(-1).to(torch.int16) - (largest + 1)
-    if bool((codes < -largest).any()):
-        raise PeerFault(f"dtype: a code lies outside of −{largest} … {largest}")
-    if bool((codes[num_values:] != 0).any()):
-        raise PeerFault("shape: the padding is not zero")
-    steps = scales.repeat_interleave(BLOCK)[:num_values]
-    return codes[:num_values].float() * steps, steps
+        return packed.view(torch.int8)
+    mask = 2**bits - 1
+    lanes = torch.stack([(packed >> (bits * lane)) & mask for lane in range(8 // bits)], 1)
+    return lanes.view(-1).view(torch.int8).sub_(2 ** (bits - 1))
+
+
+def _scales_of(wire: bytes, num_values: int) -> torch.Tensor:
+    """fp32, one for each block."""
+    return from_bytes(wire[: -(-num_values // BLOCK) * 2], torch.float16).float()
+
+
+def steps_of(wire: bytes, num_values: int, codec: str) -> torch.Tensor:
+    """fp32 [num_values] of decodable `wire`: the size of one step of each value's block (0: exact)."""
+    if codec == EXACT:
+        return torch.zeros(num_values)
+    return _scales_of(wire, num_values).repeat_interleave(BLOCK)[:num_values]
 
 
 def check_remainder(wire: bytes, remainder: torch.Tensor, codec: str) -> None:
@@ -116,7 +139,7 @@ def check_remainder(wire: bytes, remainder: torch.Tensor, codec: str) -> None:
     `PeerFault` where a remainder is more than half a step of its block, or a scale is not the one that the values ask for:
     decoded values could be forged then, with the difference hidden in the remainder (protocol §7.2)."""
     left = remainder.float()
-    values, steps = decode_with_scales(wire, left.numel(), codec)
+    values, steps = decode(wire, left.numel(), codec), steps_of(wire, left.numel(), codec)
     excess = left.abs() - (0.5 * steps * (1 + _SLACK) + _HALF_ULP)
     if not bool(torch.isfinite(left).all()) or bool((excess > 0).any()):
         raise PeerFault("residual: larger than half a step of its block")
@@ -135,15 +158,29 @@ def squared_norm(values: torch.Tensor) -> float:
 
 def inner_product(left: torch.Tensor, right: torch.Tensor) -> float:
     """Σ l·r of two fp32 [n] in fp64, bit-identical everywhere: products of fp32 are exact in fp64, and the sum is a fixed binary tree
-    of elementwise additions (halves added until one value is left), which no vector width can reorder."""
-    products = left.double() * right.double()
-    n = products.numel()
-    size = 1 << max(0, n - 1).bit_length()
-    products = torch.nn.functional.pad(products, (0, size - n))
-    while size > 1:
-        size //= 2
-        products = products[:size] + products[size : 2 * size]
-    return float(products[0])
+    of elementwise additions (halves added until one value is left), which no vector width can reorder.
+
+    Its first levels add rows of a matrix, whose columns are taken a few at a time: they fit into a cache."""
+    size = 1 << max(0, left.numel() - 1).bit_length()
+    if left.numel() < size:
+        is_same, missing = left is right, (0, size - left.numel())
+        left = torch.nn.functional.pad(left, missing)
+        right = left if is_same else torch.nn.functional.pad(right, missing)
+    width = min(size, TREE_WIDTH)
+    sums = torch.empty(width, dtype=torch.float64)
+    for start in range(0, width, TREE_COLUMNS):
+        columns = slice(start, start + TREE_COLUMNS)
+        products = left.view(-1, width)[:, columns].double()
+        products.mul_(products if left is right else right.view(-1, width)[:, columns])
+        rows = size // width
+        while rows > 1:
+            rows //= 2
+            products[:rows] += products[rows : 2 * rows]
+        sums[columns] = products[0]
+    while width > 1:
+        width //= 2
+        sums[:width] += sums[width : 2 * width]
+    return float(sums[0])
 
 
 def rounding_share(codec: str) -> float:

@@ -10,9 +10,6 @@ def outer_step(
 
     v' = μ·v + g; θ' = θ − η·(g + μ·v'). Every multiply and add is an elementwise fp32 operation of its own, in this order
     (no fused multiply-add), hence bit-identical on every platform; equal to torch.optim.SGD(nesterov=True)."""
-    new_velocity = velocity * momentum
-    new_velocity = new_velocity + average
-    step = new_velocity * momentum
-    step = average + step
-    step = step * lr
-    return parameters - step, new_velocity
+    new_velocity = (velocity * momentum).add_(average)
+    step = (new_velocity * momentum).add_(average).mul_(lr)
+    return torch.sub(parameters, step, out=step), new_velocity

@@ -17,10 +17,11 @@ from swarm.optim.codec import (
     BLOCK,
     check_remainder,
     decode,
-    decode_with_scales,
     encode,
+    inner_product,
     part_slices,
     squared_norm,
+    steps_of,
     wire_bytes,
 )
 
@@ -40,7 +41,7 @@ def test_what_comes_back_is_within_half_a_step(codec: str, seed: int, n: int, ex
     values = values_of(seed, n, exponent)
     wire = encode(values, codec)
     assert len(wire) == wire_bytes(n, codec)
-    back, steps = decode_with_scales(wire, n, codec)
+    back, steps = decode(wire, n, codec), steps_of(wire, n, codec)
     assert back.dtype == torch.float32
     assert back.shape == values.shape
     assert bool(((values - back).abs() <= 0.5 * steps * (1 + 1e-6)).all())
@@ -84,7 +85,7 @@ def test_an_honest_remainder_passes_and_a_forged_one_does_not(codec: str, seed: 
     wire = encode(values, codec)
     left = (values - decode(wire, n, codec)).half()
     check_remainder(wire, left, codec)
-    _, steps = decode_with_scales(wire, n, codec)
+    steps = steps_of(wire, n, codec)
     forged = left.clone()
     forged[-1] = 0.6 * steps[-1] + 3e-7
     with pytest.raises(PeerFault, match="residual"):
@@ -195,3 +196,43 @@ def test_training_that_diverged_sits_out(value: float) -> None:
     values[7] = value
     with pytest.raises(RoundError):
         encode_parts(values, "int8", 256)
+
+
+# -- in pieces ------------------------------------------------------------------------------------------------------------
+LONG = 3 * 65_536 + 1000  # values: several pieces of what is encoded at once, and a last one
+
+
+@pytest.mark.parametrize("codec", ROUNDED)
+def test_many_blocks_are_encoded_as_each_by_itself(codec: str) -> None:
+    values = values_of(9, LONG)
+    alone = [encode(values[start : start + BLOCK], codec) for start in range(0, LONG, BLOCK)]
+    wire = encode(values, codec)
+    assert wire == b"".join(each[:2] for each in alone) + b"".join(each[2:] for each in alone)
+    sizes = [min(BLOCK, LONG - start) for start in range(0, LONG, BLOCK)]
+    assert torch.equal(
+        decode(wire, LONG, codec), torch.cat([decode(a, n, codec) for a, n in zip(alone, sizes, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("codec", ROUNDED)
+@pytest.mark.parametrize("at", [0, 70_000, LONG - 1])
+def test_a_code_out_of_range_is_seen_wherever_it_is(codec: str, at: int) -> None:
+    bits, blocks = BITS[codec], -(-LONG // BLOCK)
+    wire = bytearray(encode(values_of(9, LONG), codec))
+    wire[2 * blocks + at * bits // 8] = 0x80 if bits == 8 else 0  # the one code below the smallest that is allowed
+    with pytest.raises(PeerFault, match="code"):
+        decode(bytes(wire), LONG, codec)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8191, 8192, 8193, 65_536, LONG])
+def test_an_inner_product_is_the_sum_over_halves(n: int) -> None:
+    left, right = values_of(3, n), values_of(4, n)
+    for other in (left, right):
+        sums = left.double() * other.double()
+        size = 1 << max(0, n - 1).bit_length()
+        sums = torch.nn.functional.pad(sums, (0, size - n))
+        while size > 1:
+            size //= 2
+            sums = sums[:size] + sums[size : 2 * size]
+        assert inner_product(left, other) == float(sums[0])
+    assert squared_norm(left) == inner_product(left, left.clone())
