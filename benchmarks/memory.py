@@ -35,6 +35,7 @@ from swarm.averaging.merge import MadeContribution, MemberState
 from swarm.averaging.parts import PartStore
 from swarm.averaging.states import States, longest_averages, pulls, reduce_part
 from swarm.checkpoint.anchor import Anchor
+from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
@@ -170,7 +171,7 @@ class OneRound:
         self.anchor = new
         del new
         run("merge", self._merge, key)
-        run("the anchor, kept for joiners", self.blocks._save, self.anchor)
+        run("the anchor, kept for joiners", lambda: self.blocks.keep(HeldAnchor(self.anchor)))
         run("snapshot", self._snapshot)
 
     def _step(self) -> None:

@@ -40,6 +40,7 @@ class Circumstances:
     daemon_silent_seconds: float = 0.0
     has_node: bool = True  # that is asked what the organiser proposes
     node_silence: str = ""  # why it has not answered for a while
+    lacks_room_to_keep: bool = False  # what an auditor needs: the day's writes to disk are used up
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
@@ -68,6 +69,14 @@ def advise(now: Circumstances) -> list[Advice]:
             Advice(
                 "watch-fails",
                 f"nobody watches now what the organiser proposes to pay: {now.node_silence}; if it stays so name another node with --rpc",
+            )
+        )
+    if now.lacks_room_to_keep:
+        found.append(
+            Advice(
+                "disk-budget",
+                "what an auditor would need to redo the newest work is not kept: disk_write_bytes_per_day in peer.toml is used up; "
+                "raise it if the disk bears more",
             )
         )
     if now.daemon_silent_seconds:

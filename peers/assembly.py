@@ -27,6 +27,7 @@ from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
 from peers.identity import Identity, recover_account
 from peers.invite import Invite
+from peers.keeping import Kept, kept_states, open_budget
 from peers.notary import JournalNotary
 from peers.remembering import check_journal
 from peers.runs import RunDirectory, bind_run, copy_blocks
@@ -36,6 +37,7 @@ from swarm.audit.archive import Archive
 from swarm.averaging.driver import Driver
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
+from swarm.budget import DiskBudget
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
@@ -162,6 +164,7 @@ class Assembled:
     driver: Driver
     history: LedgerHistory
     pace: Pace
+    budget: DiskBudget
 
     @property
     def run(self) -> RunConfig:
@@ -216,14 +219,15 @@ async def assemble(
     """Everything but what waits for other peers; `stack` closes it."""
     invite = await role.invite(network)
     run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
+    budget = open_budget(directory, config, stack)
     await role.lay_in(run, store)
     device = (
         choose_device(config.device, Cards.here()) if role.flags & FLAG_VOTES else HOST
     )  # a seed leaves the card to peers
     model = await asyncio.to_thread(_model_on, run, device)
-    parts = PartStore(directory.contributions)
-    notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts)
-    content = _content(run, store, model, network, archive, config, wiring)
+    parts = PartStore(directory.contributions, spending=budget)
+    notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts, budget)
+    content = _content(run, store, model, network, archive, config, wiring, budget)
     pace = Pace(config.step_pause_seconds)
     is_training = bool(role.flags & FLAG_VOTES)
     num_values = model.layout.num_values()
@@ -234,13 +238,14 @@ async def assemble(
         books.after(lambda: network.publish(pack(receipt)))
 
     accounting = Accounting(notary, books, run.witnesses, publish, machine.certified_body)
-    trainer = _trainer(notary, model, archive, directory, config, wiring, run, pace) if is_training else None
+    kept = Kept(kept_states(run, archive, parts, content, machine, books), budget)
+    trainer = _trainer(notary, model, archive, directory, config, wiring, run, pace, kept) if is_training else None
     driver = Driver(
         run,
         notary,
         machine,
         GatedNetwork(network, gate),
-        content,
+        kept.states,
         Reception(run, num_values, parts, notary.hash),
         trainer,
         wiring.emit,
@@ -251,7 +256,7 @@ async def assemble(
     stack.push_async_callback(driver.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
     made = (network, invite, notary, gate, books, store, parts, archive, model, content, machine, accounting)
-    return Assembled(*made, trainer, driver, history, pace)
+    return Assembled(*made, trainer, driver, history, pace, budget)
 
 
 def _model_on(run: RunConfig, device: torch.device) -> FlatModel:
@@ -265,7 +270,12 @@ def _model_on(run: RunConfig, device: torch.device) -> FlatModel:
 
 
 async def _open_books(
-    stack: contextlib.AsyncExitStack, directory: PeerDirectory, identity: Identity, invite: Invite, parts: PartStore
+    stack: contextlib.AsyncExitStack,
+    directory: PeerDirectory,
+    identity: Identity,
+    invite: Invite,
+    parts: PartStore,
+    budget: DiskBudget,
 ) -> tuple[JournalNotary, Gate, Books, Archive]:
     """What this peer has signed, heard and kept. `StartError` where the journal lacks what the others show."""
     run, domain = invite.config, invite.binding.domain()
@@ -274,7 +284,7 @@ async def _open_books(
     stack.push_async_callback(gate.close)
     notary = identity.notary(domain, journal, gate)
     ledger = stack.enter_context(Ledger(directory.ledger, run_id=run.run_id, domain=domain))
-    archive = Archive(directory.archive, run, parts, notary.hash)
+    archive = Archive(directory.archive, run, parts, notary.hash, spending=budget)
     stack.callback(archive.close)
     if ledger.tip() is None and len(journal):
         log.warning(
@@ -295,6 +305,7 @@ def _trainer(
     wiring: Wiring,
     run: RunConfig,
     pace: Pace,
+    kept: Kept,
 ) -> Trainer:
     return wiring.trainer_type(
         run,
@@ -306,6 +317,8 @@ def _trainer(
         pace,
         config.snapshot_seconds,
         archive=archive,
+        on_disk=kept.states,
+        spending=kept.budget,
     )
 
 
@@ -317,6 +330,7 @@ def _content(
     archive: Archive,
     config: PeerConfig,
     wiring: Wiring,
+    budget: DiskBudget,
 ) -> RunBlocks:
     """The run's initial anchor and those that audits may ask for stay."""
     initial = frozenset([bytes.fromhex(run.initial_root)])
@@ -327,6 +341,7 @@ def _content(
         network.donors,
         config.join_timeout_seconds,
         lambda: initial | archive.pinned_roots(),
+        budget,
     )
     data_root, data_bytes = bytes.fromhex(run.task.data.root), run.task.data.size_bytes()
     anchor_bytes = ANCHOR_BYTES_PER_VALUE * model.layout.num_values()
@@ -362,7 +377,7 @@ class Reactions:
         self._made.driver.on_link(account, flags, up)
 
     def lookup(self, digest: Hash) -> bytes | None:
-        return self._made.parts.get(digest) or self._made.store.get(digest)
+        return self._made.parts.get(digest) or self._made.content.block(digest)
 
     def tip(self) -> tuple[int, Hash]:
         return self._made.machine.epoch - 1, self._made.driver.tip

@@ -133,7 +133,13 @@ class PeerConfig(BaseModel):
         60.0, ge=3.0, le=600.0, description="how long this peer counts as present after its last word"
     )
     dht_request_seconds: Seconds = Field(5.0, description="for one answer of a DHT node; slow lines need more")
-    snapshot_seconds: Seconds = Field(30.0, description="how often the training state is written to disk")
+    snapshot_seconds: Seconds = Field(30.0, description="how often the training state is written to disk, at most")
+    disk_write_bytes_per_day: int = Field(
+        50 * 10**9,
+        ge=2**20,
+        le=MAX_COUNT,
+        description="how much is written to disk in a day, all told: beyond it what can wait is written less often",
+    )
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(

@@ -85,6 +85,11 @@ class PeerDirectory:
         return self.root / "watch.json"
 
     @property
+    def written(self) -> Path:
+        """How much was written to disk in the last day."""
+        return self.root / "written.json"
+
+    @property
     def known(self) -> Path:
         """Addresses of peers that were linked, so that a restart finds the swarm when the seed peer is gone."""
         return self.root / "known.json"
@@ -147,6 +152,7 @@ class PeerDirectory:
             self.stamp,
             self.status,
             self.watch,
+            self.written,
             self.ready,
         ]
         return [*keys, *ledger, *other, self.events, old_events(self.events), *logs]

@@ -1,5 +1,6 @@
 """`sparehive export`: the newest certified model as a folder that transformers opens."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -7,16 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite
+from peers.replaying import KeptRun
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.runblocks import read_data_file
 from swarm.checkpoint.store import BlockStore
 from swarm.config import DataConfig, RunConfig
-from swarm.errors import PeerFault, disk_remedy
+from swarm.errors import PeerFault, SwarmError, disk_remedy
 from swarm.hashing import sha256
+from swarm.models.layout import Layout
 from swarm.tasks import new_model, open_task, save_model
 
 
@@ -49,14 +54,14 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
     run = Invite.of_file(directory.invite).config
-    epoch, root = _newest_anchor(directory, run)
+    epoch, root, tip = _newest_anchor(directory, run)
     get = BlockStore(directory.blocks, 1 << 62, owned=False).getter(
         lambda digest: StartError(
             f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
         )
     )
     model = new_model(run)
-    model.flat.copy_(read_anchor(root, get, model.layout).parameters)
+    model.flat.copy_(_parameters(directory, root, tip, get, model.layout))
 
     def write(part: Path) -> None:
         save_model(run, model, _reader(run.task.data, directory, get), part)
@@ -72,16 +77,26 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
     return result
 
 
-def _newest_anchor(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes]:
-    """(epoch, root) by the peer's own ledger."""
+def _parameters(
+    directory: PeerDirectory, root: bytes, tip: bytes | None, get: Callable[[bytes], bytes], layout: Layout
+) -> torch.Tensor:
+    """Of the anchor `root`, after the certificate `tip`: from its blocks, else from an older one and the averages since."""
+    if tip is not None and not (directory.blocks / root.hex()).is_file():
+        with contextlib.suppress(SwarmError), Ledger.read(directory.ledger) as ledger:
+            return KeptRun(directory, ledger).certified(tip).anchor.parameters
+    return read_anchor(root, get, layout).parameters
+
+
+def _newest_anchor(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes, bytes | None]:
+    """(epoch, root, certificate id) by the peer's own ledger."""
     with Ledger.read(directory.ledger) as ledger:
         tip = ledger.tip()
         certificate = None if tip is None else ledger.certificate(tip)
     if certificate is None:
-        return 0, bytes.fromhex(run.initial_root)
+        return 0, bytes.fromhex(run.initial_root), None
     root = certificate.values["next_root"]
     assert isinstance(root, bytes)
-    return certificate.epoch, root
+    return certificate.epoch, root, tip
 
 
 def _fill(out: Path, write: Callable[[Path], None]) -> None:

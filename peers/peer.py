@@ -363,6 +363,7 @@ class Peer:
                 status.named_wallet, status.binding, status.pay = payee.named, payee.state, payee.line()
             status.attempt, status.swarm_units, status.faults = numbers.attempt, numbers.swarm_units, numbers.faults
             status.sent_bytes, status.time = network.sent_bytes(), time.time()
+            status.disk_written_bytes = made.budget.look()
             if made.trainer is not None:
                 for name, value in dataclasses.asdict(made.trainer.statistics()).items():
                     setattr(status, name, value)
@@ -394,6 +395,7 @@ class Peer:
             has_node=self.lookout is not None and self.lookout.has_node,
             node_silence="" if self.lookout is None else self.lookout.silence(),
             has_ended=made.machine.has_ended,
+            lacks_room_to_keep=made.archive.lacks_room,
         )
         return self._patience.lasting(advise(now), time.monotonic())
 

@@ -34,6 +34,12 @@ def hash_record(record: Record) -> Hash:
     return records.hash_struct(type(record).__name__, values_of(record))
 
 
+NOT_KEPT = (
+    "is not kept here: it is older than what audits may still ask for (audit.hold_seconds), was not drawn, or "
+    "disk_write_bytes_per_day left no room; replay a newer epoch, or raise that in peer.toml"
+)
+
+
 class KeptRun:
     """What a peer's directory holds for a replay; read only, may be used while the peer runs."""
 
@@ -53,11 +59,11 @@ class KeptRun:
         record, content = self.kept[key]
         after = self.archive.state(record.state_after)
         if after is None:
-            raise InputError("stateAfter", record.state_after.hex(), "is not kept here any more (audit.hold_seconds)")
+            raise InputError("stateAfter", record.state_after.hex(), NOT_KEPT)
         if record.previous == ZERO_HASH:
             return ReplayMaterial(self._work(record, content), after, None, None, self.certified)
         if record.previous not in self.kept:
-            raise InputError("previous", record.previous.hex(), "is not kept here any more (audit.hold_seconds)")
+            raise InputError("previous", record.previous.hex(), NOT_KEPT)
         previous = self._work(*self.kept[record.previous])
         return ReplayMaterial(
             self._work(record, content), after, previous, self.archive.state(record.state_before), self.certified

@@ -52,6 +52,7 @@ class PeerStatus:
     received_bytes: int = 0
     total_bytes: int = 0
     sent_bytes: int = 0
+    disk_written_bytes: int = 0  # in the last 24 hours
     faults: int = 0
     ended: str = ""
 

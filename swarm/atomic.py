@@ -4,8 +4,25 @@ a chain refers to: `incentives.atomic`), for whoever finds the old file goes on 
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+DISK_BLOCK_BYTES = 4096  # a disk writes whole ones
+_counting = threading.Lock()
+_written_bytes = 0
+
+
+def written_bytes() -> int:
+    """What this process has written through this door so far, in whole blocks of a disk."""
+    return _written_bytes
+
+
+def _count(path: Path) -> None:
+    global _written_bytes
+    blocks = -(-path.stat().st_size // DISK_BLOCK_BYTES)
+    with _counting:
+        _written_bytes += blocks * DISK_BLOCK_BYTES
 
 
 def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -29,6 +46,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
         if sync:
             with open(part, "rb") as handle:
                 os.fsync(handle.fileno())
+        _count(part)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):  # a folder of that name: the error is about it
@@ -43,4 +61,4 @@ def remove_half_written(directory: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-__all__ = ["remove_half_written", "replacing", "write_atomically"]
+__all__ = ["DISK_BLOCK_BYTES", "remove_half_written", "replacing", "write_atomically", "written_bytes"]

@@ -19,7 +19,9 @@ import torch
 
 from swarm import events
 from swarm.averaging.member import Boundary, StateKeeper
-from swarm.averaging.merge import MadeContribution, MemberState, Snapshot
+from swarm.averaging.merge import MadeContribution, MemberState
+from swarm.averaging.snapshot import OnDisk, Snapshot
+from swarm.budget import Boundless, Spending
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
 from swarm.errors import RetryError, RoundError, SwarmError
@@ -70,10 +72,15 @@ class Trainer:
         pace: Pace | None = None,
         snapshot_seconds: float = 30.0,
         archive: StateKeeper | None = None,
+        on_disk: OnDisk | None = None,
+        spending: Spending | None = None,
     ) -> None:
+        """`on_disk`: what a snapshot need not hold; `spending`: how much may be written for it."""
         self.config, self.account, self.model, self.task, self.emit = config, account, model, task, emit
         self.pace = pace or Pace()
         self.snapshot, self.snapshot_seconds, self.archive = snapshot, snapshot_seconds, archive
+        self.on_disk, self.spending = on_disk, spending or Boundless()
+        self._snapshot_bytes: dict[bool, int] = {}  # of the last ones, by whether it was right after a boundary
         self.inner = InnerOptimizer(config.inner, model.flat, model.matrices)
         self.first_unit = 0  # numbers below are used up (journal)
         self.member: MemberState | None = None
@@ -97,7 +104,7 @@ class Trainer:
         A snapshot from before the last signed contribution, or from between a boundary and its signature, is of no use: its
         units would be contributed twice. The peer begins anew then (protocol §4.6)."""
         self.first_unit = first_unit
-        member = MemberState.load(self.snapshot, self.model.flat, self.inner)
+        member = MemberState.load(self.snapshot, self.model.flat, self.inner, self.on_disk)
         if member is None and os.path.lexists(self.snapshot):
             log.warning("%s cannot be read, or is of another model: beginning anew from the run's state", self.snapshot)
         if member is not None and (member.unsigned or member.next_unit - member.units < first_unit):
@@ -244,7 +251,7 @@ class Trainer:
                 self._stop.wait(self.pace.rest_seconds)
                 self.rest_seconds += time.monotonic() - rested
         self._take_what_still_comes()
-        self._save()
+        self._save(is_last=True)
 
     def _take_what_still_comes(self) -> None:
         """A signature or a certificate that comes while stopping must be in the snapshot: one that shows a boundary without its
@@ -308,17 +315,26 @@ class Trainer:
         self._queue.append(work)
         self._wake.set()
 
-    def _save(self) -> None:
+    def _save(self, is_last: bool = False) -> None:
         """Copy now, write in the background; a copy that is still waiting to be written is replaced by this one. Nothing where no task
-        was given: who came after the run's end has done no work, and a snapshot would say that it had."""
+        was given: who came after the run's end has done no work, and a snapshot would say that it had. Nothing either while the budget has
+        no room for one like the last, but for who leaves."""
         if self.member is None or self.task is None:
+            return
+        expected = self._snapshot_bytes.get(self.member.inner_step == 0, 0)
+        if not is_last and not self.spending.may("snapshots", expected):
             return
         if self._writing is not None:
             self._writing.cancel()
-        self._writing = self._writer.submit(self._write, self.member.capture(self.model.flat, self.inner))
+        self._writing = self._writer.submit(self._write, self.member.capture(self.model.flat, self.inner), is_last)
 
-    def _write(self, snapshot: Snapshot) -> None:
+    def _write(self, snapshot: Snapshot, is_last: bool) -> None:
+        slim = snapshot if self.on_disk is None else snapshot.slim(self.on_disk)
+        size = slim.num_bytes()
+        self._snapshot_bytes[snapshot.state["inner_step"] == 0] = size
+        if not self.spending.take("snapshots", size) and not is_last:
+            return
         try:
-            snapshot.write(self.snapshot)
+            slim.write(self.snapshot)
         except RetryError as error:
             log.warning("snapshot not written: %s", error)

@@ -26,6 +26,7 @@ from swarm import events
 from swarm.atomic import remove_half_written, replacing, write_atomically
 from swarm.averaging.parts import PartStore
 from swarm.averaging.states import next_anchor
+from swarm.budget import Boundless, Spending
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.device import read_tensors, write_tensors
@@ -54,7 +55,10 @@ class Archive:
         parts: PartStore,
         hash_record: Callable[[Record], Hash],
         owned: bool = True,
+        spending: Spending | None = None,
     ) -> None:
+        """`spending`: how much may be written of what can wait."""
+        self._spending = spending or Boundless()
         self._directory, self._config, self._parts, self._hash = directory, config, parts, hash_record
         for name in ("states", "contributions", "averages", "anchors") if owned else ():
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -62,9 +66,11 @@ class Archive:
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
         self.pruned_at = float("-inf")
+        self.lacks_room = False  # the newest state was not kept: the budget is used up
         self._pinned = dict(self._roots())
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
-        self._last_epoch = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
+        newest = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
+        self._last_epoch = max(newest, self._last_anchor)
 
     def close(self) -> None:
         """Idempotent; what is queued is written first."""
@@ -95,9 +101,15 @@ class Archive:
 
     # -- what is kept -------------------------------------------------------------------------------------------------
     def keep_state(self, state: CommittedState) -> None:
-        """On disk when this returns. `RetryError` where the disk is full."""
+        """On disk when this returns, unless the budget has no room for it: then nobody can redo what begins or ends there.
+        `RetryError` where the disk is full."""
         path = self._directory / "states" / (state.hash().hex() + ".safetensors")
         tensors = {_MOMENT + name: value for name, value in state.tensors.items()}
+        self.lacks_room = not self._spending.take(
+            "audits", state.residual.nbytes + sum(v.nbytes for v in tensors.values())
+        )
+        if self.lacks_room:
+            return
         try:
             with replacing(path) as part:
                 write_tensors(part, {**tensors, _RESIDUAL: state.residual}, {"num_steps": str(state.num_steps)})
@@ -135,14 +147,9 @@ class Archive:
         changes = event.certificate.next_root != event.certificate.prev_root
         with self._lock:
             follows = epoch == self._last_epoch + 1 and (complete or not changes)
-            if not follows or epoch - self._last_anchor >= rounds:
-                self._last_anchor = epoch
-                self._pinned[_name(epoch, event.id)] = event.certificate.next_root
-                self._submit(
-                    lambda: write_atomically(
-                        self._directory / "anchors" / _name(epoch, event.id), event.certificate.next_root
-                    )
-                )
+            is_due = epoch - self._last_anchor >= rounds
+            if not follows or (is_due and self._spending.take("anchors", self._anchor_bytes(event.body))):
+                self._pin(epoch, event.id, event.certificate.next_root)
             self._last_epoch = epoch
         if complete and averages:
             data = b"".join(wire for wire in averages if wire is not None)
@@ -150,6 +157,23 @@ class Archive:
         if time.monotonic() - self.pruned_at > PRUNE_SECONDS:
             self.pruned_at = time.monotonic()
             self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
+
+    def _anchor_bytes(self, body: RoundBody) -> int:
+        """About what one takes: parameters and momentum, fp32. At most one part too many."""
+        return 8 * len(body.averages) * self._config.codec.part_values
+
+    def _pin(self, epoch: int, certificate_id: Hash, root: Hash) -> None:
+        self._last_anchor = max(self._last_anchor, epoch)
+        self._pinned[_name(epoch, certificate_id)] = root
+        self._submit(lambda: write_atomically(self._directory / "anchors" / _name(epoch, certificate_id), root))
+
+    def pin(self, epoch: int, certificate_id: Hash, root: Hash) -> None:
+        """This anchor's blocks stay: what follows is rebuilt from it."""
+        with self._lock:
+            self._pin(epoch, certificate_id, root)
+
+    def has_averages(self, certificate_id: Hash, epoch: int) -> bool:
+        return (self._directory / "averages" / _name(epoch, certificate_id)).is_file()
 
     def pinned_roots(self) -> frozenset[Hash]:
         """Roots of the anchors whose blocks must stay."""
@@ -189,6 +213,17 @@ class Archive:
             self._pinned = {name: root for name, root in self._pinned.items() if _epoch_of(name) >= first}
 
     # -- what is found ------------------------------------------------------------------------------------------------
+    def contribution(self, key: Hash) -> Signed | None:
+        """The kept contribution of this hash; None where it is not here, or damaged."""
+        for path in (self._directory / "contributions").glob(f"*-{key.hex()}"):
+            with contextlib.suppress(OSError, PeerFault):
+                signed = self._unpack(path.read_bytes())
+                return signed if self._hash(signed.record) == key else None
+        return None
+
+    def has_state(self, key: Hash) -> bool:
+        return (self._directory / "states" / (key.hex() + ".safetensors")).is_file()
+
     def state(self, key: Hash) -> CommittedState | None:
         """The state with this hash, or None; one that has rotted counts as absent."""
         try:

@@ -51,7 +51,7 @@ class StateKeeper(Protocol):
     """Where the trainer leaves what an auditor will ask for."""
 
     def keep_state(self, state: CommittedState) -> None:
-        """On disk when this returns. `RetryError` where the disk is full."""
+        """On disk when this returns, unless the day's budget is used up. `RetryError` where the disk is full."""
 
 
 class AnchorSource(Protocol):

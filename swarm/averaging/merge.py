@@ -6,22 +6,18 @@ steps did since the boundary. The residual r is what the codec left over; where 
 All is done part by part: beside the weights, the gradient, the moments and A there are r in fp16 and U as it was encoded.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic_core import from_json
 from safetensors import SafetensorError
 
-from swarm.atomic import replacing
 from swarm.averaging.contribution import EncodedContribution, EncodedVector, encode_part
-from swarm.device import copy_to_host, from_bytes, read_tensors, to_bytes, to_device, to_host, write_tensors
-from swarm.errors import PeerFault, RetryError, RoundError, disk_remedy
+from swarm.averaging.snapshot import OnDisk, Snapshot
+from swarm.device import copy_to_host, from_bytes, to_device, to_host
+from swarm.errors import PeerFault, RoundError
 from swarm.finite import is_finite
-from swarm.optim.codec import part_slices, wire_bytes
+from swarm.optim.codec import part_slices
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH, Hash, Merge
 from swarm.records.wire import MAX_MERGES
@@ -42,24 +38,6 @@ class MadeContribution:
     state_after: Hash
     encoded: EncodedContribution
     state: CommittedState
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything a restart needs, copied to the host: it may be written while training goes on."""
-
-    tensors: dict[str, torch.Tensor]
-    state: dict[str, Any]
-
-    def write(self, path: Path) -> None:
-        """Atomically. `RetryError` where the disk is full; the old snapshot stays."""
-        try:
-            state = json.dumps(self.state)
-            hashes = {"sha256": _checksum(self.tensors), "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
-            with replacing(path) as part:
-                write_tensors(part, self.tensors, {"state": state, **hashes})
-        except (OSError, SafetensorError) as error:
-            raise RetryError(f"{path}: the snapshot cannot be written ({error}); {disk_remedy(error)}") from None
 
 
 @dataclass
@@ -271,26 +249,24 @@ class MemberState:
         self.capture(live, inner).write(path)
 
     @classmethod
-    def load(cls, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> "MemberState | None":
-        """What `save` wrote, with the live weights and the optimiser put back; None if there is none or it cannot be read (the
-        peer then starts as a joiner: safe, as unit numbers come from the journal too)."""
+    def load(
+        cls, path: Path, live: torch.Tensor, inner: InnerOptimizer, on_disk: OnDisk | None = None
+    ) -> "MemberState | None":
+        """What `save` wrote, with the live weights and the optimiser put back; None if there is none, it cannot be read, or what it left
+        to `on_disk` is gone (the peer then starts as a joiner: safe, as unit numbers come from the journal too)."""
         try:
-            tensors, metadata = read_tensors(path)
-            text = metadata["state"]
-            state = from_json(text)
-            if metadata.get("state_sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
-                return None
-            if _checksum(tensors) != metadata["sha256"] or tensors["live"].shape != live.shape:
+            found = Snapshot.read(path)
+            found = None if found is None else found.filled(on_disk)
+            if found is None or found.tensors["live"].shape != live.shape:
                 return None  # rotten, or of another model
-            inner.load_state_tensors(
-                {name[6:]: value for name, value in tensors.items() if name.startswith("inner.")}, state["num_steps"]
-            )
+            tensors, state = found.tensors, found.state
+            inner.load_state_tensors(found.moments(), state["num_steps"])
             member = cls(
                 bytes.fromhex(state["anchor_id"]),
                 state["epoch"],
                 to_device(tensors["anchor"], live.device),
                 state["counted_units"],
-                _vector(tensors, state["unspent"], live.numel()),
+                found.unspent(),
                 to_device(tensors["residual"], live.device),
                 state["next_unit"],
                 bytes.fromhex(state["beacon"]),
@@ -310,27 +286,3 @@ class MemberState:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, PeerFault):
             inner.reset()
             return None
-
-
-def _vector(tensors: dict[str, torch.Tensor], kind: list[Any] | None, num_values: int) -> EncodedVector | None:
-    """U as `capture` put it down: its bytes, one part after the other, its codec and the values of a part."""
-    if kind is None:
-        return None
-    codec, part_values = kind
-    data, at, parts = bytes(to_bytes(tensors["unspent"])), 0, []
-    for where in part_slices(num_values, part_values):
-        size = wire_bytes(where.stop - where.start, codec)
-        parts.append(data[at : at + size])
-        at += size
-    if at != len(data):
-        raise ValueError("unspent: of another length")
-    return EncodedVector(codec, num_values, part_values, tuple(parts))
-
-
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    """safetensors has none of its own, and a peer that trains on from rotten moments would fail an audit."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(name.encode() + b"\0")
-        digest.update(to_bytes(value))
-    return digest.hexdigest()

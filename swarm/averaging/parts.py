@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swarm.atomic import remove_half_written, write_atomically
+from swarm.budget import Boundless, Spending
 from swarm.errors import DiskError, disk_remedy
 from swarm.hashing import sha256
 from swarm.records.types import Hash
@@ -43,9 +44,15 @@ class PartStore:
     `owned`: as of `BlockStore`; a reader beside a running peer passes False and only calls `get`."""
 
     def __init__(
-        self, directory: Path, memory_bytes: int = 256 * 2**20, owned: bool = True, strange_bytes: int = 64 * 2**20
+        self,
+        directory: Path,
+        memory_bytes: int = 256 * 2**20,
+        owned: bool = True,
+        strange_bytes: int = 64 * 2**20,
+        spending: Spending | None = None,
     ) -> None:
-        self._directory = directory
+        """`spending`: how much may be written of what can wait."""
+        self._directory, self._spending = directory, spending or Boundless()
         self._lock = threading.Lock()
         self._disk = threading.Lock()  # apart, so that nobody waits for an fsync to read from memory
         self._parts, self._strange = _Newest(memory_bytes), _Newest(strange_bytes)
@@ -68,9 +75,14 @@ class PartStore:
         return digest
 
     def keep_all(self, wires: Sequence[bytes]) -> None:
-        """`keep` each, in order."""
+        """`keep` each, in order; only in memory where the budget has no room for them."""
+        is_kept = self._spending.take("audits", sum(map(len, wires)))
         for wire in wires:
-            self.keep(wire)
+            self.keep(wire) if is_kept else self.put(wire)
+
+    def is_on_disk(self, digest: Hash) -> bool:
+        with self._disk:
+            return digest.hex() in self._files
 
     def keep(self, wire: bytes) -> Hash:
         """`put`, and write it to disk for `get` after a restart."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from pydantic_core import from_json
 
 from swarm.atomic import write_atomically
-from swarm.checkpoint.anchor import Anchor, anchor_blocks, read_anchor
+from swarm.budget import Boundless, Spending
+from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
+from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, encode_file, read_file
 from swarm.config import DataConfig
@@ -25,6 +27,7 @@ from swarm.records.types import Account, Hash
 log = logging.getLogger(__name__)
 KEEP_ANCHORS, MAX_KEPT_ANCHORS = 6, 24
 KEEP_SECONDS = 60.0  # a joiner on a slow line is still fetching it
+HELD_BYTES = 256 * 2**20  # of anchors in memory that were not written; the newest stays however large
 Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]
 
 
@@ -39,10 +42,13 @@ class RunBlocks:
         donors: Callable[[], Sequence[Account]],
         timeout_seconds: float,
         pinned: Callable[[], frozenset[Hash]] = frozenset,
+        spending: Spending | None = None,
     ) -> None:
-        """`pinned()`: roots whose blocks must stay (the initial anchor, what audits need); asked whenever one is to go."""
+        """`pinned()`: roots whose blocks must stay (the initial anchor, what audits need); asked whenever one is to go.
+        `spending`: how much may be written of anchors that are for joiners alone."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
-        self._pinned = pinned
+        self._pinned, self._spending = pinned, spending or Boundless()
+        self._held: list[HeldAnchor] = []  # not written, the newest last
         self._get = store.getter(lambda digest: RetryError(f"block {digest.hex()[:12]} is not here; try again later"))
         self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
         self._index = store.directory.with_name("anchors.json")
@@ -73,14 +79,45 @@ class RunBlocks:
         return await asyncio.to_thread(read_anchor, root, self._get, self.layout)
 
     async def save(self, anchor: Anchor) -> None:
-        """For joiners; the oldest beyond `KEEP_ANCHORS` goes when it is `KEEP_SECONDS` old, unless it is pinned. `RetryError`:
-        quota or disk full."""
-        await asyncio.to_thread(self._save, anchor)
+        """For joiners: on disk as far as the budget goes, in memory beyond it. `RetryError`: quota or disk full."""
+        await asyncio.to_thread(lambda: self.keep(HeldAnchor(anchor)))
 
-    def _save(self, anchor: Anchor) -> None:
-        root, now = b"", time.time()
-        for block in anchor_blocks(anchor):
-            root = self.store.put(block.data)
+    def keep(self, held: HeldAnchor, must: bool = False) -> None:
+        """`must`: on disk whatever was written today, as is what is pinned. The oldest beyond `KEEP_ANCHORS` goes when it is
+        `KEEP_SECONDS` old, unless it is pinned."""
+        missing = [digest for digest in held.digests() if not self.store.has(digest)]
+        size = held.num_bytes * len(missing) // max(1, sum(1 for _ in held.digests()))
+        if missing and not must and held.root not in self._pinned() and not self._spending.take("joiners", size):
+            self._hold(held)
+            return
+        try:
+            for digest in missing:
+                data = held.get(digest)
+                assert data is not None
+                self.store.put_as(digest, data)
+        except RetryError:
+            self._hold(held)
+            raise
+        self._written(held.root)
+
+    def _hold(self, held: HeldAnchor) -> None:
+        self._held = [*self._newest_held(HELD_BYTES - held.num_bytes, held.root), held]
+
+    def _newest_held(self, most_bytes: int, but: Hash) -> list[HeldAnchor]:
+        """A list of its own: others read the old one meanwhile."""
+        kept = [h for h in self._held if h.root != but]
+        while kept and sum(h.num_bytes for h in kept) > most_bytes:
+            del kept[0]
+        return kept
+
+    def block(self, digest: Hash) -> bytes | None:
+        """From disk, else from an anchor that is only in memory."""
+        found = (held.get(digest) for held in reversed(self._held))
+        return self.store.get(digest) or next((data for data in found if data is not None), None)
+
+    def _written(self, root: Hash) -> None:
+        now = time.time()
+        self._held = self._newest_held(HELD_BYTES, root)
         self.saved = [(at, r) for at, r in self.saved if r != root] + [(now, root)]
         pinned = self._pinned()
         free = [(at, r) for at, r in self.saved[:-KEEP_ANCHORS] if r not in pinned]

@@ -31,10 +31,15 @@ class BlockStore:
     def put(self, data: bytes) -> bytes:
         """Store and return the sha-256 digest."""
         digest = sha256(data)
+        self.put_as(digest, data)
+        return digest
+
+    def put_as(self, digest: bytes, data: bytes) -> None:
+        """Store what has this digest."""
         path = self._path(digest)
         with self._lock:
             if path.is_file():
-                return digest
+                return
             if self._size + len(data) > self._quota:
                 raise RetryError(
                     f"blocks_quota_bytes = {self._quota}: {self.directory} is full; raise it or delete old blocks"
@@ -45,7 +50,6 @@ class BlockStore:
                 remedy = "move it away" if path.is_dir() else disk_remedy(error)
                 raise DiskError(f"{path}: a block cannot be written ({error.strerror}); {remedy}") from None
             self._size += len(data)
-        return digest
 
     def get(self, digest: bytes) -> bytes | None:
         """The block, or None; one that has rotted on disk is removed and counts as absent."""

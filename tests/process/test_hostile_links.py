@@ -191,7 +191,9 @@ def test_a_long_history_comes_in_order_once_and_news_overtake_it(tmp_path: Path)
                 await until(done, 100)
                 print(f"40,000 messages in {time.monotonic() - begun:.1f} s, at most {most} bytes queued")
                 is_same = joiner.heard == history
-                assert is_same, f"{len(joiner.heard)} messages, or in another order"  # a difference of 60 MB is not to be printed
+                assert is_same, (
+                    f"{len(joiner.heard)} messages, or in another order"
+                )  # a difference of 60 MB is not to be printed
                 assert most < 1 << 20
                 assert members[1].heard == [b"news of the joiner"]  # a joiner hands on no history
                 # It has all of it now: what it asks next brings nothing.

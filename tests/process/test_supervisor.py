@@ -96,7 +96,9 @@ def test_sigterm_ends_the_whole_tree(tmp_path: Path) -> None:
     until((tmp_path / "up").exists)
     process.terminate()
     assert process.wait(15) == 0
-    until(lambda: all(gone(pid) for pid in grandchildren(tmp_path)))  # killed with their group: the kernel takes a moment
+    until(
+        lambda: all(gone(pid) for pid in grandchildren(tmp_path))
+    )  # killed with their group: the kernel takes a moment
 
 
 def test_a_killed_peer_is_started_again_and_its_daemon_does_not_stay(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from swarm import events
 from swarm.audit.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
 from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
+from swarm.budget import Spending
 from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
@@ -31,10 +32,10 @@ async def nobody(account: Account, digests: Sequence[Hash]) -> dict[Hash, bytes]
 class Keeper:
     """The parts of a peer that keep things, joined as `peers.peer` joins them, with files in `path`."""
 
-    def __init__(self, path: Path, learner: Learner) -> None:
-        self.path, self.learner, self.config = path, learner, learner.config
-        self.parts = PartStore(path / "contributions")
-        self.archive = Archive(path / "audit", self.config, self.parts, hash_record)
+    def __init__(self, path: Path, learner: Learner, spending: Spending | None = None) -> None:
+        self.path, self.learner, self.config, self.spending = path, learner, learner.config, spending
+        self.parts = PartStore(path / "contributions", spending=spending)
+        self.archive = Archive(path / "audit", self.config, self.parts, hash_record, spending=spending)
         initial = frozenset([bytes.fromhex(self.config.initial_root)])
         self.store = BlockStore(path / "blocks", 1 << 30)
         layout = initial_anchor().layout
@@ -46,19 +47,21 @@ class Keeper:
     def contribute(self) -> SignedWork:
         work = self.learner.contribute()
         self.archive.keep_state(self.learner.committed[work.record.state_after])
-        for wire in work.wires:
-            self.parts.keep(wire)
+        self.parts.keep_all(work.wires)
         self.archive.on_event(events.Contributed(Signed(work.record, self.learner.account, bytes(65), work.content)))
         return work
 
-    def certified(self, identity: Hash, forget: bool = False) -> None:
+    def announce(self, identity: Hash, forget: bool = False) -> None:
         line = self.learner.lineage
         certificate, body = line.certificates[identity]
         if not forget:
             for wire in line.wires[identity]:
                 self.parts.put(wire)
         self.archive.on_event(events.Certified(identity, certificate, body, (), ZERO_HASH))
-        asyncio.run(self.content.save(line.states[identity].anchor))
+
+    def certified(self, identity: Hash, forget: bool = False) -> None:
+        self.announce(identity, forget)
+        asyncio.run(self.content.save(self.learner.lineage.states[identity].anchor))
 
     def round(self, forget: bool = False) -> Hash:
         self.learner.units(1)
@@ -66,6 +69,10 @@ class Keeper:
         self.certified(identity, forget)
         self.learner.merge(identity)
         return identity
+
+    def reopen(self) -> None:
+        """Go on in a new process."""
+        self.__init__(self.path, self.learner, self.spending)  # type: ignore[misc]
 
     # -- as a reader of the directory -------------------------------------------------------------------------------------
     def settle(self) -> "Keeper":
