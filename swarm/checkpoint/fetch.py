@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from swarm.cancelling import cancel_all
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, MAX_DEPTH, decode_node
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
 
 BATCH = 16
+AT_ONCE = 2  # requests of one donor under way
 REQUEST_SECONDS = 30.0
-PAUSE_SECONDS = 0.2  # where nobody gave anything
+PAUSE_SECONDS = 0.2  # before who gave nothing is asked again, twice as long each time
+MAX_PAUSE_SECONDS = 2.0
+OVERDUE_SECONDS = 1.0  # after so long others are asked for the same blocks, whoever is free
 
 Ask = Callable[[bytes, Sequence[bytes]], Awaitable[dict[bytes, bytes]]]
 
@@ -34,10 +38,18 @@ async def fetch_graph(
 
     `is_obsolete()`: asked whenever no donor gave anything; `RetryError` if something newer will do.
 
-    `ask(donor, digests)` gives blocks by digest, or raises; `donors()` names who may have them now. A donor that fails is
-    asked last from then on, one that sends other bytes than asked for not at all. Resumable: blocks in the store are not
+    `ask(donor, digests)` gives blocks by digest, or raises; `donors()` names who may have them now. All are asked at once, each for
+    other blocks. One that fails rests and is asked last from then on, one that sends other bytes than asked for is not asked again; what
+    one holds up, others are asked for too. So none of them costs more than a second or two. Resumable: blocks in the store are not
     asked for. `RetryError` after `seconds` or without donors, `PeerFault` where the graph is not one of ours."""
     fetching = _Fetching(root, store, ask, donors, max_bytes, seconds, on_progress, is_obsolete)
+    try:
+        await _bring_levels(fetching, root, store, only)
+    finally:
+        await cancel_all(fetching.under_way)
+
+
+async def _bring_levels(fetching: "_Fetching", root: bytes, store: BlockStore, only: Collection[str] | None) -> None:
     level: list[tuple[bytes, int]] = [(root, DAG_PB)]
     for _ in range(MAX_DEPTH + 2):
         # read, not only looked for: a block that has rotted is brought again
@@ -59,6 +71,13 @@ async def fetch_graph(
 
 
 @dataclass
+class _Request:
+    donor: bytes
+    digests: list[bytes]
+    begun: float
+
+
+@dataclass
 class _Fetching:
     """One graph on its way: who was asked, what came of it."""
 
@@ -71,60 +90,104 @@ class _Fetching:
     on_progress: Callable[[int], None]
     is_obsolete: Callable[[], bool]
     failures: Counter[bytes] = field(default_factory=Counter)
+    proven: set[bytes] = field(default_factory=set)  # gave something
+    empty: Counter[bytes] = field(default_factory=Counter)  # answers in a row that gave nothing
+    resting: dict[bytes, float] = field(default_factory=dict)  # donor → until when
     liars: set[bytes] = field(default_factory=set)
+    under_way: dict[asyncio.Task[dict[bytes, bytes]], _Request] = field(default_factory=dict)
     received: int = 0
     begun: float = field(default_factory=time.monotonic)
 
     async def bring(self, missing: list[bytes]) -> None:
         """Until all of them are in the store."""
-        turn = 0
-        while missing:
+        wanted = dict.fromkeys(missing)
+        while wanted:
             if time.monotonic() - self.begun > self.seconds:
                 raise RetryError(
-                    f"{len(missing)} blocks below {self.root.hex()[:12]} did not arrive within {self.seconds:.0f} s; try again later"
+                    f"{len(wanted)} blocks below {self.root.hex()[:12]} did not arrive within {self.seconds:.0f} s; try again later"
                 )
-            turn += 1
-            got_any = await self._ask_once(missing, turn)
+            self._ask_all(wanted)
+            got_any = await self._take_what_came()
             self.on_progress(self.received)
-            missing = [digest for digest in missing if not self.store.has(digest)]
-            if not got_any:
+            for digest in [d for d in wanted if self.store.has(d)]:
+                del wanted[digest]
+            if not got_any and not self.under_way:
                 if self.is_obsolete():
                     raise RetryError(f"nobody hands out {self.root.hex()[:12]} any more; a newer one will do")
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _ask_once(self, missing: Sequence[bytes], turn: int) -> bool:
-        """One batch or two of each of the best donors; whether anything came."""
-        order = sorted((d for d in self.donors() if d not in self.liars), key=lambda d: self.failures[d])
-        if not order:
+    def _ask_all(self, wanted: Collection[bytes]) -> None:
+        """Whoever is free, the best first: for blocks that nobody is asked for yet, then for those that others hold up."""
+        now = time.monotonic()
+        asked = Counter(digest for request in self.under_way.values() for digest in request.digests)
+        busy = Counter(request.donor for request in self.under_way.values())
+        free = [digest for digest in wanted if not asked[digest]]
+        order = sorted(self.donors(), key=lambda d: (self.failures[d], d not in self.proven))
+        for _ in range(AT_ONCE):
+            for donor in order:
+                if donor in self.liars or busy[donor] >= AT_ONCE or self.resting.get(donor, 0.0) > now:
+                    continue
+                batch, free = free[:BATCH], free[BATCH:]
+                batch = batch or self._held_up(wanted, donor, now)
+                if batch:
+                    busy[donor] += 1
+                    task = asyncio.create_task(_in_time(self.ask, donor, batch))
+                    self.under_way[task] = _Request(donor, batch, now)
+
+    def _held_up(self, wanted: Collection[bytes], donor: bytes, now: float) -> list[bytes]:
+        """Blocks that have not come for a while from those who are asked for them, of whom this one is none: after one
+        `OVERDUE_SECONDS` two may be asked, then four, and so on, so that many bad donors cost little more than one."""
+        first: dict[bytes, float] = {}
+        copies: Counter[bytes] = Counter()
+        own: set[bytes] = set()
+        for request in self.under_way.values():
+            own.update(request.digests if request.donor == donor else ())
+            copies.update(request.digests)
+            first.update({d: min(request.begun, first.get(d, now)) for d in request.digests})
+        batch = [d for d in wanted if d in first and d not in own and copies[d] < _most_copies(now - first[d])][:BATCH]
+        for request in self.under_way.values():
+            self.failures[request.donor] += not set(request.digests).isdisjoint(batch)  # it is asked last from now on
+        return batch
+
+    async def _take_what_came(self) -> bool:
+        """Of the first that answer, within a moment; whether any block came."""
+        if not self.under_way:
             return False
-        best = [d for d in order if self.failures[d] == self.failures[order[0]]]
-        batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)][: 2 * len(best)]
-        chosen = [best[(i + turn) % len(best)] for i in range(len(batches))]
-        results = await asyncio.gather(
-            *(_in_time(self.ask, donor, batch) for donor, batch in zip(chosen, batches, strict=True)),
-            return_exceptions=True,
-        )
-        taken = [await self._take(*each) for each in zip(chosen, batches, results, strict=True)]
+        done, _ = await asyncio.wait(self.under_way, timeout=PAUSE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        taken = []
+        for task in done:
+            request = self.under_way.pop(task)
+            taken.append(await self._take(request, task.exception() or task.result()))
         return any(taken)
 
-    async def _take(self, donor: bytes, batch: Sequence[bytes], result: dict[bytes, bytes] | BaseException) -> bool:
-        if isinstance(result, BaseException) or len(result) < len(batch):
-            self.failures[donor] += 1
+    async def _take(self, request: _Request, result: dict[bytes, bytes] | BaseException) -> bool:
+        donor, got_any = request.donor, False
         if isinstance(result, PeerFault):
             self.liars.add(donor)  # the transport saw it
-        if isinstance(result, BaseException):
-            return False
-        got_any = False
-        for digest, data in result.items():
-            self.received += len(data)
-            if self.received > self.max_bytes:
-                raise PeerFault(f"content {self.root.hex()[:12]}: more than {self.max_bytes} bytes")
-            if digest not in batch or sha256(data) != digest:
+        for digest, data in ({} if isinstance(result, BaseException) else result).items():
+            if digest not in request.digests or sha256(data) != digest:
                 self.liars.add(donor)
                 break
-            await asyncio.to_thread(self.store.put, data)
+            if not self.store.has(digest):
+                self.received += len(data)
+                if self.received > self.max_bytes:
+                    raise PeerFault(f"content {self.root.hex()[:12]}: more than {self.max_bytes} bytes")
+                await asyncio.to_thread(self.store.put_as, digest, data)
             got_any = True
+        if isinstance(result, BaseException) or len(result) < len(request.digests):
+            self.failures[donor] += 1
+        if got_any:
+            self.proven.add(donor)
+            del self.empty[donor]
+        else:
+            self.empty[donor] += 1
+            pause = min(PAUSE_SECONDS * 2 ** min(self.empty[donor], 8), MAX_PAUSE_SECONDS)
+            self.resting[donor] = time.monotonic() + pause
         return got_any
+
+
+def _most_copies(age_seconds: float) -> int:
+    return int(2 ** min(age_seconds // OVERDUE_SECONDS, 6))
 
 
 async def _in_time(ask: Ask, donor: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -1,6 +1,7 @@
 """Bringing a graph: every block checked against the certified root, bad donors dropped, bytes and time bounded."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,22 @@ class Liar(Donor):
 
     async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         return {d: data[:-1] + b"!" for d, data in (await super().answer(digests)).items()}
+
+
+class Slow(Donor):
+    """A few bytes now and then: its answer is there after minutes."""
+
+    async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.asked += 1
+        await asyncio.sleep(25.0)
+        return {}
+
+
+class Stale(Donor):
+    """Has what was the newest a while ago."""
+
+    def __init__(self, blocks: dict[bytes, bytes]) -> None:
+        super().__init__(graph(DATA[::-1])[2])
 
 
 def fetch(
@@ -102,6 +119,33 @@ def test_a_tampered_block_is_never_stored_and_its_donor_is_dropped(tmp_path: Pat
     assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
     assert {p.name for p in tmp_path.iterdir()} == {d.hex() for d in blocks}
     assert liar.asked <= 2  # both requests may be under way when the first lie is seen
+
+
+@pytest.mark.parametrize("kind", [Slow, Stale, Liar, Silent])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_bad_donor_costs_less_than_five_seconds(tmp_path: Path, kind: type[Donor], number: int) -> None:
+    """At each of the graph's five levels it could hold up all that is below."""
+    root, link, blocks = graph()
+    store = BlockStore(tmp_path, 1 << 20)
+    bad = {bytes([i]): kind(blocks) for i in range(number)}
+    begun = time.monotonic()
+    fetch(store, {**bad, b"good": Donor(blocks)}, root)
+    assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
+    assert time.monotonic() - begun < 5.0
+    assert sum(donor.asked for donor in bad.values()) <= 6 * number
+
+
+def test_what_a_slow_donor_gives_in_the_end_is_taken(tmp_path: Path) -> None:
+    root, _, blocks = graph()
+
+    class Late(Donor):
+        async def answer(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+            await asyncio.sleep(0.1)
+            return await super().answer(digests[:8])
+
+    late = Late(blocks)
+    fetch(BlockStore(tmp_path, 1 << 20), {b"a": late}, root)
+    assert late.sent == sum(len(data) for data in blocks.values())
 
 
 def test_with_liars_alone_nothing_is_stored(tmp_path: Path) -> None:
