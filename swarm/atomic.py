@@ -40,14 +40,21 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A name beside `path` for others to write to, which takes its place at the end; after an error nothing is left of it.
 
     Two writers of one path have to keep each other out: both write `path`.part."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with beside(path) as part:
         yield part
         if sync:
             with open(part, "rb") as handle:
                 os.fsync(handle.fileno())
         _count(part)
         os.replace(part, path)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """The name that `replacing` gives, for who writes there some time before: after an error nothing is left of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
     except BaseException:
         with contextlib.suppress(OSError):  # a folder of that name: the error is about it
             part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ round has for it lies in a queue that is looked at between two inner steps (prot
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ import torch
 from swarm import events
 from swarm.averaging.member import Boundary, StateKeeper
 from swarm.averaging.merge import MadeContribution, MemberState
-from swarm.averaging.snapshot import OnDisk, Snapshot
+from swarm.averaging.snapshot import OnDisk, SnapshotFile
 from swarm.budget import Boundless, Spending
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
@@ -33,6 +34,8 @@ from swarm.records.types import Account, Hash
 from swarm.tasks import Task
 
 log = logging.getLogger(__name__)
+NICE = 5  # of the training thread: what a round needs of the processor is little, and others wait for it
+LAST_WRITE_SECONDS = 10.0  # that a leaver waits for the snapshot before the last one
 SIGNATURE_SECONDS = 2.0  # that a leaver waits for the signature of a boundary that is made
 
 
@@ -96,6 +99,7 @@ class Trainer:
         self._thread: threading.Thread | None = None
         self._writer = ThreadPoolExecutor(1, "snapshots")
         self._writing: Future[None] | None = None
+        self._is_save_due = False  # another one was on its way
 
     # -- called from outside ------------------------------------------------------------------------------------------
     def resume(self, first_unit: int) -> None:
@@ -208,6 +212,8 @@ class Trainer:
 
     # -- the thread ---------------------------------------------------------------------------------------------------
     def run(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.nice(NICE)
         try:
             self._train()
         except BaseException as error:  # the process boundary of this thread: the peer ends and is started again
@@ -221,6 +227,8 @@ class Trainer:
         while not self._stop.is_set():
             while self._queue:
                 self._queue.popleft()()
+            if self._is_save_due and not self._is_writing():
+                self._save()
             member = self.member
             if member is not None and member.unit_step == 0:
                 self._end_unit(member)
@@ -316,25 +324,35 @@ class Trainer:
         self._wake.set()
 
     def _save(self, is_last: bool = False) -> None:
-        """Copy now, write in the background; a copy that is still waiting to be written is replaced by this one. Nothing where no task
-        was given: who came after the run's end has done no work, and a snapshot would say that it had. Nothing either while the budget has
-        no room for one like the last, but for who leaves."""
+        """Into a file now; its hash, and that it is on disk, in the background: while one is on its way, the next waits. Nothing where no
+        task was given: who came after the run's end has done no work, and a snapshot would say that it had. Nothing either while the budget
+        has no room for one like the last, but for who leaves."""
         if self.member is None or self.task is None:
+            return
+        self._is_save_due = self._is_writing()
+        if self._is_save_due and is_last:
+            wait([self._writing] if self._writing else [], LAST_WRITE_SECONDS)
+        if self._is_writing():
             return
         expected = self._snapshot_bytes.get(self.member.inner_step == 0, 0)
         if not is_last and not self.spending.may("snapshots", expected):
             return
-        if self._writing is not None:
-            self._writing.cancel()
-        self._writing = self._writer.submit(self._write, self.member.capture(self.model.flat, self.inner), is_last)
-
-    def _write(self, snapshot: Snapshot, is_last: bool) -> None:
+        snapshot = self.member.capture(self.model.flat, self.inner)
         slim = snapshot if self.on_disk is None else snapshot.slim(self.on_disk)
         size = slim.num_bytes()
-        self._snapshot_bytes[snapshot.state["inner_step"] == 0] = size
+        self._snapshot_bytes[self.member.inner_step == 0] = size
         if not self.spending.take("snapshots", size) and not is_last:
             return
         try:
-            slim.write(self.snapshot)
+            self._writing = self._writer.submit(self._finish, slim.begin(self.snapshot))
+        except RetryError as error:
+            log.warning("snapshot not written: %s", error)
+
+    def _is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
+
+    def _finish(self, begun: SnapshotFile) -> None:
+        try:
+            begun.finish()
         except RetryError as error:
             log.warning("snapshot not written: %s", error)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from swarm.averaging.contribution import EncodedContribution, EncodedVector, encode_part
 from swarm.averaging.snapshot import OnDisk, Snapshot
-from swarm.device import copy_to_host, from_bytes, to_device, to_host
+from swarm.device import from_bytes, to_device, to_host
 from swarm.errors import PeerFault, RoundError
 from swarm.finite import is_finite
 from swarm.optim.codec import part_slices
@@ -217,12 +217,12 @@ class MemberState:
 
     # -- disk ---------------------------------------------------------------------------------------------------------
     def capture(self, live: torch.Tensor, inner: InnerOptimizer) -> Snapshot:
-        """Copies what training changes in place; anchor, U and r are only ever replaced."""
-        tensors = {"live": copy_to_host(live), "anchor": to_host(self.anchor), "residual": to_host(self.residual)}
+        """To be written, or begun, before training goes on."""
+        tensors = {"live": live, "anchor": self.anchor, "residual": self.residual}
         unspent = self.unspent
         if unspent is not None:
             tensors["unspent"] = from_bytes(b"".join(unspent.parts), torch.uint8)
-        tensors.update({f"inner.{name}": value for name, value in inner.exact_tensors().items()})
+        tensors.update({f"inner.{name}": value for name, value in inner.own_tensors().items()})
         state = {
             "anchor_id": self.anchor_id.hex(),
             "epoch": self.epoch,
@@ -242,7 +242,7 @@ class MemberState:
             "num_steps": inner.num_steps,
             "merges": [[m.kind, m.hash.hex(), m.inner_step] for m in self.merges],
         }
-        return Snapshot({name: value.contiguous() for name, value in tensors.items()}, state)
+        return Snapshot(tensors, state)
 
     def save(self, path: Path, live: torch.Tensor, inner: InnerOptimizer) -> None:
         """`capture` and write."""

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 import torch
 from pydantic_core import from_json
-from safetensors import SafetensorError
 
-from swarm.atomic import replacing
+from swarm.atomic import beside, replacing
 from swarm.averaging.contribution import EncodedVector
-from swarm.device import from_bytes, read_tensors, to_bytes, write_tensors
+from swarm.device import from_bytes, read_tensors, to_bytes
 from swarm.errors import RetryError, disk_remedy
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState
 from swarm.records.types import Hash
+from swarm.tensorfile import TensorFile
 
 _INNER = "inner."
 PIECE_VALUES = 1 << 20  # are looked at at once: a temporary takes so much
@@ -48,7 +48,7 @@ class OnDisk(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a restart needs, copied to the host: it may be written while training goes on."""
+    """Everything a restart needs. What training changes in place is no copy: it is looked at and written between two steps."""
 
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
@@ -92,7 +92,7 @@ class Snapshot:
             yield from ((where, anchor[where]) for where in part_slices(anchor.numel(), PIECE_VALUES))
         else:
             for index, where in enumerate(unspent.slices()):
-                yield where, anchor[where] - unspent.part(index)
+                yield where, anchor[where] - unspent.part(index, anchor.device)
 
     def _stands_at_its_beginning(self) -> bool:
         return all(torch.equal(self.tensors["live"][where], weights) for where, weights in self._begun())
@@ -100,15 +100,19 @@ class Snapshot:
     def num_bytes(self) -> int:
         return sum(value.nbytes for value in self.tensors.values())
 
-    def write(self, path: Path) -> None:
-        """Atomically. `RetryError` where the disk is full; the old snapshot stays."""
+    def begin(self, path: Path) -> "SnapshotFile":
+        """Into a file beside `path`: what training changes may go on changing when this returns. `RetryError` where the disk is full."""
+        state = json.dumps(self.state)
+        metadata = {"state": state, "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
         try:
-            state = json.dumps(self.state)
-            hashes = {"sha256": _checksum(self.tensors), "state_sha256": hashlib.sha256(state.encode()).hexdigest()}
-            with replacing(path) as part:
-                write_tensors(part, self.tensors, {"state": state, **hashes})
-        except (OSError, SafetensorError) as error:
-            raise RetryError(f"{path}: the snapshot cannot be written ({error}); {disk_remedy(error)}") from None
+            with beside(path) as part:
+                return SnapshotFile(path, TensorFile(part, self.tensors, metadata))
+        except OSError as error:
+            raise _unwritten(path, error) from None
+
+    def write(self, path: Path) -> None:
+        """All of it at once. `RetryError` where the disk is full; the old snapshot stays."""
+        self.begin(path).finish()
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot | None":
@@ -146,6 +150,26 @@ class Snapshot:
         return {name[len(_INNER) :]: value for name, value in self.tensors.items() if name.startswith(_INNER)}
 
 
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A snapshot on its way to disk."""
+
+    path: Path
+    file: TensorFile
+
+    def finish(self) -> None:
+        """It takes the old one's place. `RetryError` where the disk is full; the old one stays then."""
+        try:
+            with replacing(self.path):
+                self.file.seal()
+        except OSError as error:
+            raise _unwritten(self.path, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> RetryError:
+    return RetryError(f"{path}: the snapshot cannot be written ({error}); {disk_remedy(error)}")
+
+
 def _key(state: dict[str, Any], name: str) -> Hash:
     return bytes.fromhex(state[name])
 
@@ -172,4 +196,4 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["OnDisk", "Snapshot"]
+__all__ = ["OnDisk", "Snapshot", "SnapshotFile"]

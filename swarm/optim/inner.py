@@ -227,7 +227,11 @@ class InnerOptimizer:
 
     def exact_tensors(self) -> dict[str, torch.Tensor]:
         """The same without rounding: what a snapshot between two boundaries needs."""
-        return {name: copy_to_host(value) for name, value in self._rule.tensors().items()}
+        return {name: copy_to_host(value) for name, value in self.own_tensors().items()}
+
+    def own_tensors(self) -> dict[str, torch.Tensor]:
+        """They themselves, where they lie: a step changes them."""
+        return self._rule.tensors()
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor], num_steps: int) -> None:
         """Back to what `state_tensors` or `exact_tensors` gave after `num_steps` steps. `PeerFault` where names, shapes or types

@@ -22,6 +22,7 @@ PEAKS = {
     "merge": 0.4,
     "the next state and its root": 2.4,  # parameters and momentum
     "the anchor, kept for joiners": 0.4,
+    "snapshot": 0.4,
 }
 
 

@@ -185,13 +185,15 @@ def test_a_snapshot_restores_everything(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
 
-def test_a_snapshot_is_a_copy(tmp_path: Path) -> None:
+def test_a_snapshot_that_is_begun_shows_what_was(tmp_path: Path) -> None:
+    """Training goes on while it is hashed and brought to disk."""
     follower = busy()
-    snapshot = follower.member.capture(follower.live, follower.inner)
+    snapshot = follower.member.capture(follower.live, follower.inner).begin(tmp_path / "s")
     before = follower.live.clone()
     follower.step()
     follower.certificate(False)
-    snapshot.write(tmp_path / "s")
+    assert load(tmp_path / "s")[0] is None  # not there before it is whole
+    snapshot.finish()
     member, live = load(tmp_path / "s")
     assert member is not None and member.units != follower.member.units
     assert torch.equal(live, before)

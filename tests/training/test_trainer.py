@@ -1,6 +1,8 @@
 """The training thread at its edges: restarts with a snapshot that is too old, diverged weights, contributions that cannot be kept."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +14,11 @@ import torch
 from swarm import events
 from swarm.audit.archive import Archive
 from swarm.averaging.member import Boundary
+from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore
+from swarm.averaging.snapshot import SnapshotFile
 from swarm.errors import RetryError
+from swarm.optim.inner import InnerOptimizer
 from swarm.tasks.causal_lm import CausalLMTask
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
@@ -172,3 +177,52 @@ def test_a_contribution_that_cannot_be_kept_is_never_known_to_anybody(
     assert made.merges[0].kind == "start"
     assert bench.archive is not None
     assert bench.archive.state(made.state_after) is not None
+
+
+def test_what_is_to_be_kept_while_a_slow_disk_takes_the_last_snapshot_is_kept_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on meanwhile, and the signature is in the next one: the peer may be killed at any time after."""
+    goes_on, finish = threading.Event(), SnapshotFile.finish
+    begun: list[SnapshotFile] = []
+
+    def slow(file: SnapshotFile) -> None:
+        begun.append(file)
+        assert goes_on.wait(60)
+        finish(file)
+
+    monkeypatch.setattr(SnapshotFile, "finish", slow)
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    boundary(trainer)
+    trainer.signed(b"\5" * 32)
+    bench.until("the snapshot with the signature", lambda: len(begun) == 1)
+    done = trainer.inner_steps
+    bench.until("two steps", lambda: trainer.inner_steps >= done + 2)
+    trainer.signed(b"\6" * 32)  # while the first is still on its way
+    bench.until("two more steps", lambda: trainer.inner_steps >= done + 4)
+    assert len(begun) == 1
+    goes_on.set()
+    bench.until("the next snapshot", lambda: len(begun) == 2)
+    bench.until("it has its name", lambda: _kept(tmp_path) == b"\6" * 32)
+
+
+def _kept(path: Path) -> bytes | None:
+    """The newest contribution that a peer killed now would find in its snapshot."""
+    model = new_model()
+    inner = InnerOptimizer(make_config(path / "data").inner, model.flat, model.matrices)
+    member = MemberState.load(path / "snapshot", model.flat, inner)
+    return None if member is None else member.previous
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_training_makes_way_for_the_work_of_rounds(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trainer = bench.start()
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "training")
+    assert thread.native_id is not None
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) > os.getpriority(
+        os.PRIO_PROCESS, threading.get_native_id()
+    )
