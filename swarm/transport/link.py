@@ -31,6 +31,9 @@ class Kind(IntEnum):
     DONE = 5
     ABOUT = 6  # a hello once more: the sender's addresses or flags have changed
     PEERS = 7  # [[peer id, [address, …]], …] that the sender knows of
+    LINKED = 8  # the accounts that the sender is linked with, 20 bytes each
+    HAVE = 9  # digests of messages that the sender has and does not send by itself, 16 bytes each
+    WANT = 10  # digests of those that are to be sent
 
 
 @dataclass
@@ -54,6 +57,9 @@ class Link:
     answer_after: float = float("-inf")
     stamp: object = None  # as it stood in the hello
     weight: int = 0  # of its connection, as the daemon knows it
+    linked: frozenset[Account] = frozenset()  # with whom the other end says that it is linked
+    linked_told: bytes = b""  # what this end has said of its own links, and when
+    linked_told_at: float = float("-inf")
     told_at: float = float("-inf")  # when others were told of its new addresses
     queued_bytes: int = 0
     _queue: deque[tuple[Kind, bytes]] = field(default_factory=deque)

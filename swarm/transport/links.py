@@ -1,7 +1,7 @@
 """Long-lived links between members, and the flooding of small signed messages over them.
 
-Each pair keeps one stream; a peer in client mode opens all of its own. A message is forwarded once to all other links,
-after the owner said that it is valid, so that two peers in client mode hear each other through any third.
+Each pair keeps one stream; a peer in client mode opens all of its own. A message is forwarded once, after the owner said that it is
+valid, to those that its sender does not reach (`gossip`), so that two peers in client mode hear each other through any third.
 
 History (certificates, receipts) is pulled: each peer sends a summary of what it has to one link at a time, again every
 `sync_seconds`, and gets what differs, drawn from disk as fast as it reads and behind whatever is new. Until its first answer
@@ -26,6 +26,7 @@ from swarm.records.types import Account
 from swarm.transport.addressbook import MAX_SAVED, AddressBook, Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, addresses_of, scope_of
 from swarm.transport.door import Door
+from swarm.transport.gossip import Gossip, pack_linked, read_linked
 from swarm.transport.link import MAX_MESSAGE_BYTES, PING_SECONDS, Kind, Link
 from swarm.transport.members import Members
 from swarm.transport.node import PATIENCE_SECONDS, Node, Stream
@@ -33,7 +34,7 @@ from swarm.transport.places import network_of
 from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
 log = logging.getLogger(__name__)
-PROTOCOL = "/sparehive/links/3"
+PROTOCOL = "/sparehive/links/4"
 MAX_LINKS = 96
 MAX_STRANGERS_IN = 48  # links opened by peers that are no members (`members`); as many of those that were opened here
 # Where more strangers than that are linked, each hears of news in pieces that are collected for so long: every write costs this peer, and
@@ -56,6 +57,8 @@ SYNC_IDLE_SECONDS = 5.0  # without a record that was missing here; then another 
 SAVE_SECONDS = 10.0
 SAVE_GAP_SECONDS = 1.0  # between two saves, where somebody new was linked
 MEMBER_WEIGHT, STRANGER_WEIGHT = 100, 10  # of the connections of links, where the daemon has too many
+GOSSIP_SECONDS = 0.1  # digests are collected for so long
+LINKED_SECONDS = 1.0  # how often the others hear with whom this peer is linked
 STABLE_SECONDS = 10.0  # a link that ended sooner counts as a failed try
 
 
@@ -102,6 +105,8 @@ class Links:
         self.synced = False
         self.knows_lineage = False  # somebody has told all of it
         self._seen = Seen()
+        self._gossip = Gossip(account, self._seen, lambda account: self.members.is_member(account))
+        self.num_messages = self.num_duplicates = 0  # that came, and those of them that were here before
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[str] = set()
         self._relinks: dict[str, tuple[float, float]] = {}  # peer id → (allowance, when)
@@ -124,6 +129,7 @@ class Links:
         self._started = time.monotonic()
         self._spawn(self._connect_loop())
         self._spawn(self._sync_loop())
+        self._spawn(self._gossip_loop())
 
     async def close(self) -> None:
         self._closed = True
@@ -161,8 +167,8 @@ class Links:
             self._flood(data, None)
 
     def _flood(self, data: bytes, source: Link | None) -> None:
-        for link in list(self.links.values()):
-            if link is not source and not link.put(Kind.MESSAGE, data):
+        for link in self._gossip.spread(data, self.links, source.account if source is not None else None):
+            if not link.put(Kind.MESSAGE, data):
                 log.info("link to %s is too slow: closed; what it missed it will ask for", link.account.hex()[:8])
                 link.stream.close()
 
@@ -194,8 +200,18 @@ class Links:
             if is_good and is_news and self.synced:
                 self._flood(data, link)
         elif kind == Kind.MESSAGE:
-            if self.synced and self._seen.add(data) and await self._on_message(link.account, data):
+            is_news = self.synced and self._seen.add(data)
+            self.num_messages, self.num_duplicates = self.num_messages + 1, self.num_duplicates + (not is_news)
+            if is_news and await self._on_message(link.account, data):
                 self._flood(data, link)
+        elif kind == Kind.HAVE:
+            if self.synced:
+                self._gossip.told(link.account, data, time.monotonic())
+        elif kind == Kind.WANT:
+            for message in self._gossip.asked(link.account, data):
+                link.put(Kind.MESSAGE, message)  # refused where much waits: then the summary brings it
+        elif kind == Kind.LINKED:
+            link.linked = read_linked(data, MAX_LINKS)
         elif kind == Kind.ABOUT:
             self._take_about(link, data)
         elif kind == Kind.PEERS:
@@ -239,6 +255,21 @@ class Links:
                 link.put(Kind.PEERS, _told([(other.peer_id, other.local)]))
             if link.local:
                 other.put(Kind.PEERS, _told([(link.peer_id, link.local)]))
+
+    async def _gossip_loop(self) -> None:
+        """Say what is here, ask for what does not come, and say with whom this peer is linked."""
+        while True:
+            await asyncio.sleep(GOSSIP_SECONDS)
+            now, linked = time.monotonic(), pack_linked(self.links)
+            for link in self.links.values():
+                if link.linked_told != linked and now - link.linked_told_at > LINKED_SECONDS:
+                    link.linked_told, link.linked_told_at = linked, now
+                    link.put(Kind.LINKED, linked)
+            for account, digests in self._gossip.news().items():
+                if account in self.links:
+                    self.links[account].put(Kind.HAVE, digests)
+            for account, digests in self._gossip.wanted(self.links, now).items():
+                self.links[account].put(Kind.WANT, digests)
 
     async def _sync_loop(self) -> None:
         """Ask one link after the other for what is missing here."""

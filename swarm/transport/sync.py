@@ -7,6 +7,7 @@ from swarm.hashing import sha256
 
 MAX_SUMMARY_BYTES = 64 * 1024
 SEEN_PER_GENERATION = 50_000
+DIGEST_BYTES = 16
 
 
 class History(Protocol):
@@ -30,10 +31,17 @@ class Seen:
         self._new: set[bytes] = set()
         self._old: set[bytes] = set()
 
+    @staticmethod
+    def digest(data: bytes) -> bytes:
+        return sha256(data)[:DIGEST_BYTES]
+
+    def has(self, digest: bytes) -> bool:
+        return digest in self._new or digest in self._old
+
     def add(self, data: bytes) -> bool:
         """True if it was new."""
-        key = sha256(data)[:16]
-        if key in self._new or key in self._old:
+        key = self.digest(data)
+        if self.has(key):
             return False
         self._new.add(key)
         if len(self._new) >= self._size:

@@ -151,6 +151,33 @@ def test_a_message_reaches_all_also_from_one_client_to_another(tmp_path: Path) -
     run(work())
 
 
+def test_where_all_are_linked_each_message_comes_once(tmp_path: Path) -> None:
+    """Seven listeners and two clients, which no client can reach: two listeners hand on to each what the other says."""
+
+    async def work() -> None:
+        async with swarm(tmp_path, 7, 2) as members:
+            clients = {member.account for member in members[7:]}
+            for member in members:
+                member.links.is_member = lambda account: True
+
+            def has_all(member: Member) -> bool:
+                links = member.links.links.values()
+                return len(links) == 8 - (member.account in clients) and all(
+                    len(x.linked) == 8 - (x.account in clients) for x in links
+                )
+
+            await until(lambda: all(m.links.synced and has_all(m) for m in members), 60)
+            for number, member in enumerate(members):
+                for index in range(20):
+                    member.links.publish(b"message %d of %d" % (index, number))
+            await until(lambda: all(len(m.heard) >= 160 for m in members))
+            assert all(len(set(m.heard)) == len(m.heard) == 160 for m in members)
+            extra = [m.links.num_duplicates for m in members]
+            assert sum(extra[:7]) < 20 and all(each <= 20 + 5 for each in extra[7:]), extra  # by flooding 160 × 7
+
+    run(work())
+
+
 def test_a_message_said_again_reaches_who_came_later_and_nobody_twice(tmp_path: Path) -> None:
     async def work() -> None:
         async with swarm(tmp_path, 2) as members:
