@@ -334,6 +334,7 @@ def _content(
 ) -> RunBlocks:
     """The run's initial anchor and those that audits may ask for stay."""
     initial = frozenset([bytes.fromhex(run.initial_root)])
+    archive.is_stored = store.has
     content = RunBlocks(
         store,
         model.layout,

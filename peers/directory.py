@@ -123,7 +123,7 @@ class PeerDirectory:
 
         Each of these would be found later, too, but by the one part that needs it, perhaps after hours."""
         folders = [self.root, self.hot_key.parent, self.blocks, self.data, self.contributions, self.archive]
-        folders += [self.archive / name for name in ("states", "contributions", "averages", "anchors")]
+        folders += [self.archive / name for name in ("states", "contributions", "averages", "anchors", "draws")]
         for path in folders:
             if os.path.lexists(path):
                 if not path.is_dir():

@@ -114,9 +114,9 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
         "muon": 4 * values - 2 * hidden,
         "sgd": 0,
     }[config.inner.optimizer]
-    anchors = 8 * values / config.audit.anchor_every_epochs
-    per_epoch = int(sent + got + moments + 2 * values + anchors)
-    epochs = config.audit.hold_seconds / epoch_seconds + config.audit.anchor_every_epochs
+    own, shared = sent + moments + 2 * values, got + 8 * values / config.audit.anchor_every_epochs
+    epochs = config.audit.hold_seconds / epoch_seconds
+    held = own * (4 + 2 * config.audit.rate * epochs) + shared * (epochs + config.audit.anchor_every_epochs)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": values,
@@ -127,8 +127,8 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
         "inner_steps_per_unit": config.inner.steps_per_unit,
         "units_per_epoch": config.rounds.units_per_epoch,
         **Plan.of(config).json_value(),
-        "audit_bytes_per_epoch": per_epoch,
-        "audit_hold_gigabytes": round(per_epoch * epochs / 1e9, 3),
+        "audit_bytes_per_epoch": int(own + shared),
+        "audit_hold_gigabytes": round(held / 1e9, 3),
         "audit_hold_assumes_epoch_seconds": epoch_seconds,
         "opened": is_whole,
     }

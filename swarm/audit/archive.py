@@ -1,8 +1,10 @@
-"""What a peer keeps so that its contributions can be redone (protocol §7.1), on disk and bounded by the run's `audit.hold_seconds`.
+"""What a peer keeps so that contributions can be redone (protocol §7.1), on disk: of the newest epochs all, of older ones, until
+`audit.hold_seconds` have passed, what was drawn.
 
     states/<hash>.safetensors         moments and residual after a boundary, by stateAfter
     contributions/<epoch>-<hash>      the signed contribution and its content
     averages/<epoch>-<certificate>    a round's averages as encoded, one after the other
+    draws/<epoch>-<certificate>       which contributions of an epoch were drawn, by the certificate after it; none: no file
     anchors/<epoch>-<certificate>     root of an anchor whose blocks stay in the block store: every few epochs, and wherever
                                       averages are missing, so that each state between can be rebuilt
 
@@ -16,7 +18,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from safetensors import SafetensorError
 
 from swarm import events
 from swarm.atomic import remove_half_written, replacing, write_atomically
+from swarm.audit.draw import drawn
 from swarm.averaging.parts import PartStore
 from swarm.averaging.states import next_anchor
 from swarm.budget import Boundless, Spending
@@ -38,8 +42,14 @@ from swarm.records.types import Contribution, ContributionContent, Hash, Record,
 from swarm.records.wire import pack, unpack
 
 log = logging.getLogger(__name__)
-PRUNE_SECONDS = 60.0  # it reads every contribution that is kept; `hold_seconds` is ten minutes at least
+PRUNE_SECONDS = 10.0  # it looks at every file that is kept
+NEWEST = 2  # certified epochs of which all is kept: of the last one the draw is not known yet, one more for forks
+FRESH_SECONDS = (
+    10.0  # what is not that much older than the newest contribution may be of one that is about to be signed
+)
+OTHERS_START = 2  # epochs before a drawn one from which states are kept: there began who contributed to each
 ALWAYS = 2  # newest contributions that are kept however old they are: a restart needs them
+FOLDERS = ("states", "contributions", "averages", "anchors", "draws")
 _OURS = re.compile(r"[0-9]{12,20}-[0-9a-f]{64}")
 _RESIDUAL, _MOMENT = "residual", "moment."
 
@@ -60,7 +70,7 @@ class Archive:
         """`spending`: how much may be written of what can wait."""
         self._spending = spending or Boundless()
         self._directory, self._config, self._parts, self._hash = directory, config, parts, hash_record
-        for name in ("states", "contributions", "averages", "anchors") if owned else ():
+        for name in FOLDERS if owned else ():
             (directory / name).mkdir(parents=True, exist_ok=True)
             remove_half_written(directory / name)
         self._pool = ThreadPoolExecutor(1, "archive")
@@ -71,6 +81,13 @@ class Archive:
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
         newest = max((_epoch_of(p.name) for p in self._listed("averages")), default=self._last_anchor)
         self._last_epoch = max(newest, self._last_anchor)
+        self._bodies: OrderedDict[Hash, tuple[int, tuple[Hash, ...]]] = (
+            OrderedDict()
+        )  # of certificates whose draw is to come
+        self._known: set[int] = set()  # epochs of which the draw is known
+        self._drawn = {key for path in self._listed("draws") for key in _hashes(path)}
+        self._kept: dict[str, Signed] = {}  # contributions by file name, read once
+        self.is_stored: Callable[[Hash], bool] = lambda root: True  # whether an anchor's blocks are here
 
     def close(self) -> None:
         """Idempotent; what is queued is written first."""
@@ -142,21 +159,40 @@ class Archive:
 
     def _certified(self, event: events.Certified) -> None:
         epoch, rounds = event.certificate.epoch, self._config.audit.anchor_every_epochs
+        self._draw(event)
         averages = [self._parts.get(digest) for digest in event.body.averages]
         complete = None not in averages
         changes = event.certificate.next_root != event.certificate.prev_root
         with self._lock:
             follows = epoch == self._last_epoch + 1 and (complete or not changes)
             is_due = epoch - self._last_anchor >= rounds
-            if not follows or (is_due and self._spending.take("anchors", self._anchor_bytes(event.body))):
+            is_new = epoch > self._last_epoch
+            if is_new and (not follows or (is_due and self._spending.take("anchors", self._anchor_bytes(event.body)))):
                 self._pin(epoch, event.id, event.certificate.next_root)
-            self._last_epoch = epoch
-        if complete and averages:
+            self._last_epoch = max(self._last_epoch, epoch)
+        if complete and averages and not self.has_averages(event.id, epoch):
             data = b"".join(wire for wire in averages if wire is not None)
             self._submit(lambda: write_atomically(self._directory / "averages" / _name(epoch, event.id), data))
         if time.monotonic() - self.pruned_at > PRUNE_SECONDS:
             self.pruned_at = time.monotonic()
             self._submit(lambda: self.prune(time.time() - self._config.audit.hold_seconds))
+
+    def _draw(self, event: events.Certified) -> None:
+        """Of the epoch before, which this certificate decides on."""
+        before = self._bodies.pop(event.certificate.prev_certificate, None)
+        self._bodies[event.id] = event.certificate.epoch, tuple(leaf.contribution for leaf in event.body.contributors)
+        while len(self._bodies) > 8:
+            self._bodies.popitem(last=False)
+        if before is None:
+            return
+        epoch, contributions = before
+        found = drawn(event.id, contributions, self._config.audit.rate)
+        with self._lock:
+            self._known.add(epoch)
+            self._drawn |= found
+        path = self._directory / "draws" / _name(epoch, event.id)
+        if found and event.certificate.epoch > self._last_epoch:  # a start hears of the whole lineage again
+            self._submit(lambda: write_atomically(path, b"".join(sorted(found))))
 
     def _anchor_bytes(self, body: RoundBody) -> int:
         """About what one takes: parameters and momentum, fp32. At most one part too many."""
@@ -181,36 +217,87 @@ class Archive:
             return frozenset(self._pinned.values())
 
     def prune(self, older_than: float) -> None:
-        """Forget what was written before `older_than` (unix seconds) and is not needed to redo what came later."""
-        contributions = self._listed("contributions")
-        old = [p for p in contributions[:-ALWAYS] if p.stat().st_mtime < older_than]
-        gone = old[:-1]  # the last old one is where the first younger one starts from
-        for path in gone:
-            _forget(path)
-        kept = contributions[len(gone) :]
+        """Forget what nobody may ask for any more: what was written before `older_than` (unix seconds) or was not drawn, and is not of
+        the newest epochs nor needed to redo what is kept."""
+        with self._lock:
+            newest, known, drawn_ones = self._last_epoch, set(self._known), set(self._drawn)
+        kept, starts = self._wanted(older_than, newest, known, drawn_ones)
+        records = [signed.record for signed in kept.values()]
+        assert all(isinstance(record, Contribution) for record in records)
         digests: set[Hash] = set()
-        states: set[str] = set()
-        for path in kept:
-            with contextlib.suppress(OSError, PeerFault):
-                signed = self._unpack(path.read_bytes())
-                digests.update(leaf.digest for leaf in signed.content.parts)  # type: ignore[union-attr]
-                states.update((signed.record.state_after.hex(), signed.record.state_before.hex()))  # type: ignore[union-attr]
-        self._parts.prune(digests, older_than)
+        for signed in [*kept.values(), *starts.values()]:
+            digests.update(leaf.digest for leaf in signed.content.parts)  # type: ignore[union-attr]
+        states = {key.hex() for record in records for key in (record.state_after, record.state_before)}  # type: ignore[union-attr]
+        for path in self._listed("contributions"):
+            if path.name in self._kept and path.name not in kept and path.name not in starts:
+                _forget(path)
+                del self._kept[path.name]
+        times = [path.stat().st_mtime for path in self._listed("contributions")[-1:]]
+        settled_before = min([time.time(), *times]) - FRESH_SECONDS
+        self._parts.prune(digests, settled_before)
         for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
             if path.stem not in states:
-                _forget(path, older_than)
-        needed = [_epoch_of(p.name) - 1 for p in kept[:1]]
-        needed += [_epoch_of(p.name) for p in self._listed("averages") if p.stat().st_mtime >= older_than][:1]
-        if not needed:
-            return
-        anchors = [_epoch_of(p.name) for p in self._listed("anchors")]
-        first = max((epoch for epoch in anchors if epoch <= min(needed)), default=-1)
-        for name in ("averages", "anchors"):
-            for path in self._listed(name):
-                if _epoch_of(path.name) < first:
+                _forget(path, settled_before)
+        self._prune_states_between(self._spans(older_than, newest, kept))
+
+    def _wanted(
+        self, older_than: float, newest: int, known: set[int], drawn_ones: set[Hash]
+    ) -> tuple[dict[str, Signed], dict[str, Signed]]:
+        """Own contributions that stay, and those that they start from, by file name."""
+        paths = self._listed("contributions")
+        for path in paths:
+            if path.name not in self._kept:
+                with contextlib.suppress(OSError, PeerFault):
+                    self._kept[path.name] = self._unpack(path.read_bytes())
+        kept: dict[str, Signed] = {}
+        for place, path in enumerate(paths):
+            epoch, key = _epoch_of(path.name), bytes.fromhex(path.name.split("-")[1])
+            is_open = epoch not in known or key in drawn_ones
+            with contextlib.suppress(OSError):
+                is_young = path.stat().st_mtime >= older_than
+                if place >= len(paths) - ALWAYS or (is_young and (is_open or epoch > newest - NEWEST)):
+                    kept.update({path.name: self._kept[path.name]} if path.name in self._kept else {})
+        starting = {signed.record.previous.hex() for signed in kept.values()}  # type: ignore[union-attr]
+        starts = {n: s for n, s in self._kept.items() if n.split("-")[1] in starting and n not in kept}
+        return kept, starts
+
+    def _spans(self, older_than: float, newest: int, kept: Mapping[str, Signed]) -> list[tuple[int, int]]:
+        """First and last epoch of states that are needed one after the other."""
+        epochs = {name.split("-")[1]: _epoch_of(name) for name in self._kept}
+        spans = [(newest - OTHERS_START, newest)]
+        for name, signed in kept.items():
+            record, last = signed.record, _epoch_of(name) - 1
+            assert isinstance(record, Contribution) and isinstance(signed.content, ContributionContent)
+            start = epochs.get(record.previous.hex(), last + 1 - len(signed.content.merges))
+            spans.append((min(start, last + 1) - 1, last))
+        for path in self._listed("draws"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < older_than:
                     _forget(path)
+                else:
+                    spans.append((_epoch_of(path.name) - OTHERS_START, _epoch_of(path.name)))
+        return spans
+
+    def _prune_states_between(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Averages and anchors that no span needs go; so do anchors whose blocks never came."""
         with self._lock:
-            self._pinned = {name: root for name, root in self._pinned.items() if _epoch_of(name) >= first}
+            newest = max(map(_epoch_of, self._pinned), default=-1)
+            there = {n: r for n, r in self._pinned.items() if _epoch_of(n) == newest or self.is_stored(r)}
+        bases = sorted(map(_epoch_of, there))
+        wanted: set[int] = set()
+        used: set[int] = {newest}
+        for first, last in spans:
+            base = max((epoch for epoch in bases if epoch <= first), default=0)
+            used.add(base)
+            wanted.update(range(base, last + 1))
+        for path in self._listed("averages"):
+            if _epoch_of(path.name) not in wanted:
+                _forget(path)
+        for path in self._listed("anchors"):
+            if _epoch_of(path.name) not in used:
+                _forget(path)
+        with self._lock:
+            self._pinned = {n: r for n, r in self._pinned.items() if _epoch_of(n) in used or _epoch_of(n) > newest}
 
     # -- what is found ------------------------------------------------------------------------------------------------
     def contribution(self, key: Hash) -> Signed | None:
@@ -322,6 +409,14 @@ def _name(epoch: int, key: Hash) -> str:
 
 def _epoch_of(name: str) -> int:
     return int(name.split("-")[0])
+
+
+def _hashes(path: Path) -> list[Hash]:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    return [data[at : at + 32] for at in range(0, len(data) - len(data) % 32, 32)]
 
 
 def _forget(path: Path, older_than: float = math.inf) -> None:

@@ -5,13 +5,15 @@ import errno
 import os
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from swarm import events
-from swarm.audit.archive import ALWAYS, PRUNE_SECONDS, Archive, rebuild_anchor
+from swarm.audit.archive import ALWAYS, NEWEST, OTHERS_START, PRUNE_SECONDS, Archive, rebuild_anchor
+from swarm.audit.draw import drawn, is_drawn
 from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
 from swarm.budget import Spending
@@ -19,6 +21,7 @@ from swarm.checkpoint.anchor import Anchor, anchor_root, read_anchor
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import InputError, PeerFault, RetryError, SwarmError
+from swarm.hashing import sha256
 from swarm.records.types import ZERO_ACCOUNT, ZERO_HASH, Account, Hash, RoundBody, RoundCertificate, Signed
 from tests.training.swarmlet import Learner, hash_record, initial_anchor, make_config, make_learners, new_model
 
@@ -120,7 +123,9 @@ class Keeper:
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> Keeper:
-    config = make_config(tmp_path / "data", audit={"anchor_every_epochs": EVERY}, codec={"average": "int4"})
+    config = make_config(
+        tmp_path / "data", audit={"anchor_every_epochs": EVERY, "rate": 1.0}, codec={"average": "int4"}
+    )
     _, (learner, _) = make_learners(config, tmp_path / "data")
     return Keeper(tmp_path, learner)
 
@@ -184,6 +189,100 @@ def test_what_is_old_goes_and_what_younger_ones_start_from_stays(keeper: Keeper)
     assert after < 0.7 * before
     wires = {leaf.digest.hex() for _, content in kept.values() for leaf in content.parts}
     assert {p.name for p in (keeper.path / "contributions").iterdir()} == wires
+
+
+def lean(path: Path, rate: float) -> Keeper:
+    config = make_config(path / "data", audit={"anchor_every_epochs": EVERY, "rate": rate}, codec={"average": "int4"})
+    return Keeper(path, make_learners(config, path / "data")[1][0])
+
+
+def made_long_ago(keeper: Keeper) -> None:
+    """Older than what a contribution under way may have written, younger than `audit.hold_seconds`."""
+    for path in keeper.path.rglob("*"):
+        comes_first = path.parent in (keeper.path / "contributions", keeper.path / "audit" / "states")
+        os.utime(path, (time.time() - (200 if comes_first else 100),) * 2)
+
+
+@pytest.mark.usefixtures("anchors_go_at_once")
+def test_of_what_was_not_drawn_four_epochs_are_kept(tmp_path: Path) -> None:
+    keeper = lean(tmp_path, 0.0)
+
+    def sizes() -> dict[str, int]:
+        folders = ("states", "contributions", "averages")
+        return {f: sum(p.stat().st_size for p in (tmp_path / "audit" / f).iterdir()) for f in folders}
+
+    keeper.round()
+    keeper.archive.flush(60.0)
+    one = sizes()
+    for _ in range(20):
+        keeper.round()
+    keeper.archive.flush(60.0)
+    made_long_ago(keeper)
+    keeper.archive.prune(0.0)
+    left = sizes()
+    assert left["states"] <= 4 * one["states"]
+    assert left["contributions"] <= 4.1 * one["contributions"]
+    assert left["averages"] <= (OTHERS_START + EVERY + 1) * one["averages"]
+    again = keeper.settle()
+    kept = again.archive.contributions()
+    newest = max(record.epoch for record, _ in kept.values())
+    for key, (record, _) in kept.items():
+        if record.epoch > newest - NEWEST:
+            assert replay_contribution(
+                again.config, new_model(), again.learner.task, again.evidence(key), hash_record
+            ).passed
+    assert again.rebuild(keeper.learner.lineage.tip).num_rounds == 21
+
+
+def test_what_was_drawn_can_be_redone_until_its_time_is_over_and_after_a_start(tmp_path: Path) -> None:
+    keeper = lean(tmp_path, 0.2)
+    line = keeper.learner.lineage
+    tips = [keeper.round() for _ in range(25)]
+    keeper.archive.flush(60.0)
+    made_long_ago(keeper)
+    keeper.archive.prune(0.0)
+    again = keeper.settle()
+    again.archive.prune(0.0)
+    kept = {record.epoch: key for key, (record, _) in again.archive.contributions().items()}
+    expected = set()
+    for tip, after in pairwise(tips):
+        (leaf,) = line.certificates[tip][1].contributors
+        if is_drawn(after, leaf.contribution, 0.2):
+            expected.add(line.certificates[tip][0].epoch)
+    assert 2 <= len(expected) <= 12 and expected <= kept.keys()
+    assert len(kept) <= 2 * len(expected) + 4
+    for epoch in expected:
+        found = replay_contribution(
+            again.config, new_model(), again.learner.task, again.evidence(kept[epoch]), hash_record
+        )
+        assert found.passed
+    again.archive.prune(time.time())  # `hold_seconds` later
+    assert len(again.archive.contributions()) <= ALWAYS + 1
+    assert again.rebuild(line.tip).num_rounds == 25
+
+
+def test_a_start_that_hears_of_the_whole_lineage_writes_nothing_of_it_again(tmp_path: Path) -> None:
+    keeper = lean(tmp_path, 0.2)
+    tips = [keeper.round() for _ in range(12)]
+    again = keeper.settle()
+
+    def files() -> set[str]:
+        again.archive.flush(60.0)
+        return {str(p.relative_to(tmp_path)) for p in (tmp_path / "audit").rglob("*") if p.is_file()}
+
+    before = files()
+    for tip in tips:
+        again.announce(tip, forget=True)
+    assert files() <= before
+
+
+def test_everybody_draws_the_same_and_about_as_many_as_the_run_says() -> None:
+    beacon, keys = sha256(b"beacon"), [sha256(bytes([i, j])) for i in range(80) for j in range(50)]
+    found = drawn(beacon, keys, 0.05)
+    assert 140 <= len(found) <= 260 and found == drawn(beacon, reversed(keys), 0.05)
+    assert drawn(beacon, keys, 0.0) == frozenset() and len(drawn(beacon, keys, 1.0)) == len(keys)
+    assert len(drawn(sha256(b"another"), keys, 0.05) & found) < 40
+    assert is_drawn(bytes(32), bytes(32), 0.2) is is_drawn(bytes(32), bytes(32), 0.2)
 
 
 def test_what_is_kept_is_not_read_anew_with_each_certificate(keeper: Keeper) -> None:

@@ -225,7 +225,8 @@ def test_run_check_says_what_audits_cost(bpe_run: tuple[RunDirectory, RunConfig]
     minute, second = check_run(run.toml, 60.0), check_run(run.toml, 1.0)
     p = minute["parameters"]
     blocks = -(-p // 256)
-    per_epoch = 2 * (blocks * 258) + 4 * p + 2 * p + 8 * p // config.audit.anchor_every_epochs
-    assert minute["audit_bytes_per_epoch"] == pytest.approx(per_epoch, rel=0.01)
-    assert second["audit_hold_gigabytes"] == pytest.approx(per_epoch * (3600 + 8) / 1e9, rel=0.02)
+    own, shared = blocks * 258 + 4 * p + 2 * p, blocks * 258 + 8 * p // config.audit.anchor_every_epochs
+    assert minute["audit_bytes_per_epoch"] == pytest.approx(own + shared, rel=0.01)
+    held = own * (4 + 2 * 0.05 * 3600) + shared * (3600 + 8)  # of the own work the newest epochs, and what is drawn
+    assert second["audit_hold_gigabytes"] == pytest.approx(held / 1e9, rel=0.02)
     assert json.dumps(minute)
