@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -112,17 +112,25 @@ class Peer:
         if isinstance(event, events.UnitDone):
             self.finishing.has_worked = True
             status.train_loss, status.units = event.loss, event.unit + 1
+            if self.made is not None:
+                self._soon(self.made.driver.unit_done)
         elif isinstance(event, events.Certified):
             status.epoch, status.root = event.certificate.epoch, "0x" + event.certificate.next_root.hex()
             last = self.last_epoch
-            if last and event.certificate.epoch >= last and self.loop is not None:
-                self.loop.call_soon_threadsafe(self.end, f"epoch {last} is certified, after which it was to stop")
+            if last and event.certificate.epoch >= last:
+                self._soon(self.end, f"epoch {last} is certified, after which it was to stop")
         elif isinstance(event, events.Evaluated):
             status.held_out_loss = event.loss
         elif isinstance(event, events.Ready):
             self.has_been_ready = True
             assert self.made is not None
             status.epoch, status.phase = event.epoch, self.finishing.phase(self.made)
+
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
+        """In the loop's thread, from any; nothing once the peer has ended."""
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed: the training thread may outlive it
+                self.loop.call_soon_threadsafe(call, *arguments)
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -248,6 +248,7 @@ class Trainer:
                     continue
             loss_sum += self._step(member)
             if member.unit_step == 0:
+                self._units = member.units
                 mean = float(loss_sum) / self.config.inner.steps_per_unit
                 self.emit(
                     events.UnitDone(

@@ -5,6 +5,7 @@ deadline. All methods run in one asyncio loop; tensors are handled in a worker t
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -63,6 +64,8 @@ from swarm.records.types import (
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
+NUDGE_SECONDS = 0.02  # between two looks at what is due, at least
+SAY_SECONDS = 0.25  # between two words on progress, at least
 PENDING_SECONDS = 0.05
 PROGRESS_SECONDS = 0.5
 FAULTS_PER_SECOND, FAULTS_AT_ONCE = 2.0, 100.0  # that are told; strangers can send thousands a second
@@ -111,6 +114,8 @@ class Driver:
         self._own: dict[tuple[Hash, int], Hash] = {}
         self._received: set[Hash] = set()
         self._sequence = int(time.time() * 1000)
+        self._said, self._spoke = (ZERO_HASH, -1, 0), 0.0  # of progress, and when
+        self._nudged = asyncio.Event()  # something may be due before the next tick
         self._faults = 0
         self._telling, self._told_at = FAULTS_AT_ONCE, time.monotonic()
         self._closed = False
@@ -250,7 +255,10 @@ class Driver:
         if signed.signer == self.notary.account and not self.notary.remembers(record):
             raise ForgottenSignature(f"a {type(record).__name__} of epoch {record.epoch}")
         if isinstance(record, Progress):
-            return self.progress.take(signed.signer, record, self._members)
+            is_news = self.progress.take(signed.signer, record, self._members)
+            if is_news:
+                self._nudged.set()
+            return is_news
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
         if isinstance(record, Contribution):
@@ -349,26 +357,42 @@ class Driver:
             self.progress.lost(account)
             self.emit(events.PeerLost(account))
 
+    def unit_done(self) -> None:
+        """A unit has ended here: it is said now and not at the next tick, so that rounds begin no later than they are due."""
+        self._nudged.set()
+
     async def _tick_loop(self) -> None:
-        said = (ZERO_HASH, -1, 0)
-        spoke = 0.0
+        ticked, due_after = float("-inf"), None
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._nudged.wait()
+            self._nudged.clear()
             self._tell_machine()
-            linked = self.network.linked()
-            self._act(self.machine.ready(self.progress.ready(linked), self.network.unreached(), linked))
-            # A seed, which trains nothing, is to be heard once: others do not leave the ended run before it has its last state.
-            if self.anchor is not None and (self.member is not None or self.holds_the_end()):
-                now = (self.tip, self.member.units_done() if self.member is not None else 0, self._flags_now())
-                if (
-                    now != said and time.monotonic() - spoke > TICK_SECONDS
-                ) or time.monotonic() - spoke > 6 * PROGRESS_SECONDS:
-                    said, spoke = now, time.monotonic()
-                    self._sequence = max(self._sequence + 1, int(time.time() * 1000))
-                    record = Progress(self.run_id, self.machine.epoch, self.tip, now[1], self._sequence, now[2])
-                    self.network.publish(wire.pack(Signed(record, self.notary.account, self.notary.sign(record))))
+            is_tick = time.monotonic() - ticked >= TICK_SECONDS
+            if is_tick:
+                ticked = time.monotonic()
+                linked = self.network.linked()
+                self._act(self.machine.ready(self.progress.ready(linked), self.network.unreached(), linked))
+            self._say_progress()
             if self.anchor is not None and not self.machine.has_ended and self._is_due():
-                self._act(self.machine.due())
+                if is_tick or due_after != self.tip:
+                    self._act(self.machine.due())
+                due_after = self.tip
+            await asyncio.sleep(NUDGE_SECONDS)
+
+    def _say_progress(self) -> None:
+        """Where it has changed, or for long. A seed, which trains nothing, is to be heard once: others do not leave the ended run before
+        it has its last state."""
+        if self.anchor is None or (self.member is None and not self.holds_the_end()):
+            return
+        units = self.member.units_done() if self.member is not None else 0
+        now, since = (self.tip, units, self._flags_now()), time.monotonic() - self._spoke
+        if (now != self._said and since > SAY_SECONDS) or since > 6 * PROGRESS_SECONDS:
+            self._said, self._spoke = now, time.monotonic()
+            self._sequence = max(self._sequence + 1, int(time.time() * 1000))
+            record = Progress(self.run_id, self.machine.epoch, self.tip, units, self._sequence, now[2])
+            self.network.publish(wire.pack(Signed(record, self.notary.account, self.notary.sign(record))))
 
     def _is_due(self) -> bool:
         """The run's last epoch is as short as what is left, so that little is done beyond its end."""

@@ -84,6 +84,7 @@ async def nobody(account: Account, digests: Sequence[Hash]) -> dict[Hash, bytes]
 class Peer:
     def __init__(self, hub: Hub, path: Path, config: RunConfig, number: int, founder: Account, trains: bool) -> None:
         self.events: list[events.Event] = []
+        self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         key = PrivateKey(bytes([number]) * 32)
         self.journal = SigningJournal(path / "journal")
         notary = JournalNotary(key, records.Domain(0, bytes(20)), self.journal)
@@ -114,11 +115,14 @@ class Peer:
     def emit(self, event: events.Event) -> None:
         self.archive.on_event(event)
         self.events.append(event)
+        if isinstance(event, events.UnitDone) and self.loop is not None:
+            self.loop.call_soon_threadsafe(self.driver.unit_done)
 
     def certified(self) -> list[events.Certified]:
         return [e for e in self.events if isinstance(e, events.Certified) and e.certificate.kind == 0]
 
     async def close(self) -> None:
+        self.loop = None
         await self.driver.close()
         if self.trainer is not None:
             await asyncio.to_thread(self.trainer.stop, 20.0)
@@ -230,5 +234,42 @@ def test_inner_steps_go_on_while_a_round_is_held_for_three_seconds(tmp_path: Pat
         distances = [d for p in (a, b) for d in replays(config, tmp_path, p)]
         assert len(distances) >= 6
         assert max(distances) < 1e-3
+
+    asyncio.run(main())
+
+
+def test_a_round_begins_when_it_is_due_and_not_at_the_next_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ticks of half a minute, six rounds would last three minutes."""
+    config = make_config(
+        tmp_path,
+        rounds={
+            "units_per_epoch": 8, "contribute_seconds": 60.0, "min_seated": 2, "average_seconds": 60.0,
+            "vote_seconds": 60.0, "stall_seconds": 300.0, "epoch_deadline_seconds": 300.0,
+        },
+        inner={"total_units": 10**7},
+    )  # fmt: skip
+
+    async def main() -> None:
+        hub, peers = Hub(), []
+        for number in (1, 2, 3):
+            (tmp_path / str(number)).mkdir()
+            peers.append(Peer(hub, tmp_path / str(number), config, number, account_of(1), trains=number > 1))
+        try:
+            for peer in peers:
+                if peer.trainer is not None:
+                    peer.trainer.resume(0)
+                await peer.driver.start([], [])
+            for peer in peers[1:]:
+                assert peer.trainer is not None
+                peer.trainer.start()
+            await until("a first round", lambda: len(peers[1].certified()) >= 1)
+            monkeypatch.setattr("swarm.averaging.driver.TICK_SECONDS", 30.0)
+            before = len(peers[1].certified())
+            await until("six rounds", lambda: len(peers[1].certified()) >= before + 6, 90.0)
+        finally:
+            for peer in peers:
+                await peer.close()
 
     asyncio.run(main())
