@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -312,7 +313,7 @@ def show_swarm(console: Console, found: dict[str, Any]) -> None:
     for name, value in (
         ("peak, proportional", found["peak_pss_bytes"]),
         ("peak, resident", found["peak_rss_bytes"]),
-        ("`run check` says", found["check"]["memory_bytes_at_least"]),
+        ("`run check` says", found["check"]["memory_bytes"]),
     ):
         table.add_row(name, f"{value / 1e6:,.0f} MB, {value / weights:.1f} ×")
     for name, what in (("contribution", "contribution to certificate"), ("last_part", "last part to certificate")):
@@ -335,6 +336,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0, help="with --swarm: at most, after the start")
     parser.add_argument("--out", type=Path, help="JSON")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
     console = Console(width=None if sys.stdout.isatty() else 100)
     if chosen.swarm is None:
         found = one_process(chosen.layers, chosen.batch, chosen.context, chosen.optimizer, chosen.rounds, chosen.plain)

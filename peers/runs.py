@@ -98,7 +98,9 @@ class RunDirectory:
 def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | None = None) -> dict[str, Any]:
     """Opens the run as a seed and a peer will, and says what it asks of a peer; disk for audits with epochs of `epoch_seconds`.
     Where only run.toml is there, the settings are checked alone ("opened": False)."""
+    from peers.needs import committed_bytes, memory_bytes
     from swarm.optim.codec import wire_bytes
+    from swarm.tasks import kept_bytes
 
     config = load_run(path)
     progress = progress or ProgressBar(quiet=True)
@@ -108,19 +110,14 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     values = model.layout.num_values()
     sent, got = wire_bytes(values, config.codec.contribution), wire_bytes(values, config.codec.average)
     hidden = sum(matrix.rows * matrix.columns for matrix in model.matrices)
-    moments = {
-        "adamw": 4 * values,
-        "adamw8bit": 2 * values + values // 32,
-        "muon": 4 * values - 2 * hidden,
-        "sgd": 0,
-    }[config.inner.optimizer]
+    moments = committed_bytes(config, values, hidden)
     own, shared = sent + moments + 2 * values, got + 8 * values / config.audit.anchor_every_epochs
     epochs = config.audit.hold_seconds / epoch_seconds
     held = own * (4 + 2 * config.audit.rate * epochs) + shared * (epochs + config.audit.anchor_every_epochs)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": values,
-        "memory_bytes_at_least": values * 4 * 12,
+        "memory_bytes": memory_bytes(config, values, hidden, kept_bytes(config, model)),
         "contribution_bytes": sent,
         "average_bytes": got,
         "seconds_to_send_at_20_mbit": round(sent * 8 / 20e6, 2),

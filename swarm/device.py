@@ -71,6 +71,12 @@ def copy_to_host(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(HOST, copy=True)
 
 
+def storage_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Which memory it lies in, and how many bytes that is: views of one tensor lie in the same."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage.nbytes()
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Its values on `device`: the tensor itself where it lies there."""
     return tensor.to(device)

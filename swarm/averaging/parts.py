@@ -12,6 +12,8 @@ from swarm.errors import DiskError, disk_remedy
 from swarm.hashing import sha256
 from swarm.records.types import Hash
 
+MEMORY_BYTES = 256 * 2**20
+
 
 class _Newest:
     """Bytes by digest: as many of the newest as `limit` allows, one at least."""
@@ -46,7 +48,7 @@ class PartStore:
     def __init__(
         self,
         directory: Path,
-        memory_bytes: int = 256 * 2**20,
+        memory_bytes: int = MEMORY_BYTES,
         owned: bool = True,
         strange_bytes: int = 64 * 2**20,
         spending: Spending | None = None,

@@ -38,6 +38,7 @@ class Kind(Protocol):
     def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Task: ...
     def new_model(self, config: RunConfig, seed: int, device: torch.device) -> FlatModel: ...
     def check_model(self, config: RunConfig) -> int: ...
+    def kept_bytes(self, config: RunConfig, model: FlatModel) -> int: ...
     def save_model(self, config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None: ...
 
 
@@ -60,10 +61,15 @@ def check_model(config: RunConfig) -> int:
     return KINDS[config.task.kind].check_model(config)
 
 
+def kept_bytes(config: RunConfig, model: FlatModel) -> int:
+    """Memory that the forward pass of a step keeps for the backward pass, for each sample: one is passed forward to see."""
+    return KINDS[config.task.kind].kept_bytes(config, model)
+
+
 def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
     """A folder that transformers opens: config, weights, and what turns data into the model's inputs. `read` gives a file of the run's
     data by its name."""
     KINDS[config.task.kind].save_model(config, model, read, out)
 
 
-__all__ = ["Task", "check_model", "new_model", "open_task", "save_model"]
+__all__ = ["Task", "check_model", "kept_bytes", "new_model", "open_task", "save_model"]

@@ -10,7 +10,7 @@ from swarm import models
 from swarm.config import RunConfig
 from swarm.data.text import TextData, sample_offsets, unit_seed
 from swarm.data.tokenizer import make_tokenizer, open_tokenizer
-from swarm.device import to_device, to_host
+from swarm.device import storage_of, to_device, to_host
 from swarm.models import FlatModel, Trainable, build_model
 from swarm.records.types import Account, Hash
 
@@ -89,6 +89,25 @@ def new_model(config: RunConfig, seed: int, device: torch.device) -> FlatModel:
 
 def check_model(config: RunConfig) -> int:
     return models.check_model(config.task.model, config.task.data.context)
+
+
+def kept_bytes(config: RunConfig, model: FlatModel) -> int:
+    kept: dict[int, int] = {}
+    held = []  # so that no memory is counted for two
+    own, _ = storage_of(model.flat)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        held.append(tensor)
+        identity, size = storage_of(tensor)
+        if identity != own:
+            kept[identity] = size
+        return tensor
+
+    tokens = to_device(torch.zeros(1, config.task.data.context, dtype=torch.int64), model.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model.module(input_ids=tokens).logits
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+    return sum(kept.values())
 
 
 def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.memory import make_config
+from peers import needs
+from swarm import tasks
 from swarm.averaging.states import States
 from swarm.checkpoint.anchor import Anchor
 from swarm.finite import is_finite
 from tests.pure.test_follower import CONFIG
-from tests.training.swarmlet import initial_anchor
+from tests.training.swarmlet import initial_anchor, new_model
+from tests.training.swarmlet import make_config as tiny_config
 
 ROOT = Path(__file__).parents[2]
 # What a step may take at most while it runs, beyond what was resident before it: what it gives, and temporaries of a few parts.
@@ -50,6 +54,21 @@ def test_after_a_round_nothing_is_left_but_what_training_needs(rows: list[dict[s
     """Live, gradient, two moments, anchor and its momentum are six, r is half of one; the rest are parts that others may ask for, what
     training imports, and what the allocator keeps of a few parts."""
     assert rows[-1]["after"] <= 9.5
+
+
+def test_run_check_says_what_a_round_takes(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    said = needs.model_bytes(make_config(tmp_path, 1, 1, 64, "adamw"), 16 << 20, 0)
+    measured = max(row["peak_bytes"] for row in rows) - rows[0]["after_bytes"]
+    assert abs(said - measured) / measured < 0.15
+
+
+def test_what_a_step_keeps_is_counted_once_and_without_the_weights(tmp_path: Path) -> None:
+    """Of one layer of width 32, context 16, 256 bytes to choose from: some thirty activations as wide as the model, and the logits."""
+    model = new_model()
+    kept = tasks.kept_bytes(tiny_config(tmp_path), model)
+    logits, one = 4 * 16 * 256, 4 * 16 * 32
+    assert logits + 10 * one < kept < 3 * logits + 60 * one
+    assert kept < 4 * model.flat.numel() * 4
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 100_001])
