@@ -41,6 +41,7 @@ class Circumstances:
     has_node: bool = True  # that is asked what the organiser proposes
     node_silence: str = ""  # why it has not answered for a while
     lacks_room_to_keep: bool = False  # what an auditor needs: the day's writes to disk are used up
+    is_disk_quota_reached: bool = False
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
@@ -71,7 +72,15 @@ def advise(now: Circumstances) -> list[Advice]:
                 f"nobody watches now what the organiser proposes to pay: {now.node_silence}; if it stays so name another node with --rpc",
             )
         )
-    if now.lacks_room_to_keep:
+    if now.is_disk_quota_reached:
+        found.append(
+            Advice(
+                "disk-quota",
+                "disk_quota_bytes in peer.toml is reached, though all was removed that can be: nothing that can wait is written; "
+                "raise it, or make room in the peer's directory",
+            )
+        )
+    elif now.lacks_room_to_keep:
         found.append(
             Advice(
                 "disk-budget",

@@ -27,7 +27,7 @@ from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
 from peers.identity import Identity, recover_account
 from peers.invite import Invite
-from peers.keeping import Kept, kept_states, open_budget
+from peers.keeping import Kept, check_quota, kept_states, open_budget
 from peers.notary import JournalNotary
 from peers.remembering import check_journal
 from peers.runs import RunDirectory, bind_run, copy_blocks
@@ -335,6 +335,7 @@ def _content(
     """The run's initial anchor and those that audits may ask for stay."""
     initial = frozenset([bytes.fromhex(run.initial_root)])
     archive.is_stored = store.has
+    check_quota(config, run, model.layout.num_values())
     content = RunBlocks(
         store,
         model.layout,

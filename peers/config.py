@@ -140,6 +140,12 @@ class PeerConfig(BaseModel):
         le=MAX_COUNT,
         description="how much is written to disk in a day, all told: beyond it what can wait is written less often",
     )
+    disk_quota_bytes: int = Field(
+        60 * 10**9,
+        ge=2**20,
+        le=MAX_COUNT,
+        description="disk for the whole directory: room is made before it is reached",
+    )
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from peers.books import Books
 from peers.config import PeerConfig
 from peers.directory import PeerDirectory
+from peers.errors import StartError
 from peers.history import round_body
 from swarm.audit.archive import Archive
 from swarm.audit.kept import Certified, KeptStates
 from swarm.averaging.parts import PartStore
-from swarm.budget import DiskBudget, Measure
+from swarm.budget import DiskBudget, DiskQuota, Measure
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine
 from swarm.records.types import Hash, RoundCertificate
+
+BYTES_PER_VALUE = 3 * 8 + 2 * 6 + 16
+RECORD_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,28 @@ def open_budget(directory: PeerDirectory, config: PeerConfig, stack: contextlib.
     budget = DiskBudget(config.disk_write_bytes_per_day, directory.written, Measure(growing))
     stack.callback(budget.close)
     return budget
+
+
+def check_quota(config: PeerConfig, run: RunConfig, num_values: int) -> None:
+    """StartError where what has to be kept of the run does not fit: its text, as files and as blocks; three anchors (the first one, the
+    one from which the newest is rebuilt, the next); the averages between; two states of own work; records and logs."""
+    text = 2 * run.task.data.size_bytes()
+    needed = text + BYTES_PER_VALUE * num_values + RECORD_BYTES
+    if config.disk_quota_bytes < needed:
+        raise StartError(
+            f"disk_quota_bytes = {config.disk_quota_bytes} in peer.toml: this run has to keep {needed} bytes at least, {text} of them "
+            "text; raise it, or join a smaller run"
+        )
+
+
+def open_quota(
+    directory: PeerDirectory, config: PeerConfig, budget: DiskBudget, content: RunBlocks, archive: Archive
+) -> DiskQuota:
+    """What goes first when the directory is full: anchors that only joiners want, then what audits may ask for of older epochs, then the
+    snapshot. Journal, ledger, keys, the text and what the newest state is rebuilt from never go."""
+    snapshot = directory.snapshot
+    relief = (content.drop_spare, archive.prune_all, lambda: snapshot.unlink(missing_ok=True))
+    return DiskQuota(directory.root, config.disk_quota_bytes, budget, relief)
 
 
 def kept_states(

@@ -30,6 +30,7 @@ from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.finishing import Finishing
 from peers.identity import Identity, open_identity
+from peers.keeping import open_quota
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
 from peers.lookout import Lookout, nodes_of
 from peers.payee import read_payee
@@ -49,6 +50,7 @@ from swarm.transport.reach import Reach
 
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
+QUOTA_SECONDS = 10.0  # how often the directory is measured
 LOG_BYTES = 16 << 20  # of peer.log, and of the one before
 CONNECTING_SECONDS, SELF_SECONDS = 3.0, 2.0
 REACH_WAIT_SECONDS = 10.0
@@ -80,6 +82,8 @@ class Peer:
         self.lookout: Lookout | None = None
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
+        self._looking: asyncio.Task[int] | None = None
+        self._looked_at = 0.0
         self._evaluating: asyncio.Task[None] | None = None
         self._task: Task | None = None  # of a seed, which has time to evaluate
         self._evaluated = b""
@@ -168,6 +172,7 @@ class Peer:
                 async with asyncio.timeout(STATUS_SECONDS):
                     await self.stopping.wait()
             self._check_health()
+            self._look_at_the_disk()
             self._evaluate_anchor()
             self._look_at_the_end()
             if time.monotonic() - last > STATUS_SECONDS:
@@ -323,6 +328,17 @@ class Peer:
 
         self._evaluating = asyncio.create_task(evaluate())
 
+    def _look_at_the_disk(self) -> None:
+        """Beside the loop: it walks through all files, and may remove some."""
+        made, looking = self.made, self._looking
+        if looking is not None and looking.done():
+            looking.result()
+        is_due = time.monotonic() - self._looked_at >= QUOTA_SECONDS
+        if made is not None and is_due and (looking is None or looking.done()):
+            self._looked_at = time.monotonic()
+            quota = open_quota(self.directory, self.config, made.budget, made.content, made.archive)
+            self._looking = asyncio.create_task(asyncio.to_thread(quota.look))
+
     def _look_at_the_end(self) -> None:
         assert self.made is not None
         why = self.finishing.look(self.made, time.monotonic(), self._evaluating is not None, self.emit)
@@ -403,6 +419,7 @@ class Peer:
             has_node=self.lookout is not None and self.lookout.has_node,
             node_silence="" if self.lookout is None else self.lookout.silence(),
             has_ended=made.machine.has_ended,
+            is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,
         )
         return self._patience.lasting(advise(now), time.monotonic())

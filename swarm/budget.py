@@ -20,6 +20,7 @@ from swarm.atomic import write_atomically, written_bytes
 DAY_SECONDS = 86400.0
 AT_ONCE = 0.2  # of a day's bytes may be written at once; the rest comes evenly: in no 24 hours is it more than a day's
 SHARES = {"anchors": 0.3, "joiners": 0.2, "snapshots": 0.25, "audits": 0.25}
+FULL = 0.9  # of a quota: then room is made, so that what must be written fits
 KEEP_SECONDS = 10.0  # how often the count is written down: so much of it a kill may lose
 _IO = Path("/proc/self/io")
 
@@ -86,6 +87,7 @@ class DiskBudget:
         self, bytes_per_day: int, file: Path, measured: Callable[[], int], clock: Callable[[], float] = time.time
     ) -> None:
         self.bytes_per_day, self._file, self._measured, self._clock = bytes_per_day, file, measured, clock
+        self.is_full = False  # the directory: nothing that can wait is written
         self._lock = threading.Lock()
         self._credit = {"": AT_ONCE * bytes_per_day}  # "": of all together
         self._credit |= {kind: share * AT_ONCE * bytes_per_day for kind, share in SHARES.items()}
@@ -108,6 +110,8 @@ class DiskBudget:
 
     def _has(self, kind: str, num_bytes: int) -> bool:
         """What is more than fits into a share waits until it is full, and is paid back."""
+        if self.is_full:
+            return False
         limits = {"": AT_ONCE * self.bytes_per_day, kind: SHARES[kind] * AT_ONCE * self.bytes_per_day}
         return all(self._credit[name] >= min(num_bytes, 0.999 * limit) for name, limit in limits.items())
 
@@ -154,8 +158,28 @@ class DiskBudget:
             self._credit, self._hours = credit, hours
 
 
+class DiskQuota:
+    """Keeps what lies below `root` within `quota_bytes`. `relief`: what makes room, the most dispensable first; where all of it is not
+    enough, nothing that can wait is written until there is room (`budget.is_full`). Not thread-safe."""
+
+    def __init__(
+        self, root: Path, quota_bytes: int, budget: DiskBudget, relief: Sequence[Callable[[], object]]
+    ) -> None:
+        self._root, self._most, self._budget, self._relief = root, int(FULL * quota_bytes), budget, relief
+
+    def look(self) -> int:
+        """Bytes below `root`, after what could be done."""
+        size = size_of_tree(self._root)
+        for make_room in self._relief:
+            if size > self._most:
+                make_room()
+                size = size_of_tree(self._root)
+        self._budget.is_full = size > self._most
+        return size
+
+
 def size_of_tree(root: Path) -> int:
-    """Bytes of all files below, in whole blocks as far as the system says; what goes meanwhile is passed over."""
+    """Bytes of all files below; what goes meanwhile is passed over."""
     total = 0
     for folder, _, names in os.walk(root):
         for name in names:
@@ -164,4 +188,4 @@ def size_of_tree(root: Path) -> int:
     return total
 
 
-__all__ = ["SHARES", "Boundless", "DiskBudget", "Measure", "Spending", "size_of_tree"]
+__all__ = ["SHARES", "Boundless", "DiskBudget", "DiskQuota", "Measure", "Spending", "size_of_tree"]

@@ -216,6 +216,11 @@ class Archive:
         with self._lock:
             return frozenset(self._pinned.values())
 
+    def prune_all(self) -> None:
+        """What was drawn goes too, but for the newest epochs."""
+        with contextlib.suppress(RuntimeError, TimeoutError):  # closed, or a disk that hangs
+            self._pool.submit(self.prune, time.time()).result(PRUNE_SECONDS)
+
     def prune(self, older_than: float) -> None:
         """Forget what nobody may ask for any more: what was written before `older_than` (unix seconds) or was not drawn, and is not of
         the newest epochs nor needed to redo what is kept."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class RunBlocks:
         `spending`: how much may be written of anchors that are for joiners alone."""
         self.store, self.layout, self._ask, self._donors, self._timeout = store, layout, ask, donors, timeout_seconds
         self._pinned, self._spending = pinned, spending or Boundless()
+        self._saving = threading.Lock()
         self._held: list[HeldAnchor] = []  # not written, the newest last
         self._get = store.getter(lambda digest: RetryError(f"block {digest.hex()[:12]} is not here; try again later"))
         self.on_progress: Callable[[Hash, int], None] = lambda root, received_bytes: None  # for whoever shows it
@@ -116,7 +118,23 @@ class RunBlocks:
         return self.store.get(digest) or next((data for data in found if data is not None), None)
 
     def _written(self, root: Hash) -> None:
-        now = time.time()
+        with self._saving:
+            self._save_index(root, time.time())
+
+    def drop_spare(self) -> None:
+        """All anchors go but the newest and what is pinned."""
+        with self._saving:
+            pinned = self._pinned()
+            for at, old in [(at, r) for at, r in self.saved[:-1] if r not in pinned]:
+                self._drop(at, old, pinned)
+
+    def _drop(self, at: float, old: Hash, pinned: frozenset[Hash]) -> None:
+        self.saved.remove((at, old))
+        kept = {*pinned, *(r for _, r in self.saved)}
+        for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
+            self.store.delete(digest)
+
+    def _save_index(self, root: Hash, now: float) -> None:
         self._held = self._newest_held(HELD_BYTES, root)
         self.saved = [(at, r) for at, r in self.saved if r != root] + [(now, root)]
         pinned = self._pinned()
@@ -125,10 +143,7 @@ class RunBlocks:
         for position, (at, old) in enumerate(free):
             if at >= now - KEEP_SECONDS and position >= surplus:
                 continue
-            self.saved.remove((at, old))
-            kept = {*pinned, *(r for _, r in self.saved)}
-            for digest in self._graph(old) - set().union(*(self._graph(r) for r in kept)):
-                self.store.delete(digest)
+            self._drop(at, old, pinned)
         try:
             write_atomically(self._index, json.dumps([[at, r.hex()] for at, r in self.saved]).encode())
         except OSError as error:

@@ -1,6 +1,6 @@
 """A swarm that may write next to nothing, killed whole at one moment: what was certified is on its disks, and the run goes on from it."""
 
-from pathlib import Path
+import pytest
 
 from peers.status import PeerStatus
 from tests.faults.swarm import LOCAL, PeerProcess, Runner, Swarm, until
@@ -14,11 +14,28 @@ def newest_root(peer: PeerProcess) -> str:
     return str(peer.certified()[-1]["root"]).removeprefix("0x")
 
 
-def test_all_are_killed_at_once_and_go_on_from_what_was_certified(runner: Runner, tmp_path: Path) -> None:
-    swarm = Swarm(runner, tmp_path, 0.1, **{"inner.steps_per_unit": "1", "rounds.min_seated": "2"})
+@pytest.fixture(scope="module")
+def poor(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
+    swarm = Swarm(
+        runner, tmp_path_factory.mktemp("poor"), 0.1, **{"inner.steps_per_unit": "1", "rounds.min_seated": "2"}
+    )
     swarm.seed.directory.config.write_text(LOCAL + POOR)
     swarm.seed.start()
     swarm.seed.wait_ready()
+    return swarm
+
+
+def test_a_quota_that_is_too_small_for_the_run_is_refused_in_one_line(poor: Swarm) -> None:
+    small = poor.add("carol", f"disk_quota_bytes = {2**20}\n")
+    assert poor.runner.wait(small.pid, SECONDS) == 3, small.log()
+    (line,) = small.log().splitlines()
+    assert line.startswith(f"sparehive: disk_quota_bytes = {2**20} in peer.toml: this run has to keep ")
+    assert line.endswith("raise it, or join a smaller run")
+    del poor.peers["carol"]
+
+
+def test_all_are_killed_at_once_and_go_on_from_what_was_certified(poor: Swarm) -> None:
+    swarm = poor
     for name in ("alice", "bob"):
         swarm.add(name, POOR)
     everyone = swarm.everyone()

@@ -1,7 +1,9 @@
 """What a peer's disk gives back after a kill at any moment: the newest certified state always, a snapshot bit for bit, in few bytes."""
 
 import asyncio
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from swarm.audit.kept import KeptStates
 from swarm.averaging.merge import MemberState
-from swarm.budget import Spending
+from swarm.budget import SHARES, DiskBudget, DiskQuota, Spending, size_of_tree
 from swarm.checkpoint.anchor import anchor_root
 from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.runblocks import RunBlocks
@@ -183,3 +185,51 @@ def test_the_initial_anchor_is_not_in_a_snapshot_either(tmp_path: Path) -> None:
     learner.units(1)
     assert learner.member.anchor_id == ZERO_HASH
     assert round_trip(peer)[0] == (2 + 3 * 4) * new_model().flat.numel()
+
+
+# -- the directory's quota --------------------------------------------------------------------------------------------------
+def test_at_the_quota_what_is_dispensable_goes_first_and_what_is_needed_stays(tmp_path: Path) -> None:
+    """Anchors for joiners, then older epochs for audits, then the snapshot; never records, nor what the newest state follows from."""
+    config = make_config(
+        tmp_path / "data", audit={"anchor_every_epochs": EVERY, "rate": 1.0}, codec={"average": "int4"}
+    )
+    peer = Peer(tmp_path, make_learners(config, tmp_path / "data")[1][0])
+    for _ in range(14):
+        peer.round()
+    peer.archive.flush(60.0)
+    for name in ("journal", "ledger.sqlite", "keys"):
+        (tmp_path / name).write_bytes(b"\0" * 5000)
+    (tmp_path / "state.snapshot").write_bytes(b"\0" * 5000)
+    for path in (*(tmp_path / "audit" / "states").iterdir(), *(tmp_path / "contributions").iterdir()):
+        os.utime(path, (time.time() - 100,) * 2)
+    budget = DiskBudget(10**12, tmp_path / "written.json", lambda: 0)
+    line, gone = peer.learner.lineage, []
+
+    def relieving(name: str, make_room: Callable[[], object]) -> Callable[[], None]:
+        def work() -> None:
+            before = size_of_tree(tmp_path)
+            make_room()
+            gone.append((name, before - size_of_tree(tmp_path)))
+
+        return work
+
+    def look(quota: int) -> None:
+        gone.clear()
+        relief = (
+            relieving("anchors", peer.content.drop_spare),
+            relieving("audits", peer.archive.prune_all),
+            relieving("snapshot", lambda: (tmp_path / "state.snapshot").unlink(missing_ok=True)),
+        )
+        DiskQuota(tmp_path, quota, budget, relief).look()
+
+    whole = size_of_tree(tmp_path)
+    look(2 * whole)
+    assert gone == [] and budget.may("audits", 1)
+    look(whole)
+    assert [name for name, _ in gone] == ["anchors"] and gone[0][1] > 0 and budget.may("audits", 1)
+    look(whole // 10)
+    assert [name for name, _ in gone] == ["anchors", "audits", "snapshot"] and gone[1][1] > 0 and gone[2][1] > 0
+    assert not any(budget.may(kind, 1) for kind in SHARES)  # nothing that can wait is written
+    assert all((tmp_path / name).stat().st_size == 5000 for name in ("journal", "ledger.sqlite", "keys"))
+    root = anchor_root(line.anchor)
+    assert anchor_root(asyncio.run(peer.killed().states.load(root))) == root
