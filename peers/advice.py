@@ -42,6 +42,7 @@ class Circumstances:
     node_silence: str = ""  # why it has not answered for a while
     lacks_room_to_keep: bool = False  # what an auditor needs: the day's writes to disk are used up
     is_disk_quota_reached: bool = False
+    smaller_pieces: int = 0  # samples that are computed at once, as the memory takes no more; 0: all of a step
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
@@ -72,6 +73,17 @@ def advise(now: Circumstances) -> list[Advice]:
                 f"nobody watches now what the organiser proposes to pay: {now.node_silence}; if it stays so name another node with --rpc",
             )
         )
+    found += _of_this_machine(now)
+    if now.daemon_silent_seconds:
+        found.insert(
+            0, Advice(AT_ONCE, "the p2p daemon does not answer: nobody is heard; if it stays so the peer starts anew")
+        )
+    return found
+
+
+def _of_this_machine(now: Circumstances) -> list[Advice]:
+    """Of its disk and its memory."""
+    found = []
     if now.is_disk_quota_reached:
         found.append(
             Advice(
@@ -88,9 +100,13 @@ def advise(now: Circumstances) -> list[Advice]:
                 "raise it if the disk bears more",
             )
         )
-    if now.daemon_silent_seconds:
-        found.insert(
-            0, Advice(AT_ONCE, "the p2p daemon does not answer: nobody is heard; if it stays so the peer starts anew")
+    if now.smaller_pieces:
+        found.append(
+            Advice(
+                "small-memory",
+                f"memory is too small for a whole step: it is computed in pieces of {now.smaller_pieces} samples, with the same result; "
+                f"--micro-batch {now.smaller_pieces} keeps to that from the start",
+            )
         )
     return found
 

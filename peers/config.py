@@ -119,6 +119,12 @@ class PeerConfig(BaseModel):
         "auto",
         description="where the inner steps are computed: cpu, cuda, cuda:1, mps; auto: the first CUDA card, if there is one",
     )
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="samples of a step that are computed at once, gradients added up; 0: all, or what fits into the memory",
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of the inner steps")
     step_pause_seconds: float = Field(
         0.0, ge=0.0, le=60.0, description="rest after each inner step, to leave the machine to its owner"

@@ -40,7 +40,7 @@ from peers.supervisor import die_with_parent
 from swarm import events
 from swarm.cancelling import cancel_all
 from swarm.device import failed_card
-from swarm.errors import DiskError, ForgottenSignature, RetryError, SwarmError, printable_lines
+from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
 from swarm.tasks import Task, open_task
@@ -213,7 +213,7 @@ class Peer:
         task = None
         if await self._fetch_text(stack, made, role, tried):
             self._enter("reading the data")
-            task = await asyncio.to_thread(open_task, made.run, role.text())
+            task = await asyncio.to_thread(open_task, made.run, role.text(), micro_batch=self.config.micro_batch)
         if made.trainer is None:
             self._task = task
         elif task is not None:
@@ -352,6 +352,8 @@ class Peer:
         if trainer is not None and trainer.failure is not None:
             if why := failed_card(trainer.failure):
                 raise StartError(f"device = {self.made.model.device}: {why}")
+            if isinstance(trainer.failure, InputError):  # micro_batch is too large
+                raise StartError(str(trainer.failure))
             raise RetryError(f"training failed: {trainer.failure}")
         failure = driver.failure or self.made.gate.failure or self.made.books.failure
         if isinstance(failure, DiskError | StorageError):
@@ -421,6 +423,7 @@ class Peer:
             has_ended=made.machine.has_ended,
             is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,
+            smaller_pieces=0 if made.trainer is None else made.trainer.smaller_pieces(),
         )
         return self._patience.lasting(advise(now), time.monotonic())
 

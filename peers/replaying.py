@@ -16,6 +16,7 @@ from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, repla
 from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.store import BlockStore
+from swarm.device import device_class, shown_device_class
 from swarm.errors import InputError, SwarmError
 from swarm.records.types import (
     ZERO_HASH,
@@ -125,6 +126,8 @@ def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
             "contribution": "0x" + key.hex(),
             "certified": bool(certified),
             "units": record.units,
+            "made_on": shown_device_class(record.device_class),
+            "redone_on": shown_device_class(device_class(kept.model.device)),
             "inner_steps": found.inner_steps,
             "merges": [[m.kind, m.inner_step] for m in content.merges],
             "distance": found.distance,

@@ -5,6 +5,7 @@ hashed or written. `to_host` (and what stands on it here) is the only way out, `
 `swarm` and `peers` asks a tensor for its memory.
 """
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from swarm.errors import InputError
+from swarm.errors import InputError, printable
 
 HOST = torch.device("cpu")
 
@@ -52,9 +53,44 @@ def choose_device(wanted: str, cards: Cards) -> torch.device:
     raise InputError("device", wanted, remedy)
 
 
+def device_class(device: torch.device) -> bytes:
+    """What a contribution says of where its steps were computed, ASCII, filled to 32 bytes with zeros: kinds of devices whose kernels
+    round alike, as far as names can say that. Nothing tells one machine from another of its kind."""
+    kind = device.type
+    if kind == "cpu":
+        kind += f" {platform.machine()}"
+    elif kind == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        kind = f"rocm {about.gcnArchName.split(':')[0]}" if torch.version.hip else f"cuda {about.major}.{about.minor}"
+    return kind.encode("ascii", "replace")[:32].ljust(32, b"\0")
+
+
+def shown_device_class(word: bytes) -> str:
+    """For people, from a stranger's record: "" where it says nothing."""
+    return printable(word.rstrip(b"\0").decode("ascii", "replace"), 32)
+
+
+_NO_ROOM = ("can't allocate memory", "not enough memory", "backend out of memory")  # the host's allocators, and Apple's
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether what was asked of a device, or of the host, is more than it has: less may fit."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_ROOM)
+
+
+def forget_freed(device: torch.device) -> None:
+    """Give back what the allocator of `device` keeps for later: pieces of the wrong size."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def failed_card(error: BaseException) -> str:
     """What is to be told of an error that shows a device to be too small, or broken: starting again does not help. Empty for others."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+        return "this machine's memory is too small for a step of this run, or others use it: close them, or take a larger one"
+    if is_out_of_memory(error):
         return "its memory is too small for a step of this run, or others use it: close them, or take another one (--device cpu)"
     if isinstance(error, torch.AcceleratorError):
         return "it has failed: see the driver's log, restart it or the machine, or take another one (--device cpu)"

@@ -25,13 +25,14 @@ from swarm.averaging.snapshot import OnDisk, SnapshotFile
 from swarm.budget import Boundless, Spending
 from swarm.checkpoint.anchor import Anchor
 from swarm.config import RunConfig
+from swarm.device import device_class
 from swarm.errors import RetryError, RoundError, SwarmError
 from swarm.models import FlatModel
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
 from swarm.pace import Pace
 from swarm.records.types import Account, Hash
-from swarm.tasks import Task
+from swarm.tasks import InPieces, Task
 
 log = logging.getLogger(__name__)
 NICE = 5  # of the training thread: what a round needs of the processor is little, and others wait for it
@@ -139,6 +140,10 @@ class Trainer:
     def units_done(self) -> int:
         return self._units
 
+    def smaller_pieces(self) -> int:
+        """Samples that are computed at once since the memory turned out to be too small for more; 0: all are."""
+        return self.task.micro_batch if isinstance(self.task, InPieces) and self.task.has_shrunk else 0
+
     async def boundary(self, prev_certificate: Hash, seconds: float) -> Boundary | None:
         made = await self._made_within(prev_certificate, seconds)
         if made is None:
@@ -158,6 +163,7 @@ class Trainer:
             made.state_after,
             made.encoded.parts,
             made.encoded.leaves,
+            device_class(self.model.device),
         )
 
     async def _made_within(self, prev_certificate: Hash, seconds: float) -> MadeContribution | None:

@@ -134,6 +134,11 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     help="Where the training steps are computed: cpu, cuda, cuda:1, mps, or auto (the default): the first CUDA card, if there is one.",
 )
 @click.option(
+    "--micro-batch",
+    type=click.IntRange(0, 65536),
+    help="Samples of a step that are computed at once, for small memories (default 0: all, or what turns out to fit).",
+)
+@click.option(
     "--wallet",
     metavar="ADDRESS",
     help="Whose wallet its pay is for; asked for at the first start, where there is a terminal. `bind` makes it so on chain.",
@@ -152,6 +157,7 @@ def join(
     peers: tuple[str, ...],
     threads: int | None,
     device: str | None,
+    micro_batch: int | None,
     wallet: str | None,
     stop_after_epoch: int | None,
     quiet: bool,
@@ -170,6 +176,7 @@ def join(
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
     payout = _payout(where, wallet, decoded.binding.chain_id != 0, quiet)
+    computing = {"threads": threads, "device": device, "micro_batch": micro_batch}
     _prepare(
         "join",
         where,
@@ -184,8 +191,7 @@ def join(
         after_end=after_end,
         client_mode=client_mode,
         peers=peers or None,
-        threads=threads,
-        device=device,
+        **computing,
         payout=payout,
     )
     _supervise("join", where, quiet, stop_after_epoch)
@@ -425,6 +431,7 @@ def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) 
         if as_json
         else f"epoch {result['epoch']}: {result['inner_steps']} inner steps redone in {result['seconds']} s; distance "
         f"{result['distance']:.2e}, {word} the tolerance of {result['tolerance']:.2e}"
+        + (f" (made on {result['made_on']}, redone on {result['redone_on']})" if result["made_on"] else "")
         + (f"; {result['fault']}" if result["fault"] else "")
     )
     if not result["passed"]:

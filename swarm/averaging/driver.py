@@ -420,7 +420,7 @@ class Driver:
             made.first_unit,
             made.units,
             0,
-            ZERO_HASH,
+            made.device_class,
             merges_hash(made.merges),
             made.state_before,
             made.state_after,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from swarm.checkpoint.anchor import Anchor
 from swarm.optim.inner import CommittedState
-from swarm.records.types import Hash, Merge, PartLeaf
+from swarm.records.types import ZERO_HASH, Hash, Merge, PartLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Boundary:
     state_after: Hash
     parts: tuple[bytes, ...]
     leaves: tuple[PartLeaf, ...]
+    device_class: Hash = ZERO_HASH  # where the inner steps were computed (`swarm.device.device_class`)
 
 
 class Member(Protocol):

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from swarm.config.causal_lm import CausalLMConfig
 from swarm.config.fields import MAX_COUNT, Part, Refusal, of_known_kind
@@ -18,6 +27,7 @@ from swarm.toml import parse_toml
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_UNIT_SAMPLES = 1 << 20
 MAX_PARTS = 65_536  # of a model
+BF16_TOLERANCE = 6.0  # measured: decision 0020
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -36,6 +46,18 @@ class InnerConfig(Part):
     total_units: int = Field(
         100_000, ge=1, le=MAX_COUNT, description="units of the whole swarm at which the learning rate reaches zero"
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="of the products in a task's loss and gradient; weights, gradients, moments and averages are fp32",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before_precision(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What stands for what there was before the field is not written: runs from before keep their ids (decision 0020)."""
+        values: dict[str, Any] = written(self)
+        if self.precision == "fp32":
+            del values["precision"]
+        return values
 
 
 class OuterConfig(Part):
@@ -170,6 +192,13 @@ class RunConfig(Part):
         if inner.warmup_units >= inner.total_units:
             raise Refusal(
                 "inner.warmup_units", inner.warmup_units, f"must be below inner.total_units = {inner.total_units}"
+            )
+        if inner.precision == "bf16" and self.audit.tolerance < BF16_TOLERANCE:
+            raise Refusal(
+                "audit.tolerance",
+                self.audit.tolerance,
+                f'must be at least {BF16_TOLERANCE:.0f} with inner.precision = "bf16": on another machine honest work comes out up to '
+                f"that far apart; --set audit.tolerance={BF16_TOLERANCE:.0f}",
             )
         if inner.batch_size * inner.steps_per_unit > MAX_UNIT_SAMPLES:
             raise Refusal(

@@ -12,10 +12,12 @@ from swarm.device import HOST
 from swarm.models import FlatModel, Trainable
 from swarm.records.types import Account, Hash
 from swarm.tasks import causal_lm
+from swarm.tasks.pieces import InPieces, Subject
 
 
 class Task(Protocol):
-    """Deterministic given its arguments: an auditor calls the same. Losses are scalars, in nats per token where there are tokens."""
+    """What is trained on, whatever its kind. Deterministic given its arguments, but for the rounding of pieces. Losses are scalars, in
+    nats per token where there are tokens."""
 
     def step(self, model: Trainable, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
         """Loss of inner step `step` of a unit; its gradient lies in the parameters' (`FlatModel.grad_flat`) afterwards."""
@@ -35,7 +37,7 @@ class Task(Protocol):
 class Kind(Protocol):
     """What a file of this package has; the functions below say what each does."""
 
-    def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Task: ...
+    def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Subject: ...
     def new_model(self, config: RunConfig, seed: int, device: torch.device) -> FlatModel: ...
     def check_model(self, config: RunConfig) -> int: ...
     def kept_bytes(self, config: RunConfig, model: FlatModel) -> int: ...
@@ -45,10 +47,12 @@ class Kind(Protocol):
 KINDS: dict[str, Kind] = {"causal_lm": causal_lm}
 
 
-def open_task(config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None) -> Task:
-    """Of the run, on the data in `directory`; `report` hears how much of the preparation is done. `InputError` where the data is not
-    what the run's configuration says."""
-    return KINDS[config.task.kind].open_task(config, directory, report)
+def open_task(
+    config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None, micro_batch: int = 0
+) -> InPieces:
+    """Of the run, on the data in `directory`; `report` hears how much of the preparation is done. `micro_batch`: how many samples this
+    machine takes at once; 0: what fits. `InputError` where the data is not what the run's configuration says."""
+    return InPieces(config, KINDS[config.task.kind].open_task(config, directory, report), micro_batch)
 
 
 def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST) -> FlatModel:
@@ -72,4 +76,4 @@ def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes]
     KINDS[config.task.kind].save_model(config, model, read, out)
 
 
-__all__ = ["Task", "check_model", "kept_bytes", "new_model", "open_task", "save_model"]
+__all__ = ["InPieces", "Subject", "Task", "check_model", "kept_bytes", "new_model", "open_task", "save_model"]

@@ -1,6 +1,6 @@
 """Causal language modelling: the next token of the run's text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ PROMPT, PROMPTED_TOKENS = "def ", 120
 
 
 class CausalLMTask:
-    """Implements `swarm.tasks.Task`."""
+    """Implements `swarm.tasks.Subject`."""
 
     def __init__(
         self, config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None
@@ -29,7 +29,7 @@ class CausalLMTask:
         self._unit: tuple[Account, Hash, int] | None = None
         self._offsets = sample_offsets(bytes(32), 1, 1)
 
-    def step(self, model: Trainable, peer: Account, beacon: Hash, unit: int, step: int) -> torch.Tensor:
+    def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
         inner = self.config.inner
         if self._unit != (peer, beacon, unit):
             seed = unit_seed(self.config.run_id, beacon, peer, unit)
@@ -38,17 +38,13 @@ class CausalLMTask:
                 inner.steps_per_unit, inner.batch_size
             )
             self._unit = (peer, beacon, unit)
-        return self.step_on(model, self._offsets[step])
+        return np.asarray(self._offsets[step])
 
     def num_samples(self) -> int:
         return self.data.num_positions()
 
-    def step_on(self, model: Trainable, offsets: Sequence[int] | np.ndarray) -> torch.Tensor:
-        inputs, targets = self.data.batch(np.asarray(offsets))
-        model.zero_grad()
-        loss = self.loss(model, inputs, targets)
-        torch.autograd.backward(loss)
-        return loss.detach()
+    def loss_of(self, model: Trainable, samples: np.ndarray) -> torch.Tensor:
+        return self.loss(model, *self.data.batch(samples))
 
     def loss(self, model: Trainable, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs, targets = to_device(inputs, model.device), to_device(targets, model.device)

@@ -49,6 +49,11 @@ def test_my_address_does_not_answer() -> None:
     assert "/ip4/203.0.114.7/tcp/4001," in text and "--announce" in text
 
 
+def test_a_small_memory_is_told_with_the_pieces_that_fit() -> None:
+    text = told(smaller_pieces=2)["small-memory"]
+    assert "pieces of 2 samples" in text and "--micro-batch 2" in text
+
+
 def test_linked_to_nobody_says_why() -> None:
     text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
     assert "cannot be paid" in text

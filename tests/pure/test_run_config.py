@@ -43,6 +43,20 @@ def test_the_file_gives_the_same_run_back(tmp_path: Path, bpe: bool) -> None:
     assert len(config.task.data.content()) == 1 + bpe
 
 
+def test_a_run_from_before_precision_could_be_chosen_keeps_its_id() -> None:
+    """The id is what the version before that field computed."""
+    config = RunConfig.parse(values())
+    assert config.run_id.hex() == "bdc9640388510ec406c5932a81563cdde9c5c07c81a0df54a250324fd28a4e72"
+    assert RunConfig.parse(values(inner={"precision": "fp32"})).run_id == config.run_id
+
+
+def test_bf16_asks_for_a_tolerance_that_honest_work_keeps() -> None:
+    with pytest.raises(
+        InputError, match=r"audit\.tolerance = 0\.2: must be at least 6 .*bf16.*--set audit\.tolerance=6"
+    ):
+        RunConfig.parse(values(inner={"precision": "bf16"}))
+
+
 def test_any_value_makes_another_run() -> None:
     ids = {
         RunConfig.parse(values(**more)).run_id
@@ -56,10 +70,12 @@ def test_any_value_makes_another_run() -> None:
             {"witnesses": 2},
             {"unit_price_amount": "7"},
             {"inner": {"optimizer": "adamw8bit"}},
+            {"inner": {"precision": "bf16"}, "audit": {"tolerance": 7.0}},
+            {"audit": {"tolerance": 7.0}},
             of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE),
         )
     }
-    assert len(ids) == 10
+    assert len(ids) == 12
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -19,7 +19,7 @@ from swarm.events import Event, UnitDone
 from swarm.optim.codec import encode
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.types import ZERO_HASH
-from swarm.tasks.causal_lm import CausalLMTask
+from swarm.tasks import open_task
 from swarm.train import Trainer
 from tests.training.elsewhere import elsewhere
 from tests.training.swarmlet import Learner, Lineage, hash_record, initial_anchor, make_config, new_model
@@ -56,7 +56,7 @@ class Life:
 
     def __init__(self, directory: Path, device: torch.device, optimizer: dict[str, Any]) -> None:
         config = make_config(directory / "data", inner=optimizer)
-        self.line, task = Lineage(config), CausalLMTask(config, directory / "data")
+        self.line, task = Lineage(config), open_task(config, directory / "data")
         peer = self.peer = Learner(self.line, ACCOUNT, task, new_model(device))
         self.losses = [peer.units(1)]
         self.first = peer.round_alone()
@@ -73,7 +73,7 @@ class Life:
         self.losses.append(peer.steps(1))
         self.second = peer.round_alone()
         self.losses.append(task.evaluate(peer.model, 8))
-        assert task.generate(peer.model, "def ", 8).startswith("def ")
+        assert task.sample(peer.model).startswith("def ")
 
     def redone(self, device: torch.device) -> list[float]:
         """How far both contributions are from what an auditor on `device` finds, as shares of what is tolerated."""
@@ -109,7 +109,7 @@ def test_the_trainer_s_thread_trains_elsewhere(tmp_path: Path) -> None:
         config,
         ACCOUNT,
         new_model(elsewhere()),
-        CausalLMTask(config, tmp_path / "data"),
+        open_task(config, tmp_path / "data"),
         tmp_path / "snapshot",
         seen.append,
     )

@@ -34,7 +34,7 @@ from swarm.records.types import (
     RoundBody,
     RoundCertificate,
 )
-from swarm.tasks.causal_lm import CausalLMTask
+from swarm.tasks import InPieces, open_task
 from swarm.train import inner_step
 
 TEXT = b"".join(b"def f%d(x): return x * %d + %d\n" % (i, i * 7 % 13, i) for i in range(2000))
@@ -123,7 +123,7 @@ class Lineage:
 class Learner:
     lineage: Lineage
     account: Account
-    task: CausalLMTask
+    task: InPieces
     model: FlatModel = field(default_factory=new_model)
 
     def __post_init__(self) -> None:
@@ -199,5 +199,5 @@ class Learner:
 
 def make_learners(config: RunConfig, directory: Path, count: int = 2) -> tuple[Lineage, list[Learner]]:
     lineage = Lineage(config)
-    task = CausalLMTask(config, directory)
+    task = open_task(config, directory)
     return lineage, [Learner(lineage, bytes([i + 1]) * 20, task) for i in range(count)]

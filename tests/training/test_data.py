@@ -50,7 +50,7 @@ def test_samples_are_spread_over_the_whole_text() -> None:
 
 def test_a_step_is_the_same_in_any_order_and_in_another_process_s_task(tmp_path: Path) -> None:
     config = make_config(tmp_path)
-    first, second = CausalLMTask(config, tmp_path), CausalLMTask(config, tmp_path)
+    first, second = tasks.open_task(config, tmp_path), tasks.open_task(config, tmp_path)
     model = new_model()
     forward = [float(first.step(model, PEER, BEACON, unit, step)) for unit in (0, 1) for step in range(4)]
     backward = [float(second.step(model, PEER, BEACON, unit, step)) for unit in (1, 0) for step in (3, 2, 1, 0)]
@@ -185,12 +185,12 @@ def test_a_run_with_a_trained_tokenizer_agrees_on_file_tokens_and_vocabulary(
     data = TextData(config.task.data, run.data)
     tokens = encode_text(open_tokenizer(config.task.data, run.data), TEXT)
     assert np.concatenate([data.train, data.held]).tolist() == tokens.tolist()
-    task = CausalLMTask(config, run.data)
+    task = tasks.open_task(config, run.data)
     model = tasks.new_model(config)
     assert model.layout.num_values() == check_run(run.toml)["parameters"]
     loss = float(task.step(model, PEER, BEACON, 0, 0))
     assert 5.0 < loss < 7.0  # ln 400 = 5.99
-    assert task.generate(model, "def f1", 5).startswith("def f1")
+    assert task.sample(model).startswith("def ")
 
 
 def test_another_tokenizer_or_another_cut_is_refused(bpe_run: tuple[RunDirectory, RunConfig], tmp_path: Path) -> None:

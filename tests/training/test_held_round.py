@@ -25,9 +25,10 @@ from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine, RunRules
+from swarm.device import shown_device_class
 from swarm.errors import RetryError
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH, Account, Hash
-from swarm.tasks.causal_lm import CausalLMTask
+from swarm.tasks import open_task
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
 
@@ -102,7 +103,7 @@ class Peer:
         self.trainer = None
         if trains:
             self.trainer = Trainer(
-                config, notary.account, self.model, CausalLMTask(config, path.parent), path / "snapshot", self.emit,
+                config, notary.account, self.model, open_task(config, path.parent), path / "snapshot", self.emit,
                 archive=self.archive,
             )  # fmt: skip
         reception = Reception(config, self.model.layout.num_values(), self.parts, notary.hash)
@@ -152,10 +153,11 @@ def replays(config: RunConfig, path: Path, peer: Peer) -> list[float]:
             anchor = next_anchor(config, anchor, [w for w in wires if w], event.body.contributors)
             states[event.id] = CertifiedState.of(event.certificate, event.body, anchor)
     kept = peer.archive.contributions()
-    task, found = CausalLMTask(config, path), []
+    task, found = open_task(config, path), []
 
     def work(key: Hash) -> SignedWork:
         record, content = kept[key]
+        assert shown_device_class(record.device_class).startswith("cpu ")  # where its steps were computed
         return SignedWork(record, content, [peer.parts.get(leaf.digest) or b"" for leaf in content.parts])
 
     for key, (record, _) in kept.items():

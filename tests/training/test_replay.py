@@ -228,10 +228,10 @@ def skip_a_step(a: Learner) -> None:
 
 
 def quarter_batch(a: Learner) -> None:
-    whole = a.task.data.batch
-    a.task.data.batch = lambda offsets: whole(offsets[: len(offsets) // 4])  # type: ignore[method-assign]
+    whole = a.task.subject.samples
+    a.task.subject.samples = lambda *step: whole(*step)[:2]  # type: ignore[method-assign]
     a.steps(8)
-    a.task.data.batch = whole  # type: ignore[method-assign]
+    a.task.subject.samples = whole  # type: ignore[method-assign]
 
 
 def stale_start(a: Learner) -> None:

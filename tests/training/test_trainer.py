@@ -19,7 +19,7 @@ from swarm.averaging.parts import PartStore
 from swarm.averaging.snapshot import SnapshotFile
 from swarm.errors import RetryError
 from swarm.optim.inner import InnerOptimizer
-from swarm.tasks.causal_lm import CausalLMTask
+from swarm.tasks import open_task
 from swarm.train import Trainer
 from tests.training.swarmlet import hash_record, initial_anchor, make_config, new_model
 
@@ -43,7 +43,7 @@ class Bench:
         self.path = path
         self.archive = Archive(path / "audit", self.config, PartStore(path / "parts"), hash_record) if archive else None
         self.trainer = Trainer(
-            self.config, b"\1" * 20, new_model(), CausalLMTask(self.config, path / "data"), path / "snapshot",
+            self.config, b"\1" * 20, new_model(), open_task(self.config, path / "data"), path / "snapshot",
             self.events.append, archive=self.archive,
         )  # fmt: skip
 
