@@ -19,7 +19,7 @@ from swarm.matrices import Matrix, gaps
 from swarm.optim.orthogonal import orthogonalise
 
 EPSILON = 1e-8
-EIGHT_BIT_BLOCK = 256
+EIGHT_BIT_BLOCK, EIGHT_BIT_PIECE, LEAST_8BIT = 256, 1 << 22, 4096
 MUON_MOMENTUM, MUON_SCALE = 0.95, 0.2
 
 
@@ -114,48 +114,72 @@ class Muon:
 
 
 class AdamW8bit:
-    """bitsandbytes'."""
+    """bitsandbytes'. On a CPU it makes five fp32 temporaries of what it steps, so it steps a piece at a time; its blocks lie in one piece
+    each, and so nothing else changes."""
 
     is_rounded = False
 
     def __init__(self, config: InnerConfig, flat: torch.Tensor) -> None:
         from bitsandbytes.optim.adamw import AdamW8bit as Theirs
 
-        self._parameter = torch.nn.Parameter(flat)
+        self.flat, self._slices = flat, _pieces(flat.numel())
+        self._parameters = [torch.nn.Parameter(flat[where]) for where in self._slices]
         self._optimizer = Theirs(
-            [self._parameter], lr=0.0, weight_decay=config.weight_decay, min_8bit_size=4096, betas=tuple(config.betas),
+            self._parameters, lr=0.0, weight_decay=config.weight_decay, min_8bit_size=LEAST_8BIT, betas=tuple(config.betas),
             eps=EPSILON,
         )  # fmt: skip
+        self._whole: dict[str, torch.Tensor] = {}  # after a first step
 
     def step(self, grad: torch.Tensor, lr: float) -> None:
-        self._parameter.grad = grad
+        for parameter, where in zip(self._parameters, self._slices, strict=True):
+            parameter.grad = grad[where]
         self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.step()
+        if not self._whole:
+            self._whole = {name: self._joined(name) for name in sorted(self._first()) if self._is_state(name)}
+
+    def _first(self) -> dict[str, object]:
+        return self._optimizer.state[self._parameters[0]]  # type: ignore[no-any-return]
+
+    def _is_state(self, name: str) -> bool:
+        return isinstance(self._first()[name], torch.Tensor) and "qmap" not in name
+
+    def _joined(self, name: str) -> torch.Tensor:
+        """One tensor, of which the pieces' are views from now on."""
+        states = [self._optimizer.state[parameter] for parameter in self._parameters]
+        whole = torch.cat([state[name] for state in states])
+        for state, view in zip(states, torch.split(whole, [state[name].numel() for state in states]), strict=True):
+            state[name] = view
+        return whole
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        state = self._optimizer.state[self._parameter]
-        return {
-            name: value
-            for name, value in sorted(state.items())
-            if isinstance(value, torch.Tensor) and "qmap" not in name
-        }
+        return self._whole
 
     def prepare(self, num_steps: int) -> None:
         if num_steps:
             # The 8-bit state is laid out by a first step; a zero gradient at lr 0 moves nothing.
-            self.step(torch.zeros_like(self._parameter), 0.0)
-            self._optimizer.state[self._parameter]["step"] = num_steps
+            self.step(torch.zeros_like(self.flat), 0.0)
+            for parameter in self._parameters:
+                self._optimizer.state[parameter]["step"] = num_steps
 
     def as_numbers(self) -> dict[str, torch.Tensor]:
-        state, found = self._optimizer.state[self._parameter], {}
+        state, found = {**self._first(), **self._whole}, {}
         for name in ("state1", "state2"):
-            codes = state.get(name)
+            codes = self._whole.get(name)
             if codes is not None and codes.dtype == torch.uint8:
-                scales = state[f"absmax{name[-1]}"].repeat_interleave(EIGHT_BIT_BLOCK)[: codes.numel()]
-                found[name] = state[f"qmap{name[-1]}"][codes.long()] * scales
+                scales = self._whole[f"absmax{name[-1]}"].repeat_interleave(EIGHT_BIT_BLOCK)[: codes.numel()]
+                found[name] = state[f"qmap{name[-1]}"][codes.long()] * scales  # type: ignore[index]
             elif codes is not None:
                 found[name] = codes
         return found
+
+
+def _pieces(num_values: int) -> list[slice]:
+    """None but a small model's is so short that bitsandbytes would keep its state in fp32."""
+    starts = list(range(0, num_values, EIGHT_BIT_PIECE)) or [0]
+    if len(starts) > 1 and num_values - starts[-1] < LEAST_8BIT:
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_values], strict=True)]
 
 
 class Sgd:

@@ -184,3 +184,34 @@ def test_a_state_of_another_shape_is_refused(tensors: dict[str, torch.Tensor]) -
 def test_an_unknown_optimiser_is_named() -> None:
     with pytest.raises(InputError, match=r"inner\.optimizer = 'lion'"):
         InnerOptimizer(Config("lion"), torch.zeros(4))
+
+
+@pytest.mark.parametrize("more", [0, 1000, 5000])
+def test_8_bits_in_pieces_are_those_of_the_whole(more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside bitsandbytes' own on one parameter: the same weights and state, bit for bit."""
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    from swarm.optim import inner as inner_module
+
+    monkeypatch.setattr(inner_module, "EIGHT_BIT_PIECE", 1 << 14)
+    size, generator = (3 << 14) + more, torch.Generator().manual_seed(1)
+
+    class Plain:
+        optimizer, betas, weight_decay, clip_norm = "adamw8bit", (0.9, 0.95), 0.1, 1e9
+
+    flat = torch.randn(size, generator=generator)
+    theirs = torch.nn.Parameter(flat.clone())
+    other = AdamW8bit([theirs], lr=0.0, weight_decay=0.1, min_8bit_size=4096, betas=(0.9, 0.95), eps=1e-8)
+    ours = InnerOptimizer(Plain(), flat)
+    for _ in range(4):
+        grad = torch.randn(size, generator=generator)
+        theirs.grad = grad.clone()
+        ours.step(grad, 1e-3)
+        other.param_groups[0]["lr"] = 1e-3
+        other.step()
+    assert torch.equal(flat, theirs.detach())
+    state = other.state[theirs]
+    assert {name: value.shape for name, value in ours.exact_tensors().items()} == {
+        name: value.shape for name, value in state.items() if isinstance(value, torch.Tensor) and "qmap" not in name
+    }
+    assert all(torch.equal(value, state[name]) for name, value in ours.exact_tensors().items())
