@@ -45,9 +45,7 @@ def create_run(
     text = TextTask(data, tokenizer)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
     if length is not None:
-        given["inner"] = length.settings(
-            with_settings(preset, {**given, **length.draft(), "task": text.draft()}, settings)
-        )
+        given |= length.settings(with_settings(preset, {**given, **length.draft(), "task": text.draft()}, settings))
     _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": text.draft()}, settings)))
     given["task"] = text.read(progress)
     text.check(RunConfig.parse(with_settings(preset, given, settings)))

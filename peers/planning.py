@@ -10,6 +10,7 @@ from swarm.config import RunConfig
 from swarm.config.fields import MAX_COUNT
 
 WARMUP_SHARE = 0.05  # of the units, where they are planned: the rate rises to its peak
+RAMP_SHARE = 0.15  # of the rounds, at most: in a short run a ramp of the preset's length would leave little at full momentum
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kKMGBT]?)")
 _FACTORS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "B": 9, "T": 12}
 
@@ -106,9 +107,9 @@ class Length:
             "inner": {"total_units": MAX_COUNT, "warmup_units": 0}
         }  # a preset's may be more than another end that is set
 
-    def settings(self, values: dict[str, Any]) -> dict[str, int]:
-        """Values of `[inner]` for a run of `values`, which begin as `draft`: as many units as it takes, and the warm-up. ConfigError
-        where it is too little for two, or --set names another end."""
+    def settings(self, values: dict[str, Any]) -> dict[str, dict[str, int]]:
+        """Values for a run of `values`, which begin as `draft`: as many units as it takes, and how long the learning rate and the
+        outer momentum rise. ConfigError where it is too little for two, or --set names another end."""
         config = RunConfig.parse(values)
         if config.inner.total_units != MAX_COUNT:
             raise ConfigError(
@@ -123,7 +124,13 @@ class Length:
                 self.text,
                 f"is less than two units of {size:,} ({config.inner.steps_per_unit} steps of {config.inner.batch_size} samples): give more",
             )
-        return {"total_units": units, "warmup_units": min(units - 1, max(1, round(WARMUP_SHARE * units)))}
+        epochs = -(-units // plan.units_per_epoch)
+        return {
+            "inner": {"total_units": units, "warmup_units": min(units - 1, max(1, round(WARMUP_SHARE * units)))},
+            "outer": {
+                "momentum_ramp_rounds": min(config.outer.momentum_ramp_rounds, max(1, round(RAMP_SHARE * epochs)))
+            },
+        }
 
 
 __all__ = ["WARMUP_SHARE", "Length", "Plan", "parse_count", "short_count"]

@@ -58,20 +58,27 @@ def test_short_counts() -> None:
 
 
 def test_a_plan_in_samples_or_tokens_gives_units_and_warm_up() -> None:
-    found = Length("--samples", "20k", 20_000).settings(values())
+    found = Length("--samples", "20k", 20_000).settings(values())["inner"]
     assert found == {"total_units": 500, "warmup_units": round(500 * WARMUP_SHARE)}
     plan = Plan.of(RunConfig.parse(values(**found)))
     assert (plan.samples, plan.tokens, plan.epochs) == (20_000, 20_000 * 64, 56)
     assert "500 units, 20k samples (1.28M tokens): 56 epochs of 9 units" in plan.line()
-    tokens = Length("--tokens", "1.5M", 1_500_000).settings(values())
+    tokens = Length("--tokens", "1.5M", 1_500_000).settings(values())["inner"]
     assert tokens["total_units"] == 586, "as many units as it takes, not one less"
 
 
 @given(st.integers(41, 10**12))
 def test_the_warm_up_is_always_below_the_total(count: int) -> None:
-    found = Length("--samples", "", count).settings(values())
+    found = Length("--samples", "", count).settings(values())["inner"]
     assert 1 <= found["warmup_units"] < found["total_units"]
     assert (found["total_units"] - 1) * 40 < count <= found["total_units"] * 40
+
+
+@pytest.mark.parametrize(("samples", "rounds"), [(20_000, 8), (400, 1), (10**6, 20)])
+def test_the_momentum_of_a_short_run_rises_in_fewer_rounds(samples: int, rounds: int) -> None:
+    """56, 2 and 2,778 epochs; 20 rounds are the preset's."""
+    found = Length("--samples", "", samples).settings(values())
+    assert found["outer"] == {"momentum_ramp_rounds": rounds}
 
 
 def test_too_little_for_two_units_is_refused() -> None:
