@@ -10,9 +10,7 @@ from swarm.config import RunConfig
 from swarm.config.fields import MAX_COUNT
 
 WARMUP_SHARE = 0.05  # of the units, where they are planned: the rate rises to its peak
-RAMP_SHARE = (
-    0.15  # of the rounds, at most: a ramp of the preset's length would leave a short run little at full momentum
-)
+RAMP_SHARE = 0.15  # of the rounds, at most: a preset's ramp would leave a short run little at full momentum
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kKMGBT]?)")
 _FACTORS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "B": 9, "T": 12}
 
