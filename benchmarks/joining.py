@@ -77,7 +77,7 @@ def measure(
 ) -> dict[str, Any]:
     root.mkdir(parents=True)
     run, text, ends_at = root / "run", root / "text.txt", time.monotonic() + seconds
-    text.write_text("the quick brown fox jumps over the lazy dog. " * 20_000)
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 20_000, encoding="utf-8")
     chosen = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     chosen += [part for setting in settings for part in ("--set", setting)]
     new = [sys.executable, "-m", "peers", "run", "new", str(run), "--preset", "demo", "--data", str(text), *chosen]
@@ -115,8 +115,8 @@ def measure(
 def prepared(root: Path, seed: PeerDirectory, config: str) -> PeerDirectory:
     directory = PeerDirectory(root)
     root.mkdir()
-    directory.config.write_text(LOCAL + config)
-    directory.invite.write_text(seed.invite.read_text())
+    directory.config.write_text(LOCAL + config, encoding="utf-8")
+    directory.invite.write_text(seed.invite.read_text(encoding="utf-8"), encoding="utf-8")
     return directory
 
 
