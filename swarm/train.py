@@ -7,7 +7,6 @@ round has for it lies in a queue that is looked at between two inner steps (prot
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -35,7 +34,6 @@ from swarm.records.types import Account, Hash
 from swarm.tasks import InPieces, Task
 
 log = logging.getLogger(__name__)
-NICE = 5  # of the training thread: what a round needs of the processor is little, and others wait for it
 LAST_WRITE_SECONDS = 10.0  # that a leaver waits for the snapshot before the last one
 SIGNATURE_SECONDS = 2.0  # that a leaver waits for the signature of a boundary that is made
 
@@ -218,8 +216,6 @@ class Trainer:
 
     # -- the thread ---------------------------------------------------------------------------------------------------
     def run(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.nice(NICE)
         try:
             self._train()
         except BaseException as error:  # the process boundary of this thread: the peer ends and is started again

@@ -1,8 +1,6 @@
 """The training thread at its edges: restarts with a snapshot that is too old, diverged weights, contributions that cannot be kept."""
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -214,15 +212,3 @@ def _kept(path: Path) -> bytes | None:
     inner = InnerOptimizer(make_config(path / "data").inner, model.flat, model.matrices)
     member = MemberState.load(path / "snapshot", model.flat, inner)
     return None if member is None else member.previous
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_training_makes_way_for_the_work_of_rounds(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    trainer = bench.start()
-    bench.until("a unit", lambda: trainer.units_done() >= 1)
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "training")
-    assert thread.native_id is not None
-    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) > os.getpriority(
-        os.PRIO_PROCESS, threading.get_native_id()
-    )
