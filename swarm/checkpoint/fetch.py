@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.store import BlockStore
@@ -18,6 +19,7 @@ REQUEST_SECONDS = 30.0
 PAUSE_SECONDS = 0.2  # before who gave nothing is asked again, twice as long each time
 MAX_PAUSE_SECONDS = 2.0
 OVERDUE_SECONDS = 1.0  # after so long others are asked for the same blocks, whoever is free
+MAX_OVERDUE_SECONDS = 25.0  # where all comes late: then the own line is slow, and asking more makes it slower
 
 Ask = Callable[[bytes, Sequence[bytes]], Awaitable[dict[bytes, bytes]]]
 
@@ -96,6 +98,7 @@ class _Fetching:
     liars: set[bytes] = field(default_factory=set)
     under_way: dict[asyncio.Task[dict[bytes, bytes]], _Request] = field(default_factory=dict)
     received: int = 0
+    overdue: float = OVERDUE_SECONDS
     begun: float = field(default_factory=time.monotonic)
 
     async def bring(self, missing: list[bytes]) -> None:
@@ -135,8 +138,8 @@ class _Fetching:
                     self.under_way[task] = _Request(donor, batch, now)
 
     def _held_up(self, wanted: Collection[bytes], donor: bytes, now: float) -> list[bytes]:
-        """Blocks that have not come for a while from those who are asked for them, of whom this one is none: after one
-        `OVERDUE_SECONDS` two may be asked, then four, and so on, so that many bad donors cost little more than one."""
+        """A block that has not come for a while from those who are asked for it, of whom this one is none: after one `overdue` two may be
+        asked, then four, and so on, so that many bad donors cost little more than one."""
         first: dict[bytes, float] = {}
         copies: Counter[bytes] = Counter()
         own: set[bytes] = set()
@@ -144,7 +147,8 @@ class _Fetching:
             own.update(request.digests if request.donor == donor else ())
             copies.update(request.digests)
             first.update({d: min(request.begun, first.get(d, now)) for d in request.digests})
-        batch = [d for d in wanted if d in first and d not in own and copies[d] < _most_copies(now - first[d])][:BATCH]
+        held_up = (d for d in reversed(list(wanted)) if d in first and d not in own)  # who has them goes from the front
+        batch = list(islice((d for d in held_up if copies[d] < _most_copies((now - first[d]) / self.overdue)), 1))
         for request in self.under_way.values():
             self.failures[request.donor] += not set(request.digests).isdisjoint(batch)  # it is asked last from now on
         return batch
@@ -173,6 +177,9 @@ class _Fetching:
                 if self.received > self.max_bytes:
                     raise PeerFault(f"content {self.root.hex()[:12]}: more than {self.max_bytes} bytes")
                 await asyncio.to_thread(self.store.put_as, digest, data)
+            else:  # it came twice: that long it takes here, and nobody held it up
+                took = time.monotonic() - request.begun
+                self.overdue = min(max(self.overdue, 2 * took), MAX_OVERDUE_SECONDS)
             got_any = True
         if isinstance(result, BaseException) or len(result) < len(request.digests):
             self.failures[donor] += 1
@@ -186,8 +193,8 @@ class _Fetching:
         return got_any
 
 
-def _most_copies(age_seconds: float) -> int:
-    return int(2 ** min(age_seconds // OVERDUE_SECONDS, 6))
+def _most_copies(times_overdue: float) -> int:
+    return int(2 ** min(int(times_overdue), 6))
 
 
 async def _in_time(ask: Ask, donor: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:

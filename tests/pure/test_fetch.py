@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -133,6 +133,68 @@ def test_a_bad_donor_costs_less_than_five_seconds(tmp_path: Path, kind: type[Don
     assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
     assert time.monotonic() - begun < 5.0
     assert sum(donor.asked for donor in bad.values()) <= 6 * number
+
+
+class SlowLine:
+    """A newcomer's own: all that is on its way shares it. Seconds are the loop's, which pass at once (`run`)."""
+
+    TICK, BYTES_PER_SECOND, ASK_SECONDS = 0.5, 512, 25.0  # a leaf in a second
+
+    def __init__(self, blocks: dict[bytes, bytes]) -> None:
+        self.blocks, self.num_streams, self.received = blocks, 0, 0.0
+
+    async def ask(self, donor: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """As `SwarmNetwork.ask`: what came in time."""
+        found: dict[bytes, bytes] = {}
+        self.num_streams += 1
+        try:
+            async with asyncio.timeout(self.ASK_SECONDS):
+                for digest in digests:
+                    left = float(len(self.blocks[digest]))
+                    while left > 0:
+                        await asyncio.sleep(self.TICK)
+                        came = min(left, self.BYTES_PER_SECOND * self.TICK / self.num_streams)
+                        left, self.received = left - came, self.received + came
+                    found[digest] = self.blocks[digest]
+        except TimeoutError:
+            pass
+        finally:
+            self.num_streams -= 1
+        return found
+
+    def run(self, root: bytes, store: BlockStore, num_donors: int, monkeypatch: pytest.MonkeyPatch) -> float:
+        """Seconds until all is there."""
+        loop, now = asyncio.new_event_loop(), 0.0
+        select = loop._selector.select  # type: ignore[attr-defined]
+
+        def pass_at_once(seconds: float | None) -> object:
+            nonlocal now
+            now += seconds or 0.0
+            return select(0)
+
+        async def in_place(call: Callable[..., object], *arguments: object) -> object:
+            return call(*arguments)
+
+        monkeypatch.setattr(loop, "time", lambda: now)
+        monkeypatch.setattr(loop._selector, "select", pass_at_once)  # type: ignore[attr-defined]
+        monkeypatch.setattr(asyncio, "to_thread", in_place)
+        monkeypatch.setattr("swarm.checkpoint.fetch.time.monotonic", lambda: now)
+        donors = [bytes([i]) for i in range(num_donors)]
+        try:
+            loop.run_until_complete(
+                fetch_graph(root, store, self.ask, lambda: donors, max_bytes=1 << 20, seconds=1000.0)
+            )
+        finally:
+            loop.close()
+        return now
+
+
+def test_many_donors_do_not_make_a_slow_line_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, _, blocks = graph()
+    line, size = SlowLine(blocks), sum(map(len, blocks.values()))
+    seconds = line.run(root, BlockStore(tmp_path, 1 << 20), 8, monkeypatch)
+    assert line.received < 1.5 * size
+    assert seconds < 1.5 * size / line.BYTES_PER_SECOND + 10.0
 
 
 def test_what_a_slow_donor_gives_in_the_end_is_taken(tmp_path: Path) -> None:
