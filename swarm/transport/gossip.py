@@ -71,11 +71,22 @@ class Gossip:
         for digest in _pieces(digests, DIGEST_BYTES):
             known = self._missing.get(digest)
             if known is not None:
-                if source not in known.holders and len(known.holders) < MAX_TOLD_LINKS:
-                    known.holders.append(source)
+                self._note_holder(known, source)
             elif not self._seen.has(digest) and self._waiting[source] < MAX_MISSING_PER_LINK:
                 self._missing[digest] = _Missing(now, [source], source)
                 self._waiting[source] += 1
+
+    def _note_holder(self, missing: _Missing, source: Account) -> None:
+        """Where all places are taken, a member gets a stranger's: free keys that all say that they have it keep nothing back."""
+        holders = missing.holders
+        if source in holders:
+            return
+        if len(holders) >= MAX_TOLD_LINKS:
+            strange = next((a for a in holders if not self._is_member(a)), None)
+            if strange is None or not self._is_member(source):
+                return
+            holders.remove(strange)
+        holders.append(source)
 
     def asked(self, source: Account, digests: bytes) -> Iterable[bytes]:
         """The messages that a link asks for, each once: whoever asks again has had it."""
@@ -128,7 +139,7 @@ class Gossip:
             if self._seen.has(digest) or not missing.holders or (not holders and now - missing.asked_at > WAIT_SECONDS):
                 self._forget(digest)
             elif now - missing.asked_at > WAIT_SECONDS:
-                chosen = self._rng.choice(holders)
+                chosen = self._rng.choice([a for a in holders if self._is_member(a)] or holders)
                 missing.holders.remove(chosen)
                 missing.asked_at = now
                 wanted.setdefault(chosen, []).append(digest)

@@ -174,6 +174,17 @@ def test_false_words_harm_who_says_them() -> None:
     assert net[3].num_frames > 1
 
 
+def test_strangers_that_say_they_have_a_message_keep_it_back_from_nobody() -> None:
+    """Six are quicker than the member that has it, and give nothing."""
+    links, members = {account(n): Link(account(n)) for n in range(8)}, {account(7)}
+    gossip = Gossip(account(100), Seen(), lambda a: a in members, random.Random(0))
+    digest = Seen.digest(b"message")
+    for stranger in range(7):
+        gossip.told(account(stranger), digest, 0.0)
+    gossip.told(account(7), digest, 0.1)
+    assert gossip.wanted(links, 1.1 * WAIT_SECONDS) == {account(7): digest}
+
+
 def test_what_is_asked_for_is_given_once() -> None:
     net = Net(everybody(8))
     net.publish(0, b"message")
