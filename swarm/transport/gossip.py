@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol, TypeVar
 
 from swarm.hashing import sha256
@@ -134,15 +135,18 @@ class Gossip:
     def wanted(self, links: Collection[Account], now: float) -> dict[Account, bytes]:
         """What did not come in time, by the link that is asked for it now; nobody is asked twice."""
         wanted: dict[Account, list[bytes]] = {}
-        for digest, missing in list(self._missing.items()):
+        # they lie in order of `asked_at`: what is not due costs nothing, however many strangers have told of
+        due = takewhile(lambda item: now - item[1].asked_at > WAIT_SECONDS, self._missing.items())
+        for digest, missing in list(due):
             holders = [account for account in missing.holders if account in links]
-            if self._seen.has(digest) or not missing.holders or (not holders and now - missing.asked_at > WAIT_SECONDS):
+            if self._seen.has(digest) or not holders:
                 self._forget(digest)
-            elif now - missing.asked_at > WAIT_SECONDS:
-                chosen = self._rng.choice([a for a in holders if self._is_member(a)] or holders)
-                missing.holders.remove(chosen)
-                missing.asked_at = now
-                wanted.setdefault(chosen, []).append(digest)
+                continue
+            chosen = self._rng.choice([a for a in holders if self._is_member(a)] or holders)
+            missing.holders.remove(chosen)
+            missing.asked_at = now
+            self._missing[digest] = self._missing.pop(digest)
+            wanted.setdefault(chosen, []).append(digest)
         return {account: b"".join(digests) for account, digests in wanted.items()}
 
     def _forget(self, digest: bytes) -> None:

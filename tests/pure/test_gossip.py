@@ -185,6 +185,24 @@ def test_strangers_that_say_they_have_a_message_keep_it_back_from_nobody() -> No
     assert gossip.wanted(links, 1.1 * WAIT_SECONDS) == {account(7): digest}
 
 
+def test_many_digests_that_wait_cost_little_until_they_are_due() -> None:
+    """Strangers may name as many as their shares are, and the loop looks ten times a second."""
+    links = {account(n): Link(account(n)) for n in range(48)}
+    looks = 0
+
+    class Held(dict[Account, Link]):
+        def __contains__(self, key: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__contains__(key)
+
+    gossip = Gossip(account(100), Seen(), lambda a: False, random.Random(0))
+    for number in links:
+        gossip.told(number, b"".join(sha256(number + bytes([i]))[:DIGEST_BYTES] for i in range(100)), 0.0)
+    assert gossip.wanted(Held(links), 0.5 * WAIT_SECONDS) == {}
+    assert looks < 10
+
+
 def test_what_is_asked_for_is_given_once() -> None:
     net = Net(everybody(8))
     net.publish(0, b"message")
