@@ -12,7 +12,7 @@ Pure: no stream, no clock but the one it is given.
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol, TypeVar
 
@@ -46,12 +46,6 @@ class _Missing:
     told_by: Account
 
 
-@dataclass
-class _Kept:
-    data: bytes
-    given: set[Account] = field(default_factory=set)  # who asked: once each
-
-
 class Gossip:
     """Of one peer. `is_member(account)`: others who could hand on count only if they are, so that free keys keep nothing back."""
 
@@ -62,7 +56,8 @@ class Gossip:
         self._rng = rng or random.Random()
         self._missing: dict[bytes, _Missing] = {}
         self._waiting: Counter[Account] = Counter()  # digests in `_missing` by who told them
-        self._kept: dict[bytes, _Kept] = {}
+        self._kept: dict[bytes, bytes] = {}
+        self._given: dict[Account, set[bytes]] = {}  # of the kept ones, to whom is linked
         self._kept_bytes = 0
         self._news: dict[Account, list[bytes]] = {}  # digests that are to be told
 
@@ -91,11 +86,12 @@ class Gossip:
 
     def asked(self, source: Account, digests: bytes) -> Iterable[bytes]:
         """The messages that a link asks for, each once: whoever asks again has had it."""
+        given = self._given.setdefault(source, set())
         for digest in _pieces(digests, DIGEST_BYTES):
             kept = self._kept.get(digest)
-            if kept is not None and source not in kept.given:
-                kept.given.add(source)
-                yield kept.data
+            if kept is not None and digest not in given:
+                given.add(digest)
+                yield kept
 
     # -- what goes out ------------------------------------------------------------------------------------------------
     def spread(self, data: bytes, links: Mapping[Account, L], source: Account | None) -> Sequence[L]:
@@ -135,6 +131,7 @@ class Gossip:
     def wanted(self, links: Collection[Account], now: float) -> dict[Account, bytes]:
         """What did not come in time, by the link that is asked for it now; nobody is asked twice."""
         wanted: dict[Account, list[bytes]] = {}
+        self._given = {account: given for account, given in self._given.items() if account in links}
         # they lie in order of `asked_at`: what is not due costs nothing, however many strangers have told of
         due = takewhile(lambda item: now - item[1].asked_at > WAIT_SECONDS, self._missing.items())
         for digest, missing in list(due):
@@ -158,10 +155,13 @@ class Gossip:
     def _keep(self, digest: bytes, data: bytes) -> None:
         if digest in self._kept:
             return
-        self._kept[digest] = _Kept(data)
+        self._kept[digest] = data
         self._kept_bytes += len(data)
         while self._kept_bytes > MAX_KEPT_BYTES:
-            self._kept_bytes -= len(self._kept.pop(next(iter(self._kept))).data)
+            oldest = next(iter(self._kept))
+            self._kept_bytes -= len(self._kept.pop(oldest))
+            for given in self._given.values():
+                given.discard(oldest)
 
 
 def pack_linked(accounts: Iterable[Account]) -> bytes:

@@ -212,6 +212,16 @@ def test_what_is_asked_for_is_given_once() -> None:
     assert list(net[1].gossip.asked(account(3), digest + b"short")) == [b"message"]
 
 
+def test_who_comes_back_is_given_what_it_asks_for() -> None:
+    """What it was given went down with its last link; nor is anything remembered of who has gone: keys are free."""
+    net = Net(everybody(8))
+    net.publish(0, b"message")
+    gossip, digest = net[0].gossip, Seen.digest(b"message")
+    assert list(gossip.asked(account(1), digest)) == [b"message"]
+    gossip.wanted({a: link for a, link in net[0].links.items() if a != account(1)}, 1.0)
+    assert list(gossip.asked(account(1), digest)) == [b"message"]
+
+
 def test_digests_that_nobody_has_are_bounded() -> None:
     net = Net(everybody(8))
     gossip = net[0].gossip
