@@ -262,9 +262,10 @@ class Links:
             await asyncio.sleep(GOSSIP_SECONDS)
             now, linked = time.monotonic(), pack_linked(self.links)
             for link in self.links.values():
-                if link.linked_told != linked and now - link.linked_told_at > LINKED_SECONDS:
+                # The more there are the rarer: who comes and goes must not cost ninety peers two kilobytes a second each.
+                pause = LINKED_SECONDS * max(1.0, len(self.links) / 10)
+                if link.linked_told != linked and now - link.linked_told_at > pause and link.put(Kind.LINKED, linked):
                     link.linked_told, link.linked_told_at = linked, now
-                    link.put(Kind.LINKED, linked)
             for account, digests in self._gossip.news().items():
                 if account in self.links:
                     self.links[account].put(Kind.HAVE, digests)
