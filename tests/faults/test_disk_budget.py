@@ -6,6 +6,8 @@ from peers.status import PeerStatus
 from tests.faults.swarm import LOCAL, PeerProcess, Runner, Swarm, until
 from tests.faults.test_sigkill import check_agreement
 
+pytestmark = pytest.mark.long
+
 SECONDS = 90.0
 POOR = f"disk_write_bytes_per_day = {2**20}\n"
 
