@@ -6,6 +6,7 @@ They train like others: a newcomer sees members that have the newest state, and 
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 from peers.peer import Peer, main
@@ -14,14 +15,15 @@ from swarm.network import Membership, NetworkSettings, SwarmNetwork
 SLOW_SECONDS = 3.0  # for each block
 
 
-class BadNetwork(SwarmNetwork):
+class BadNetwork(SwarmNetwork, ABC):
     async def join(self, membership: Membership, handler: Any, settings: NetworkSettings) -> None:
         honest = handler.lookup
         handler.lookup = lambda digest: self.bent(honest(digest))
         await super().join(membership, handler, settings)
 
+    @abstractmethod
     def bent(self, data: bytes | None) -> bytes | None:
-        raise NotImplementedError
+        """What it hands out instead of `data`."""
 
 
 class SlowNetwork(BadNetwork):

@@ -36,11 +36,20 @@ def round_body(data: bytes) -> RoundBody:
     )
 
 
+def certified(certificate: SignedCertificate) -> tuple[RoundCertificate, RoundBody]:
+    """What the ledger holds as the round knows it, of attempt 0."""
+    return _of_attempt(certificate, 0), round_body(certificate.body)
+
+
+def _of_attempt(certificate: SignedCertificate, attempt: int) -> RoundCertificate:
+    return RoundCertificate(**{**certificate.values, "attempt": attempt})  # type: ignore[arg-type]  # a row: any values
+
+
 def certificate_messages(certificate: SignedCertificate) -> list[bytes]:
     """One message per signature that the ledger holds."""
     content = round_body(certificate.body)
     return [
-        pack(Signed(RoundCertificate(**{**certificate.values, "attempt": attempt}), signer, signature, content))  # type: ignore[arg-type]
+        pack(Signed(_of_attempt(certificate, attempt), signer, signature, content))
         for attempt, signatures in sorted(certificate.signatures.items())
         for signer, signature in signatures
     ]

@@ -8,7 +8,7 @@ from peers.books import Books
 from peers.config import PeerConfig
 from peers.directory import PeerDirectory
 from peers.errors import StartError
-from peers.history import round_body
+from peers.history import certified
 from swarm.audit.archive import Archive
 from swarm.audit.kept import Certified, KeptStates
 from swarm.averaging.parts import PartStore
@@ -16,7 +16,7 @@ from swarm.budget import DiskBudget, DiskQuota, Measure
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.config import RunConfig
 from swarm.consensus.machine import RoundMachine
-from swarm.records.types import Hash, RoundCertificate
+from swarm.records.types import Hash
 
 BYTES_PER_VALUE = 3 * 8 + 2 * 6 + 16
 RECORD_BYTES = 48 << 20
@@ -76,10 +76,7 @@ def _certificates(machine: RoundMachine, books: Books) -> Callable[[Hash], Certi
         if entry is not None:
             return entry.certificate, entry.body
         signed = books.certificate(identity)
-        if signed is None:
-            return None
-        certificate = RoundCertificate(**{**signed.values, "attempt": 0})  # type: ignore[arg-type]
-        return certificate, round_body(signed.body)
+        return None if signed is None else certified(signed)
 
     return find
 

@@ -8,7 +8,7 @@ from incentives import records
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
-from peers.history import round_body
+from peers.history import certified
 from peers.invite import Invite
 from peers.notary import values_of
 from swarm.audit.archive import Archive, rebuild_anchor
@@ -85,10 +85,7 @@ class KeptRun:
 
     def _certificate(self, key: Hash) -> tuple[RoundCertificate, RoundBody] | None:
         signed = self.ledger.certificate(key)
-        if signed is None:
-            return None
-        certificate = RoundCertificate(**{**signed.values, "attempt": 0})  # type: ignore[arg-type]
-        return certificate, round_body(signed.body)
+        return None if signed is None else certified(signed)
 
     def _stored(self, root: Hash) -> Anchor | None:
         if root in self._anchors:

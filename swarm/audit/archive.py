@@ -38,7 +38,16 @@ from swarm.errors import InputError, PeerFault, RetryError, SwarmError, disk_rem
 from swarm.hashing import sha256
 from swarm.optim.codec import part_slices, wire_bytes
 from swarm.optim.inner import CommittedState
-from swarm.records.types import Contribution, ContributionContent, Hash, Record, RoundBody, RoundCertificate, Signed
+from swarm.records.types import (
+    Contribution,
+    ContributionContent,
+    Hash,
+    Record,
+    RoundBody,
+    RoundCertificate,
+    Signed,
+    SignedContribution,
+)
 from swarm.records.wire import pack, unpack
 
 log = logging.getLogger(__name__)
@@ -86,7 +95,7 @@ class Archive:
         )  # of certificates whose draw is to come
         self._known: set[int] = set()  # epochs of which the draw is known
         self._drawn = {key for path in self._listed("draws") for key in _hashes(path)}
-        self._kept: dict[str, Signed] = {}  # contributions by file name, read once
+        self._kept: dict[str, SignedContribution] = {}  # contributions by file name, read once
         self.is_stored: Callable[[Hash], bool] = lambda root: True  # whether an anchor's blocks are here
 
     def close(self) -> None:
@@ -228,11 +237,10 @@ class Archive:
             newest, known, drawn_ones = self._last_epoch, set(self._known), set(self._drawn)
         kept, starts = self._wanted(older_than, newest, known, drawn_ones)
         records = [signed.record for signed in kept.values()]
-        assert all(isinstance(record, Contribution) for record in records)
         digests: set[Hash] = set()
         for signed in [*kept.values(), *starts.values()]:
-            digests.update(leaf.digest for leaf in signed.content.parts)  # type: ignore[union-attr]
-        states = {key.hex() for record in records for key in (record.state_after, record.state_before)}  # type: ignore[union-attr]
+            digests.update(leaf.digest for leaf in signed.content.parts)
+        states = {key.hex() for record in records for key in (record.state_after, record.state_before)}
         for path in self._listed("contributions"):
             if path.name in self._kept and path.name not in kept and path.name not in starts:
                 _forget(path)
@@ -247,14 +255,14 @@ class Archive:
 
     def _wanted(
         self, older_than: float, newest: int, known: set[int], drawn_ones: set[Hash]
-    ) -> tuple[dict[str, Signed], dict[str, Signed]]:
+    ) -> tuple[dict[str, SignedContribution], dict[str, SignedContribution]]:
         """Own contributions that stay, and those that they start from, by file name."""
         paths = self._listed("contributions")
         for path in paths:
             if path.name not in self._kept:
                 with contextlib.suppress(OSError, PeerFault):
                     self._kept[path.name] = self._unpack(path.read_bytes())
-        kept: dict[str, Signed] = {}
+        kept: dict[str, SignedContribution] = {}
         for place, path in enumerate(paths):
             epoch, key = _epoch_of(path.name), bytes.fromhex(path.name.split("-")[1])
             is_open = epoch not in known or key in drawn_ones
@@ -262,17 +270,16 @@ class Archive:
                 is_young = path.stat().st_mtime >= older_than
                 if place >= len(paths) - ALWAYS or (is_young and (is_open or epoch > newest - NEWEST)):
                     kept.update({path.name: self._kept[path.name]} if path.name in self._kept else {})
-        starting = {signed.record.previous.hex() for signed in kept.values()}  # type: ignore[union-attr]
+        starting = {signed.record.previous.hex() for signed in kept.values()}
         starts = {n: s for n, s in self._kept.items() if n.split("-")[1] in starting and n not in kept}
         return kept, starts
 
-    def _spans(self, older_than: float, newest: int, kept: Mapping[str, Signed]) -> list[tuple[int, int]]:
+    def _spans(self, older_than: float, newest: int, kept: Mapping[str, SignedContribution]) -> list[tuple[int, int]]:
         """First and last epoch of states that are needed one after the other."""
         epochs = {name.split("-")[1]: _epoch_of(name) for name in self._kept}
         spans = [(newest - OTHERS_START, newest)]
         for name, signed in kept.items():
             record, last = signed.record, _epoch_of(name) - 1
-            assert isinstance(record, Contribution) and isinstance(signed.content, ContributionContent)
             start = epochs.get(record.previous.hex(), last + 1 - len(signed.content.merges))
             spans.append((min(start, last + 1) - 1, last))
         for path in self._listed("draws"):
@@ -305,7 +312,7 @@ class Archive:
             self._pinned = {n: r for n, r in self._pinned.items() if _epoch_of(n) in used or _epoch_of(n) > newest}
 
     # -- what is found ------------------------------------------------------------------------------------------------
-    def contribution(self, key: Hash) -> Signed | None:
+    def contribution(self, key: Hash) -> SignedContribution | None:
         """The kept contribution of this hash; None where it is not here, or damaged."""
         for path in (self._directory / "contributions").glob(f"*-{key.hex()}"):
             with contextlib.suppress(OSError, PeerFault):
@@ -331,14 +338,9 @@ class Archive:
 
     def contributions(self) -> dict[Hash, tuple[Contribution, ContributionContent]]:
         """All that are kept, by hash, in order of their epochs; damaged ones are left out."""
-        found = {}
-        for signed in self.signed():
-            record, content = signed.record, signed.content
-            assert isinstance(record, Contribution) and isinstance(content, ContributionContent)
-            found[self._hash(record)] = record, content
-        return found
+        return {self._hash(signed.record): (signed.record, signed.content) for signed in self.signed()}
 
-    def signed(self) -> Iterator[Signed]:
+    def signed(self) -> Iterator[SignedContribution]:
         """The kept contributions as they were signed, in order of their epochs; damaged ones are left out."""
         for path in self._listed("contributions"):
             with contextlib.suppress(OSError, PeerFault):
@@ -346,11 +348,11 @@ class Archive:
                 if path.name == _name(signed.record.epoch, self._hash(signed.record)):
                     yield signed
 
-    def _unpack(self, data: bytes) -> Signed:
+    def _unpack(self, data: bytes) -> SignedContribution:
         signed = unpack(data)
         if not isinstance(signed.record, Contribution) or not isinstance(signed.content, ContributionContent):
             raise PeerFault("contribution: another record was kept")
-        return signed
+        return signed.of(Contribution).holding(ContributionContent)
 
     def averages(
         self, certificate_id: Hash, epoch: int, digests: tuple[Hash, ...], num_values: int

@@ -18,7 +18,7 @@ from swarm.checkpoint.runblocks import RunBlocks
 from swarm.config import RunConfig
 from swarm.errors import PeerFault, SwarmError
 from swarm.optim.inner import CommittedState
-from swarm.records.types import ZERO_HASH, ContributionContent, Hash, RoundBody, RoundCertificate
+from swarm.records.types import ZERO_HASH, Hash, RoundBody, RoundCertificate
 
 log = logging.getLogger(__name__)
 MOST_EPOCHS = 64  # that are redone from averages at a start; then an anchor is written whole, whatever the budget says
@@ -144,15 +144,11 @@ class KeptStates:
 
     def has_contribution(self, contribution: Hash) -> bool:
         signed = self._archive.contribution(contribution)
-        return (
-            signed is not None
-            and isinstance(signed.content, ContributionContent)
-            and all(self._parts.is_on_disk(leaf.digest) for leaf in signed.content.parts)
-        )
+        return signed is not None and all(self._parts.is_on_disk(leaf.digest) for leaf in signed.content.parts)
 
     def contribution(self, contribution: Hash) -> bytes | None:
         signed = self._archive.contribution(contribution)
-        if signed is None or not isinstance(signed.content, ContributionContent):
+        if signed is None:
             return None
         wires = [self._parts.get(leaf.digest) for leaf in signed.content.parts]
         return b"".join(wire for wire in wires if wire is not None) if None not in wires else None

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -138,8 +138,10 @@ class AdamW8bit:
         if not self._whole:
             self._whole = {name: self._joined(name) for name in sorted(self._first()) if self._is_state(name)}
 
-    def _first(self) -> dict[str, object]:
-        return self._optimizer.state[self._parameters[0]]  # type: ignore[no-any-return]
+    def _first(self) -> dict[str, Any]:
+        """The optimiser's state of the first piece, as its library calls it."""
+        state: dict[str, Any] = self._optimizer.state[self._parameters[0]]
+        return state
 
     def _is_state(self, name: str) -> bool:
         return isinstance(self._first()[name], torch.Tensor) and "qmap" not in name
@@ -168,7 +170,7 @@ class AdamW8bit:
             codes = self._whole.get(name)
             if codes is not None and codes.dtype == torch.uint8:
                 scales = self._whole[f"absmax{name[-1]}"].repeat_interleave(EIGHT_BIT_BLOCK)[: codes.numel()]
-                found[name] = state[f"qmap{name[-1]}"][codes.long()] * scales  # type: ignore[index]
+                found[name] = state[f"qmap{name[-1]}"][codes.long()] * scales
             elif codes is not None:
                 found[name] = codes
         return found
