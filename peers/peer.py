@@ -38,6 +38,7 @@ from peers.remembering import forgot
 from peers.status import PeerStatus
 from peers.supervisor import die_with_parent
 from swarm import events
+from swarm.budget import DiskQuota
 from swarm.cancelling import cancel_all
 from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
@@ -83,6 +84,7 @@ class Peer:
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
         self._looking: asyncio.Task[int] | None = None
+        self._quota: DiskQuota | None = None
         self._looked_at = 0.0
         self._evaluating: asyncio.Task[None] | None = None
         self._task: Task | None = None  # of a seed, which has time to evaluate
@@ -336,8 +338,9 @@ class Peer:
         is_due = time.monotonic() - self._looked_at >= QUOTA_SECONDS
         if made is not None and is_due and (looking is None or looking.done()):
             self._looked_at = time.monotonic()
-            quota = open_quota(self.directory, self.config, made.budget, made.content, made.archive)
-            self._looking = asyncio.create_task(asyncio.to_thread(quota.look))
+            if self._quota is None:
+                self._quota = open_quota(self.directory, self.config, made.budget, made.content, made.archive)
+            self._looking = asyncio.create_task(asyncio.to_thread(self._quota.look))
 
     def _look_at_the_end(self) -> None:
         assert self.made is not None

@@ -6,6 +6,7 @@ wait asks first, each kind for a share of its own, so that none takes another's.
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -16,7 +17,9 @@ from typing import Protocol
 from pydantic_core import from_json
 
 from swarm.atomic import write_atomically, written_bytes
+from swarm.errors import SwarmError
 
+log = logging.getLogger(__name__)
 DAY_SECONDS = 86400.0
 AT_ONCE = 0.2  # of a day's bytes may be written at once; the rest comes evenly: in no 24 hours is it more than a day's
 SHARES = {"anchors": 0.3, "joiners": 0.2, "snapshots": 0.25, "audits": 0.25}
@@ -159,23 +162,36 @@ class DiskBudget:
 
 
 class DiskQuota:
-    """Keeps what lies below `root` within `quota_bytes`. `relief`: what makes room, the most dispensable first; where all of it is not
-    enough, nothing that can wait is written until there is room (`budget.is_full`). Not thread-safe."""
+    """Keeps what lies below `root` within `quota_bytes`. `relief`: what makes room, the most dispensable first. Where even the last had to,
+    nothing that can wait is written (`budget.is_full`) until there is room for what it removed, too: it would be written to be removed
+    again. Not thread-safe."""
 
     def __init__(
         self, root: Path, quota_bytes: int, budget: DiskBudget, relief: Sequence[Callable[[], object]]
     ) -> None:
         self._root, self._most, self._budget, self._relief = root, int(FULL * quota_bytes), budget, relief
+        self._gone_bytes = 0  # that had to go, and there is no room for them yet
 
     def look(self) -> int:
-        """Bytes below `root`, after what could be done."""
+        """Bytes below `root`, after what could be done. What cannot be removed is told in the log."""
         size = size_of_tree(self._root)
-        for make_room in self._relief:
+        for level, make_room in enumerate(self._relief, 1):
             if size > self._most:
-                make_room()
+                before = size
+                self._try(make_room)
                 size = size_of_tree(self._root)
-        self._budget.is_full = size > self._most
+                if level == len(self._relief):
+                    self._gone_bytes = max(self._gone_bytes, before - size)
+        if size + self._gone_bytes <= self._most:
+            self._gone_bytes = 0
+        self._budget.is_full = size + self._gone_bytes > self._most
         return size
+
+    def _try(self, make_room: Callable[[], object]) -> None:
+        try:
+            make_room()
+        except (OSError, SwarmError) as error:
+            log.warning("%s: no room can be made there: %s", self._root, error)
 
 
 def size_of_tree(root: Path) -> int:

@@ -84,7 +84,7 @@ class Archive:
             remove_half_written(directory / name)
         self._pool = ThreadPoolExecutor(1, "archive")
         self._lock = threading.Lock()
-        self.pruned_at = float("-inf")
+        self.pruned_at, self._opened_at = float("-inf"), time.time()
         self.lacks_room = False  # the newest state was not kept: the budget is used up
         self._pinned = dict(self._roots())
         self._last_anchor = max((_epoch_of(name) for name in self._pinned), default=-1)
@@ -245,8 +245,9 @@ class Archive:
             if path.name in self._kept and path.name not in kept and path.name not in starts:
                 _forget(path)
                 del self._kept[path.name]
+        # what came later may be of the next one, also of the first, which a slow disk and signature keep waiting
         times = [path.stat().st_mtime for path in self._listed("contributions")[-1:]]
-        settled_before = min([time.time(), *times]) - FRESH_SECONDS
+        settled_before = min(time.time(), *(times or [self._opened_at])) - FRESH_SECONDS
         self._parts.prune(digests, settled_before)
         for path in (self._directory / "states").iterdir():  # what a crash left half-written, too
             if path.stem not in states:

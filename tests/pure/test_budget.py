@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarm.atomic import DISK_BLOCK_BYTES, write_atomically
-from swarm.budget import SHARES, DiskBudget, Measure
+from swarm.budget import SHARES, DiskBudget, DiskQuota, Measure
 
 DAY, BYTES = 86400.0, 1_000_000_000
 
@@ -119,3 +119,30 @@ def test_what_goes_through_the_door_and_what_grows_is_measured(tmp_path: Path) -
     first = measure()
     assert first >= 3 * DISK_BLOCK_BYTES + 700 + 50
     assert measure() < first
+
+
+def test_what_had_to_go_for_the_quota_is_not_written_again_before_there_is_room(disk: Disk) -> None:
+    root = disk.path / "peer"
+    root.mkdir()
+    (root / "ledger").write_bytes(bytes(700))
+    snapshot = root / "state.snapshot"
+    written = 0
+    quota = DiskQuota(root, 1000, disk.budget, [lambda: snapshot.unlink(missing_ok=True)])
+    for _ in range(10):  # at the brink: what must stay fits, and a snapshot does not fit beside it
+        if disk.ask("snapshots", 400):
+            snapshot.write_bytes(bytes(400))
+            written += 1
+        quota.look()
+    assert written == 1 and not snapshot.exists()
+    (root / "ledger").write_bytes(bytes(400))
+    quota.look()
+    assert disk.ask("snapshots", 400)
+
+
+def test_a_directory_that_gives_nothing_back_ends_no_peer(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    def refused() -> None:
+        raise OSError(30, "Read-only file system")
+
+    (disk.path / "ledger").write_bytes(bytes(2000))
+    DiskQuota(disk.path, 1000, disk.budget, [refused]).look()
+    assert disk.budget.is_full and "Read-only file system" in caplog.text

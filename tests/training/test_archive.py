@@ -417,3 +417,18 @@ def test_what_a_file_manager_leaves_in_the_directory_does_not_stop_a_peer(tmp_pa
     again.round()
     again.archive.prune(time.time())
     assert len(again.settle().archive.contributions()) == 2
+
+
+def test_a_state_that_waits_for_its_first_signature_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = lean(tmp_path, 0.0)
+    keeper.learner.units(1)
+    work = keeper.learner.contribute()
+    keeper.archive.keep_state(keeper.learner.committed[work.record.state_after])
+    (state,) = (tmp_path / "audit" / "states").iterdir()
+    a_minute_later = time.time() + 60.0
+    monkeypatch.setattr(time, "time", lambda: a_minute_later)
+    keeper.archive.prune(0.0)
+    assert state.exists()
+    os.utime(state, (time.time() - 3600,) * 2)  # left by an earlier process
+    keeper.archive.prune(time.time())
+    assert not state.exists()
