@@ -7,7 +7,7 @@ from typing import Any
 from peers.errors import ConfigError
 from peers.progressbar import ProgressBar
 from peers.sources import Sources, read_sources
-from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig
+from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, TextConfig
 
 NO_ROOT = "0" * 64  # of data that is not written yet
 _NO_FILE = {"size": 1, "sha256": "0" * 64}
@@ -51,6 +51,7 @@ class TextTask:
         """InputError where the text is too short for the run's samples."""
         from swarm.data.text import held_out_tokens
 
+        assert isinstance(config.task.data, TextConfig)
         held_out_tokens(self._num_tokens, config.task.data)
 
     def _train_tokenizer(self, text: bytes, progress: ProgressBar) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """Causal language modelling: its part of a run's configuration."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from swarm.config.fields import Part, Refusal, of_known_kind
 from swarm.config.models import ModelConfig, UntrainedModel
+from swarm.config.records import TokenRecords
 from swarm.config.texts import ByteTokenizer, TextConfig
 
 
 class CausalLMConfig(Part):
     kind: Literal["causal_lm"]
-    data: Annotated[TextConfig, Field(discriminator="kind"), BeforeValidator(of_known_kind("task.data", "text"))]
+    data: Annotated[
+        Union[TextConfig, TokenRecords],
+        Field(discriminator="kind"),
+        BeforeValidator(of_known_kind("task.data", "text", "records")),
+    ]
     model: ModelConfig = UntrainedModel(kind="untrained")
 
     @model_validator(mode="after")

@@ -28,10 +28,26 @@ class BpeTokenizer(Part):
     )
 
 
+class PublishedTokenizer(Part):
+    """A tokenizer file as it is, in the data directory: a published model's, or one that was trained for this run's records. Whoever
+    made the records has cut the text with it; nobody has to do that again."""
+
+    kind: Literal["published"]
+    vocabulary: int = Field(ge=2, le=1_000_000, description="number of tokens: the largest one, and one more")
+    file: DataFile
+
+
 Tokenizer = Annotated[
     Union[ByteTokenizer, BpeTokenizer],
     Field(discriminator="kind"),
     BeforeValidator(of_known_kind("task.data.tokenizer", "bytes", "bpe")),
+]
+
+
+RecordTokenizer = Annotated[
+    Union[ByteTokenizer, PublishedTokenizer],
+    Field(discriminator="kind"),
+    BeforeValidator(of_known_kind("task.data.tokenizer", "bytes", "published")),
 ]
 
 

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from swarm.config import TOKENIZER_FILE, BpeTokenizer, TextConfig
+from swarm.config import TOKENIZER_FILE, BpeTokenizer, ByteTokenizer, DataFile, PublishedTokenizer
 from swarm.errors import InputError
 
 PIECE_BYTES = 1 << 16
@@ -75,14 +75,23 @@ def parse_tokenizer(data: bytes) -> Any:
         raise InputError("task.data.tokenizer", f"{len(data)} bytes", f"is no tokenizer file: {error}") from None
 
 
-def open_tokenizer(config: TextConfig, directory: Path) -> Any:
+class Tokenized(Protocol):
+    """Data that became tokens by one of the kinds of tokenizers, whose file is part of `content` where it has one."""
+
+    @property
+    def tokenizer(self) -> ByteTokenizer | BpeTokenizer | PublishedTokenizer: ...
+
+    def content(self) -> dict[str, DataFile]: ...
+
+
+def open_tokenizer(config: Tokenized, directory: Path) -> Any:
     """The run's tokenizer; InputError where its file is missing or is not the one agreed on."""
     return make_tokenizer(config, lambda name: read_agreed(directory / name, config.content()[name].sha256))
 
 
-def make_tokenizer(config: TextConfig, read: Callable[[str], bytes]) -> Any:
+def make_tokenizer(config: Tokenized, read: Callable[[str], bytes]) -> Any:
     """The same with `read`, which gives a file of the run's data by its name, as the run agreed on it."""
-    return parse_tokenizer(read(TOKENIZER_FILE)) if isinstance(config.tokenizer, BpeTokenizer) else byte_tokenizer()
+    return byte_tokenizer() if isinstance(config.tokenizer, ByteTokenizer) else parse_tokenizer(read(TOKENIZER_FILE))
 
 
 def read_agreed(path: Path, sha256: str) -> bytes:

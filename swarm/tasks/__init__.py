@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from swarm.config import RunConfig
+from swarm.data.records import FileLeaves, OpenLeaves
 from swarm.device import HOST
 from swarm.models import FlatModel, Trainable
 from swarm.records.types import Account, Hash
@@ -37,7 +38,9 @@ class Task(Protocol):
 class Kind(Protocol):
     """What a file of this package has; the functions below say what each does."""
 
-    def open_task(self, config: RunConfig, directory: Path, report: Callable[[float], None]) -> Subject: ...
+    def open_task(
+        self, config: RunConfig, directory: Path, report: Callable[[float], None], leaves: OpenLeaves
+    ) -> Subject: ...
     def new_model(self, config: RunConfig, seed: int, device: torch.device) -> FlatModel: ...
     def check_model(self, config: RunConfig) -> int: ...
     def kept_bytes(self, config: RunConfig, model: FlatModel) -> int: ...
@@ -48,11 +51,17 @@ KINDS: dict[str, Kind] = {"causal_lm": causal_lm}
 
 
 def open_task(
-    config: RunConfig, directory: Path, report: Callable[[float], None] = lambda share: None, micro_batch: int = 0
+    config: RunConfig,
+    directory: Path,
+    report: Callable[[float], None] = lambda share: None,
+    micro_batch: int = 0,
+    leaves: OpenLeaves | None = None,
 ) -> InPieces:
     """Of the run, on the data in `directory`; `report` hears how much of the preparation is done. `micro_batch`: how many samples this
-    machine takes at once; 0: what fits. `InputError` where the data is not what the run's configuration says."""
-    return InPieces(config, KINDS[config.task.kind].open_task(config, directory, report), micro_batch)
+    machine takes at once; 0: what fits. `leaves`: where files of records come from; None: they lie in `directory`, whole. `InputError`
+    where the data is not what the run's configuration says."""
+    source = leaves or (lambda name, table: FileLeaves(directory / name, table))
+    return InPieces(config, KINDS[config.task.kind].open_task(config, directory, report, source), micro_batch)
 
 
 def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST) -> FlatModel:

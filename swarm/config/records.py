@@ -1,0 +1,120 @@
+"""What a run's configuration says of data that lie as fixed-size records in leaves of 1 MiB (decision 0023)."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from swarm.config.fields import MAX_COUNT, DataConfig, DataFile, Refusal
+from swarm.config.texts import TOKENIZER_FILE, ByteTokenizer, PublishedTokenizer, RecordTokenizer
+
+TRAIN_RECORDS, HELD_RECORDS = "train.records", "held.records"
+LEAF_BYTES = 1 << 20  # a chunk of UnixFS, so that a leaf is a block
+MAX_HELD = 8192
+MAX_LEAVES_PER_DRAW = 64
+DTYPE_BYTES = {"uint8": 1, "uint16": 2, "uint32": 4, "int32": 4, "int64": 8, "float32": 4}
+
+
+@dataclass(frozen=True)
+class RecordField:
+    """One field of every record: `dtype` is one of `DTYPE_BYTES`, little-endian; `shape` () is a single value."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    def num_bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype] * prod(self.shape)
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """How many records a file of the data directory has, how long each is, and how they lie in leaves: none crosses from one to the
+    next, the rest of a leaf is zeros, and the last one ends with its last record."""
+
+    num_records: int
+    record_bytes: int
+
+    @property
+    def records_per_leaf(self) -> int:
+        return LEAF_BYTES // self.record_bytes
+
+    @property
+    def num_leaves(self) -> int:
+        return -(-self.num_records // self.records_per_leaf)
+
+    def records_in(self, leaf: int) -> int:
+        """How many records leaf number `leaf` has."""
+        return min(self.records_per_leaf, self.num_records - leaf * self.records_per_leaf)
+
+    def leaf_bytes(self, leaf: int) -> int:
+        return LEAF_BYTES if leaf < self.num_leaves - 1 else self.records_in(leaf) * self.record_bytes
+
+    def size_bytes(self) -> int:
+        """Of the whole file."""
+        last = self.num_leaves - 1
+        return last * LEAF_BYTES + self.leaf_bytes(last)
+
+
+class RecordsConfig(DataConfig):
+    """A table of records, in an order without meaning, and one that is held out. A subclass for each kind of task says what a record
+    holds."""
+
+    kind: Literal["records"]
+    num_train: int = Field(ge=1, le=MAX_COUNT, description="records that are trained on")
+    num_held: int = Field(ge=1, le=MAX_HELD, description="records that nobody trains on")
+    leaves_per_draw: int = Field(
+        1, ge=1, le=MAX_LEAVES_PER_DRAW, description="leaves of 1 MiB that a peer takes its samples from at a time"
+    )
+    units_per_draw: int = Field(1, ge=1, le=1 << 20, description="units that a peer takes from the same leaves")
+
+    @abstractmethod
+    def record_fields(self) -> tuple[RecordField, ...]:
+        """What a record holds, in this order and without gaps."""
+
+    def record_bytes(self) -> int:
+        return sum(field.num_bytes() for field in self.record_fields())
+
+    def tables(self) -> dict[str, RecordTable]:
+        """The files of records by name: they are read leaf by leaf, and are no part of `content`."""
+        size = self.record_bytes()
+        return {TRAIN_RECORDS: RecordTable(self.num_train, size), HELD_RECORDS: RecordTable(self.num_held, size)}
+
+    def size_bytes(self) -> int:
+        return super().size_bytes() + sum(table.size_bytes() for table in self.tables().values())
+
+    @model_validator(mode="after")
+    def _fit_into_leaves(self) -> "RecordsConfig":
+        size = self.record_bytes()
+        if not 1 <= size <= LEAF_BYTES:
+            raise Refusal("task.data", f"records of {size} bytes", f"a record has at most {LEAF_BYTES} bytes")
+        return self
+
+
+class TokenRecords(RecordsConfig):
+    """For a causal language model: a record is `context` + 1 tokens, inputs and, one further, targets."""
+
+    context: int = Field(128, ge=8, le=65536, description="tokens per sample")
+    tokenizer: RecordTokenizer = ByteTokenizer()
+
+    def record_fields(self) -> tuple[RecordField, ...]:
+        return (RecordField("tokens", token_dtype(self.tokenizer.vocabulary), (self.context + 1,)),)
+
+    def tokens_per_sample(self) -> int:
+        return self.context
+
+    def content(self) -> dict[str, DataFile]:
+        """The tokenizer, where there is one."""
+        return {TOKENIZER_FILE: self.tokenizer.file} if isinstance(self.tokenizer, PublishedTokenizer) else {}
+
+    def of_a_model(self) -> tuple[str, ...]:
+        return tuple(self.content())
+
+
+def token_dtype(vocabulary: int) -> str:
+    """What a token is kept as."""
+    if vocabulary <= 1 << 8:
+        return "uint8"
+    return "uint16" if vocabulary <= 1 << 16 else "uint32"
