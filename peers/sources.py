@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Sources:
 
     def checksums(self) -> str:
         """As `sha256sum` writes and checks them."""
-        return "".join(_checksum_line(file) for file in self.files)
+        return "".join(checksum_line(hashlib.sha256(file.text).hexdigest(), file.name) for file in self.files)
 
 
 def read_sources(data: Path | None) -> Sources:
@@ -80,7 +80,7 @@ def read_sources(data: Path | None) -> Sources:
     if kind == stat.S_IFREG:
         _take(found, os.fspath(data), data.name)
     elif kind == stat.S_IFDIR:
-        for path, name in _walk(found, os.fspath(data)):
+        for path, name in files_below(found, os.fspath(data), SUFFIXES):
             _take(found, path, name)
     else:
         raise ConfigError("--data", str(data), f"is a {_KINDS.get(kind, 'file of another kind')}; {_REMEDY}")
@@ -90,8 +90,8 @@ def read_sources(data: Path | None) -> Sources:
     return found
 
 
-def _walk(found: Sources, folder: str) -> Iterator[tuple[str, str]]:
-    """(path, name) of the regular files of a kind that is taken, folder by folder; all else is noted as left out."""
+def files_below(found: Sources, folder: str, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(path, name) of the regular files with one of these suffixes, folder by folder; all else is noted in `found` as left out."""
     waiting = [_listed(found, folder, "")]
     while waiting:
         if not waiting[-1]:
@@ -111,8 +111,8 @@ def _walk(found: Sources, folder: str) -> Iterator[tuple[str, str]]:
             waiting.append(_listed(found, path, name))
         elif kind != stat.S_IFREG:
             found.skip(_shown(name), _KINDS.get(kind, "of another kind"))
-        elif os.path.splitext(name)[1].lower() not in SUFFIXES:
-            found.skip(_shown(name), f"neither {', '.join(SUFFIXES[:-1])} nor {SUFFIXES[-1]}")
+        elif os.path.splitext(name)[1].lower() not in suffixes:
+            found.skip(_shown(name), f"neither {', '.join(suffixes[:-1])} nor {suffixes[-1]}")
         else:
             yield path, name
 
@@ -150,12 +150,12 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _checksum_line(file: Source) -> str:
-    digest = hashlib.sha256(file.text).hexdigest()
-    if not {"\\", "\n", "\r"} & set(file.name):
-        return f"{digest}  {file.name}\n"
-    escaped = file.name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+def checksum_line(digest: str, name: str) -> str:
+    """As `sha256sum` writes it."""
+    if not {"\\", "\n", "\r"} & set(name):
+        return f"{digest}  {name}\n"
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     return f"\\{digest}  {escaped}\n"
 
 
-__all__ = ["Source", "Sources", "read_sources"]
+__all__ = ["Source", "Sources", "checksum_line", "files_below", "read_sources"]
