@@ -4,7 +4,7 @@ Changing any value makes another run. Canonical JSON (RFC 8785) of all fields â†
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args
 
 import tomli_w
 from pydantic import (
@@ -19,7 +19,10 @@ from pydantic import (
 )
 
 from swarm.config.causal_lm import CausalLMConfig
+from swarm.config.chat import ChatConfig
 from swarm.config.fields import MAX_COUNT, Part, Refusal, of_known_kind
+from swarm.config.image_classification import ImageClassificationConfig
+from swarm.config.text_classification import TextClassificationConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 from swarm.toml import parse_toml
@@ -140,7 +143,11 @@ class AdmissionConfig(Part):
 
 
 # Each kind of task owns its part, a union by `kind` itself where there is a choice: a new kind or variant leaves the bytes of all others.
-TaskConfig = Annotated[CausalLMConfig, Field(discriminator="kind"), BeforeValidator(of_known_kind("task", "causal_lm"))]
+TaskConfig = Annotated[
+    Union[CausalLMConfig, ChatConfig, TextClassificationConfig, ImageClassificationConfig],
+    Field(discriminator="kind"),
+    BeforeValidator(of_known_kind("task", "causal_lm", "chat", "text_classification", "image_classification")),
+]
 _MOVED = ("data", "model")  # tables of version 2 that belong into task
 
 

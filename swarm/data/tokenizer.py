@@ -94,6 +94,28 @@ def make_tokenizer(config: Tokenized, read: Callable[[str], bytes]) -> Any:
     return byte_tokenizer() if isinstance(config.tokenizer, ByteTokenizer) else parse_tokenizer(read(TOKENIZER_FILE))
 
 
+def save_tokenizer(
+    config: Tokenized,
+    read: Callable[[str], bytes],
+    context: int,
+    out: Path,
+    padding: int | None = None,
+    template: str | None = None,
+) -> None:
+    """Into the folder of a saved model, of a run on bytes too (token n is byte n). `padding`: the token behind shorter samples;
+    `template`: of conversations."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = make_tokenizer(config, read)
+    padded = {} if padding is None else {"pad_token": tokenizer.id_to_token(padding)}
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=context, clean_up_tokenization_spaces=False, **padded
+    )
+    if template is not None:
+        saved.chat_template = template
+    saved.save_pretrained(out)
+
+
 def read_agreed(path: Path, sha256: str) -> bytes:
     """A file of the run's data; InputError where it is missing or has another hash than the run agreed on."""
     try:

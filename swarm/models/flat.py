@@ -8,6 +8,8 @@ from swarm.device import HOST
 from swarm.matrices import Matrix
 from swarm.models.layout import Layout
 
+HEADS = ("score", "classifier")  # what transformers calls that which gives the logits of labels
+
 
 class Trainable(Protocol):
     """What a task asks of a model: `FlatModel` has it, and so has whoever is measured beside it."""
@@ -51,6 +53,8 @@ def _matrices(module: torch.nn.Module, layout: Layout) -> tuple[Matrix, ...]:
     others = {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Embedding)}
     output = getattr(module, "get_output_embeddings", lambda: None)()
     others |= {id(parameter) for parameter in (output.parameters() if output is not None else ())}
+    heads = [part for name, part in module.named_children() if name in HEADS]
+    others |= {id(parameter) for head in heads for parameter in head.parameters()}
     found, at = [], 0
     for name, shape, size in zip(layout.names, layout.shapes, layout.sizes(), strict=True):
         if len(shape) == 2 and id(module.get_parameter(name)) not in others:

@@ -1,17 +1,19 @@
-"""Causal language models of transformers, by configuration; nothing is downloaded."""
+"""Models of transformers, by configuration and by what a task asks of them; nothing is downloaded."""
 
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from swarm.config import UntrainedModel
+from swarm.config import Untrained
 from swarm.errors import InputError
 
 BYTE_VOCABULARY = 256
 MAX_LAYERS = 512
+_WITHOUT_ATTENTION = ("convnext",)
 BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
 # Fields that are not the organiser's to set, and why.
 _FROM_CONTEXT = "follows from task.data.context; set that"
@@ -19,15 +21,48 @@ NO_CHANCE = "is always 0: an auditor must be able to redo every step"
 _FIXED: dict[str, str] = {
     "n_positions": _FROM_CONTEXT,
     "max_position_embeddings": _FROM_CONTEXT,
+    "image_size": "follows from task.data.size; set that",
+    "num_channels": "follows from task.data.channels; set that",
     "use_cache": "is always off in training",
 }
 for _name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-    _FIXED[_name] = "means nothing to a run: its text is one without an end"
-for _name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "classifier_dropout"):
+    _FIXED[_name] = "means nothing to a run: it follows from the data"
+for _name in (
+    "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout", "hidden_dropout", "classifier_dropout",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "seq_classif_dropout", "qa_dropout", "summary_first_dropout",
+    "drop_path_rate",
+):  # fmt: skip
     _FIXED[_name] = NO_CHANCE
 
 
-def transformer_config(config: UntrainedModel, context: int) -> Any:
+@dataclass(frozen=True)
+class Purpose:
+    """What a task asks of its model. `auto_class`: of transformers, by name; `fields`: of its config, where the family has them, which
+    nobody else can set; `defaults`: where the run sets none; `num_labels`: of a head
+    that tells them apart; 0: none."""
+
+    auto_class: str
+    fields: dict[str, Any]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    num_labels: int = 0
+
+
+def for_tokens(
+    context: int, auto_class: str = "AutoModelForCausalLM", padding: int | None = None, num_labels: int = 0
+) -> Purpose:
+    """Of a model that takes up to `context` tokens. `padding`: the token behind shorter samples, None where there are none."""
+    sizes = {"n_positions": context, "max_position_embeddings": context}
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": padding}
+    return Purpose(auto_class, {**sizes, **ids}, {"vocab_size": BYTE_VOCABULARY}, num_labels)
+
+
+def for_images(size: int, channels: int, num_labels: int) -> Purpose:
+    """Of a model that takes square images of `size` pixels a side and gives logits of labels."""
+    fields = {"image_size": size, "num_channels": channels}
+    return Purpose("AutoModelForImageClassification", fields, {}, num_labels)
+
+
+def transformer_config(config: Untrained, purpose: Purpose) -> Any:
     """The transformers config of the run's model. InputError for a field that the family does not have, or of another type than
     the family's own value."""
     from transformers import AutoConfig, PretrainedConfig
@@ -37,9 +72,10 @@ def transformer_config(config: UntrainedModel, context: int) -> Any:
     known = {name: value for name, value in default.to_dict().items() if name not in general}
     for name, value in config.fields.items():
         _check_field(config.family, name, value, known, getattr(default, "attribute_map", {}))
-    sizes: dict[str, Any] = {name: context for name in ("n_positions", "max_position_embeddings") if name in known}
-    ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
-    fields: dict[str, Any] = {"vocab_size": BYTE_VOCABULARY, **ids, **sizes, **config.fields}
+    ours = {name: value for name, value in purpose.fields.items() if name in known or name.endswith("_token_id")}
+    fields: dict[str, Any] = {**purpose.defaults, **ours, **config.fields}
+    if purpose.num_labels:
+        fields["num_labels"] = purpose.num_labels
     made = AutoConfig.for_model(config.family, **fields)
     for name, why in _FIXED.items():
         if why == NO_CHANCE and hasattr(made, name):
@@ -56,9 +92,11 @@ def _check_field(family: str, name: str, value: Any, known: dict[str, Any], alia
         other = f": it calls that {aliases[name]}" if name in aliases else ""
         raise InputError(field, value, f"transformers' {family} has no such field{other}")
     own = known[name]
-    if isinstance(own, dict | list):
-        raise InputError(field, value, "is a table or a list in transformers, which a run cannot set")
-    if isinstance(own, bool):
+    if isinstance(own, dict) or (isinstance(own, list) and not isinstance(value, list)):
+        raise InputError(field, value, "is a table or a list in transformers, which this run cannot set so")
+    if isinstance(own, list):
+        fits, wanted = bool(own) and isinstance(own[0], int), "left out: it is no list of whole numbers in transformers"
+    elif isinstance(own, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(own, int):
         fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
@@ -67,39 +105,39 @@ def _check_field(family: str, name: str, value: Any, known: dict[str, Any], alia
     elif isinstance(own, str):
         fits, wanted = isinstance(value, str), f"a word such as {own!r}"
     else:
-        fits, wanted = True, ""
+        fits, wanted = not isinstance(value, list), "no list"
     if not fits:
         raise InputError(field, value, f"must be {wanted}")
     if isinstance(value, int) and not isinstance(value, bool) and not isinstance(own, float):
-        most = MAX_LAYERS if name in ("n_layer", "num_hidden_layers") else 1 << 31
+        most = MAX_LAYERS if name in ("n_layer", "n_layers", "num_hidden_layers") else 1 << 31
         if not 1 <= value <= most:
             raise InputError(field, value, f"must be from 1 to {most}")
 
 
-def build_model(config: UntrainedModel, context: int, seed: int = 0) -> torch.nn.Module:
+def build_model(config: Untrained, purpose: Purpose, seed: int = 0) -> torch.nn.Module:
     """A freshly initialised model in fp32. The seed only matters for whoever makes a run: all others load the anchor.
 
     InputError where it cannot be built from these fields, or is too large for this machine's memory."""
-    check_model(config, context)
+    check_model(config, purpose)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = _built(config, context)
+            module = _built(config, purpose)
         except Exception as error:  # as above: what only shows with real numbers, so no field that decides on a size
             names = [name for name, value in config.fields.items() if not isinstance(value, int)]
-            raise _blamed(config, names, lambda rest: _built(rest, context), error) from None
+            raise _blamed(config, names, lambda rest: _built(rest, purpose), error) from None
     module.train()
     return module
 
 
-def check_model(config: UntrainedModel, context: int) -> int:
+def check_model(config: Untrained, purpose: Purpose) -> int:
     """Number of the model's parameters, before it takes any memory; errors as `build_model`."""
     try:
-        values = count_values(config, context)
+        values = count_values(config, purpose)
     except InputError:
         raise
     except Exception as error:  # transformers and torch raise whatever they meet; only what they build here is tried
-        raise _blamed(config, list(config.fields), lambda rest: count_values(rest, context), error) from None
+        raise _blamed(config, list(config.fields), lambda rest: count_values(rest, purpose), error) from None
     needed, there = values * BYTES_PER_VALUE, _memory_bytes()
     if there is not None and needed > there:
         raise InputError(
@@ -110,20 +148,35 @@ def check_model(config: UntrainedModel, context: int) -> int:
     return values
 
 
-def count_values(config: UntrainedModel, context: int) -> int:
+def count_values(config: Untrained, purpose: Purpose) -> int:
     """Number of the model's parameters, tied ones once, without the memory for them."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in _built(config, context).parameters())
+        return sum(parameter.numel() for parameter in _built(config, purpose).parameters())
 
 
-def _built(config: UntrainedModel, context: int) -> torch.nn.Module:
-    from transformers import AutoModelForCausalLM
+def _built(config: Untrained, purpose: Purpose) -> torch.nn.Module:
+    import transformers
 
     _import_dynamo()
-    made = transformer_config(config, context)
-    return AutoModelForCausalLM.from_config(  # type: ignore[no-any-return]
-        made, dtype=torch.float32, attn_implementation="sdpa"
+    made = transformer_config(config, purpose)
+    attention = {} if config.family in _WITHOUT_ATTENTION else {"attn_implementation": "sdpa"}
+    module: torch.nn.Module = getattr(transformers, purpose.auto_class).from_config(
+        made, dtype=torch.float32, **attention
     )
+    check_redoable(module)
+    return module
+
+
+def check_redoable(module: torch.nn.Module) -> None:
+    """InputError where a step would draw at random, or would change more than the parameters: neither can be redone or averaged."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            raise InputError(
+                "task.model", f"{name}: {type(part).__name__}", "keeps averages of what it sees, which no peer shares; take a "
+                "family with layer norms",
+            )  # fmt: skip
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
+            raise InputError("task.model", f"{name}: dropout {part.p}", NO_CHANCE)
 
 
 def _import_dynamo() -> None:
@@ -143,7 +196,7 @@ def _import_dynamo() -> None:
 
 
 def _blamed(
-    config: UntrainedModel, names: list[str], attempt: Callable[[UntrainedModel], object], error: Exception
+    config: Untrained, names: list[str], attempt: Callable[[Untrained], object], error: Exception
 ) -> InputError:
     """It names the field of `names` without which `attempt` ends well, if there is one."""
     said = f"transformers cannot build the model: {_line(error)}"

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from swarm import models
 from swarm.config import RunConfig
 from swarm.data.records import FileLeaves, OpenLeaves
+from swarm.data.tokenizer import read_agreed
 from swarm.device import HOST
-from swarm.models import FlatModel, Trainable
+from swarm.models import FlatModel, Purpose, Trainable, build_model
 from swarm.records.types import Account, Hash
-from swarm.tasks import causal_lm
+from swarm.tasks import causal_lm, chat, image_classification, text_classification
+from swarm.tasks.kept import kept_bytes as kept_by
 from swarm.tasks.pieces import InPieces, Subject
+from swarm.tasks.uses import Manner, Measures, Use
 
 
 class Task(Protocol):
@@ -31,23 +35,44 @@ class Task(Protocol):
     def evaluate(self, model: Trainable, num_samples: int = 64) -> float:
         """Mean loss of held-out samples."""
 
+    def held_out(self, num_samples: int) -> np.ndarray:
+        """The same evenly spaced held-out samples for everybody, as `Use.measure` takes them."""
+
     def sample(self, model: Trainable) -> str:
         """What the model makes, for people; "" where there is nothing to be read."""
 
 
+Read = Callable[[str], bytes]  # a small file of the run's data by its name, as the run agreed on it
+
+
 class Kind(Protocol):
-    """What a file of this package has; the functions below say what each does."""
+    """What a file of this package has."""
 
     def open_task(
-        self, config: RunConfig, directory: Path, report: Callable[[float], None], leaves: OpenLeaves
+        self, config: RunConfig, directory: Path, read: Read, report: Callable[[float], None], leaves: OpenLeaves
     ) -> Subject: ...
-    def new_model(self, config: RunConfig, seed: int, device: torch.device) -> FlatModel: ...
-    def check_model(self, config: RunConfig) -> int: ...
-    def kept_bytes(self, config: RunConfig, model: FlatModel) -> int: ...
-    def save_model(self, config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None: ...
+
+    def open_use(self, config: RunConfig, read: Read) -> Use: ...
+
+    def purpose(self, config: RunConfig) -> Purpose:
+        """What is asked of the model."""
+
+    def example_loss(self, config: RunConfig, model: FlatModel) -> torch.Tensor:
+        """Of one sample of the largest size, whatever it is."""
+
+    def config_fields(self, config: RunConfig, read: Read) -> dict[str, Any]:
+        """For the config of a model that is saved: names of labels and the like."""
+
+    def save_inputs(self, config: RunConfig, model: FlatModel, read: Read, out: Path) -> None:
+        """What turns data into the model's inputs, as transformers opens it."""
 
 
-KINDS: dict[str, Kind] = {"causal_lm": causal_lm}
+KINDS: dict[str, Kind] = {
+    "causal_lm": causal_lm,
+    "chat": chat,
+    "text_classification": text_classification,
+    "image_classification": image_classification,
+}
 
 
 def open_task(
@@ -60,29 +85,49 @@ def open_task(
     """Of the run, on the data in `directory`; `report` hears how much of the preparation is done. `micro_batch`: how many samples this
     machine takes at once; 0: what fits. `leaves`: where files of records come from; None: they lie in `directory`, whole. `InputError`
     where the data is not what the run's configuration says."""
+    content = config.task.data.content()
+
+    def read(name: str) -> bytes:
+        return read_agreed(directory / name, content[name].sha256)
+
     source = leaves or (lambda name, table: FileLeaves(directory / name, table))
-    return InPieces(config, KINDS[config.task.kind].open_task(config, directory, report, source), micro_batch)
+    return InPieces(config, KINDS[config.task.kind].open_task(config, directory, read, report, source), micro_batch)
+
+
+def open_use(config: RunConfig, read: Read) -> Use:
+    """A model of the run in use, without the run's data. `InputError` where one of its small files is not what it should be."""
+    return KINDS[config.task.kind].open_use(config, read)
 
 
 def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST) -> FlatModel:
     """The run's model, untrained, as `seed` draws it (on every device alike). `InputError` where it cannot be built."""
-    return KINDS[config.task.kind].new_model(config, seed, device)
+    return FlatModel(build_model(config.task.model, KINDS[config.task.kind].purpose(config), seed), device)
 
 
 def check_model(config: RunConfig) -> int:
     """Number of the model's parameters that are trained, before it takes any memory; errors as `new_model`."""
-    return KINDS[config.task.kind].check_model(config)
+    return models.check_model(config.task.model, KINDS[config.task.kind].purpose(config))
 
 
 def kept_bytes(config: RunConfig, model: FlatModel) -> int:
     """Memory that the forward pass of a step keeps for the backward pass, for each sample: one is passed forward to see."""
-    return KINDS[config.task.kind].kept_bytes(config, model)
+    return kept_by(model, lambda: KINDS[config.task.kind].example_loss(config, model))
 
 
-def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
-    """A folder that transformers opens: config, weights, and what turns data into the model's inputs. `read` gives a file of the run's
-    data by its name."""
-    KINDS[config.task.kind].save_model(config, model, read, out)
+def save_model(config: RunConfig, model: FlatModel, read: Read, out: Path) -> None:
+    """A folder that transformers opens: config, weights, and what turns data into the model's inputs."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    kind = KINDS[config.task.kind]
+    saved = model.module.config
+    for name, value in kind.config_fields(config, read).items():
+        setattr(saved, name, value)
+    model.module.save_pretrained(out)  # type: ignore[operator]
+    kind.save_inputs(config, model, read, out)
 
 
-__all__ = ["InPieces", "Subject", "Task", "check_model", "kept_bytes", "new_model", "open_task", "save_model"]
+__all__ = [
+    "InPieces", "Manner", "Measures", "Subject", "Task", "Use", "check_model", "kept_bytes", "new_model", "open_task", "open_use",
+    "save_model",
+]  # fmt: skip

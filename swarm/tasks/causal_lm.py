@@ -1,23 +1,30 @@
 """Causal language modelling: the next token of the run's text, or of records of tokens."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from swarm import models
-from swarm.config import RunConfig, TextConfig, TokenRecords
+from swarm.config import CausalLMConfig, RunConfig, TextConfig, TokenRecords
 from swarm.data.records import OpenLeaves
 from swarm.data.text import TextData, sample_offsets, unit_seed
-from swarm.data.tokenizer import make_tokenizer, open_tokenizer
-from swarm.device import storage_of, to_device, to_host
-from swarm.models import FlatModel, Trainable, build_model
+from swarm.data.tokenizer import make_tokenizer, save_tokenizer
+from swarm.device import to_device
+from swarm.errors import InputError
+from swarm.models import FlatModel, Purpose, Trainable, for_tokens
 from swarm.records.types import Account, Hash
 from swarm.tasks.recorded import RecordedSamples
+from swarm.tasks.uses import Manner, Measures, Report, Use, mean_of, write_on
 
 PROMPT, PROMPTED_TOKENS = "def ", 120
+
+
+def _task(config: RunConfig) -> CausalLMConfig:
+    assert isinstance(config.task, CausalLMConfig)
+    return config.task
 
 
 class TokenData(Protocol):
@@ -85,18 +92,18 @@ class CausalLMTask:
         self,
         config: RunConfig,
         directory: Path,
-        report: Callable[[float], None] = lambda share: None,
-        leaves: OpenLeaves | None = None,
+        read: Callable[[str], bytes],
+        report: Callable[[float], None],
+        leaves: OpenLeaves,
     ) -> None:
         """`report`: of the cutting into tokens. `leaves`: of records, for a run that has them."""
-        self.config, self.directory = config, directory
-        data = config.task.data
-        self.data: TokenData
-        if isinstance(data, TextConfig):
-            self.data = TextSamples(config, data, directory, report)
-        else:
-            assert leaves is not None, "records without their leaves"
-            self.data = TokenSamples(config, data, leaves)
+        self.config, self._read = config, read
+        data = _task(config).data
+        self.data: TokenData = (
+            TextSamples(config, data, directory, report)
+            if isinstance(data, TextConfig)
+            else TokenSamples(config, data, leaves)
+        )
 
     def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
         return self.data.samples(peer, beacon, unit, step)
@@ -108,9 +115,7 @@ class CausalLMTask:
         return self.loss(model, *self.data.batch(samples))
 
     def loss(self, model: Trainable, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        inputs, targets = to_device(inputs, model.device), to_device(targets, model.device)
-        logits = model.module(input_ids=inputs).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return _loss(model, to_device(inputs, model.device), to_device(targets, model.device))
 
     def evaluate(self, model: Trainable, num_samples: int = 64) -> float:
         inputs, targets = self.data.held_out(num_samples)
@@ -121,61 +126,80 @@ class CausalLMTask:
                 total += float(self.loss(model, part, targets[start : start + 32])) * len(part)
         return total / num_samples
 
+    def held_out(self, num_samples: int) -> np.ndarray:
+        """int64 [N, T + 1]."""
+        inputs, targets = self.data.held_out(num_samples)
+        return np.concatenate([inputs.numpy(), targets[:, -1:].numpy()], axis=1)
+
     def sample(self, model: Trainable) -> str:
-        return self.generate(model, PROMPT, PROMPTED_TOKENS)
-
-    def generate(self, model: Trainable, prompt: str, num_tokens: int, seed: int = 0) -> str:
-        """Text sampled at temperature 0.8."""
-        tokenizer = open_tokenizer(self.config.task.data, self.directory)
-        generator = torch.Generator().manual_seed(seed)
-        tokens = list(tokenizer.encode(prompt).ids)
-        with torch.no_grad():
-            for _ in range(num_tokens):
-                window = to_device(torch.tensor([tokens[-self.config.task.data.context :]]), model.device)
-                logits = to_host(model.module(input_ids=window).logits[0, -1].float()) / 0.8
-                tokens.append(int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)))
-        return str(tokenizer.decode(tokens))
+        use = TextWriter(_task(self.config).data, self._read)
+        return use.write(model, PROMPT, Manner(PROMPTED_TOKENS), lambda share: None)
 
 
-open_task = CausalLMTask
+class TextWriter:
+    """Implements `swarm.tasks.uses.Use`; of a row it takes `text`. A sample is `context` + 1 tokens."""
+
+    def __init__(self, data: TextConfig | TokenRecords, read: Callable[[str], bytes]) -> None:
+        self._data, self._tokenizer = data, make_tokenizer(data, read)
+
+    def encode(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Samples of a text, int64 [n, context + 1], one behind the other; the rest at its end is left out."""
+        text, size = row.get("text"), self._data.context + 1
+        if not isinstance(text, str):
+            raise InputError("text", text, "must be a text; mend it or leave the row out")
+        tokens = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        return tokens[: len(tokens) // size * size].reshape(-1, size)
+
+    def measure(self, model: Trainable, samples: np.ndarray, report: Report) -> Measures:
+        def sum_of(part: np.ndarray) -> float:
+            tokens = to_device(torch.from_numpy(part), model.device)
+            return float(_loss(model, tokens[:, :-1], tokens[:, 1:])) * len(part)
+
+        loss = mean_of(samples, report, sum_of)
+        return Measures(len(samples), loss, math.exp(loss))
+
+    def respond(self, model: Trainable, given: Mapping[str, Any], manner: Manner, report: Report) -> Mapping[str, Any]:
+        return {"text": self.write(model, str(given.get("text", "")), manner, report)}
+
+    def write(self, model: Trainable, prompt: str, manner: Manner, report: Report) -> str:
+        """The prompt, and what follows."""
+        tokens = list(self._tokenizer.encode(prompt).ids)
+        made = write_on(model, tokens, self._data.context, manner, report, lambda made: False)
+        return str(self._tokenizer.decode([*tokens, *made]))
 
 
-def new_model(config: RunConfig, seed: int, device: torch.device) -> FlatModel:
-    return FlatModel(build_model(config.task.model, config.task.data.context, seed), device)
+def _loss(model: Trainable, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = model.module(input_ids=inputs).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
-def check_model(config: RunConfig) -> int:
-    return models.check_model(config.task.model, config.task.data.context)
+def open_task(
+    config: RunConfig,
+    directory: Path,
+    read: Callable[[str], bytes],
+    report: Callable[[float], None],
+    leaves: OpenLeaves,
+) -> CausalLMTask:
+    return CausalLMTask(config, directory, read, report, leaves)
 
 
-def kept_bytes(config: RunConfig, model: FlatModel) -> int:
-    kept: dict[int, int] = {}
-    held = []  # so that no memory is counted for two
-    own, _ = storage_of(model.flat)
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        held.append(tensor)
-        identity, size = storage_of(tensor)
-        if identity != own:
-            kept[identity] = size
-        return tensor
-
-    tokens = to_device(torch.zeros(1, config.task.data.context, dtype=torch.int64), model.device)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model.module(input_ids=tokens).logits
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
-    return sum(kept.values())
+def open_use(config: RunConfig, read: Callable[[str], bytes]) -> Use:
+    return TextWriter(_task(config).data, read)
 
 
-def save_model(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
-    """With the tokenizer, of a run on bytes too (token n is byte n)."""
-    from transformers import PreTrainedTokenizerFast
-    from transformers.utils import logging as transformers_logging
+def purpose(config: RunConfig) -> Purpose:
+    return for_tokens(_task(config).data.context)
 
-    transformers_logging.disable_progress_bar()
-    model.module.save_pretrained(out)  # type: ignore[operator]
-    PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(config.task.data, read),
-        model_max_length=config.task.data.context,
-        clean_up_tokenization_spaces=False,
-    ).save_pretrained(out)
+
+def example_loss(config: RunConfig, model: FlatModel) -> torch.Tensor:
+    tokens = to_device(torch.zeros(1, _task(config).data.context, dtype=torch.int64), model.device)
+    return _loss(model, tokens, tokens)
+
+
+def save_inputs(config: RunConfig, model: FlatModel, read: Callable[[str], bytes], out: Path) -> None:
+    """The tokenizer."""
+    save_tokenizer(_task(config).data, read, _task(config).data.context, out)
+
+
+def config_fields(config: RunConfig, read: Callable[[str], bytes]) -> dict[str, Any]:
+    return {}

@@ -34,6 +34,8 @@ class Subject(Protocol):
 
     def evaluate(self, model: Trainable, num_samples: int) -> float: ...
 
+    def held_out(self, num_samples: int) -> np.ndarray: ...
+
     def sample(self, model: Trainable) -> str: ...
 
 
@@ -99,6 +101,9 @@ class InPieces:
 
     def evaluate(self, model: Trainable, num_samples: int = 64) -> float:
         return self.subject.evaluate(model, num_samples)
+
+    def held_out(self, num_samples: int) -> np.ndarray:
+        return self.subject.held_out(num_samples)
 
     def sample(self, model: Trainable) -> str:
         return self.subject.sample(model)

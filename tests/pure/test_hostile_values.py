@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from peers.config import PeerConfig, load_peer_config, save_peer_config
 from peers.errors import ConfigError
 from peers.invite import SHORT_TEXT, Invite, anybodys_binding
-from swarm.config import BpeTokenizer, RunConfig, dump_run, load_run
+from swarm.config import RunConfig, dump_run, load_run
 from swarm.consensus.machine import RunRules
 from swarm.errors import InputError
 from swarm.optim.schedule import learning_rate, momentum_at
@@ -42,20 +42,50 @@ BASE: dict[str, Any] = {
 }
 
 
-def paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Of every table and every field in it."""
+_RECORDS = {"kind": "records", "root": "11" * 32, "num_train": 50, "num_held": 5}
+_PUBLISHED = {"kind": "published", "vocabulary": 300, "file": FILE}
+TASKS: dict[str, dict[str, Any]] = {
+    "causal_lm": BASE["task"],
+    "chat": {
+        "kind": "chat",
+        "model": {"kind": "untrained", "fields": {"n_embd": 32, "vocab_size": 65536}},
+        "data": {**_RECORDS, "template": dict(FILE), "tokenizer": _PUBLISHED},
+    },
+    "text_classification": {
+        "kind": "text_classification",
+        "model": {"kind": "untrained", "fields": {"dim": 32, "vocab_size": 65536}},
+        "data": {**_RECORDS, "labels": dict(FILE), "num_labels": 3, "tokenizer": _PUBLISHED},
+    },
+    "image_classification": {
+        "kind": "image_classification",
+        "model": {"kind": "untrained", "family": "convnext", "fields": {"depths": [2, 2], "n_embd": 2}},
+        "data": {**_RECORDS, "labels": dict(FILE), "num_labels": 3},
+    },
+}
+
+
+def paths(model: type[BaseModel], values: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Of every table and every field in it; of tables by kind, that of `values`."""
     for name, field in model.model_fields.items():
         here = (*prefix, name)
         yield here
-        inner = field.annotation
-        if inner is not None and BpeTokenizer in get_args(inner):
-            inner = BpeTokenizer
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from paths(inner, here)
+        found = values.get(name, {}) if isinstance(values, dict) else {}
+        tables = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+        tables = [table for table in tables if issubclass(table, BaseModel)]
+        if len(tables) > 1:
+            tables = [table for table in tables if found.get("kind") in get_args(table.model_fields["kind"].annotation)]
+        if tables:
+            yield from paths(tables[0], found, here)
 
 
 FIELDS = ("task", "model", "fields")
-RUN_PATHS = [*paths(RunConfig), *((*FIELDS, name) for name in ("n_embd", "vocab_size", "other", "no name"))]
+NAMES = ("n_embd", "vocab_size", "other", "no name")
+RUN_PATHS = [
+    (kind, path)
+    for kind, task in TASKS.items()
+    for path in (*paths(RunConfig, {**BASE, "task": task}), *((*FIELDS, name) for name in NAMES))
+    if kind == "causal_lm" or path[0] == "task"
+]
 
 
 def nested(depth: int) -> list[Any]:
@@ -80,8 +110,8 @@ VALUES = st.one_of(
 )
 
 
-def with_value(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    values: dict[str, Any] = copy.deepcopy(BASE)
+def with_value(path: tuple[str, ...], value: Any, kind: str = "causal_lm") -> dict[str, Any]:
+    values: dict[str, Any] = copy.deepcopy({**BASE, "task": TASKS[kind]})
     at = values
     for name in path[:-1]:
         at = at.setdefault(name, {})
@@ -90,12 +120,13 @@ def with_value(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 def test_the_list_of_fields_is_whole() -> None:
-    assert {".".join(path) for path in RUN_PATHS} >= {
+    assert {".".join(path) for _, path in RUN_PATHS} >= {
         "name", "task.model.family", "task.model.fields", "task.data.text.size",
         "task.data.tokenizer.file.sha256", "task.data.tokenizer.kind", "task.kind", "task.data.kind", "task.model.kind", "task.data.root",
+        "task.data.num_labels", "task.data.labels.sha256", "task.data.mean", "task.data.template", "task.data.units_per_draw",
         "inner.betas", "rounds.vote_seconds", "audit.tolerance", "codec.part_values", "outer.lr", "unit_price_amount",
     }  # fmt: skip
-    assert len(RUN_PATHS) > 60
+    assert len(RUN_PATHS) > 120
 
 
 def check_line(line: str, field: str) -> None:
@@ -103,9 +134,9 @@ def check_line(line: str, field: str) -> None:
     assert field in line
 
 
-def check_run_with(path: tuple[str, ...], value: Any) -> None:
+def check_run_with(kind: str, path: tuple[str, ...], value: Any) -> None:
     try:
-        config = RunConfig.parse(with_value(path, value), "run.toml")
+        config = RunConfig.parse(with_value(path, value, kind), "run.toml")
     except InputError as error:
         check_line(str(error), ".".join(path[:3] if path[:3] == FIELDS else path))
         return
@@ -124,16 +155,18 @@ def check_run_with(path: tuple[str, ...], value: Any) -> None:
         assert 0.0 <= momentum_at(clock, outer.momentum, outer.momentum_ramp_rounds) < 1.0
 
 
-@pytest.mark.parametrize("path", RUN_PATHS, ids=".".join)
-def test_a_hostile_value_of_a_run_s_field_works_or_is_named(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "path"), RUN_PATHS, ids=lambda part: part if isinstance(part, str) else ".".join(part)
+)
+def test_a_hostile_value_of_a_run_s_field_works_or_is_named(kind: str, path: tuple[str, ...]) -> None:
     for value in HOSTILE:
-        check_run_with(path, value)
+        check_run_with(kind, path, value)
 
 
 @settings(max_examples=500, deadline=None)
-@given(path=st.sampled_from(RUN_PATHS), value=VALUES)
-def test_any_value_of_a_run_s_field_works_or_is_named(path: tuple[str, ...], value: Any) -> None:
-    check_run_with(path, value)
+@given(where=st.sampled_from(RUN_PATHS), value=VALUES)
+def test_any_value_of_a_run_s_field_works_or_is_named(where: tuple[str, tuple[str, ...]], value: Any) -> None:
+    check_run_with(*where, value)
 
 
 def _dumped(value: dict[str, Any]) -> str:

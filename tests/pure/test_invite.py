@@ -57,13 +57,34 @@ def fullest_run() -> RunConfig:
     )  # fmt: skip
 
 
+def fullest_of_kind(kind: str) -> RunConfig:
+    """The same of another kind of task, with records."""
+    values = fullest_run().model_dump(mode="json")
+
+    def file() -> dict[str, Any]:
+        return {"size": 2**50 + 1, "sha256": secrets.token_hex(32)}
+
+    data: dict[str, Any] = {"kind": "records", "root": secrets.token_hex(32), "num_train": 2**53 - 1, "num_held": 8191}
+    data |= {"leaves_per_draw": 63, "units_per_draw": 2**20 - 1}
+    if kind != "image_classification":
+        data |= {"context": 65535, "tokenizer": {"kind": "published", "vocabulary": 65535, "file": file()}}
+    if kind == "image_classification":
+        shades = [[secrets.randbelow(10**15) / 10**15 + 0.001 for _ in range(3)] for _ in range(2)]
+        data |= {"size": 511, "mean": [min(1.0, shade) for shade in shades[0]], "std": shades[1]}
+    data |= {"template": file()} if kind == "chat" else {"labels": file(), "num_labels": 4095}
+    family = {"chat": "gpt_neox", "text_classification": "distilbert", "image_classification": "convnext"}[kind]
+    model = {**values["task"]["model"], "family": family}
+    return RunConfig.parse({**values, "task": {"kind": kind, "data": data, "model": model}})
+
+
 def parts(run: RunConfig, *addresses: str) -> tuple[RunConfig, RunBinding, PrivateKey, PayLimits]:
     """Of the longest invite that pays."""
     return anybodys_binding(run, KEY, addresses, 2**53 - 1)
 
 
-def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader() -> None:
-    run = fullest_run()
+@pytest.mark.parametrize("kind", ["causal_lm", "chat", "text_classification", "image_classification"])
+def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader(kind: str) -> None:
+    run = fullest_run() if kind == "causal_lm" else fullest_of_kind(kind)
     address = "/dns4/" + "x" * 60 + ".example.org/tcp/40001/p2p/" + "Qm" + "b" * 44
     made = Invite.short(*parts(run, address))
     text = made.encode()

@@ -32,6 +32,19 @@ def of_task(model: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
     return {"task": {**task, "data": {**task["data"], **data}, **({"model": model} if model else {})}}
 
 
+def labelled(model: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
+    """A task of texts with labels, with these settings."""
+    usual = {"root": "11" * 32, "num_train": 9, "num_held": 3, "labels": FILE, "num_labels": 3}
+    task = {"kind": "text_classification", "data": {**usual, **data}}
+    return {"task": {**task, "model": model} if model else task}
+
+
+def pictured(model: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
+    """The same of images."""
+    task = labelled(model, **data)["task"]
+    return {"task": {**task, "kind": "image_classification"}}
+
+
 @pytest.mark.parametrize("bpe", [False, True])
 def test_the_file_gives_the_same_run_back(tmp_path: Path, bpe: bool) -> None:
     more = of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE) if bpe else {}
@@ -106,7 +119,24 @@ def test_presets_are_valid(preset: str) -> None:
         (of_task(text={"size": 5, "sha256": "../etc/passwd"}), r"task\.data\.text\.sha256"),
         (of_task({"family": "gpt5"}), r"task\.model\.family = 'gpt5'"),
         (of_task({"kind": "pretrained"}), r"task\.model\.kind = 'pretrained': must be untrained"),
-        ({"task": {"kind": "chat"}}, r"task\.kind = 'chat': must be causal_lm"),
+        (
+            {"task": {"kind": "speech"}},
+            r"task\.kind = 'speech': must be causal_lm or chat or text_classification or image_",
+        ),
+        (labelled(num_labels=1), r"task\.data\.num_labels = 1"),
+        (labelled(padding=256), r"task\.data\.padding = 256: must be one of the tokenizer's 256 tokens"),
+        (labelled({"family": "vit"}), r"task\.model\.family = 'vit'"),
+        (labelled({"fields": {"vocab_size": 255}}), r"task\.model\.fields\.vocab_size = 255: .* at least 256"),
+        (labelled({"fields": {"sizes": [1]}}), r"task\.model\.fields\.sizes = \[1\]: must be a number"),
+        (pictured(mean=[0.5, 0.5]), r"task\.data\.mean = .*: must be one number, or 3: one for each channel"),
+        (pictured(channels=2), r"task\.data\.channels = 2"),
+        (pictured(std=[0.5, 0.5, 0.0]), r"task\.data\.std\.2 = 0\.0"),
+        (pictured(size=1024), r"task\.data = 'records of 3145730 bytes'"),
+        (
+            pictured(model={"fields": {"depths": [0]}}),
+            r"task\.model\.fields\.depths = \[0\]: a list must be of 1 to 16 whole",
+        ),
+        (pictured(model={"fields": {"depths": [True]}}), r"task\.model\.fields\.depths"),
         ({"task": "causal_lm"}, r"task = 'causal_lm': must be a table with kind = \"causal_lm\""),
         ({"model": {"fields": {"n_embd": 8}}}, r"model = .*: belongs into the task: write task\.model"),
         ({"data": {"context": 8}}, r"data = .*: belongs into the task: write task\.data"),

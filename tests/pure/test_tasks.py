@@ -9,9 +9,12 @@ from swarm.tasks import KINDS
 
 ROOT = Path(__file__).parents[2]
 # of their task alone, and where its runs are made
-FILES_OF_TASKS = ("swarm/config/", "swarm/tasks/", "peers/texts.py")
+FILES_OF_TASKS = ("swarm/config/", "swarm/tasks/", "peers/texts.py", "peers/making/")
 _READ = re.compile(r"\btask\.(?:data|model)\.(\w+)")
-_IMPORTED = re.compile(r"^\s*from swarm\.(?:config\.causal_lm|config\.texts|tasks\.causal_lm) import", re.MULTILINE)
+_IMPORTED = re.compile(
+    r"^\s*from swarm\.(?:config\.(?:causal_lm|chat|\w+_classification|texts)|tasks\.(?:causal_lm|chat|\w+_classification)) import",
+    re.MULTILINE,
+)
 _FOR_ALL = {"root", "content", "size_bytes", "tokens_per_sample", "of_a_model", "model_dump"}
 
 

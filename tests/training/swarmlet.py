@@ -13,13 +13,14 @@ import torch
 
 from incentives import records
 from peers.notary import values_of
+from swarm import tasks
 from swarm.audit.replay import CertifiedState, Replay, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.merge import MadeContribution, MemberState
 from swarm.averaging.states import next_anchor, pulls, reduce_part
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.device import HOST
-from swarm.models import FlatModel, build_model
+from swarm.models import FlatModel, build_model, for_tokens
 from swarm.optim.codec import part_slices
 from swarm.optim.inner import CommittedState, InnerOptimizer
 from swarm.records.commitments import contributors_root, merges_hash, parts_root
@@ -74,7 +75,7 @@ def new_model(device: torch.device = HOST) -> FlatModel:
     from swarm.config import UntrainedModel
 
     config = UntrainedModel(kind="untrained", fields={"n_embd": 32, "n_layer": 1, "n_head": 2})
-    return FlatModel(build_model(config, 16, seed=7), device)
+    return FlatModel(build_model(config, for_tokens(16), seed=7), device)
 
 
 @cache
@@ -84,9 +85,9 @@ def initial_anchor() -> Anchor:
 
 
 class Lineage:
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, anchor: Anchor | None = None) -> None:
         self.config = config
-        self.tip, self.epoch, self.anchor, self.median = ZERO_HASH, 0, initial_anchor(), 0.0
+        self.tip, self.epoch, self.anchor, self.median = ZERO_HASH, 0, anchor or initial_anchor(), 0.0
         self.states: dict[Hash, CertifiedState] = {ZERO_HASH: CertifiedState.initial(self.anchor)}
         self.certificates: dict[Hash, tuple[RoundCertificate, RoundBody]] = {}
         self.wires: dict[Hash, list[bytes]] = {}
@@ -193,11 +194,17 @@ class Learner:
 
     def redo(self, work: SignedWork) -> Replay:
         return replay_contribution(
-            self.config, new_model(self.model.device), self.task, self.evidence(work), hash_record
+            self.config,
+            tasks.new_model(self.config, 7, self.model.device),
+            self.task,
+            self.evidence(work),
+            hash_record,
         )
 
 
 def make_learners(config: RunConfig, directory: Path, count: int = 2) -> tuple[Lineage, list[Learner]]:
-    lineage = Lineage(config)
+    first = tasks.new_model(config, 7)
+    lineage = Lineage(config, Anchor(first.flat.clone(), torch.zeros_like(first.flat), first.layout, 0, 0))
     task = open_task(config, directory)
-    return lineage, [Learner(lineage, bytes([i + 1]) * 20, task) for i in range(count)]
+    peers = [(bytes([i + 1]) * 20, tasks.new_model(config, 7)) for i in range(count)]
+    return lineage, [Learner(lineage, account, task, model) for account, model in peers]

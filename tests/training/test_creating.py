@@ -22,7 +22,7 @@ from swarm.checkpoint.runblocks import put_data
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig, UntrainedModel, dump_run
 from swarm.errors import InputError
-from swarm.models import build_model
+from swarm.models import build_model, for_tokens
 from swarm.models.transformer import transformer_config
 from tests.pure.test_hostile_values import RUN_PATHS
 from tests.training.swarmlet import TEXT
@@ -182,7 +182,9 @@ def test_what_a_killed_one_left_is_removed_by_the_next_but_nothing_of_a_living_o
 
 def every_setting() -> list[str]:
     fields = [
-        name for name in transformer_config(UntrainedModel(kind="untrained"), 16).to_dict() if not name.startswith("_")
+        name
+        for name in transformer_config(UntrainedModel(kind="untrained"), for_tokens(16)).to_dict()
+        if not name.startswith("_")
     ]
     return [*(".".join(path) for path in RUN_PATHS), *(f"task.model.fields.{name}" for name in fields)]
 
@@ -266,7 +268,7 @@ def test_a_model_larger_than_the_machine_is_refused_before_it_takes_memory() -> 
     huge = UntrainedModel(kind="untrained", fields={"n_embd": 65536, "n_layer": 500, "n_head": 64})
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"parameters take \d+ GB at least, and this machine has"):
-        build_model(huge, 64)
+        build_model(huge, for_tokens(64))
     assert time.monotonic() - begun < 30.0
     assert torch.get_default_device().type == "cpu"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from swarm.config import UntrainedModel
-from swarm.models import FlatModel, build_model
+from swarm.models import FlatModel, build_model, for_tokens
 
 SHAPES = {
     "gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2},
@@ -26,7 +26,7 @@ SHAPES = {
 )
 def test_embeddings_and_output_are_none(family: str, is_tied: bool, matrices: list[str]) -> None:
     config = UntrainedModel(kind="untrained", family=family, fields={**SHAPES[family], "tie_word_embeddings": is_tied})
-    model = FlatModel(build_model(config, 16))
+    model = FlatModel(build_model(config, for_tokens(16)))
     found = {}
     starts = {view.data_ptr(): name for name, view in model.layout.views(model.flat).items()}
     for matrix in model.matrices:

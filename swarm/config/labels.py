@@ -1,0 +1,30 @@
+"""What a run's configuration says of records that each have a label."""
+
+from pydantic import Field
+
+from swarm.config.fields import DataFile
+from swarm.config.records import RecordField, RecordsConfig
+
+LABELS_FILE = "labels.json"  # names of the labels, a list of words in the order of their numbers
+MAX_LABELS = 4096
+
+
+class LabelledRecords(RecordsConfig):
+    """What is labelled, and behind it the number of its label."""
+
+    labels: DataFile = Field(description="labels.json of the data directory")
+    num_labels: int = Field(ge=2, le=MAX_LABELS)
+
+    def content(self) -> dict[str, DataFile]:
+        return {LABELS_FILE: self.labels}
+
+    def of_a_model(self) -> tuple[str, ...]:
+        return tuple(self.content())
+
+    def tokens_per_sample(self) -> int:
+        return 0
+
+
+LABEL = RecordField("label", "uint16")
+
+__all__ = ["LABEL", "LABELS_FILE", "MAX_LABELS", "LabelledRecords"]
