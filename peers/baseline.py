@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from peers.errors import ConfigError
-from peers.opening import RESTORE_BLOCK
+from peers.opening import missing_here
 from peers.runs import RunDirectory
 from swarm.checkpoint.anchor import read_anchor
+from swarm.checkpoint.leaves import store_leaves
 from swarm.checkpoint.store import BlockStore
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
@@ -22,13 +22,11 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     run = RunDirectory(root)
     config = run.load()
     model = new_model(config)
-    get = BlockStore(run.blocks, 1 << 40, owned=False).getter(
-        lambda digest: ConfigError(
-            "RUN_DIRECTORY", str(root), f"{run.blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}"
-        )
-    )
+    store, missing = BlockStore(run.blocks, 1 << 40, owned=False), missing_here(run.blocks)
+    get = store.getter(missing)
     model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)
-    task = open_task(config, run.data)
+    leaves = store_leaves(bytes.fromhex(config.task.data.root), store, missing)
+    task = open_task(config, run.data, leaves=leaves)
     before = task.evaluate(model)
     inner = InnerOptimizer(config.inner, model.flat, model.matrices)
     curve = [[0, before]]

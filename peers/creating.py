@@ -5,18 +5,19 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from incentives.keys import create_key, key_account, load_password
+from peers.choosing import DataShape, choose_task
 from peers.errors import ConfigError
+from peers.making import NO_ROOT, TaskMaker
 from peers.opening import check_parts, open_run
 from peers.planning import Length, Plan
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory
 from peers.settings import with_settings
-from peers.texts import NO_ROOT, TextTask
 from swarm.config import RunConfig, dump_run
 
 _MAKING = ".making-"  # beginning of the name of what is not made yet
@@ -32,38 +33,45 @@ def create_run(
     tokenizer: str = "bytes",
     progress: ProgressBar | None = None,
     length: Length | None = None,
+    shape: DataShape | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
-    nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", or "bpe:N" to train one of N tokens. `length`: when it
-    ends, where that is not what preset and settings say."""
+    nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", "bpe:N" to train one of N tokens, or where a tokenizer.json
+    is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
         with _alone(run):
             _check_free(run)
     _check_free(run)
-    text = TextTask(data, tokenizer)
+    task = choose_task(data, tokenizer, shape or DataShape())
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
     if length is not None:
-        given |= length.settings(with_settings(preset, {**given, **length.draft(), "task": text.draft()}, settings))
-    _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": text.draft()}, settings)))
-    given["task"] = text.read(progress)
-    text.check(RunConfig.parse(with_settings(preset, given, settings)))
+        given |= length.settings(with_settings(preset, {**given, **length.draft(), "task": task.draft()}, settings))
+    _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": task.draft()}, settings)))
+    given["task"] = task.read(progress)
+    task.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
-        config, num_values = _write(making, text.content, with_settings(preset, given, settings), progress)
-        making.sources.write_text(text.sources.checksums(), encoding="utf-8")
+        config, num_values = _write(
+            making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress
+        )
+        making.sources.write_text(task.checksums(), encoding="utf-8")
         open_run(config, making.data, making.blocks, progress)
         _make_organisers_key(run if run.organiser_key.parent.exists() else making)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": num_values,
         **Plan.of(config).json_value(),
-        "data_bytes": len(text.sources.text()),
-        "files": len(text.sources.files),
-        "left_out": {why: len(names) for why, names in text.sources.skipped.items()},
+        **task.facts(),
         "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
         "path": str(root),
     }
+
+
+def _joined(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """`given` with the tables of `task` merged into those of its task."""
+    tables = {name: {**given["task"].get(name, {}), **table} for name, table in task.items()}
+    return {**given, "task": {**given["task"], **tables}}
 
 
 def _make_organisers_key(run: RunDirectory) -> None:
@@ -91,9 +99,9 @@ def _check_free(run: RunDirectory) -> None:
 
 
 def _write(
-    run: RunDirectory, content: dict[str, bytes], values: dict[str, Any], progress: ProgressBar
+    run: RunDirectory, task: TaskMaker, values_with: Callable[[dict[str, Any]], dict[str, Any]], progress: ProgressBar
 ) -> tuple[RunConfig, int]:
-    """Data, initial model and run.toml; the config and the number of parameters."""
+    """Data, initial model and run.toml; the config and the number of parameters. `values_with`: of the run, with more of its `[task]`."""
     import torch
 
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
@@ -104,10 +112,12 @@ def _write(
 
     store = BlockStore(run.blocks, 1 << 62)
     run.data.mkdir()
+    written = task.write(store, run.root, RunConfig.parse(values_with({})), progress)
     with progress.during("writing the data"):
-        root = put_data(store, list(content.items()))
-        for file_name, written in content.items():
-            (run.data / file_name).write_bytes(written)
+        root = put_data(store, list(written.content.items()), written.entries)
+        for file_name, content in written.content.items():
+            (run.data / file_name).write_bytes(content)
+    values = values_with(written.task)
     values["task"]["data"]["root"] = root.hex()
     draft = RunConfig.parse(values)
     with progress.during("building the model"):

@@ -16,9 +16,10 @@ from peers.errors import ConfigError, StartError
 from peers.invite import Invite
 from peers.replaying import KeptRun
 from swarm.checkpoint.anchor import read_anchor
+from swarm.checkpoint.leaves import leaf_digests, store_leaves
 from swarm.checkpoint.runblocks import read_data_file
 from swarm.checkpoint.store import BlockStore
-from swarm.config import DataConfig, RunConfig
+from swarm.config import HELD_RECORDS, DataConfig, RunConfig
 from swarm.errors import PeerFault, SwarmError, disk_remedy
 from swarm.hashing import sha256
 from swarm.models.layout import Layout
@@ -55,11 +56,14 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
     run = Invite.of_file(directory.invite).config
     epoch, root, tip = _newest_anchor(directory, run)
-    get = BlockStore(directory.blocks, 1 << 62, owned=False).getter(
-        lambda digest: StartError(
+
+    def missing(digest: bytes) -> StartError:
+        return StartError(
             f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
         )
-    )
+
+    store = BlockStore(directory.blocks, 1 << 62, owned=False)
+    get = store.getter(missing)
     model = new_model(run)
     model.flat.copy_(_parameters(directory, root, tip, get, model.layout))
 
@@ -70,11 +74,25 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
 
     _fill(out, write)
     result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
-    if all((directory.data / file).is_file() for file in run.task.data.content()):
-        task = open_task(run, directory.data)
+    if _has_data(run.task.data, directory, get):
+        leaves = store_leaves(bytes.fromhex(run.task.data.root), store, missing)
+        task = open_task(run, directory.data, leaves=leaves)
         result["loss"] = task.evaluate(model)
         result["sample"] = task.sample(model)
     return result
+
+
+def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> bool:
+    """Whether the peer has what a held-out loss takes; of records it may hold few."""
+    if not all((directory.data / file).is_file() for file in data.content()):
+        return False
+    try:
+        held = data.tables().get(HELD_RECORDS)
+        for digest in () if held is None else leaf_digests(bytes.fromhex(data.root), HELD_RECORDS, held, get):
+            get(digest)
+    except (StartError, PeerFault):
+        return False
+    return True
 
 
 def _parameters(

@@ -1,6 +1,7 @@
 """A run that was just made, opened as a seed and a peer will: from its blocks and from its files, up to a first step."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from swarm.config import MAX_PARTS, RunConfig
 from swarm.errors import InputError, PeerFault
 
 if TYPE_CHECKING:
+    from swarm.checkpoint.store import BlockStore
+    from swarm.data.records import OpenLeaves
     from swarm.models import FlatModel
     from swarm.tasks import Task
 
@@ -67,13 +70,8 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
 
     with progress.during("building the model"):
         model = open_settings(config)
-    get = BlockStore(blocks, 1 << 62, owned=False).getter(
-        lambda digest: ConfigError(
-            "RUN_DIRECTORY",
-            str(blocks.parent),
-            f"{blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}",
-        )
-    )
+    store, missing = BlockStore(blocks, 1 << 62, owned=False), missing_here(blocks)
+    get = store.getter(missing)
     try:
         with progress.during("reading the initial model"):
             anchor = read_anchor(bytes.fromhex(config.initial_root), get, model.layout)
@@ -85,6 +83,8 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
                         str(data / name),
                         "is not the file in blocks/; move it away: a seed's start writes it anew",
                     )
+        with progress.during("reading the records") as report:
+            leaves = _checked_leaves(config, store, missing, report)
     except PeerFault as error:
         raise ConfigError(
             "RUN_DIRECTORY",
@@ -92,11 +92,33 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
             f"holds other blocks than run.toml says ({error}); restore the one that was changed from a copy",
         ) from None
     with progress.during("cutting the text into tokens") as report:
-        task = open_task(config, data, report)
+        task = open_task(config, data, report, leaves=leaves)
     model.flat.copy_(anchor.parameters)
     with progress.during("taking a first step"), torch.random.fork_rng(devices=[]):
         _try_step(config, task, model)
     return model
+
+
+def missing_here(blocks: Path) -> Callable[[bytes], Exception]:
+    """What is said of a block of a run's directory that is not there."""
+    return lambda digest: ConfigError(
+        "RUN_DIRECTORY", str(blocks.parent), f"{blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}"
+    )
+
+
+def _checked_leaves(
+    config: RunConfig, store: "BlockStore", missing: Callable[[bytes], Exception], report: Callable[[float], None]
+) -> "OpenLeaves":
+    """Every leaf of the run's records is hashed once."""
+    from swarm.checkpoint.leaves import leaf_digests, store_leaves
+
+    root, get = bytes.fromhex(config.task.data.root), store.getter(missing)
+    for name, table in config.task.data.tables().items():
+        for number, digest in enumerate(leaf_digests(root, name, table, get)):
+            if len(get(digest)) != table.leaf_bytes(number):
+                raise PeerFault(f"data: leaf {number} of {name} has another size than its records need")
+            report((number + 1) / table.num_leaves)
+    return store_leaves(root, store, missing)
 
 
 def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
@@ -135,4 +157,4 @@ def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
         raise InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")
 
 
-__all__ = ["RESTORE_BLOCK", "check_parts", "open_run", "open_settings"]
+__all__ = ["RESTORE_BLOCK", "check_parts", "missing_here", "open_run", "open_settings"]

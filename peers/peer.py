@@ -40,6 +40,7 @@ from peers.supervisor import die_with_parent
 from swarm import events
 from swarm.budget import DiskQuota
 from swarm.cancelling import cancel_all
+from swarm.checkpoint.leaves import store_leaves
 from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
@@ -215,7 +216,11 @@ class Peer:
         task = None
         if await self._fetch_text(stack, made, role, tried):
             self._enter("reading the data")
-            task = await asyncio.to_thread(open_task, made.run, role.text(), micro_batch=self.config.micro_batch)
+            root = bytes.fromhex(made.run.task.data.root)
+            leaves = store_leaves(root, made.store, lambda digest: RetryError(f"block {digest.hex()[:12]} is not here"))
+            task = await asyncio.to_thread(
+                open_task, made.run, role.text(), micro_batch=self.config.micro_batch, leaves=leaves
+            )
         if made.trainer is None:
             self._task = task
         elif task is not None:

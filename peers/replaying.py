@@ -7,7 +7,7 @@ from typing import Any
 from incentives import records
 from incentives.ledger import Ledger
 from peers.directory import PeerDirectory
-from peers.errors import ConfigError
+from peers.errors import ConfigError, StartError
 from peers.history import certified
 from peers.invite import Invite
 from peers.notary import values_of
@@ -15,6 +15,7 @@ from swarm.audit.archive import Archive, rebuild_anchor
 from swarm.audit.replay import CertifiedState, ReplayMaterial, SignedWork, replay_contribution
 from swarm.averaging.parts import PartStore
 from swarm.checkpoint.anchor import Anchor, read_anchor
+from swarm.checkpoint.leaves import store_leaves
 from swarm.checkpoint.store import BlockStore
 from swarm.device import device_class, shown_device_class
 from swarm.errors import InputError, SwarmError
@@ -100,6 +101,13 @@ class KeptRun:
         return self.archive.averages(key, certificate.epoch, body.averages, self.model.flat.numel())
 
 
+def _missing(digest: Hash) -> StartError:
+    return StartError(
+        f"block {digest.hex()[:12]} of the run's data is no longer in this peer's cache: redo a newer epoch, or raise data_cache_bytes in "
+        "peer.toml for those to come"
+    )
+
+
 def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
     """Redo the peer's own contribution of `epoch` (None: the newest). ConfigError where it is not there."""
     if not os.path.lexists(directory.invite):
@@ -113,7 +121,8 @@ def replay_peer(directory: PeerDirectory, epoch: int | None) -> dict[str, Any]:
             raise ConfigError("--epoch", epoch, f"is not kept; there are {min(epochs)} to {max(epochs)}")
         key = epochs[max(epochs) if epoch is None else epoch]
         begun = time.monotonic()
-        task = open_task(kept.run, directory.data)
+        leaves = store_leaves(bytes.fromhex(kept.run.task.data.root), kept.store, _missing)
+        task = open_task(kept.run, directory.data, leaves=leaves)
         found = replay_contribution(kept.run, kept.model, task, kept.material(key), hash_record)
         record, content = kept.kept[key]
         certified = [identity for identity, *_ in ledger.contribution(key)]

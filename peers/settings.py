@@ -53,6 +53,8 @@ _DERIVED = {
     "version": "is that of this program",
     "initial_root": "follows from the model",
     "task.data.root": "follows from the text; give --data",
+    "task.data.num_train": "follows from the data; give --data",
+    "task.data.num_held": "follows from the data; give --data",
     "task.data.text": "follows from the text; give --data",
     "task.data.tokenizer": "follows from the text; give --tokenizer",
 }

@@ -41,6 +41,10 @@ class Sources:
     def skip(self, name: str, why: str) -> None:
         self.skipped.setdefault(why, []).append(name)
 
+    def counts(self) -> dict[str, int]:
+        """How many files were left out, by reason."""
+        return {why: len(names) for why, names in self.skipped.items()}
+
     def text(self) -> bytes:
         return b"".join(file.text for file in self.files)
 

@@ -1,24 +1,26 @@
 """The task of a new run on a text: what `run new` makes of the organiser's files before the run has an id."""
 
-import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peers.errors import ConfigError
+from peers.making import NO_ROOT, Written, file_of
 from peers.progressbar import ProgressBar
 from peers.sources import Sources, read_sources
 from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, TextConfig
 
-NO_ROOT = "0" * 64  # of data that is not written yet
+if TYPE_CHECKING:
+    from swarm.checkpoint.store import BlockStore
+
 _NO_FILE = {"size": 1, "sha256": "0" * 64}
 
 
 class TextTask:
-    """`tokenizer`: "bytes", or "bpe:N" to train one of N tokens; ConfigError for anything else."""
+    """Implements `peers.making.TaskMaker`. `vocabulary`: of the BPE that is to be trained; 0 for bytes."""
 
-    def __init__(self, data: Path | None, tokenizer: str) -> None:
+    def __init__(self, data: Path | None, vocabulary: int) -> None:
         self._data = data
-        self._vocabulary = _wanted_vocabulary(tokenizer)
+        self._vocabulary = vocabulary
         self._num_tokens = 0
         self.sources = Sources()
         self.content: dict[str, bytes] = {}  # files of the data directory
@@ -39,7 +41,7 @@ class TextTask:
             progress.note(self.sources.words())
         text = self.sources.text()
         self.content = {TEXT_FILE: text}
-        data: dict[str, Any] = {"root": NO_ROOT, "text": _data_file(text)}
+        data: dict[str, Any] = {"root": NO_ROOT, "text": file_of(text)}
         self._num_tokens = len(text)
         if not self._vocabulary:
             return {"data": data}
@@ -53,6 +55,16 @@ class TextTask:
 
         assert isinstance(config.task.data, TextConfig)
         held_out_tokens(self._num_tokens, config.task.data)
+
+    def write(self, store: "BlockStore", scratch: Path, draft: RunConfig, progress: ProgressBar) -> Written:
+        return Written(content=self.content)
+
+    def facts(self) -> dict[str, Any]:
+        text = self.sources
+        return {"data_bytes": len(text.text()), "files": len(text.files), "left_out": text.counts()}
+
+    def checksums(self) -> str:
+        return self.sources.checksums()
 
     def _train_tokenizer(self, text: bytes, progress: ProgressBar) -> dict[str, Any]:
         from swarm.data.tokenizer import encode_text, parse_tokenizer, tokens_sha256, train_bpe
@@ -77,22 +89,8 @@ class TextTask:
         return _bpe(tokenizer.get_vocab_size(), data, tokens_sha256(tokens))
 
 
-def _wanted_vocabulary(tokenizer: str) -> int:
-    """Of the tokenizer to be trained; 0 for bytes."""
-    kind, _, size = tokenizer.partition(":")
-    if tokenizer == "bytes":
-        return 0
-    if kind != "bpe" or not (size.isascii() and size.isdigit() and len(size) <= 5) or not 257 <= int(size) <= 65536:
-        raise ConfigError("--tokenizer", tokenizer, "give bytes, or bpe:N with N tokens from 257 to 65536")
-    return int(size)
-
-
 def _bpe(vocabulary: int, data: bytes, tokens: str) -> dict[str, Any]:
-    return {"kind": "bpe", "vocabulary": vocabulary, "file": _data_file(data), "tokens_sha256": tokens}
+    return {"kind": "bpe", "vocabulary": vocabulary, "file": file_of(data), "tokens_sha256": tokens}
 
 
-def _data_file(data: bytes) -> dict[str, Any]:
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-__all__ = ["NO_ROOT", "TextTask"]
+__all__ = ["TextTask"]

@@ -279,8 +279,11 @@ def _as_utf8(text: str) -> str:
 @click.option(
     "--data",
     type=PATH,
-    help="A text file or a folder of them (default: the Python standard library's source).",
+    help="Text, JSONL, CSV or Parquet, a file or a folder of them, or a folder that datasets saved (default: the Python standard "
+    "library's source).",
 )
+@click.option("--text-column", metavar="NAME", help='Which column of the rows holds the text (default "text").')
+@click.option("--records", is_flag=True, help="Make records of a small text, too: peers fetch what they need of it.")
 @click.option(
     "--preset",
     type=click.Choice(["demo", "small", "base"]),
@@ -300,8 +303,8 @@ def _as_utf8(text: str) -> str:
     "--tokenizer",
     default="bytes",
     show_default=True,
-    metavar="bytes|bpe:N",
-    help="A byte is a token, or train a byte-level BPE of N tokens on the data.",
+    metavar="bytes|bpe:N|FILE",
+    help="A byte is a token; or train a byte-level BPE of N tokens on the data; or the tokenizer.json of a published model.",
 )
 @click.option(
     "--set",
@@ -322,6 +325,8 @@ def run_new(
     run_directory: Path,
     name: str,
     data: Path | None,
+    text_column: str | None,
+    records: bool,
     preset: str,
     unit_price: Amount,
     token_decimals: int,
@@ -332,6 +337,7 @@ def run_new(
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
+    from peers.choosing import DataShape
     from peers.creating import create_run
     from peers.planning import Length, Plan
     from peers.progressbar import ProgressBar
@@ -342,7 +348,8 @@ def run_new(
     given = tokens or samples
     length = None if given is None else Length("--tokens" if tokens else "--samples", given.text, given.number)
     price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
-    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar(), length)
+    shape = DataShape(records, text_column)
+    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar(), length, shape)
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
     show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())
 

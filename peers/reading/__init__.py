@@ -1,6 +1,7 @@
 """Data as people have it, row by row: one reader for each form, and which form it is."""
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -123,9 +124,16 @@ def _form_of_file(path: Path) -> Form | None:
         raise broken(str(path), f"cannot be read ({error.strerror}); check it") from None
     if first[:4] == b"PAR1":
         return ParquetForm()
-    if first.lstrip()[:1] == b"{":
+    if first.lstrip()[:1] == b"{" and b"\n" in first and _is_json(first[: first.index(b"\n")]):
         return JsonLinesForm()
     return None if b"\0" in first else TextForm()
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _size(path: Path) -> int:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -18,7 +18,7 @@ from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.fetch import fetch_graph
 from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, encode_file, read_file
+from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, file_blocks, read_file
 from swarm.config import DataConfig
 from swarm.errors import InputError, PeerFault, RetryError, disk_remedy
 from swarm.hashing import sha256
@@ -175,7 +175,7 @@ class RunBlocks:
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
         """Write the run's files into `directory` unless they are there, bit for bit; each is checked against the run's data root.
         `InputError` where something that is no file lies in the way."""
-        if not await asyncio.to_thread(_wrong_files, data, directory):
+        if not await asyncio.to_thread(_wrong_files, data, directory) and not data.tables():
             return
         root = bytes.fromhex(data.root)
         await self._bring(root, 2 * data.size_bytes() + (1 << 20))
@@ -231,8 +231,9 @@ def read_data_file(data: DataConfig, name: str, get: Callable[[Hash], bytes]) ->
     """One of them."""
     files = data.content()
     links = {link.name: link for link in decode_node(get(bytes.fromhex(data.root))).links}
-    if set(links) != set(files):
-        raise PeerFault(f"data: the run's data directory must hold {', '.join(files)} and nothing else")
+    names = {*files, *data.tables()}
+    if set(links) != names:
+        raise PeerFault(f"data: the run's data directory must hold {', '.join(sorted(names))} and nothing else")
     file = files[name]
     content = read_file(links[name], get, file.size)
     if len(content) != file.size or sha256(content).hex() != file.sha256:
@@ -240,13 +241,22 @@ def read_data_file(data: DataConfig, name: str, get: Callable[[Hash], bytes]) ->
     return content
 
 
-def put_data(store: BlockStore, files: Sequence[tuple[str, bytes]]) -> Hash:
-    """Store a flat directory of files; the digest of its root CID."""
-    entries: list[tuple[str, BlockLink]] = []
-    for name, data in files:
-        link, blocks = encode_file(data)
-        for block in blocks:
-            store.put(block.data)
-        entries.append((name, link))
+def put_data(
+    store: BlockStore, files: Sequence[tuple[str, bytes]], stored: Sequence[tuple[str, BlockLink]] = ()
+) -> Hash:
+    """Store a flat directory of files, and of those that `put_file` has stored; the digest of its root CID."""
+    entries = [*stored, *((name, put_file(store, (data,))) for name, data in files)]
     _, block = encode_directory(entries)
     return store.put(block.data)
+
+
+def put_file(store: BlockStore, pieces: Iterable[bytes | memoryview]) -> BlockLink:
+    """Store the file that `pieces` are one after the other, block by block as they come."""
+    making = file_blocks(pieces)
+    while True:
+        try:
+            block = next(making)
+        except StopIteration as end:
+            link: BlockLink = end.value
+            return link
+        store.put_as(block.digest, block.data)

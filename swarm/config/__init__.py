@@ -2,19 +2,17 @@
 
 from swarm.config.causal_lm import CausalLMConfig
 from swarm.config.chat import TEMPLATE_FILE, ChatConfig, ChatRecords
-from swarm.config.fields import DataConfig, DataFile
+from swarm.config.fields import LEAF_BYTES, DataConfig, DataFile, RecordTable
 from swarm.config.image_classification import ImageClassificationConfig, ImageRecords
 from swarm.config.labels import LABELS_FILE, LabelledRecords
 from swarm.config.models import MAX_FIELDS_BYTES, Untrained, UntrainedModel
 from swarm.config.records import (
     HELD_RECORDS,
-    LEAF_BYTES,
     MAX_HELD,
     MAX_LEAVES_PER_DRAW,
     TRAIN_RECORDS,
     RecordField,
     RecordsConfig,
-    RecordTable,
     TokenRecords,
     token_dtype,
 )

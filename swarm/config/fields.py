@@ -3,11 +3,13 @@ kind of task has."""
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_COUNT = 2**53 - 1  # what canonical JSON can hold
+LEAF_BYTES = 1 << 20  # of a file of records: a chunk of UnixFS, so that a leaf is a block
 
 
 class Refusal(ValueError):
@@ -28,6 +30,35 @@ class DataFile(Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+@dataclass(frozen=True)
+class RecordTable:
+    """How many records a file of the data directory has, how long each is, and how they lie in leaves: none crosses from one to the
+    next, the rest of a leaf is zeros, and the last one ends with its last record."""
+
+    num_records: int
+    record_bytes: int
+
+    @property
+    def records_per_leaf(self) -> int:
+        return LEAF_BYTES // self.record_bytes
+
+    @property
+    def num_leaves(self) -> int:
+        return -(-self.num_records // self.records_per_leaf)
+
+    def records_in(self, leaf: int) -> int:
+        """How many records leaf number `leaf` has."""
+        return min(self.records_per_leaf, self.num_records - leaf * self.records_per_leaf)
+
+    def leaf_bytes(self, leaf: int) -> int:
+        return LEAF_BYTES if leaf < self.num_leaves - 1 else self.records_in(leaf) * self.record_bytes
+
+    def size_bytes(self) -> int:
+        """Of the whole file."""
+        last = self.num_leaves - 1
+        return last * LEAF_BYTES + self.leaf_bytes(last)
+
+
 class DataConfig(Part):
     """What is known of the data of any task: a flat directory of files that peers fetch by its root."""
 
@@ -35,7 +66,7 @@ class DataConfig(Part):
 
     @abstractmethod
     def content(self) -> dict[str, DataFile]:
-        """All files of the data directory by name."""
+        """Files of the data directory by name; each is read whole."""
 
     @abstractmethod
     def of_a_model(self) -> tuple[str, ...]:
@@ -45,9 +76,14 @@ class DataConfig(Part):
     def tokens_per_sample(self) -> int:
         """That a sample trains on; 0 where samples have none."""
 
+    def tables(self) -> dict[str, RecordTable]:
+        """Files of records of the data directory by name: they are read leaf by leaf, and are no part of `content`."""
+        return {}
+
     def size_bytes(self) -> int:
         """Of all files together."""
-        return sum(file.size for file in self.content().values())
+        files = sum(file.size for file in self.content().values())
+        return files + sum(table.size_bytes() for table in self.tables().values())
 
 
 def of_known_kind(field: str, *kinds: str) -> Callable[[Any], Any]:

@@ -7,11 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from swarm.config.fields import MAX_COUNT, DataConfig, DataFile, Refusal
+from swarm.config.fields import LEAF_BYTES, MAX_COUNT, DataConfig, DataFile, RecordTable, Refusal
 from swarm.config.texts import TOKENIZER_FILE, ByteTokenizer, PublishedTokenizer, RecordTokenizer
 
 TRAIN_RECORDS, HELD_RECORDS = "train.records", "held.records"
-LEAF_BYTES = 1 << 20  # a chunk of UnixFS, so that a leaf is a block
 MAX_HELD = 8192
 MAX_LEAVES_PER_DRAW = 64
 DTYPE_BYTES = {"uint8": 1, "uint16": 2, "uint32": 4, "int32": 4, "int64": 8, "float32": 4}
@@ -27,35 +26,6 @@ class RecordField:
 
     def num_bytes(self) -> int:
         return DTYPE_BYTES[self.dtype] * prod(self.shape)
-
-
-@dataclass(frozen=True)
-class RecordTable:
-    """How many records a file of the data directory has, how long each is, and how they lie in leaves: none crosses from one to the
-    next, the rest of a leaf is zeros, and the last one ends with its last record."""
-
-    num_records: int
-    record_bytes: int
-
-    @property
-    def records_per_leaf(self) -> int:
-        return LEAF_BYTES // self.record_bytes
-
-    @property
-    def num_leaves(self) -> int:
-        return -(-self.num_records // self.records_per_leaf)
-
-    def records_in(self, leaf: int) -> int:
-        """How many records leaf number `leaf` has."""
-        return min(self.records_per_leaf, self.num_records - leaf * self.records_per_leaf)
-
-    def leaf_bytes(self, leaf: int) -> int:
-        return LEAF_BYTES if leaf < self.num_leaves - 1 else self.records_in(leaf) * self.record_bytes
-
-    def size_bytes(self) -> int:
-        """Of the whole file."""
-        last = self.num_leaves - 1
-        return last * LEAF_BYTES + self.leaf_bytes(last)
 
 
 class RecordsConfig(DataConfig):
@@ -78,12 +48,8 @@ class RecordsConfig(DataConfig):
         return sum(field.num_bytes() for field in self.record_fields())
 
     def tables(self) -> dict[str, RecordTable]:
-        """The files of records by name: they are read leaf by leaf, and are no part of `content`."""
         size = self.record_bytes()
         return {TRAIN_RECORDS: RecordTable(self.num_train, size), HELD_RECORDS: RecordTable(self.num_held, size)}
-
-    def size_bytes(self) -> int:
-        return super().size_bytes() + sum(table.size_bytes() for table in self.tables().values())
 
     @model_validator(mode="after")
     def _fit_into_leaves(self) -> "RecordsConfig":

@@ -46,6 +46,11 @@ _RECORDS = {"kind": "records", "root": "11" * 32, "num_train": 50, "num_held": 5
 _PUBLISHED = {"kind": "published", "vocabulary": 300, "file": FILE}
 TASKS: dict[str, dict[str, Any]] = {
     "causal_lm": BASE["task"],
+    "records": {
+        "kind": "causal_lm",
+        "model": {"kind": "untrained", "fields": {"n_embd": 32, "vocab_size": 65536}},
+        "data": {**_RECORDS, "leaves_per_draw": 2, "units_per_draw": 3, "context": 64, "tokenizer": _PUBLISHED},
+    },
     "chat": {
         "kind": "chat",
         "model": {"kind": "untrained", "fields": {"n_embd": 32, "vocab_size": 65536}},
