@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from incentives.journal import SigningJournal
 from incentives.ledger import Ledger
 from peers.accounting import Accounting
+from peers.bases import cache_root, folder_of, open_base
 from peers.belonging import check_run_of
 from peers.books import Books
 from peers.config import PeerConfig, load_peer_config
@@ -29,6 +30,7 @@ from peers.identity import Identity, recover_account
 from peers.invite import Invite
 from peers.keeping import Kept, check_quota, kept_states, open_budget
 from peers.notary import JournalNotary
+from peers.opening import RESTORE_BLOCK
 from peers.remembering import check_journal
 from peers.runs import RunDirectory, bind_run, copy_blocks
 from swarm import events
@@ -38,6 +40,7 @@ from swarm.averaging.driver import Driver
 from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
 from swarm.budget import DiskBudget
+from swarm.checkpoint.bases import BaseFolder
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
@@ -70,8 +73,8 @@ class Role(Protocol):
     async def invite(self, network: SwarmNetwork) -> Invite:
         """Of the run, once the network listens."""
 
-    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
-        """Blocks that need not be fetched."""
+    async def lay_in(self, run: RunConfig, store: BlockStore, cache: str) -> BaseFolder | None:
+        """Blocks that need not be fetched, and the model that the run starts from; None: it starts from none."""
 
     def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
         """That are told to others before anybody has dialled back."""
@@ -87,6 +90,7 @@ class Volunteer:
 
     def __init__(self, directory: PeerDirectory) -> None:
         self._directory = directory
+        self.base: BaseFolder | None = None  # brought before anything else
 
     def bootstrap(self) -> tuple[str, ...]:
         return Invite.of_file(self._directory.invite).binding.bootstrap
@@ -94,8 +98,8 @@ class Volunteer:
     async def invite(self, network: SwarmNetwork) -> Invite:
         return Invite.of_file(self._directory.invite)
 
-    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
-        pass
+    async def lay_in(self, run: RunConfig, store: BlockStore, cache: str) -> BaseFolder | None:
+        return self.base
 
     def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
         return ()
@@ -134,8 +138,13 @@ class Seed:
         write_atomically(self._directory.invite, made.encode().encode() + b"\n")
         return Invite.of_file(self._directory.invite)
 
-    async def lay_in(self, run: RunConfig, store: BlockStore) -> None:
-        await asyncio.to_thread(copy_blocks, self._run, run, store)
+    async def lay_in(self, run: RunConfig, store: BlockStore, cache: str) -> BaseFolder | None:
+        own = BlockStore(self._run.blocks, 1 << 62, owned=False).getter(
+            lambda digest: StartError(f"{self._run.blocks / digest.hex()} is missing or damaged{RESTORE_BLOCK}")
+        )
+        base = await asyncio.to_thread(open_base, run, own, cache_root(cache))
+        await asyncio.to_thread(copy_blocks, self._run, run, store, base)
+        return base
 
     def addresses(self, network: SwarmNetwork) -> tuple[str, ...]:
         return network.addresses()
@@ -158,6 +167,7 @@ class Assembled:
     archive: Archive
     model: FlatModel
     content: RunBlocks
+    base: BaseFolder | None
     machine: RoundMachine
     accounting: Accounting
     trainer: Trainer | None
@@ -220,11 +230,11 @@ async def assemble(
     invite = await role.invite(network)
     run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
     budget = open_budget(directory, config, stack)
-    await role.lay_in(run, store)
+    base = await role.lay_in(run, store, config.base_cache)
     device = (
         choose_device(config.device, Cards.here()) if role.flags & FLAG_VOTES else HOST
     )  # a seed leaves the card to peers
-    model = await asyncio.to_thread(_model_on, run, device)
+    model = await asyncio.to_thread(_model_on, run, folder_of(base), device)
     parts = PartStore(directory.contributions, spending=budget)
     notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts, budget)
     content = _content(run, store, model, network, archive, config, wiring, budget)
@@ -255,14 +265,14 @@ async def assemble(
     )
     stack.push_async_callback(driver.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
-    made = (network, invite, notary, gate, books, store, parts, archive, model, content, machine, accounting)
+    made = (network, invite, notary, gate, books, store, parts, archive, model, content, base, machine, accounting)
     return Assembled(*made, trainer, driver, history, pace, budget)
 
 
-def _model_on(run: RunConfig, device: torch.device) -> FlatModel:
+def _model_on(run: RunConfig, base: Path | None, device: torch.device) -> FlatModel:
     """StartError where the device cannot hold it."""
     try:
-        return new_model(run, device=device)
+        return new_model(run, device=device, base=base)
     except RuntimeError as error:
         if why := failed_card(error):
             raise StartError(f"device = {device}: {why}") from None
@@ -379,7 +389,12 @@ class Reactions:
         self._made.driver.on_link(account, flags, up)
 
     def lookup(self, digest: Hash) -> bytes | None:
-        return self._made.parts.get(digest) or self._made.content.block(digest)
+        base = self._made.base
+        return (
+            self._made.parts.get(digest)
+            or self._made.content.block(digest)
+            or (None if base is None else base.get(digest))
+        )
 
     def tip(self) -> tuple[int, Hash]:
         return self._made.machine.epoch - 1, self._made.driver.tip

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from peers.bases import folder_of, open_base
 from peers.opening import missing_here
 from peers.runs import RunDirectory
 from swarm.checkpoint.anchor import read_anchor
@@ -21,9 +22,9 @@ def baseline(root: Path, units: int, threads: int, every: int = 0) -> dict[str, 
     torch.set_num_threads(threads)
     run = RunDirectory(root)
     config = run.load()
-    model = new_model(config)
     store, missing = BlockStore(run.blocks, 1 << 40, owned=False), missing_here(run.blocks)
     get = store.getter(missing)
+    model = new_model(config, base=folder_of(open_base(config, get)))
     model.flat.copy_(read_anchor(bytes.fromhex(config.initial_root), get, model.layout).parameters)
     leaves = store_leaves(bytes.fromhex(config.task.data.root), store, missing)
     task = open_task(config, run.data, leaves=leaves)

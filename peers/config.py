@@ -45,6 +45,12 @@ def _check_wallet(address: str) -> str:
     return address
 
 
+def _check_folder(path: str) -> str:
+    if path and not (os.path.isabs(path) and path.isprintable() and len(path) <= 1024):
+        raise ValueError("must be an absolute path, or empty")
+    return path
+
+
 def check_node(url: str) -> str:
     """ValueError where it is no URL of a node; empty is none."""
     if url and not re.fullmatch(r"https?://[^\s/?#]+\S{0,500}", url):
@@ -56,6 +62,7 @@ Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Announced = Annotated[str, AfterValidator(_check_announced)]
 PeerAddress = Annotated[str, AfterValidator(_check_peer)]
+Folder = Annotated[str, AfterValidator(_check_folder)]
 Wallet = Annotated[str, AfterValidator(_check_wallet)]
 NodeUrl = Annotated[str, AfterValidator(check_node)]
 
@@ -153,6 +160,11 @@ class PeerConfig(BaseModel):
         description="disk for the whole directory: room is made before it is reached",
     )
     blocks_quota_bytes: int = Field(20 * 2**30, ge=2**20, le=MAX_COUNT, description="disk for anchors and data")
+    base_cache: Folder = Field(
+        "",
+        description="folder of the published models that runs start from, shared by all peers of this user; empty: sparehive/models in the "
+        "user's cache directory",
+    )
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(
         "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"

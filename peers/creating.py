@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from incentives.keys import create_key, key_account, load_password
+from peers.beginning import Beginning, Start
 from peers.choosing import DataShape, choose_task
 from peers.errors import ConfigError
 from peers.making import NO_ROOT, TaskMaker
@@ -34,10 +35,12 @@ def create_run(
     progress: ProgressBar | None = None,
     length: Length | None = None,
     shape: DataShape | None = None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", "bpe:N" to train one of N tokens, or where a tokenizer.json
-    is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken."""
+    is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken.
+    `start`: the published model that it starts from; None: noise."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
@@ -45,15 +48,18 @@ def create_run(
             _check_free(run)
     _check_free(run)
     task = choose_task(data, tokenizer, shape or DataShape())
+    begun = None if start is None else start.read(progress)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
-    if length is not None:
-        given |= length.settings(with_settings(preset, {**given, **length.draft(), "task": task.draft()}, settings))
-    _check_settings(RunConfig.parse(with_settings(preset, {**given, "task": task.draft()}, settings)))
-    given["task"] = task.read(progress)
+    given["task"] = task.draft()
+    if begun is not None:
+        given = begun.given(given, progress, preset, tuple(settings))
+    given = _ending(length, given, preset, settings)
+    _check_settings(RunConfig.parse(with_settings(preset, given, settings)), begun)
+    given["task"] = {**task.read(progress), **({} if begun is None else {"model": given["task"]["model"]})}
     task.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
         config, num_values = _write(
-            making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress
+            making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress, begun
         )
         making.sources.write_text(task.checksums(), encoding="utf-8")
         open_run(config, making.data, making.blocks, progress)
@@ -74,16 +80,26 @@ def _joined(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return {**given, "task": {**given["task"], **tables}}
 
 
+def _ending(length: Length | None, given: dict[str, Any], preset: str, settings: Sequence[str]) -> dict[str, Any]:
+    """`given`, and when the run ends, where that was said by its length."""
+    if length is None:
+        return given
+    inner = given.get("inner", {})
+    draft = {**given, "inner": {**inner, **length.draft()["inner"]}}
+    found = length.settings(with_settings(preset, draft, settings))
+    return {**given, **found, "inner": {**inner, **found.get("inner", {})}}
+
+
 def _make_organisers_key(run: RunDirectory) -> None:
     if not run.organiser_key.exists():
         create_key(run.organiser_key, load_password(run.organiser_password, create=True))
 
 
-def _check_settings(draft: RunConfig) -> None:
+def _check_settings(draft: RunConfig, begun: Beginning | None) -> None:
     """Wrong ones are told before the text is read."""
     from swarm.tasks import check_model
 
-    check_parts(draft, check_model(draft))
+    check_parts(draft, check_model(draft, None if begun is None else begun.folder))
 
 
 def _check_free(run: RunDirectory) -> None:
@@ -99,12 +115,17 @@ def _check_free(run: RunDirectory) -> None:
 
 
 def _write(
-    run: RunDirectory, task: TaskMaker, values_with: Callable[[dict[str, Any]], dict[str, Any]], progress: ProgressBar
+    run: RunDirectory,
+    task: TaskMaker,
+    values_with: Callable[[dict[str, Any]], dict[str, Any]],
+    progress: ProgressBar,
+    begun: Beginning | None,
 ) -> tuple[RunConfig, int]:
     """Data, initial model and run.toml; the config and the number of parameters. `values_with`: of the run, with more of its `[task]`."""
     import torch
 
     from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
+    from swarm.checkpoint.bases import put_base
     from swarm.checkpoint.runblocks import put_data
     from swarm.checkpoint.store import BlockStore
     from swarm.device import copy_to_host
@@ -121,7 +142,10 @@ def _write(
     values["task"]["data"]["root"] = root.hex()
     draft = RunConfig.parse(values)
     with progress.during("building the model"):
-        model = new_model(draft, seed=int.from_bytes(root[:4], "big"))
+        model = new_model(draft, int.from_bytes(root[:4], "big"), base=None if begun is None else begun.folder)
+    if begun is not None:
+        with progress.during("writing the model that it starts from"):
+            put_base(begun.published.base, store)
     parameters = copy_to_host(model.flat)
     anchor = Anchor(parameters, torch.zeros_like(parameters), model.layout, 0, 0)
     with progress.during("writing the initial model"):

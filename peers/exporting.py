@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from incentives.ledger import Ledger
+from peers.bases import folder_of, kept_base
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite
+from peers.lineage import FILE, lineage_of, model_card
 from peers.replaying import KeptRun
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.leaves import leaf_digests, store_leaves
@@ -22,6 +24,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import HELD_RECORDS, DataConfig, RunConfig
 from swarm.errors import PeerFault, SwarmError, disk_remedy
 from swarm.hashing import sha256
+from swarm.models import FlatModel
 from swarm.models.layout import Layout
 from swarm.tasks import new_model, open_task, save_model
 
@@ -47,14 +50,19 @@ def _part_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(4)}.part"
 
 
-def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
-    """Checks every block of the anchor against the certified root, then writes config and weights. ConfigError where the
-    directory is no peer's or `out` is not empty; nothing half-written is left."""
+def export_peer(directory: PeerDirectory, out: Path, merge: bool = False) -> dict[str, Any]:
+    """Checks every block of the anchor against the certified root, then writes config and weights, what they came out of, and a card.
+    `merge`: an adapter is written into its base's weights. ConfigError where the directory is no peer's, `out` is not empty or there is
+    nothing to merge; nothing half-written is left."""
     if not os.path.lexists(directory.invite):
         raise ConfigError("--dir", str(directory.root), "is no peer's directory; give the one of `sparehive join`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("--out", str(out), "exists and is not empty; choose another folder")
     run = Invite.of_file(directory.invite).config
+    if merge and not run.task.model.is_adapter():
+        raise ConfigError(
+            "--merge", True, "this run trains the weights themselves, so the whole model comes out anyway: leave it out"
+        )
     epoch, root, tip = _newest_anchor(directory, run)
 
     def missing(digest: bytes) -> StartError:
@@ -64,22 +72,47 @@ def export_peer(directory: PeerDirectory, out: Path) -> dict[str, Any]:
 
     store = BlockStore(directory.blocks, 1 << 62, owned=False)
     get = store.getter(missing)
-    model = new_model(run)
-    model.flat.copy_(_parameters(directory, root, tip, get, model.layout))
+    base = folder_of(kept_base(directory, run))
+    model = new_model(run, base=base)
+    parameters = _parameters(directory, root, tip, get, model.layout)
+    result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out)}
+    result |= _measured(directory, run, model, parameters, store, missing)
+    with Ledger.read(directory.ledger) as ledger:
+        lineage = lineage_of(run, ledger, tip, epoch, root, base)
+    is_adapter = run.task.model.is_adapter() and not merge
 
     def write(part: Path) -> None:
-        save_model(run, model, _reader(run.task.data, directory, get), part)
+        save_model(run, model, _reader(run.task.data, directory, get), part, base if merge else None)
+        (part / FILE).write_bytes(lineage.bytes())
+        card = model_card(lineage, is_adapter, result["loss_before"], result["loss"])
+        (part / "README.md").write_text(card, encoding="utf-8")
         for path in part.glob("*.safetensors"):  # it makes these for its owner alone
-            path.chmod((part / "config.json").stat().st_mode)
+            path.chmod((part / FILE).stat().st_mode)
 
     _fill(out, write)
-    result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out), "loss": None, "sample": ""}
-    if _has_data(run.task.data, directory, get):
-        leaves = store_leaves(bytes.fromhex(run.task.data.root), store, missing)
-        task = open_task(run, directory.data, leaves=leaves)
-        result["loss"] = task.evaluate(model)
-        result["sample"] = task.sample(model)
     return result
+
+
+def _measured(
+    directory: PeerDirectory,
+    run: RunConfig,
+    model: FlatModel,
+    parameters: torch.Tensor,
+    store: BlockStore,
+    missing: Callable[[bytes], StartError],
+) -> dict[str, Any]:
+    """Held-out losses and a sample, where the run's data is here; `model` has `parameters` afterwards."""
+    found: dict[str, Any] = {"loss_before": None, "loss": None, "sample": ""}
+    get = store.getter(missing)
+    if _has_data(run.task.data, directory, get):
+        task = open_task(run, directory.data, leaves=store_leaves(bytes.fromhex(run.task.data.root), store, missing))
+        with contextlib.suppress(StartError):  # a peer that came late may not have the run's first state
+            model.flat.copy_(read_anchor(bytes.fromhex(run.initial_root), get, model.layout).parameters)
+            found["loss_before"] = task.evaluate(model)
+        model.flat.copy_(parameters)
+        found |= {"loss": task.evaluate(model), "sample": task.sample(model)}
+    model.flat.copy_(parameters)
+    return found
 
 
 def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> bool:

@@ -29,10 +29,10 @@ def model_bytes(config: RunConfig, values: int, hidden: int) -> int:
     return 6 * 4 * values + state + 2 * values + sent + min(MEMORY_BYTES, KEPT_ROUNDS * (sent + got))
 
 
-def memory_bytes(config: RunConfig, values: int, hidden: int, kept_bytes: int) -> int:
-    """At the highest, all processes of a peer; `kept_bytes` as of `swarm.tasks`."""
+def memory_bytes(config: RunConfig, values: int, hidden: int, kept_bytes: int, frozen_bytes: int = 0) -> int:
+    """At the highest, all processes of a peer; `kept_bytes` as of `swarm.tasks`, `frozen_bytes` as of `swarm.models`."""
     step = int(STEP_SHARE * kept_bytes * config.inner.batch_size)
-    return PROCESS_BYTES + model_bytes(config, values, hidden) + step
+    return PROCESS_BYTES + model_bytes(config, values, hidden) + frozen_bytes + step
 
 
 __all__ = ["committed_bytes", "memory_bytes", "model_bytes"]

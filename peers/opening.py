@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coincurve import PrivateKey
 
+from peers.bases import folder_of, open_base
 from peers.errors import ConfigError
 from peers.invite import Invite, anybodys_binding
 from peers.progressbar import ProgressBar
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 RESTORE_BLOCK = ": restore it from a copy of the run's directory, or from a seed's blocks/ folder"
 
 
-def open_settings(config: RunConfig) -> "FlatModel":
-    """What needs no data: the model is built, the round has two reducers at least, the invite is read back. InputError or
-    ConfigError names the field."""
+def open_settings(config: RunConfig, base: Path | None = None) -> "FlatModel":
+    """What needs no data: the model is built (of `base` where it starts from one), the round has two reducers at least, the invite is
+    read back. InputError or ConfigError names the field."""
     from swarm.consensus.machine import RunRules
     from swarm.tasks import new_model
 
-    model = new_model(config)
+    model = new_model(config, base=base)
     check_parts(config, model.layout.num_values())
     key = PrivateKey(bytes(31) + b"\1")
     invite = Invite.short(*anybodys_binding(config, key))
@@ -68,10 +69,10 @@ def open_run(config: RunConfig, data: Path, blocks: Path, progress: ProgressBar)
     from swarm.checkpoint.store import BlockStore
     from swarm.tasks import open_task
 
-    with progress.during("building the model"):
-        model = open_settings(config)
     store, missing = BlockStore(blocks, 1 << 62, owned=False), missing_here(blocks)
     get = store.getter(missing)
+    with progress.during("building the model"):
+        model = open_settings(config, folder_of(open_base(config, get)))
     try:
         with progress.during("reading the initial model"):
             anchor = read_anchor(bytes.fromhex(config.initial_root), get, model.layout)

@@ -30,7 +30,9 @@ from peers.errors import PeerError, StartError
 from peers.eventlog import EventLog
 from peers.finishing import Finishing
 from peers.identity import Identity, open_identity
+from peers.invite import Invite
 from peers.keeping import open_quota
+from peers.laying_in import bring_base, here
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
 from peers.lookout import Lookout, nodes_of
 from peers.payee import read_payee
@@ -40,6 +42,7 @@ from peers.supervisor import die_with_parent
 from swarm import events
 from swarm.budget import DiskQuota
 from swarm.cancelling import cancel_all
+from swarm.checkpoint.bases import BaseFolder
 from swarm.checkpoint.leaves import store_leaves
 from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
@@ -186,6 +189,8 @@ class Peer:
         torch.set_num_threads(self.config.threads)
         role: Role = Seed(self.directory, self.identity.account) if self.mode == "seed" else Volunteer(self.directory)
         bootstrap = role.bootstrap()
+        if isinstance(role, Volunteer):
+            role.base = await self._bring_base(stack, bootstrap)
         self._enter("connecting")
         self.network = await open_network(self.directory, self.config, bootstrap, self.network_type)
         stack.push_async_callback(self.network.close)
@@ -206,11 +211,40 @@ class Peer:
             reactions.has_worked,
         )
         if self.mode != "seed":  # which the invite names
-            await door.make(self._on_stamp)
+            seconds = made.run.admission.stamp_seconds
+            await door.make(lambda share: self._on_stamp(seconds, share))
             self._enter("connecting")
         await join_run(made, self.directory, self.config, self.identity, role, reactions, door)
         stack.push_async_callback(self.network.close)  # before driver and ledger: nothing more is heard then
         await self._begin(stack, made, role, (*bootstrap, *self.config.peers))
+
+    async def _bring_base(self, stack: contextlib.AsyncExitStack, bootstrap: tuple[str, ...]) -> BaseFolder | None:
+        """The model that the run starts from, if it starts from one, out of the cache or from the others."""
+        invite = Invite.of_file(self.directory.invite)
+        base = invite.config.task.model.published()
+        if base is None:
+            return None
+        self._enter("reading the base")
+        found = await here(base, self.config)
+        if found is not None:
+            return found
+        self._enter("connecting")
+        self.network = network = await open_network(self.directory, self.config, bootstrap, self.network_type)
+        telling = asyncio.create_task(self._tell_while_connecting())
+        stack.push_async_callback(cancel_all, [telling])
+        seconds = invite.config.admission.stamp_seconds
+        door = Door(invite.config.run_id, self.identity.account, seconds, self.directory.stamp)
+        try:
+            await door.make(lambda share: self._on_stamp(seconds, share))
+            arguments = (network, invite, self.config, self.identity, door, self.directory.known)
+            return await bring_base(*arguments, lambda received: self._on_fetch("the base", received, base.size))
+        except DiskError:
+            raise
+        except RetryError as error:
+            raise self._why_not_joined(error, (*bootstrap, *self.config.peers)) from None
+        finally:
+            await cancel_all([telling])
+            await network.close()
 
     async def _begin(self, stack: contextlib.AsyncExitStack, made: Assembled, role: Role, tried: Sequence[str]) -> None:
         task = None
@@ -302,10 +336,8 @@ class Peer:
                 self.status.advice = said
                 self._enter(self.status.phase)
 
-    def _on_stamp(self, share: float) -> None:
+    def _on_stamp(self, seconds: float, share: float) -> None:
         """Strangers that come without one are not heard; `share` of it is made."""
-        assert self.made is not None
-        seconds = self.made.run.admission.stamp_seconds
         self._enter(f"making a stamp of about {seconds:g} s of work", round(share * 100), 100)
 
     def _on_fetch(self, what: str, received: int, total: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from incentives import records
 from incentives.ledger import Ledger
+from peers.bases import folder_of, kept_base
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.history import certified
@@ -51,7 +52,7 @@ class KeptRun:
         self.archive = Archive(directory.archive, self.run, self.parts, hash_record, owned=False)
         self.store = BlockStore(directory.blocks, 1 << 62, owned=False)
         self.ledger = ledger
-        self.model = new_model(self.run)
+        self.model = new_model(self.run, base=folder_of(kept_base(directory, self.run)))
         self.kept = self.archive.contributions()
         self._states: dict[Hash, CertifiedState] = {}
         self._anchors: dict[Hash, Anchor] = {}

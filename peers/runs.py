@@ -9,6 +9,7 @@ from incentives.amounts import Unit
 from incentives.chain.deployment import Deployment
 from incentives.keys import unlock_key
 from incentives.records import Domain, account_of
+from peers.bases import cached_base
 from peers.costs import Costs
 from peers.errors import ConfigError, StartError
 from peers.invite import Invite, PayLimits, RunBinding
@@ -19,6 +20,7 @@ from swarm.config import RunConfig, load_run
 from swarm.hashing import sha256
 
 if TYPE_CHECKING:
+    from swarm.checkpoint.bases import BaseFolder
     from swarm.checkpoint.store import BlockStore
 
 
@@ -99,6 +101,7 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     """Opens the run as a seed and a peer will, and says what it asks of a peer; disk for audits with epochs of `epoch_seconds`.
     Where only run.toml is there, the settings are checked alone ("opened": False)."""
     from peers.needs import committed_bytes, memory_bytes
+    from swarm.models import frozen_bytes
     from swarm.optim.codec import wire_bytes
     from swarm.tasks import kept_bytes
 
@@ -106,7 +109,7 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(path.parent)
     is_whole = run.data.exists() or run.blocks.exists()
-    model = open_run(config, run.data, run.blocks, progress) if is_whole else open_settings(config)
+    model = open_run(config, run.data, run.blocks, progress) if is_whole else open_settings(config, cached_base(config))
     values = model.layout.num_values()
     sent, got = wire_bytes(values, config.codec.contribution), wire_bytes(values, config.codec.average)
     hidden = sum(matrix.rows * matrix.columns for matrix in model.matrices)
@@ -117,7 +120,7 @@ def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | N
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": values,
-        "memory_bytes": memory_bytes(config, values, hidden, kept_bytes(config, model)),
+        "memory_bytes": memory_bytes(config, values, hidden, kept_bytes(config, model), frozen_bytes(model.module)),
         "contribution_bytes": sent,
         "average_bytes": got,
         "seconds_to_send_at_20_mbit": round(sent * 8 / 20e6, 2),
@@ -153,15 +156,17 @@ def bind_run(
     return Invite.short(config, binding, key, limits)
 
 
-def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore") -> None:
-    """Data and initial anchor of the run into a seed's store, which hands them out for as long as it lives.
+def copy_blocks(run: RunDirectory, config: RunConfig, store: "BlockStore", base: "BaseFolder | None" = None) -> None:
+    """Data and initial anchor of the run into a seed's store, which hands them out for as long as it lives; not the blocks of `base`,
+    which are read out of its files.
 
     Damaged files are passed over; StartError where the seed then lacks what newcomers ask it for."""
     from swarm.checkpoint.runblocks import missing_block
 
+    elsewhere = set() if base is None else {digest.hex() for digest in base.digests()}
     if run.blocks.is_dir():
         for path in sorted(run.blocks.iterdir()):
-            if path.is_file() and not path.name.endswith(".part"):
+            if path.name not in elsewhere and path.is_file() and not path.name.endswith(".part"):
                 data = path.read_bytes()
                 if sha256(data).hex() == path.name:
                     store.put(data)

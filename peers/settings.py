@@ -52,6 +52,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 _DERIVED = {
     "version": "is that of this program",
     "initial_root": "follows from the model",
+    "task.model.root": "follows from the model to start from; give --from",
+    "task.model.size": "follows from the model to start from; give --from",
+    "task.model.vocabulary": "follows from the model to start from; give --from",
+    "task.model.base_sha256": "follows from the model to start from; give --from",
     "task.data.root": "follows from the text; give --data",
     "task.data.num_train": "follows from the data; give --data",
     "task.data.num_held": "follows from the data; give --data",
@@ -68,9 +72,12 @@ def with_settings(preset: str, given: dict[str, Any], settings: Sequence[str]) -
     for setting in settings:
         _merge(changes, _parse(setting))
     values = copy.deepcopy(PRESETS[preset])
-    family = _at(changes, "task", "model", "family")
-    model = values["task"]["model"]
-    model["fields"] = _sizes_of(family, model["fields"])
+    if _at(given, "task", "model", "kind") == "pretrained":  # its sizes are what they are
+        values["task"]["model"] = {}
+    else:
+        family = _at(changes, "task", "model", "family")
+        model = values["task"]["model"]
+        model["fields"] = _sizes_of(family, model["fields"])
     for layer in (given, changes):
         _merge(values, copy.deepcopy(layer))
     return values

@@ -1,5 +1,6 @@
 """Commands that train: run new, run check, run baseline, run replay, seed, join, export, demo."""
 
+import functools
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from swarm.atomic import write_atomically
 
 if TYPE_CHECKING:
     from incentives.records import Domain
+    from peers.beginning import Start
 
 _LISTEN_OPTIONS = (
     click.option("--host", help="Address to listen on (default: all interfaces; 127.0.0.1 for this machine alone)."),
@@ -259,18 +261,72 @@ def seed(
     help="A peer's directory.",
 )
 @click.option("--out", type=PATH, required=True, help="Folder to write; must not exist or be empty.")
+@click.option(
+    "--merge", is_flag=True, help="Of a run that trains an adapter: write the whole model, the adapter in its weights."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export(directory: Path, out: Path, as_json: bool) -> None:
-    """Write the newest certified model as a folder that AutoModelForCausalLM.from_pretrained opens."""
+def export(directory: Path, out: Path, merge: bool, as_json: bool) -> None:
+    """Write the newest certified model as a folder that from_pretrained of transformers opens, or of peft where an adapter was trained;
+    with its card (README.md) and what it came out of (lineage.json)."""
     from peers.exporting import export_peer
 
-    result = export_peer(PeerDirectory(directory), out)
+    result = export_peer(PeerDirectory(directory), out, merge)
     click.echo(json.dumps(result) if as_json else f"epoch {result['epoch']} written to {out}")
 
 
 def _as_utf8(text: str) -> str:
     """An argument whose bytes are not of this locale (LC_ALL=C) comes as half characters; everybody else's encoding is UTF-8."""
     return text if text.isprintable() else os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+_START_OPTIONS = (
+    click.option(
+        "--from",
+        "start_from",
+        metavar="MODEL",
+        help="Start from a published model: a folder of a Hugging Face model or of `sparehive export` (default: from noise).",
+    ),
+    click.option(
+        "--lora",
+        "rank",
+        type=click.IntRange(1, 1024),
+        metavar="RANK",
+        help="Train low-rank adapters of this rank beside it, not its weights; --set task.model.train.targets=[…] says where.",
+    ),
+    click.option(
+        "--freeze",
+        multiple=True,
+        metavar="PART",
+        help="Leave a part of it as it is: embeddings, head, layers.3, layers.0-5.",
+    ),
+    click.option(
+        "--base",
+        type=click.Choice(["fp32", "bf16", "int8", "nf4"]),
+        help="With --lora: the numbers in which peers hold the model itself (default: fp32).",
+    ),
+)
+
+
+def _start_options(function: Callable[..., None]) -> Callable[..., None]:
+    """They come as one: `start`, a `Start` or None."""
+
+    @functools.wraps(function)
+    def packed(
+        start_from: str | None, rank: int | None, freeze: tuple[str, ...], base: str | None, **others: object
+    ) -> None:
+        from peers.beginning import Start
+
+        if start_from is None and (rank or freeze or base):
+            raise click.UsageError(
+                "--lora, --freeze and --base say what is trained of a published model: name it with --from"
+            )
+        start = None if start_from is None else Start(start_from, rank or 0, freeze, base or "")
+        function(start=start, **others)
+
+    made: Callable[..., None] = packed
+    for option in reversed(_START_OPTIONS):
+        made = option(made)
+    return made
 
 
 @click.command("new")
@@ -301,10 +357,9 @@ def _as_utf8(text: str) -> str:
 @token_decimals_option(18)
 @click.option(
     "--tokenizer",
-    default="bytes",
-    show_default=True,
     metavar="bytes|bpe:N|FILE",
-    help="A byte is a token; or train a byte-level BPE of N tokens on the data; or the tokenizer.json of a published model.",
+    help="A byte is a token; or train a byte-level BPE of N tokens on the data; or the tokenizer.json of a published model (default: "
+    "that of --from, where it has one, else bytes).",
 )
 @click.option(
     "--set",
@@ -320,6 +375,7 @@ def _as_utf8(text: str) -> str:
     help="The run ends when so many were trained on, as 1.5M: fills in inner.total_units and inner.warmup_units.",
 )
 @click.option("--samples", type=COUNT, metavar="N", help="The same in samples, as 20k.")
+@_start_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_new(
     run_directory: Path,
@@ -330,10 +386,11 @@ def run_new(
     preset: str,
     unit_price: Amount,
     token_decimals: int,
-    tokenizer: str,
+    tokenizer: str | None,
     settings: tuple[str, ...],
     tokens: Count | None,
     samples: Count | None,
+    start: "Start | None",
     as_json: bool,
 ) -> None:
     """Make RUN_DIRECTORY with run.toml, the data, the initial model and an organiser's key."""
@@ -349,7 +406,10 @@ def run_new(
     length = None if given is None else Length("--tokens" if tokens else "--samples", given.text, given.number)
     price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
     shape = DataShape(records, text_column)
-    result = create_run(run_directory, name, data, preset, price, settings, tokenizer, ProgressBar(), length, shape)
+    tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
+    result = create_run(
+        run_directory, name, data, preset, price, settings, tokens_of, ProgressBar(), length, shape, start
+    )
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
     show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())
 

@@ -5,6 +5,7 @@ A block is known by its sha-256 digest (the CID's multihash); its codec is raw (
 Sources: github.com/ipfs/specs UNIXFS.md, ipld.io dag-pb.
 """
 
+import base64
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,11 @@ class BlockNode:
 def cid_bytes(digest: bytes, codec: int) -> bytes:
     """Binary CIDv1."""
     return bytes((1, codec, 0x12, 32)) + digest
+
+
+def cid_text(digest: bytes, codec: int = DAG_PB) -> str:
+    """CIDv1 as people and gateways write it, in base32."""
+    return "b" + base64.b32encode(cid_bytes(digest, codec)).decode().lower().rstrip("=")
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -5,7 +5,7 @@ from swarm.config.chat import TEMPLATE_FILE, ChatConfig, ChatRecords
 from swarm.config.fields import LEAF_BYTES, DataConfig, DataFile, RecordTable
 from swarm.config.image_classification import ImageClassificationConfig, ImageRecords
 from swarm.config.labels import LABELS_FILE, LabelledRecords
-from swarm.config.models import MAX_FIELDS_BYTES, Untrained, UntrainedModel
+from swarm.config.models import MAX_FIELDS_BYTES, Base, Lora, PretrainedModel, Untrained, UntrainedModel
 from swarm.config.records import (
     HELD_RECORDS,
     MAX_HELD,
@@ -40,6 +40,7 @@ __all__ = [
     "TEXT_FILE",
     "TOKENIZER_FILE",
     "TRAIN_RECORDS",
+    "Base",
     "BpeTokenizer",
     "ByteTokenizer",
     "CausalLMConfig",
@@ -52,6 +53,8 @@ __all__ = [
     "InnerConfig",
     "LabelledRecords",
     "LabelledTexts",
+    "Lora",
+    "PretrainedModel",
     "PublishedTokenizer",
     "RecordField",
     "RecordTable",

@@ -1,8 +1,10 @@
 """What a run's configuration says of its model."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from swarm.config.fields import MAX_COUNT, Part, Refusal, of_known_kind
 from swarm.config.texts import ByteTokenizer
@@ -10,9 +12,30 @@ from swarm.hashing import canonical_json
 
 MAX_STAGES, MAX_SIZE = 16, 65536  # of a list: sizes of a model's stages
 MAX_FIELDS_BYTES = 512  # canonical JSON of task.model.fields: an invite carries it
+MAX_TARGETS_LENGTH = 256  # of task.model.train.targets together, for the same reason
 
 
-class Untrained(Part):
+@dataclass(frozen=True)
+class Base:
+    """The published model that a run's starts from: `root`, digest of the root CID of its directory; `size`, bytes of its files."""
+
+    root: bytes
+    size: int
+
+
+class ModelPart(Part):
+    """What is known of the model of any task."""
+
+    @abstractmethod
+    def published(self) -> Base | None:
+        """What has to be there before it can be built; None: nothing."""
+
+    def is_adapter(self) -> bool:
+        """Whether what is trained is of use only beside that."""
+        return False
+
+
+class Untrained(ModelPart):
     """One of transformers' architectures, from noise. A subclass says which of them its tasks can take."""
 
     may_list: ClassVar[bool] = False  # sizes of stages, where families have them
@@ -50,6 +73,9 @@ class Untrained(Part):
             raise Refusal("task.model.fields", fields, f"is {size} bytes as JSON, at most {MAX_FIELDS_BYTES}")
         return fields
 
+    def published(self) -> None:
+        return None
+
 
 class UntrainedModel(Untrained):
     """A causal language model."""
@@ -84,19 +110,115 @@ class UntrainedImageClassifier(Untrained):
     )
 
 
+_FROZEN = r"^(embeddings|head|layers\.(0|[1-9][0-9]{0,3})(-(0|[1-9][0-9]{0,3}))?)$"
+
+
+class AllWeights(Part):
+    """Every weight of the base is trained but those of the parts that `freeze` names."""
+
+    kind: Literal["all"] = "all"
+    freeze: tuple[Annotated[str, Field(pattern=_FROZEN)], ...] = Field(
+        (), strict=False, max_length=16, description='what stays as it is, as "embeddings", "head", "layers.0-5"'
+    )
+
+
+class Lora(Part):
+    """Two small matrices beside each linear layer that `targets` names (arXiv 2106.09685, in peft's form); the base stays as it is."""
+
+    kind: Literal["lora"]
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(
+        32.0, gt=0, le=1e6, description="the product is scaled by alpha / rank, or alpha / √rank with rslora"
+    )
+    targets: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,48}$")], ...] = Field(
+        ("all-linear",),
+        strict=False,
+        min_length=1,
+        max_length=12,
+        description='ends of names of modules, as "q_proj"; all-linear: all but the output',
+    )
+    rslora: bool = Field(False, description="rank-stabilised scale (arXiv 2312.03732)")
+    dora: bool = Field(False, description="a magnitude beside each direction (arXiv 2402.09353)")
+
+    @field_validator("targets")
+    @classmethod
+    def _short(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if sum(map(len, targets)) > MAX_TARGETS_LENGTH:
+            raise Refusal(
+                "task.model.train.targets",
+                list(targets),
+                f"must be at most {MAX_TARGETS_LENGTH} letters: name ends of names",
+            )
+        return targets
+
+
+class PretrainedModel(ModelPart):
+    """A published model, trained on (decision 0022): a directory of config.json, model.safetensors and, where it came out of a run,
+    lineage.json."""
+
+    kind: Literal["pretrained"]
+    root: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the root CID of the base's directory")
+    size: int = Field(ge=1, le=MAX_COUNT, description="bytes of its files")
+    vocabulary: int = Field(ge=1, le=1 << 24, description="tokens that it has an entry for")
+    base: Literal["fp32", "bf16", "int8", "nf4"] = Field("fp32", description="how what is not trained is held")
+    base_sha256: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="of the bits of a quantised base: all peers must hold the same"
+    )
+    train: Annotated[
+        Union[AllWeights, Lora],
+        Field(discriminator="kind"),
+        BeforeValidator(of_known_kind("task.model.train", "all", "lora")),
+    ] = AllWeights()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PretrainedModel":
+        if self.base != "fp32" and self.train.kind == "all":
+            raise Refusal(
+                "task.model.base",
+                self.base,
+                'must be "fp32" where weights themselves are trained; take train.kind = "lora"',
+            )
+        if bool(self.base_sha256) != self.is_quantised:
+            raise Refusal(
+                "task.model.base_sha256",
+                self.base_sha256,
+                "belongs to a quantised base, and to no other: make the run with run new --from",
+            )
+        return self
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.base in ("int8", "nf4")
+
+    def is_adapter(self) -> bool:
+        return isinstance(self.train, Lora)
+
+    def published(self) -> Base:
+        return Base(bytes.fromhex(self.root), self.size)
+
+
+_PUBLISHED = of_known_kind("task.model", "untrained", "pretrained")
 ModelConfig = Annotated[
-    UntrainedModel, Field(discriminator="kind"), BeforeValidator(of_known_kind("task.model", "untrained"))
+    Union[UntrainedModel, PretrainedModel], Field(discriminator="kind"), BeforeValidator(_PUBLISHED)
 ]
 TextClassifierConfig = Annotated[
-    UntrainedTextClassifier, Field(discriminator="kind"), BeforeValidator(of_known_kind("task.model", "untrained"))
+    Union[UntrainedTextClassifier, PretrainedModel], Field(discriminator="kind"), BeforeValidator(_PUBLISHED)
 ]
 ImageClassifierConfig = Annotated[
-    UntrainedImageClassifier, Field(discriminator="kind"), BeforeValidator(of_known_kind("task.model", "untrained"))
+    Union[UntrainedImageClassifier, PretrainedModel], Field(discriminator="kind"), BeforeValidator(_PUBLISHED)
 ]
 
 
-def check_vocabulary(model: Untrained, least: int) -> None:
+def check_vocabulary(model: Untrained | PretrainedModel, least: int) -> None:
     """Refusal where the model has no entry for each of the tokenizer's `least` tokens."""
+    if isinstance(model, PretrainedModel):
+        if model.vocabulary < least:
+            raise Refusal(
+                "task.model.vocabulary",
+                model.vocabulary,
+                f"the base has entries for fewer tokens than the {least} of task.data.tokenizer: take a smaller tokenizer",
+            )
+        return
     vocabulary = model.fields.get("vocab_size", ByteTokenizer().vocabulary)
     if isinstance(vocabulary, bool) or not isinstance(vocabulary, int) or vocabulary < least:
         raise Refusal(

@@ -138,7 +138,7 @@ def check_model(config: Untrained, purpose: Purpose) -> int:
         raise
     except Exception as error:  # transformers and torch raise whatever they meet; only what they build here is tried
         raise _blamed(config, list(config.fields), lambda rest: count_values(rest, purpose), error) from None
-    needed, there = values * BYTES_PER_VALUE, _memory_bytes()
+    needed, there = values * BYTES_PER_VALUE, memory_bytes()
     if there is not None and needed > there:
         raise InputError(
             "task.model.fields",
@@ -157,7 +157,7 @@ def count_values(config: Untrained, purpose: Purpose) -> int:
 def _built(config: Untrained, purpose: Purpose) -> torch.nn.Module:
     import transformers
 
-    _import_dynamo()
+    import_dynamo()
     made = transformer_config(config, purpose)
     attention = {} if config.family in _WITHOUT_ATTENTION else {"attn_implementation": "sdpa"}
     module: torch.nn.Module = getattr(transformers, purpose.auto_class).from_config(
@@ -179,7 +179,7 @@ def check_redoable(module: torch.nn.Module) -> None:
             raise InputError("task.model", f"{name}: dropout {part.p}", NO_CHANCE)
 
 
-def _import_dynamo() -> None:
+def import_dynamo() -> None:
     """Models of transformers import it, and it makes a directory for compiled code at once: at a fixed name in TMPDIR, in the
     working directory, or where a parent process had one. A run compiles nothing, and that place may not be this user's to
     write to (torch 2.13.0, `torch._dynamo.package`); one that is there needs no making."""
@@ -199,7 +199,7 @@ def _blamed(
     config: Untrained, names: list[str], attempt: Callable[[Untrained], object], error: Exception
 ) -> InputError:
     """It names the field of `names` without which `attempt` ends well, if there is one."""
-    said = f"transformers cannot build the model: {_line(error)}"
+    said = f"transformers cannot build the model: {line_of(error)}"
     for name in names:
         others = {other: value for other, value in config.fields.items() if other != name}
         try:
@@ -210,12 +210,13 @@ def _blamed(
     return InputError("task.model.fields", config.fields, said)
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception, most: int = 200) -> str:
+    """What a library said, as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):

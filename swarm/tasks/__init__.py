@@ -99,14 +99,20 @@ def open_use(config: RunConfig, read: Read) -> Use:
     return KINDS[config.task.kind].open_use(config, read)
 
 
-def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST) -> FlatModel:
-    """The run's model, untrained, as `seed` draws it (on every device alike). `InputError` where it cannot be built."""
-    return FlatModel(build_model(config.task.model, KINDS[config.task.kind].purpose(config), seed), device)
+def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST, base: Path | None = None) -> FlatModel:
+    """The run's model as it begins: `seed` draws what is new in it (on every device alike); the rest is in `base`, the folder of what
+    `task.model.published()` names (None where it names none). `InputError` where it cannot be built."""
+    return FlatModel(build_model(config.task.model, purpose_of(config), seed, base), device)
 
 
-def check_model(config: RunConfig) -> int:
+def check_model(config: RunConfig, base: Path | None = None) -> int:
     """Number of the model's parameters that are trained, before it takes any memory; errors as `new_model`."""
-    return models.check_model(config.task.model, KINDS[config.task.kind].purpose(config))
+    return models.check_model(config.task.model, purpose_of(config), base)
+
+
+def purpose_of(config: RunConfig) -> Purpose:
+    """What the run's task asks of its model."""
+    return KINDS[config.task.kind].purpose(config)
 
 
 def kept_bytes(config: RunConfig, model: FlatModel) -> int:
@@ -114,20 +120,18 @@ def kept_bytes(config: RunConfig, model: FlatModel) -> int:
     return kept_by(model, lambda: KINDS[config.task.kind].example_loss(config, model))
 
 
-def save_model(config: RunConfig, model: FlatModel, read: Read, out: Path) -> None:
-    """A folder that transformers opens: config, weights, and what turns data into the model's inputs."""
+def save_model(config: RunConfig, model: FlatModel, read: Read, out: Path, whole_of: Path | None = None) -> None:
+    """A folder that transformers opens: config, weights, and what turns data into the model's inputs. Of a run that trains an adapter
+    it is that alone, for peft, or with its base's folder `whole_of` the whole model."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     kind = KINDS[config.task.kind]
-    saved = model.module.config
-    for name, value in kind.config_fields(config, read).items():
-        setattr(saved, name, value)
-    model.module.save_pretrained(out)  # type: ignore[operator]
+    models.save_model(config.task.model, kind.purpose(config), model, kind.config_fields(config, read), out, whole_of)
     kind.save_inputs(config, model, read, out)
 
 
 __all__ = [
     "InPieces", "Manner", "Measures", "Subject", "Task", "Use", "check_model", "kept_bytes", "new_model", "open_task", "open_use",
-    "save_model",
+    "purpose_of", "save_model",
 ]  # fmt: skip

@@ -12,12 +12,12 @@ def kept_bytes(model: FlatModel, loss: Callable[[], torch.Tensor]) -> int:
     """What the forward pass of `loss` keeps for the backward pass, without the parameters."""
     kept: dict[int, int] = {}
     held = []  # so that no memory is counted for two
-    own, _ = storage_of(model.flat)
+    own = {storage_of(tensor)[0] for tensor in (model.flat, *model.module.parameters(), *model.module.buffers())}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         held.append(tensor)
         identity, size = storage_of(tensor)
-        if identity != own:
+        if identity not in own:
             kept[identity] = size
         return tensor
 

@@ -46,6 +46,19 @@ _RECORDS = {"kind": "records", "root": "11" * 32, "num_train": 50, "num_held": 5
 _PUBLISHED = {"kind": "published", "vocabulary": 300, "file": FILE}
 TASKS: dict[str, dict[str, Any]] = {
     "causal_lm": BASE["task"],
+    "pretrained": {
+        "kind": "causal_lm",
+        "model": {
+            "kind": "pretrained",
+            "root": "22" * 32,
+            "size": 1000,
+            "vocabulary": 65536,
+            "base": "nf4",
+            "base_sha256": "33" * 32,
+            "train": {"kind": "lora"},
+        },
+        "data": BASE["task"]["data"],
+    },
     "records": {
         "kind": "causal_lm",
         "model": {"kind": "untrained", "fields": {"n_embd": 32, "vocab_size": 65536}},
@@ -143,7 +156,10 @@ def check_run_with(kind: str, path: tuple[str, ...], value: Any) -> None:
     try:
         config = RunConfig.parse(with_value(path, value, kind), "run.toml")
     except InputError as error:
-        check_line(str(error), ".".join(path[:3] if path[:3] == FIELDS else path))
+        named = path[:3] if path[:3] == FIELDS else path
+        if kind == "pretrained" and path[:2] == FIELDS[:2]:  # of its values that do not go together one is named
+            named = path[:2]
+        check_line(str(error), ".".join(named))
         return
     assert len(config.run_id) == 32
     assert config.name.isprintable(), "it is shown to every volunteer"

@@ -20,6 +20,21 @@ from swarm.hashing import canonical_json
 KEY = PrivateKey(b"\x0b" * 32)
 
 
+def fullest_base() -> dict[str, Any]:
+    """A published model with an adapter, as much as can be said of one."""
+    targets = [secrets.token_hex(11)[:21] for _ in range(12)]
+    train = {
+        "kind": "lora",
+        "rank": 1023,
+        "alpha": 0.1234567890123456,
+        "targets": targets,
+        "rslora": True,
+        "dora": True,
+    }
+    hashes = {"root": secrets.token_hex(32), "base_sha256": secrets.token_hex(32)}
+    return {"kind": "pretrained", **hashes, "size": 2**50 + 3, "vocabulary": 16777211, "base": "nf4", "train": train}
+
+
 def fullest_run() -> RunConfig:
     """Everything that a run may hold, as long as it may be and hard to compress."""
     number = iter(0.1 + secrets.randbelow(10**15) / 10**16 for _ in range(100))
@@ -82,9 +97,13 @@ def parts(run: RunConfig, *addresses: str) -> tuple[RunConfig, RunBinding, Priva
     return anybodys_binding(run, KEY, addresses, 2**53 - 1)
 
 
+@pytest.mark.parametrize("is_begun", [False, True], ids=["untrained", "pretrained"])
 @pytest.mark.parametrize("kind", ["causal_lm", "chat", "text_classification", "image_classification"])
-def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader(kind: str) -> None:
+def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader(kind: str, is_begun: bool) -> None:
     run = fullest_run() if kind == "causal_lm" else fullest_of_kind(kind)
+    if is_begun:
+        values = run.model_dump(mode="json")
+        run = RunConfig.parse({**values, "task": {**values["task"], "model": fullest_base()}})
     address = "/dns4/" + "x" * 60 + ".example.org/tcp/40001/p2p/" + "Qm" + "b" * 44
     made = Invite.short(*parts(run, address))
     text = made.encode()

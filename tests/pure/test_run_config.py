@@ -15,6 +15,9 @@ FILE = {"size": 5, "sha256": "ab" * 32}
 BPE = {"kind": "bpe", "vocabulary": 300, "file": FILE, "tokens_sha256": "cd" * 32}
 
 
+PRETRAINED = {"kind": "pretrained", "root": "22" * 32, "size": 1000, "vocabulary": 300}
+
+
 def values(**sections: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": "run",
@@ -118,7 +121,29 @@ def test_presets_are_valid(preset: str) -> None:
         (of_task(text={"size": 0, "sha256": "ab" * 32}), r"task\.data\.text\.size = 0"),
         (of_task(text={"size": 5, "sha256": "../etc/passwd"}), r"task\.data\.text\.sha256"),
         (of_task({"family": "gpt5"}), r"task\.model\.family = 'gpt5'"),
-        (of_task({"kind": "pretrained"}), r"task\.model\.kind = 'pretrained': must be untrained"),
+        (of_task({"kind": "hub"}), r"task\.model\.kind = 'hub': must be untrained or pretrained"),
+        (of_task({"kind": "pretrained"}), r"task\.model\.root = None: is missing"),
+        (of_task({**PRETRAINED, "base": "fp16"}), r"task\.model\.base = 'fp16'"),
+        (of_task({**PRETRAINED, "base": "bf16"}), r"task\.model\.base = 'bf16': must be \"fp32\""),
+        (
+            of_task({**PRETRAINED, "base_sha256": "ab" * 32}),
+            r"task\.model\.base_sha256 = .*: belongs to a quantised base",
+        ),
+        (of_task({**PRETRAINED, "base": "nf4", "train": {"kind": "lora"}}), r"task\.model\.base_sha256 = ''"),
+        (
+            of_task({**PRETRAINED, "train": {"kind": "prefix"}}),
+            r"task\.model\.train\.kind = 'prefix': must be all or lora",
+        ),
+        (of_task({**PRETRAINED, "train": {"kind": "lora", "rank": 0}}), r"task\.model\.train\.rank = 0"),
+        (
+            of_task({**PRETRAINED, "train": {"kind": "lora", "targets": ["x" * 40] * 8}}),
+            r"train\.targets = .*at most 256 letters",
+        ),
+        (of_task({**PRETRAINED, "train": {"freeze": ["layers.01"]}}), r"task\.model\.train\.freeze"),
+        (
+            of_task({**PRETRAINED, "vocabulary": 200}),
+            r"task\.model\.vocabulary = 200: .*fewer tokens than the 256",
+        ),
         (
             {"task": {"kind": "speech"}},
             r"task\.kind = 'speech': must be causal_lm or chat or text_classification or image_",

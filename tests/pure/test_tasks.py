@@ -15,7 +15,17 @@ _IMPORTED = re.compile(
     r"^\s*from swarm\.(?:config\.(?:causal_lm|chat|\w+_classification|texts)|tasks\.(?:causal_lm|chat|\w+_classification)) import",
     re.MULTILINE,
 )
-_FOR_ALL = {"root", "content", "tables", "size_bytes", "tokens_per_sample", "of_a_model", "model_dump"}
+_FOR_ALL = {
+    "root",
+    "content",
+    "tables",
+    "size_bytes",
+    "tokens_per_sample",
+    "of_a_model",
+    "model_dump",
+    "published",
+    "is_adapter",
+}
 
 
 def others() -> dict[str, str]:

@@ -1,0 +1,107 @@
+"""Where the models lie that runs start from: one folder for each, shared by all runs of this user, by the root of its CID."""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from peers.config import load_peer_config
+from peers.directory import PeerDirectory
+from peers.errors import StartError
+from swarm.checkpoint.bases import BaseFolder, found_base, write_base
+from swarm.config import Base, RunConfig
+from swarm.errors import PeerFault
+from swarm.records.types import Hash
+
+LOCK_SECONDS = 0.2  # between two looks at a folder that another process is filling
+
+
+def cache_root(given: str = "") -> Path:
+    """`base_cache` of peer.toml; where that is empty, in the user's cache directory."""
+    if given:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "sparehive" / "models"
+
+
+def place_of(base: Base, cache: Path) -> Path:
+    return cache / base.root.hex()
+
+
+@contextlib.contextmanager
+def trying_alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process is filling `folder` now; it is held off then. Where nothing can be locked nobody is."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder.with_name(folder.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"{folder.parent}: cannot be written ({error.strerror}); name another place for models as base_cache in peer.toml"
+        ) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The same, waiting until the other one is done."""
+    while True:
+        with trying_alone(folder) as is_alone:
+            if is_alone:
+                yield
+                return
+        time.sleep(LOCK_SECONDS)
+
+
+def open_base(config: RunConfig, get: Callable[[Hash], bytes], cache: Path | None = None) -> BaseFolder | None:
+    """The folder of what the run starts from, checked byte by byte; written from the blocks that `get` gives where it is not there, or
+    damaged. None where the run starts from nothing. StartError where those blocks are no such model; what `get` raises."""
+    base = config.task.model.published()
+    if base is None:
+        return None
+    folder = place_of(base, cache or cache_root())
+    found = found_base(folder, base)
+    if found is None:
+        with alone(folder):
+            found = found_base(folder, base)
+            try:
+                found = found or write_base(base, get, folder)
+            except PeerFault as error:
+                raise StartError(f"{error}; ask the organiser for a new run") from None
+    return found
+
+
+def cached_base(config: RunConfig) -> Path | None:
+    """The folder of what the run starts from, if that is in the user's cache."""
+    base = config.task.model.published()
+    return None if base is None else folder_of(found_base(place_of(base, cache_root()), base))
+
+
+def kept_base(directory: PeerDirectory, run: RunConfig) -> BaseFolder | None:
+    """That a peer's run starts from, for who reads beside it. StartError where it is not there any more."""
+    cache = cache_root(load_peer_config(directory.config).base_cache)
+    base = run.task.model.published()
+    found = None if base is None else found_base(place_of(base, cache), base)
+    if base is not None and found is None:
+        raise StartError(
+            f"{cache}: the model that the run starts from is missing or damaged; join again, it is fetched anew"
+        )
+    return found
+
+
+def folder_of(found: BaseFolder | None) -> Path | None:
+    return None if found is None else found.folder
+
+
+__all__ = ["alone", "cache_root", "cached_base", "folder_of", "kept_base", "open_base", "place_of", "trying_alone"]
