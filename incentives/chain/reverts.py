@@ -56,12 +56,52 @@ REMEDIES: dict[str, str] = {
     "NoPeerConsent": "{peer} has not consented to this wallet on this chain: sign the consent with the peer's own key",
     "NoWalletConsent": "{wallet} has not consented: sign with the wallet's own key",
     "ZeroWallet": "the zero address can own no peer",
+    # ModelLicense
+    "AlreadyDelivered": "key holder {holder} has delivered to {licensee} already",
+    "AlreadyPublished": "this model is published already, as {model}",
+    "BadPoint": "({x}, {y}) is no point of the curve alt_bn128 that can be a key",
+    "BadScalar": "{value} is not below the order of the curve alt_bn128: seal the share again",
+    "BondBelowPrice": "a price of {price} base units above the bond of {bond}: a key holder could gain by a wrong share; ask less",
+    "BondHeld": "the bond answers for what was bought before, until {until}: take it then",
+    "BondTooSmall": "{received} base units arrived, the bond is {bond}: give that much",
+    "DeliveryOpen": "the key holders have until {deliverBy}: ask for the refund then",
+    "DeliveryOver": "nothing is to be delivered to {licensee}, or to be shown wrong, now",
+    "HasKey": "{licensee} has set its key, and for ever: buy for another account if the secret is lost",
+    "HasLicenceForEver": "{licensee} has a licence for ever",
+    "IsBonded": "key holder {holder} is bonded: retire it first to take its bond",
+    "NoContributors": "the model {model} names no run: its contributors' part is its owner's",
+    "NoKey": "{licensee} has set no such key: it has to set the key that shares are sealed to",
+    "NoSuchEvidence": "this does not show that key holder {holder} delivered that to {licensee}",
+    "NoToken": "there is no contract at {token}: check the address and the chain",
+    "NotBonded": "key holder {holder} has no bond at stake: put it up first",
+    "NotEnoughHolders": "{bonded} key holders are bonded, the key takes {threshold}: wait until more are",
+    "NotForSale": "the model {model} is not for sale",
+    "NotHolder": "{caller} is not that key holder of this model: use the account that was published",
+    "NotOwner": "{caller} is not the owner of this model: use the account that published it",
+    "NotTallied": "the run has {periods} final periods, the units of {counted} are added up: tally the rest, then publish again",
+    "NothingOwed": "nothing is due to this account or part now",
+    "NothingRefundable": "{licensee} has no purchase that waits for its delivery",
+    "OtherToken": "the parent {parent} is not published, or is paid in another token: leave it out, or publish in its token",
+    "OverPot": "{amount} base units are more than the {left} left for contributors: the run's tables promise more units than it settled",
+    "PaysLicence": "{account} would be paid to the contract itself, which gives nothing back: choose another address",
+    "PriceRaised": "the price is {price} base units now, {most} were allowed: look at the offer again",
+    "PurchasePending": "a purchase for {licensee} is not decided yet: wait for its delivery, or ask for its refund",
+    "Reentered": "the token calls back into the contract; use a plain ERC-20",
+    "ShareIsRight": "the share of key holder {holder} is right",
+    "TermChanged": "the term is {term} s now, {expected} s were expected: look at the offer again",
+    "TooDeep": "the parent {parent} stands on three others already: leave it out",
+    "TooMany": "{count} in a list, {most} are possible: name fewer",
+    "WrongDelivery": "{threshold} of {holders} key holders in {deliverySeconds} s: some of those there are, within 30 days; or none at all",
+    "WrongOffer": "a price of {price} base units for {term} s: more than nothing, for a century at most",
+    "WrongSplit": "the parts sum to {sum} of 10000: make them sum to that",
+    "ZeroPayee": "the zero address can be paid nothing",
     # ERC-20 (OpenZeppelin)
     "ERC20InsufficientBalance": "{sender} has {balance} base units of the token, {needed} are needed",
     "ERC20InsufficientAllowance": "the settlement may take {allowance} base units of the token, {needed} are needed",
     "SafeERC20FailedOperation": "the token {token} refused the transfer",
 }
-_TIMES = ("readyAt", "deadline")
+_TIMES = ("readyAt", "deadline", "deliverBy", "until")
+_CONTRACTS = ("Settlement", "PeerRegistry", "ModelLicense", "TestToken")
 _OPENZEPPELIN: list[dict[str, Any]] = [
     {
         "name": name,
@@ -129,9 +169,7 @@ def refusal(said: str, code: object) -> str:
 
 @cache
 def _errors() -> dict[bytes, dict[str, Any]]:
-    entries = [
-        e for name in ("Settlement", "PeerRegistry", "TestToken") for e in artifact(name).abi if e["type"] == "error"
-    ]
+    entries = [e for name in _CONTRACTS for e in artifact(name).abi if e["type"] == "error"]
     by_selector = {}
     for entry in [*entries, *_OPENZEPPELIN]:
         signature = f"{entry['name']}({','.join(item['type'] for item in entry['inputs'])})"

@@ -70,7 +70,7 @@ def test_the_committed_abi_and_bytecode_are_those_of_the_source(tmp_path: Path) 
 
 def test_every_error_of_the_contracts_is_expected_by_some_forge_test() -> None:
     tests = "".join(path.read_text() for path in (CONTRACTS / "test").glob("*.t.sol"))
-    for name in ("Settlement", "PeerRegistry"):
+    for name in ("Settlement", "PeerRegistry", "ModelLicense"):
         source = (CONTRACTS / "src" / f"{name}.sol").read_text()
         errors = re.findall(r"^    error (\w+)\(", source, re.MULTILINE)
         assert errors
@@ -82,7 +82,7 @@ def test_every_error_of_the_contracts_is_expected_by_some_forge_test() -> None:
 def test_every_error_of_the_contracts_has_a_remedy() -> None:
     from incentives.chain.reverts import REMEDIES
 
-    for name in ("Settlement", "PeerRegistry"):
+    for name in ("Settlement", "PeerRegistry", "ModelLicense"):
         for entry in json.loads((GENERATED / f"{name}.json").read_text())["abi"]:
             if entry["type"] == "error" and not entry["name"].startswith(
                 ("ECDSA", "SafeCast", "String", "InvalidShort")
