@@ -43,6 +43,7 @@ class Circumstances:
     lacks_room_to_keep: bool = False  # what an auditor needs: the day's writes to disk are used up
     is_disk_quota_reached: bool = False
     smaller_pieces: int = 0  # samples that are computed at once, as the memory takes no more; 0: all of a step
+    waits_for_data_seconds: float = 0.0  # training stands still until then
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
@@ -98,6 +99,14 @@ def _of_this_machine(now: Circumstances) -> list[Advice]:
                 "disk-budget",
                 "what an auditor would need to redo the newest work is not kept: disk_write_bytes_per_day in peer.toml is used up; "
                 "raise it if the disk bears more",
+            )
+        )
+    if now.waits_for_data_seconds > 0.0:
+        found.append(
+            Advice(
+                "waits-for-data",
+                "training waits for data that no linked peer has handed out yet: it goes on by itself; if it stays so, look whether "
+                "your line is slow, or raise data_cache_bytes in peer.toml",
             )
         )
     if now.smaller_pieces:

@@ -28,7 +28,7 @@ from peers.gate import Gate, GatedNetwork
 from peers.history import LedgerHistory
 from peers.identity import Identity, recover_account
 from peers.invite import Invite
-from peers.keeping import Kept, check_quota, kept_states, open_budget
+from peers.keeping import Kept, check_quota, kept_states, open_budget, open_cache
 from peers.notary import JournalNotary
 from peers.opening import RESTORE_BLOCK
 from peers.remembering import check_journal
@@ -41,6 +41,7 @@ from swarm.averaging.parts import PartStore
 from swarm.averaging.reception import Reception
 from swarm.budget import DiskBudget
 from swarm.checkpoint.bases import BaseFolder
+from swarm.checkpoint.cache import LeafCache
 from swarm.checkpoint.runblocks import RunBlocks
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
@@ -175,6 +176,7 @@ class Assembled:
     history: LedgerHistory
     pace: Pace
     budget: DiskBudget
+    cache: LeafCache | None  # of records; None: the run has none, or all of them are here
 
     @property
     def run(self) -> RunConfig:
@@ -231,15 +233,14 @@ async def assemble(
     run, store = invite.config, BlockStore(directory.blocks, config.blocks_quota_bytes)
     budget = open_budget(directory, config, stack)
     base = await role.lay_in(run, store, config.base_cache)
-    device = (
-        choose_device(config.device, Cards.here()) if role.flags & FLAG_VOTES else HOST
-    )  # a seed leaves the card to peers
+    is_training = bool(role.flags & FLAG_VOTES)
+    device = choose_device(config.device, Cards.here()) if is_training else HOST  # a seed leaves the card to peers
     model = await asyncio.to_thread(_model_on, run, folder_of(base), device)
     parts = PartStore(directory.contributions, spending=budget)
     notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts, budget)
-    content = _content(run, store, model, network, archive, config, wiring, budget)
+    content = _content(run, store, model, network, archive, config, wiring, budget, not is_training)
+    cache = open_cache(run, notary.account, content, config, stack) if is_training else None
     pace = Pace(config.step_pause_seconds)
-    is_training = bool(role.flags & FLAG_VOTES)
     num_values = model.layout.num_values()
     rules = RunRules.of(run, invite.binding.founders, num_values)
     machine = RoundMachine(notary, rules, reduces=False, votes=is_training)
@@ -266,7 +267,7 @@ async def assemble(
     stack.push_async_callback(driver.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
     made = (network, invite, notary, gate, books, store, parts, archive, model, content, base, machine, accounting)
-    return Assembled(*made, trainer, driver, history, pace, budget)
+    return Assembled(*made, trainer, driver, history, pace, budget, cache)
 
 
 def _model_on(run: RunConfig, base: Path | None, device: torch.device) -> FlatModel:
@@ -341,11 +342,12 @@ def _content(
     config: PeerConfig,
     wiring: Wiring,
     budget: DiskBudget,
+    is_seed: bool,
 ) -> RunBlocks:
     """The run's initial anchor and those that audits may ask for stay."""
     initial = frozenset([bytes.fromhex(run.initial_root)])
     archive.is_stored = store.has
-    check_quota(config, run, model.layout.num_values())
+    check_quota(config, run, model.layout.num_values(), is_seed)
     content = RunBlocks(
         store,
         model.layout,
@@ -355,7 +357,7 @@ def _content(
         lambda: initial | archive.pinned_roots(),
         budget,
     )
-    data_root, data_bytes = bytes.fromhex(run.task.data.root), run.task.data.size_bytes()
+    data_root, data_bytes = bytes.fromhex(run.task.data.root), sum(f.size for f in run.task.data.content().values())
     anchor_bytes = ANCHOR_BYTES_PER_VALUE * model.layout.num_values()
 
     def tell(root: Hash, received: int) -> None:

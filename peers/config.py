@@ -165,6 +165,12 @@ class PeerConfig(BaseModel):
         description="folder of the published models that runs start from, shared by all peers of this user; empty: sparehive/models in the "
         "user's cache directory",
     )
+    data_cache_bytes: int = Field(
+        2 * 10**9,
+        ge=2**21,
+        le=MAX_COUNT,
+        description="disk for records of the run's data, of which the peer fetches what it needs; the oldest go",
+    )
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(
         "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"

@@ -13,10 +13,11 @@ from swarm.audit.archive import Archive
 from swarm.audit.kept import Certified, KeptStates
 from swarm.averaging.parts import PartStore
 from swarm.budget import DiskBudget, DiskQuota, Measure
+from swarm.checkpoint.cache import LeafCache, least_cache_bytes
 from swarm.checkpoint.runblocks import RunBlocks
-from swarm.config import RunConfig
+from swarm.config import RecordsConfig, RunConfig
 from swarm.consensus.machine import RoundMachine
-from swarm.records.types import Hash
+from swarm.records.types import Account, Hash
 
 BYTES_PER_VALUE = 3 * 8 + 2 * 6 + 16
 RECORD_BYTES = 48 << 20
@@ -39,10 +40,13 @@ def open_budget(directory: PeerDirectory, config: PeerConfig, stack: contextlib.
     return budget
 
 
-def check_quota(config: PeerConfig, run: RunConfig, num_values: int) -> None:
-    """StartError where what has to be kept of the run does not fit: its text, as files and as blocks; three anchors (the first one, the
+def check_quota(config: PeerConfig, run: RunConfig, num_values: int, is_seed: bool) -> None:
+    """StartError where what has to be kept of the run does not fit: its text, as files and as blocks; of records what the cache holds, and
+    at a seed all; three anchors (the first one, the
     one from which the newest is rebuilt, the next); the averages between; two states of own work; records and logs."""
-    text = 2 * run.task.data.size_bytes()
+    data = run.task.data
+    records = sum(table.size_bytes() for table in data.tables().values())
+    text = 2 * (data.size_bytes() - records) + (records if is_seed else min(records, config.data_cache_bytes))
     needed = text + BYTES_PER_VALUE * num_values + RECORD_BYTES
     if config.disk_quota_bytes < needed:
         raise StartError(
@@ -52,13 +56,37 @@ def check_quota(config: PeerConfig, run: RunConfig, num_values: int) -> None:
 
 
 def open_quota(
-    directory: PeerDirectory, config: PeerConfig, budget: DiskBudget, content: RunBlocks, archive: Archive
+    directory: PeerDirectory,
+    config: PeerConfig,
+    budget: DiskBudget,
+    content: RunBlocks,
+    archive: Archive,
+    cache: LeafCache | None,
 ) -> DiskQuota:
-    """What goes first when the directory is full: anchors that only joiners want, then what audits may ask for of older epochs, then the
-    snapshot. Journal, ledger, keys, the text and what the newest state is rebuilt from never go."""
+    """What goes first when the directory is full: records of units that are done, anchors that only joiners want, then what audits may ask
+    for of older epochs, then the snapshot. Journal, ledger, keys, the text and what the newest state is rebuilt from never go."""
     snapshot = directory.snapshot
-    relief = (content.drop_spare, archive.prune_all, lambda: snapshot.unlink(missing_ok=True))
+    shrink = () if cache is None else (cache.shrink,)
+    relief = (*shrink, content.drop_spare, archive.prune_all, lambda: snapshot.unlink(missing_ok=True))
     return DiskQuota(directory.root, config.disk_quota_bytes, budget, relief)
+
+
+def open_cache(
+    run: RunConfig, account: Account, content: RunBlocks, config: PeerConfig, stack: contextlib.AsyncExitStack
+) -> LeafCache | None:
+    """Of a volunteer in a run on records; `stack` closes it. StartError where it would be too small to train."""
+    data = run.task.data
+    if not isinstance(data, RecordsConfig):
+        return None
+    least = least_cache_bytes(data.leaves_per_draw)
+    if config.data_cache_bytes < least:
+        raise StartError(
+            f"data_cache_bytes = {config.data_cache_bytes} in peer.toml: this run's units take {least} bytes of data at a time; "
+            f"--data-cache {least}"
+        )
+    cache = LeafCache(run, account, content, config.data_cache_bytes)
+    stack.push_async_callback(cache.close)
+    return cache
 
 
 def kept_states(
@@ -81,4 +109,4 @@ def _certificates(machine: RoundMachine, books: Books) -> Callable[[Hash], Certi
     return find
 
 
-__all__ = ["Kept", "kept_states", "open_budget"]
+__all__ = ["Kept", "kept_states", "open_budget", "open_cache"]

@@ -44,6 +44,7 @@ from swarm.budget import DiskQuota
 from swarm.cancelling import cancel_all
 from swarm.checkpoint.bases import BaseFolder
 from swarm.checkpoint.leaves import store_leaves
+from swarm.data.records import OpenLeaves
 from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
@@ -250,11 +251,13 @@ class Peer:
         task = None
         if await self._fetch_text(stack, made, role, tried):
             self._enter("reading the data")
-            root = bytes.fromhex(made.run.task.data.root)
-            leaves = store_leaves(root, made.store, lambda digest: RetryError(f"block {digest.hex()[:12]} is not here"))
+            leaves = _leaves(made)
             task = await asyncio.to_thread(
                 open_task, made.run, role.text(), micro_batch=self.config.micro_batch, leaves=leaves
             )
+            if made.trainer is not None and made.cache is not None:
+                made.trainer.has_data = made.cache.is_ready
+                made.cache.start()
         if made.trainer is None:
             self._task = task
         elif task is not None:
@@ -376,7 +379,9 @@ class Peer:
         if made is not None and is_due and (looking is None or looking.done()):
             self._looked_at = time.monotonic()
             if self._quota is None:
-                self._quota = open_quota(self.directory, self.config, made.budget, made.content, made.archive)
+                self._quota = open_quota(
+                    self.directory, self.config, made.budget, made.content, made.archive, made.cache
+                )
             self._looking = asyncio.create_task(asyncio.to_thread(self._quota.look))
 
     def _look_at_the_end(self) -> None:
@@ -396,6 +401,8 @@ class Peer:
                 raise StartError(str(trainer.failure))
             raise RetryError(f"training failed: {trainer.failure}")
         failure = driver.failure or self.made.gate.failure or self.made.books.failure
+        if self.made.cache is not None:
+            failure = failure or self.made.cache.failure
         if isinstance(failure, DiskError | StorageError):
             raise StartError(str(failure))
         if isinstance(failure, ForgottenSignature):
@@ -463,6 +470,7 @@ class Peer:
             has_ended=made.machine.has_ended,
             is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,
+            waits_for_data_seconds=0.0 if made.trainer is None else made.trainer.waits_for_data_seconds(),
             smaller_pieces=0 if made.trainer is None else made.trainer.smaller_pieces(),
         )
         return self._patience.lasting(advise(now), time.monotonic())
@@ -477,6 +485,14 @@ class Peer:
             while not (self.made.accounting.is_quits() and self.made.is_written()) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
+
+
+def _leaves(made: Assembled) -> OpenLeaves:
+    """Of the run's records: fetched as they are needed, or all in the store."""
+    if made.cache is not None:
+        return made.cache.open
+    root = bytes.fromhex(made.run.task.data.root)
+    return store_leaves(root, made.store, lambda digest: RetryError(f"block {digest.hex()[:12]} is missing or damaged"))
 
 
 class ForTerminals(logging.Formatter):

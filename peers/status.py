@@ -48,6 +48,7 @@ class PeerStatus:
     inner_seconds: float | None = None
     rest_seconds: float | None = None
     training_seconds: float | None = None
+    data_wait_seconds: float | None = None
     compute_seconds: float | None = None
     received_bytes: int = 0
     total_bytes: int = 0

@@ -46,6 +46,7 @@ class TrainerStatistics:
     inner_seconds: float
     rest_seconds: float
     training_seconds: float
+    data_wait_seconds: float = 0.0  # for leaves of the run's records that were not here yet
 
 
 def inner_step(
@@ -94,6 +95,8 @@ class Trainer:
         self.inner_steps = 0
         self.compute_seconds = self.rest_seconds = 0.0
         self._begun = 0.0
+        self.has_data: Callable[[int], bool] = lambda unit: True  # whether a unit's samples are here
+        self._data_seconds, self._waits_since = 0.0, 0.0
         self.failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._writer = ThreadPoolExecutor(1, "snapshots")
@@ -133,7 +136,13 @@ class Trainer:
     def statistics(self) -> TrainerStatistics:
         """What is neither inner steps nor rest is waiting and the work around rounds."""
         elapsed = time.monotonic() - self._begun if self._begun else 0.0
-        return TrainerStatistics(self.inner_steps, self.compute_seconds, self.rest_seconds, elapsed)
+        waited = self._data_seconds + self.waits_for_data_seconds()
+        return TrainerStatistics(self.inner_steps, self.compute_seconds, self.rest_seconds, elapsed, waited)
+
+    def waits_for_data_seconds(self) -> float:
+        """How long it has been waiting now; 0: it does not."""
+        since = self._waits_since
+        return time.monotonic() - since if since else 0.0
 
     def units_done(self) -> int:
         return self._units
@@ -248,6 +257,8 @@ class Trainer:
                     self._wake.wait(0.05)
                     self._wake.clear()
                     continue
+            if not self._has_data(member):
+                continue
             loss_sum += self._step(member)
             if member.unit_step == 0:
                 self._units = member.units
@@ -263,6 +274,18 @@ class Trainer:
                 self.rest_seconds += time.monotonic() - rested
         self._take_what_still_comes()
         self._save(is_last=True)
+
+    def _has_data(self, member: MemberState) -> bool:
+        """Else it waits a moment, so that certificates are merged meanwhile and who leaves is let go."""
+        is_here = self.has_data(member.next_unit)
+        if not is_here:
+            self._waits_since = self._waits_since or time.monotonic()
+            self._wake.wait(0.02)
+            self._wake.clear()
+        elif self._waits_since:
+            self._data_seconds += self.waits_for_data_seconds()
+            self._waits_since = 0.0
+        return is_here
 
     def _take_what_still_comes(self) -> None:
         """A signature or a certificate that comes while stopping must be in the snapshot: one that shows a boundary without its

@@ -141,6 +141,12 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     help="Samples of a step that are computed at once, for small memories (default 0: all, or what turns out to fit).",
 )
 @click.option(
+    "--data-cache",
+    type=COUNT,
+    metavar="BYTES",
+    help="Disk for what is fetched of the run's data, as 200M (default 2G): what was needed longest ago goes.",
+)
+@click.option(
     "--wallet",
     metavar="ADDRESS",
     help="Whose wallet its pay is for; asked for at the first start, where there is a terminal. `bind` makes it so on chain.",
@@ -160,6 +166,7 @@ def join(
     threads: int | None,
     device: str | None,
     micro_batch: int | None,
+    data_cache: Count | None,
     wallet: str | None,
     stop_after_epoch: int | None,
     quiet: bool,
@@ -177,8 +184,8 @@ def join(
     else:
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
-    payout = _payout(where, wallet, decoded.binding.chain_id != 0, quiet)
-    computing = {"threads": threads, "device": device, "micro_batch": micro_batch}
+    cache = data_cache.number if data_cache else None
+    here = {"threads": threads, "device": device, "micro_batch": micro_batch, "data_cache_bytes": cache, "port": port}
     _prepare(
         "join",
         where,
@@ -187,14 +194,13 @@ def join(
         decoded.binding.founders,
         files,
         host=host,
-        port=port,
         rpc=rpc or None,
         announce=announce,
         after_end=after_end,
         client_mode=client_mode,
         peers=peers or None,
-        **computing,
-        payout=payout,
+        **here,
+        payout=_payout(where, wallet, decoded.binding.chain_id != 0, quiet),
     )
     _supervise("join", where, quiet, stop_after_epoch)
 

@@ -35,8 +35,10 @@ async def fetch_graph(
     on_progress: Callable[[int], None] = lambda received: None,
     is_obsolete: Callable[[], bool] = lambda: False,
     only: Collection[str] | None = None,
+    without_leaves: Collection[str] = (),
 ) -> None:
-    """Until every block below `root` lies in `store`; with `only`, of these entries of the directory that `root` is.
+    """Until every block below `root` lies in `store`; with `only`, of these entries of the directory that `root` is; of those in
+    `without_leaves` the inner nodes alone.
 
     `is_obsolete()`: asked whenever no donor gave anything; `RetryError` if something newer will do.
 
@@ -46,13 +48,37 @@ async def fetch_graph(
     asked for. `RetryError` after `seconds` or without donors, `PeerFault` where the graph is not one of ours."""
     fetching = _Fetching(root, store, ask, donors, max_bytes, seconds, on_progress, is_obsolete)
     try:
-        await _bring_levels(fetching, root, store, only)
+        await _bring_levels(fetching, root, store, only, without_leaves)
     finally:
         await cancel_all(fetching.under_way)
 
 
-async def _bring_levels(fetching: "_Fetching", root: bytes, store: BlockStore, only: Collection[str] | None) -> None:
+async def fetch_blocks(
+    digests: Sequence[bytes],
+    store: BlockStore,
+    ask: Ask,
+    donors: Callable[[], Sequence[bytes]],
+    *,
+    max_bytes: int,
+    seconds: float,
+) -> None:
+    """Until these blocks lie in `store`; all else as `fetch_graph`."""
+    fetching = _Fetching(digests[0], store, ask, donors, max_bytes, seconds, lambda received: None, lambda: False)
+    try:
+        await fetching.bring([digest for digest in digests if not store.has(digest)])
+    finally:
+        await cancel_all(fetching.under_way)
+
+
+async def _bring_levels(
+    fetching: "_Fetching",
+    root: bytes,
+    store: BlockStore,
+    only: Collection[str] | None,
+    without_leaves: Collection[str],
+) -> None:
     level: list[tuple[bytes, int]] = [(root, DAG_PB)]
+    bare: set[bytes] = set()  # nodes whose leaves are not fetched
     for _ in range(MAX_DEPTH + 2):
         # read, not only looked for: a block that has rotted is brought again
         missing = [digest for digest, _ in level if await asyncio.to_thread(store.get, digest) is None]
@@ -65,7 +91,12 @@ async def _bring_levels(fetching: "_Fetching", root: bytes, store: BlockStore, o
                     raise RetryError(f"block {digest.hex()[:12]} rotted on disk; try again")
                 links = decode_node(node).links
                 wanted = [link for link in links if only is None or digest != root or link.name in only]
-                below.update({link.digest: link.codec for link in wanted})
+                for link in wanted:
+                    is_bare = digest in bare or (digest == root and link.name in without_leaves)
+                    if not is_bare or link.codec == DAG_PB:
+                        below[link.digest] = link.codec
+                    if is_bare and link.codec == DAG_PB:
+                        bare.add(link.digest)
         if not below:
             return
         level = list(below.items())

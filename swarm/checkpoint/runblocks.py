@@ -15,11 +15,11 @@ from pydantic_core import from_json
 from swarm.atomic import write_atomically
 from swarm.budget import Boundless, Spending
 from swarm.checkpoint.anchor import Anchor, read_anchor
-from swarm.checkpoint.fetch import fetch_graph
+from swarm.checkpoint.fetch import fetch_blocks, fetch_graph
 from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, file_blocks, read_file
-from swarm.config import DataConfig
+from swarm.config import LEAF_BYTES, DataConfig
 from swarm.errors import InputError, PeerFault, RetryError, disk_remedy
 from swarm.hashing import sha256
 from swarm.models.layout import Layout
@@ -62,6 +62,7 @@ class RunBlocks:
         max_bytes: int,
         is_obsolete: Callable[[], bool] = lambda: False,
         only: Collection[str] | None = None,
+        without_leaves: Collection[str] = (),
     ) -> None:
         await fetch_graph(
             root,
@@ -73,6 +74,13 @@ class RunBlocks:
             is_obsolete=is_obsolete,
             on_progress=lambda received: self.on_progress(root, received),
             only=only,
+            without_leaves=without_leaves,
+        )
+
+    async def bring(self, digests: Sequence[Hash], seconds: float) -> None:
+        """Leaves of the run's data, from whoever has them; all else as `load`."""
+        await fetch_blocks(
+            digests, self.store, self._ask, self._donors, max_bytes=2 * len(digests) * LEAF_BYTES, seconds=seconds
         )
 
     async def load(self, root: Hash, is_obsolete: Callable[[], bool] = lambda: False) -> Anchor:
@@ -173,12 +181,16 @@ class RunBlocks:
         return found
 
     async def fetch_data(self, data: DataConfig, directory: Path) -> None:
-        """Write the run's files into `directory` unless they are there, bit for bit; each is checked against the run's data root.
-        `InputError` where something that is no file lies in the way."""
-        if not await asyncio.to_thread(_wrong_files, data, directory) and not data.tables():
+        """Write the run's files into `directory` unless they are there, bit for bit; each is checked against the run's data root. Of
+        files of records the inner nodes are brought, which say where their leaves are. `InputError` where something that is no file lies
+        in the way."""
+        tables = data.tables()
+        if not await asyncio.to_thread(_wrong_files, data, directory) and not tables:
             return
         root = bytes.fromhex(data.root)
-        await self._bring(root, 2 * data.size_bytes() + (1 << 20))
+        await self._bring(root, 2 * data.size_bytes() + (1 << 20), without_leaves=tables)
+        if data.content() == {}:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in await asyncio.to_thread(lambda: list(read_data(data, self._get))):
             write_atomically(directory / name, content)

@@ -207,12 +207,15 @@ class PeerProcess:
 class Swarm:
     """A run, its seed and its peers below one directory."""
 
-    def __init__(self, runner: Runner, root: Path, pause_seconds: float = 0.02, **settings: str) -> None:
+    def __init__(
+        self, runner: Runner, root: Path, pause_seconds: float = 0.02, data: Path | None = None, **settings: str
+    ) -> None:
         self.runner, self.root, self.pause_seconds = runner, root, pause_seconds
         self.script = root / "script.json"
         self.run = root / "run"
-        text = root / "text.txt"
-        text.write_text("the quick brown fox jumps over the lazy dog. " * 2000)
+        text = data or root / "text.txt"
+        if data is None:
+            text.write_text("the quick brown fox jumps over the lazy dog. " * 2000)
         chosen = [f"--set={key}={value}" for key, value in (TINY | settings).items()]
         made = runner.start(
             "run", "new", str(self.run), "--preset", "demo", "--data", str(text), *chosen, log=root / "new.log"

@@ -54,6 +54,11 @@ def test_a_small_memory_is_told_with_the_pieces_that_fit() -> None:
     assert "pieces of 2 samples" in text and "--micro-batch 2" in text
 
 
+def test_training_that_waits_for_data_is_told() -> None:
+    assert "waits-for-data" not in told()
+    assert "data_cache_bytes" in told(waits_for_data_seconds=3.0)["waits-for-data"]
+
+
 def test_linked_to_nobody_says_why() -> None:
     text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
     assert "cannot be paid" in text
