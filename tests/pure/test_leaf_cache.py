@@ -80,7 +80,7 @@ class Peer:
         return self
 
     def leaf_bytes(self) -> int:
-        return sum(p.stat().st_size for p in self.store.directory.iterdir() if p.stat().st_size == LEAF_BYTES)
+        return LEAF_BYTES * sum(self.store.has(self.cache.digest(TRAIN_RECORDS, leaf)) for leaf in range(12))
 
     async def ready(self, unit: int) -> None:
         async with asyncio.timeout(20.0):
