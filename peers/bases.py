@@ -4,13 +4,15 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
-from peers.errors import StartError
-from swarm.checkpoint.bases import BaseFolder, found_base, write_base
+from peers.errors import ConfigError, StartError
+from swarm.checkpoint.bases import BaseFolder, found_base, size_of, write_base
+from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import parse_cid
 from swarm.config import Base, RunConfig
 from swarm.errors import PeerFault
 from swarm.records.types import Hash
@@ -82,6 +84,49 @@ def open_base(config: RunConfig, get: Callable[[Hash], bytes], cache: Path | Non
     return found
 
 
+def cid_of(text: str) -> Hash | None:
+    """The root that a CID names; None: it is none."""
+    try:
+        return parse_cid(text)
+    except ValueError:
+        return None
+
+
+def folder_of_cid(cid: str, root: Hash, directories: Sequence[Path]) -> Path:
+    """The base of this root: out of the cache, or of the blocks in `directories`, of runs, peers, or of blocks alone. ConfigError
+    where it is in none."""
+    folder = cache_root() / root.hex()
+    found = _same(folder, root)
+    if found is not None:
+        return found
+    stores = [
+        BlockStore(each / "blocks" if (each / "blocks").is_dir() else each, 1 << 62, owned=False)
+        for each in directories
+    ]
+
+    def get(digest: Hash) -> bytes:
+        data = next((data for store in stores if (data := store.get(digest)) is not None), None)
+        if data is None:
+            raise ConfigError(
+                "--from",
+                cid,
+                f"block {digest.hex()[:12]} of it is in no directory that --blocks names, nor is it in {folder.parent}: name the "
+                "run's with --blocks DIR (from the network it cannot be fetched yet)",
+            )
+        return data
+
+    try:
+        base = Base(root, size_of(root, get))
+        with alone(folder):
+            return _same(folder, root) or write_base(base, get, folder).folder
+    except PeerFault as error:
+        raise ConfigError("--from", cid, f"is of no model that a run starts from ({error})") from None
+
+
+def _same(folder: Path, root: Hash) -> Path | None:
+    return folder if found_base(folder, Base(root, 0)) is not None else None
+
+
 def cached_base(config: RunConfig) -> Path | None:
     """The folder of what the run starts from, if that is in the user's cache."""
     base = config.task.model.published()
@@ -104,4 +149,6 @@ def folder_of(found: BaseFolder | None) -> Path | None:
     return None if found is None else found.folder
 
 
-__all__ = ["alone", "cache_root", "cached_base", "folder_of", "kept_base", "open_base", "place_of", "trying_alone"]
+__all__ = [
+    "alone", "cache_root", "cached_base", "cid_of", "folder_of", "folder_of_cid", "kept_base", "open_base", "place_of", "trying_alone",
+]  # fmt: skip

@@ -1,10 +1,13 @@
 """What a new run starts from: `run new --from`, with what of it is trained; values of run.toml follow from it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from peers.bases import cid_of, folder_of_cid
 from peers.errors import ConfigError
+from peers.hub import NAME, fetch_from_hub
 from peers.progressbar import ProgressBar
 from peers.published import Published, read_published
 from peers.settings import with_settings
@@ -17,19 +20,31 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True)
 class Start:
-    """`source`: a folder; `rank`: of LoRA, 0: the weights themselves; `freeze`: parts that stay; `base`: numbers of what stays."""
+    """`source`: a folder, the CID of another run's base, or a hub's name of a model; `rank`: of LoRA, 0: the weights themselves; `freeze`:
+    parts that stay; `base`: numbers of what stays; `blocks`: directories of runs and peers, or of blocks, that a CID is looked for in."""
 
     source: str
     rank: int = 0
     freeze: tuple[str, ...] = ()
     base: str = ""
+    blocks: tuple[Path, ...] = ()
 
+    @cached_property
     def folder(self) -> Path:
-        return Path(self.source).expanduser()
+        """Where it is; a hub's is fetched. ConfigError where it is nowhere."""
+        path = Path(self.source).expanduser()
+        if path.exists():
+            return path
+        root = cid_of(self.source)
+        if root is not None:
+            return folder_of_cid(self.source, root, self.blocks)
+        if NAME.fullmatch(self.source):
+            return fetch_from_hub(self.source)
+        raise ConfigError("--from", self.source, "is no folder; give one, the CID of a base, or OWNER/MODEL of a hub")
 
     def tokenizer(self) -> str:
         """Where its tokenizer.json is; "": it has none."""
-        path = self.folder() / TOKENIZER_FILE
+        path = self.folder / TOKENIZER_FILE
         return str(path) if path.is_file() else ""
 
     def read(self, progress: ProgressBar) -> "Beginning":
@@ -39,7 +54,7 @@ class Start:
                 "--freeze", " ".join(self.freeze), "LoRA leaves the whole base as it is: leave out one of the two"
             )
         with progress.during("reading the model to start from"):
-            return Beginning(self, read_published(self.folder()))
+            return Beginning(self, read_published(self.folder))
 
 
 @dataclass(frozen=True)

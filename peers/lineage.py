@@ -4,7 +4,6 @@ A run that starts from an exported folder has that file in its base, so the base
 run, is known wherever the run is, and cannot be changed afterwards (decision 0022).
 """
 
-import base64
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from pydantic_core import from_json
 from incentives.ledger import Ledger
 from peers.errors import ConfigError
 from peers.history import round_body
-from swarm.checkpoint.unixfs import cid_text
+from swarm.checkpoint.unixfs import cid_text, parse_cid
 from swarm.config import RunConfig
 from swarm.hashing import canonical_json
 
@@ -108,7 +107,7 @@ def model_card(lineage: Lineage, is_adapter: bool, loss_before: float | None, lo
         ("Data", f"`ipfs://{lineage.data}`"),
         ("Epoch", str(lineage.epoch)),
         ("Anchor", f"`ipfs://{lineage.anchor}`"),
-        ("Anchor's root", f"`0x{_digest(lineage.anchor)}`"),
+        ("Anchor's root", f"`0x{parse_cid(lineage.anchor).hex()}`"),
         ("Units", f"{total:,}"),
         *([] if loss_before is None else [("Held-out loss before", f"{loss_before:.4f}")]),
         *([] if loss is None else [("Held-out loss after", f"{loss:.4f}")]),
@@ -141,10 +140,6 @@ def _shares(title: str, work: Work) -> list[str]:
 def _plain(name: str) -> str:
     """An organiser's word in Markdown that others render."""
     return "".join("\\" + letter if letter in "\\`*_{}[]<>()#+!|" else letter for letter in name)
-
-
-def _digest(cid: str) -> str:
-    return base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8))[4:].hex()
 
 
 __all__ = ["FILE", "Lineage", "Work", "lineage_of", "model_card", "read_lineage"]

@@ -290,7 +290,15 @@ _START_OPTIONS = (
         "--from",
         "start_from",
         metavar="MODEL",
-        help="Start from a published model: a folder of a Hugging Face model or of `sparehive export` (default: from noise).",
+        help="Start from a published model: a folder of a Hugging Face model or of `sparehive export`, OWNER/NAME of a hub, or the CID of "
+        "another run's base (default: from noise).",
+    ),
+    click.option(
+        "--blocks",
+        type=PATH,
+        multiple=True,
+        metavar="DIR",
+        help="A run's, seed's or peer's directory in which a CID of --from is looked for.",
     ),
     click.option(
         "--lora",
@@ -318,15 +326,20 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def packed(
-        start_from: str | None, rank: int | None, freeze: tuple[str, ...], base: str | None, **others: object
+        start_from: str | None,
+        blocks: tuple[Path, ...],
+        rank: int | None,
+        freeze: tuple[str, ...],
+        base: str | None,
+        **others: object,
     ) -> None:
         from peers.beginning import Start
 
-        if start_from is None and (rank or freeze or base):
+        if start_from is None and (rank or freeze or base or blocks):
             raise click.UsageError(
                 "--lora, --freeze and --base say what is trained of a published model: name it with --from"
             )
-        start = None if start_from is None else Start(start_from, rank or 0, freeze, base or "")
+        start = None if start_from is None else Start(start_from, rank or 0, freeze, base or "", blocks)
         function(start=start, **others)
 
     made: Callable[..., None] = packed

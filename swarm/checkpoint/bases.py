@@ -88,6 +88,15 @@ def found_base(folder: Path, base: Base) -> BaseFolder | None:
     return found if found.root == base.root else None
 
 
+def size_of(root: Hash, get: Callable[[Hash], bytes]) -> int:
+    """Bytes of the files of the directory `root`, as its blocks say. `PeerFault` where it is none."""
+    node = decode_node(get(root))
+    if not node.is_directory:
+        raise PeerFault("base: it is no directory")
+    sizes = [len(get(x.digest)) if x.codec == RAW else decode_node(get(x.digest)).file_size for x in node.links]
+    return sum(sizes)
+
+
 def put_base(folder: BaseFolder, store: BlockStore) -> None:
     for digest in folder.digests():
         data = folder.get(digest)
@@ -139,4 +148,4 @@ def making(folder: Path) -> Iterator[Path]:
         raise
 
 
-__all__ = ["FILES", "BaseFolder", "found_base", "put_base", "write_base"]
+__all__ = ["FILES", "BaseFolder", "found_base", "put_base", "size_of", "write_base"]

@@ -58,6 +58,15 @@ def cid_text(digest: bytes, codec: int = DAG_PB) -> str:
     return "b" + base64.b32encode(cid_bytes(digest, codec)).decode().lower().rstrip("=")
 
 
+def parse_cid(text: str) -> bytes:
+    """Digest of the root of a directory by its CIDv1 in base32, with or without ipfs:// before it. ValueError where it is none."""
+    cid = text.removeprefix("ipfs://")
+    data = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8)) if cid[:1] == "b" else b""  # binascii's is one
+    if len(data) != 36 or data[:4] != cid_bytes(b"", DAG_PB) or cid_text(data[4:]) != cid:
+        raise ValueError("is no CIDv1 of a directory: b and 58 letters and digits")
+    return data[4:]
+
+
 def _field(number: int, data: bytes) -> bytes:
     return varint.encoded(number << 3 | 2) + varint.encoded(len(data)) + data
 

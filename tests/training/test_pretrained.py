@@ -19,6 +19,7 @@ from peers.published import read_published
 from peers.runs import RunDirectory, check_run
 from swarm.checkpoint.bases import BaseFolder, found_base, write_base
 from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import RAW, cid_text, parse_cid
 from swarm.config import RunConfig
 from swarm.errors import DiskError, InputError, PeerFault
 from swarm.models import FlatModel, for_tokens
@@ -69,7 +70,9 @@ def make_run(tmp_path: Path, source: Path, *settings: str, name: str = "run", **
     text.write_text(TEXT)
     run = RunDirectory(tmp_path / name)
     wanted = ("task.data.context=16", "inner.lr=0.003", *settings)
-    create_run(run.root, "begun", text, "demo", 1, wanted, start=Start(str(source), **start))
+    create_run(
+        run.root, "begun", text, "demo", 1, wanted, start=Start(str(source).replace("ipfs:/", "ipfs://"), **start)
+    )
     return run
 
 
@@ -351,3 +354,31 @@ def test_an_exported_lineage_travels_in_the_base_of_the_next_run(tmp_path: Path)
     found = read_published(source).base
     assert found.root != plain
     assert json.loads((found.folder / "lineage.json").read_bytes())["shares"] == {"0x" + "2" * 40: 7}
+
+
+def test_a_cid_is_found_in_a_run_s_blocks_and_in_the_cache(tmp_path: Path, own_cache: Path) -> None:
+    run = make_run(tmp_path, write_model(tmp_path / "source"))
+    base = run.load().task.model.published()
+    assert base is not None
+    cid = cid_text(base.root)
+    shutil.rmtree(own_cache)
+    with pytest.raises(ConfigError, match="in no directory that --blocks names"):
+        make_run(tmp_path, Path(cid), name="lost")
+    assert not (tmp_path / "lost").exists()
+    again = make_run(tmp_path, Path(cid), name="again", blocks=(run.root,))
+    assert again.load().task.model == run.load().task.model
+    third = make_run(tmp_path, Path(f"ipfs://{cid}"), name="third")
+    assert third.load().initial_root == run.load().initial_root
+    with pytest.raises(ConfigError, match="is of no model"):
+        make_run(tmp_path, Path(cid_text(bytes.fromhex(run.load().initial_root))), name="anchor", blocks=(run.root,))
+    with pytest.raises(ConfigError, match="is no folder"):
+        make_run(tmp_path, Path("no:where"), name="nowhere")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "b", "b" + "A" * 58, "f" + "a" * 58, "b" + "a" * 58, "bé", cid_text(b"\1" * 32, RAW)]
+)
+def test_what_is_no_cid_of_a_directory_is_none(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # of whatever kind: the caller asks whether it is one
+        parse_cid(text)
+    assert parse_cid(cid_text(b"\1" * 32)) == b"\1" * 32
