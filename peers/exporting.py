@@ -29,7 +29,7 @@ from swarm.models.layout import Layout
 from swarm.tasks import new_model, open_task, save_model
 
 
-def _reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> Callable[[str], bytes]:
+def reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> Callable[[str], bytes]:
     """Gives a file of the run's data by its name: from the peer's copy where that is whole, else from blocks."""
 
     def read(name: str) -> bytes:
@@ -63,15 +63,10 @@ def export_peer(directory: PeerDirectory, out: Path, merge: bool = False) -> dic
         raise ConfigError(
             "--merge", True, "this run trains the weights themselves, so the whole model comes out anyway: leave it out"
         )
-    epoch, root, tip = _newest_anchor(directory, run)
-
-    def missing(digest: bytes) -> StartError:
-        return StartError(
-            f"{directory.blocks}: block {digest.hex()[:12]} of epoch {epoch} is missing or damaged; join again"
-        )
-
+    missing = missing_block(directory)
     store = BlockStore(directory.blocks, 1 << 62, owned=False)
     get = store.getter(missing)
+    epoch, root, tip = _newest_anchor(directory, run)
     base = folder_of(kept_base(directory, run))
     model = new_model(run, base=base)
     parameters = _parameters(directory, root, tip, get, model.layout)
@@ -82,7 +77,7 @@ def export_peer(directory: PeerDirectory, out: Path, merge: bool = False) -> dic
     is_adapter = run.task.model.is_adapter() and not merge
 
     def write(part: Path) -> None:
-        save_model(run, model, _reader(run.task.data, directory, get), part, base if merge else None)
+        save_model(run, model, reader(run.task.data, directory, get), part, base if merge else None)
         (part / FILE).write_bytes(lineage.bytes())
         card = model_card(lineage, is_adapter, result["loss_before"], result["loss"])
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -99,7 +94,7 @@ def _measured(
     model: FlatModel,
     parameters: torch.Tensor,
     store: BlockStore,
-    missing: Callable[[bytes], StartError],
+    missing: Callable[[bytes], Exception],
 ) -> dict[str, Any]:
     """Held-out losses and a sample, where the run's data is here; `model` has `parameters` afterwards."""
     found: dict[str, Any] = {"loss_before": None, "loss": None, "sample": ""}
@@ -113,6 +108,20 @@ def _measured(
         found |= {"loss": task.evaluate(model), "sample": task.sample(model)}
     model.flat.copy_(parameters)
     return found
+
+
+def missing_block(directory: PeerDirectory) -> Callable[[bytes], Exception]:
+    """What is said of a block of a peer's that is not there."""
+    return lambda digest: StartError(f"{directory.blocks}: block {digest.hex()[:12]} is missing or damaged; join again")
+
+
+def newest_model(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes, FlatModel]:
+    """(epoch, root, model): the newest certified, every block checked against the root. StartError where one is missing."""
+    epoch, root, tip = _newest_anchor(directory, run)
+    get = BlockStore(directory.blocks, 1 << 62, owned=False).getter(missing_block(directory))
+    model = new_model(run, base=folder_of(kept_base(directory, run)))
+    model.flat.copy_(_parameters(directory, root, tip, get, model.layout))
+    return epoch, root, model
 
 
 def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> bool:

@@ -48,6 +48,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rounds": {"units_per_epoch": 8, "contribute_seconds": 60.0, "average_seconds": 60.0, "stall_seconds": 600.0},
     },
 }
+# Sizes for other kinds of task: width, layers, heads of a model, and what else its preset says.
+_OTHERS: dict[str, dict[str, dict[str, Any]]] = {
+    "chat": {
+        "demo": {"family": "gpt2", "sizes": (96, 3, 4), "data": {"context": 128}},
+        "small": {"family": "gpt2", "sizes": (256, 6, 8), "data": {"context": 256}},
+        "base": {"family": "gpt2", "sizes": (768, 12, 12), "data": {"context": 1024}},
+    },
+    "text_classification": {
+        "demo": {"family": "distilbert", "sizes": (96, 2, 4), "data": {"context": 64}},
+        "small": {"family": "distilbert", "sizes": (256, 4, 8), "data": {"context": 128}},
+        "base": {"family": "distilbert", "sizes": (768, 6, 12), "data": {"context": 512}},
+    },
+    "image_classification": {
+        "demo": {"family": "vit", "sizes": (64, 3, 4), "data": {"size": 32}, "fields": {"patch_size": 4}},
+        "small": {"family": "vit", "sizes": (192, 6, 6), "data": {"size": 64}, "fields": {"patch_size": 8}},
+        "base": {"family": "vit", "sizes": (768, 12, 12), "data": {"size": 224}, "fields": {"patch_size": 16}},
+    },
+}
 # What follows from the text, the tokenizer and the model; the option that decides on it.
 _DERIVED = {
     "version": "is that of this program",
@@ -59,6 +77,11 @@ _DERIVED = {
     "task.data.root": "follows from the text; give --data",
     "task.data.num_train": "follows from the data; give --data",
     "task.data.num_held": "follows from the data; give --data",
+    "task.data.labels": "follows from the data; give --data",
+    "task.data.num_labels": "follows from the data; give --data",
+    "task.data.padding": "follows from the tokenizer; give --tokenizer",
+    "task.data.template": "follows from the tokenizer; give --tokenizer",
+    "task.kind": "follows from --task; give that",
     "task.data.text": "follows from the text; give --data",
     "task.data.tokenizer": "follows from the text; give --tokenizer",
 }
@@ -72,29 +95,43 @@ def with_settings(preset: str, given: dict[str, Any], settings: Sequence[str]) -
     for setting in settings:
         _merge(changes, _parse(setting))
     values = copy.deepcopy(PRESETS[preset])
+    family = _at(changes, "task", "model", "family")
+    kind = given.get("task", {}).get("kind", "causal_lm")
+    if kind in _OTHERS:
+        values["task"] = _task_of(kind, _OTHERS[kind][preset], family)
+    elif family is not None:
+        fields = values["task"]["model"]["fields"]
+        values["task"]["model"]["fields"] = _sizes_of(family, fields["n_embd"], fields["n_layer"], fields["n_head"])
     if _at(given, "task", "model", "kind") == "pretrained":  # its sizes are what they are
         values["task"]["model"] = {}
-    else:
-        family = _at(changes, "task", "model", "family")
-        model = values["task"]["model"]
-        model["fields"] = _sizes_of(family, model["fields"])
     for layer in (given, changes):
         _merge(values, copy.deepcopy(layer))
     return values
 
 
-def _sizes_of(family: Any, sizes: dict[str, int]) -> dict[str, int]:
-    """A preset's sizes, which are gpt2's, under the names of another family."""
-    if family is None or family == "gpt2":
-        return sizes
-    width, heads = sizes["n_embd"], sizes["n_head"]
+def _task_of(kind: str, preset: dict[str, Any], family: Any) -> dict[str, Any]:
+    """Its tables; `family`: another one than the preset's."""
+    family = family or preset["family"]
+    fields = {**_sizes_of(family, *preset["sizes"]), **preset.get("fields", {})}
+    model = {"kind": "untrained", "family": family, "fields": fields}
+    return {"kind": kind, "model": model, "data": {"kind": "records", **preset["data"]}}
+
+
+def _sizes_of(family: Any, width: int, layers: int, heads: int) -> dict[str, Any]:
+    """A preset's sizes under the names of a family."""
+    if family == "gpt2":
+        return {"n_embd": width, "n_layer": layers, "n_head": heads}
+    if family == "distilbert":
+        return {"dim": width, "hidden_dim": 4 * width, "n_layers": layers, "n_heads": heads}
+    if family == "convnext":
+        return {"hidden_sizes": [width, 2 * width], "depths": [layers, layers], "num_stages": 2}
     found = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
-        "num_hidden_layers": sizes["n_layer"],
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
     }
-    return found if family == "gpt_neox" else {**found, "num_key_value_heads": heads}
+    return found if family in ("gpt_neox", "bert", "vit") else {**found, "num_key_value_heads": heads}
 
 
 def _parse(setting: str) -> dict[str, Any]:

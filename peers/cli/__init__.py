@@ -16,6 +16,8 @@ _COMMANDS = {
     "join": ("training", "Join a training run with an invite."),
     "seed": ("training", "Start a bootstrap peer (a founder) and print the invite."),
     "export": ("training", "Write the trained model as a folder for transformers."),
+    "evaluate": ("using", "Measure a model: as the run began beside the newest certified."),
+    "sample": ("using", "Let a model write text, or label texts and images."),
     "demo": ("training", "Train, settle and claim on this machine, in five minutes."),
     "settle": ("settling", "Close a period: publish the tables and propose their roots."),
     "bind": ("binding", "Bind a peer's hot key to your wallet."),

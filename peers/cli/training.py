@@ -272,8 +272,8 @@ def seed(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(directory: Path, out: Path, merge: bool, as_json: bool) -> None:
-    """Write the newest certified model as a folder that from_pretrained of transformers opens, or of peft where an adapter was trained;
-    with its card (README.md) and what it came out of (lineage.json)."""
+    """Write the newest certified model as a folder that from_pretrained of transformers opens, or of peft where an adapter was trained,
+    and `sparehive evaluate` and `sample`; with its card (README.md) and what it came out of (lineage.json)."""
     from peers.exporting import export_peer
 
     result = export_peer(PeerDirectory(directory), out, merge)
@@ -358,6 +358,14 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
     "library's source).",
 )
 @click.option("--text-column", metavar="NAME", help='Which column of the rows holds the text (default "text").')
+@click.option("--label-column", metavar="NAME", help='Which column of the rows holds the label (default "label").')
+@click.option(
+    "--task",
+    type=click.Choice(["causal_lm", "chat", "text_classification", "image_classification"]),
+    default="causal_lm",
+    show_default=True,
+    help="What is learnt: the next token, what an assistant says, labels of texts, or of images.",
+)
 @click.option("--records", is_flag=True, help="Make records of a small text, too: peers fetch what they need of it.")
 @click.option(
     "--preset",
@@ -401,6 +409,8 @@ def run_new(
     name: str,
     data: Path | None,
     text_column: str | None,
+    label_column: str | None,
+    task: str,
     records: bool,
     preset: str,
     unit_price: Amount,
@@ -424,7 +434,7 @@ def run_new(
     given = tokens or samples
     length = None if given is None else Length("--tokens" if tokens else "--samples", given.text, given.number)
     price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
-    shape = DataShape(records, text_column)
+    shape = DataShape(records, text_column, label_column, task)
     tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
     result = create_run(
         run_directory, name, data, preset, price, settings, tokens_of, ProgressBar(), length, shape, start

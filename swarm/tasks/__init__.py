@@ -1,6 +1,7 @@
 """What is trained: one file for each kind of task, and one door to all of them, for whoever trains, evaluates, redoes or exports."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,10 +9,11 @@ import numpy as np
 import torch
 
 from swarm import models
-from swarm.config import RunConfig
+from swarm.config import RunConfig, dump_run
 from swarm.data.records import FileLeaves, OpenLeaves
 from swarm.data.tokenizer import read_agreed
 from swarm.device import HOST
+from swarm.errors import InputError
 from swarm.models import FlatModel, Purpose, Trainable, build_model
 from swarm.records.types import Account, Hash
 from swarm.tasks import causal_lm, chat, image_classification, text_classification
@@ -42,6 +44,7 @@ class Task(Protocol):
         """What the model makes, for people; "" where there is nothing to be read."""
 
 
+RUN_FOLDER = "sparehive"  # in a saved model's: run.toml and the small files of its data, as the run agreed on them
 Read = Callable[[str], bytes]  # a small file of the run's data by its name, as the run agreed on it
 
 
@@ -129,9 +132,38 @@ def save_model(config: RunConfig, model: FlatModel, read: Read, out: Path, whole
     kind = KINDS[config.task.kind]
     models.save_model(config.task.model, kind.purpose(config), model, kind.config_fields(config, read), out, whole_of)
     kind.save_inputs(config, model, read, out)
+    (out / RUN_FOLDER).mkdir()
+    dump_run(config, out / RUN_FOLDER / "run.toml")
+    for name in config.task.data.of_a_model():
+        (out / RUN_FOLDER / name).write_bytes(read(name))
+
+
+@dataclass
+class Opened:
+    """Implements `Trainable` for a model that is only used."""
+
+    module: torch.nn.Module
+    device: torch.device = HOST
+
+    def zero_grad(self) -> None:
+        self.module.zero_grad()
+
+
+def open_saved(config: RunConfig, folder: Path) -> Opened:
+    """The model of `save_model`. InputError where the folder holds none that transformers can open."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    auto = getattr(transformers, KINDS[config.task.kind].purpose(config).auto_class)
+    try:
+        module = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    except Exception as error:  # transformers raises whatever it meets
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError("model", str(folder), f"cannot be opened ({said}); export it again") from None
+    return Opened(module.eval())
 
 
 __all__ = [
-    "InPieces", "Manner", "Measures", "Subject", "Task", "Use", "check_model", "kept_bytes", "new_model", "open_task", "open_use",
-    "purpose_of", "save_model",
+    "RUN_FOLDER", "InPieces", "Manner", "Measures", "Opened", "Subject", "Task", "Use", "check_model", "kept_bytes", "new_model",
+    "open_saved", "open_task", "open_use", "purpose_of", "save_model",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from swarm.config import CausalLMConfig, RunConfig, TextConfig, TokenRecords
 from swarm.data.records import OpenLeaves
 from swarm.data.text import TextData, sample_offsets, unit_seed
-from swarm.data.tokenizer import make_tokenizer, save_tokenizer
+from swarm.data.tokenizer import make_tokenizer, read_agreed, save_tokenizer
 from swarm.device import to_device
 from swarm.errors import InputError
 from swarm.models import FlatModel, Purpose, Trainable, for_tokens
@@ -92,18 +92,21 @@ class CausalLMTask:
         self,
         config: RunConfig,
         directory: Path,
-        read: Callable[[str], bytes],
-        report: Callable[[float], None],
-        leaves: OpenLeaves,
+        read: Callable[[str], bytes] | None = None,
+        report: Callable[[float], None] = lambda share: None,
+        leaves: OpenLeaves | None = None,
     ) -> None:
-        """`report`: of the cutting into tokens. `leaves`: of records, for a run that has them."""
-        self.config, self._read = config, read
+        """`read`: small files of the data, None: from `directory`; `report`: of the cutting into tokens; `leaves`: of records, for a run
+        that has them."""
         data = _task(config).data
-        self.data: TokenData = (
-            TextSamples(config, data, directory, report)
-            if isinstance(data, TextConfig)
-            else TokenSamples(config, data, leaves)
-        )
+        self.config = config
+        self._read = read or (lambda name: read_agreed(directory / name, data.content()[name].sha256))
+        self.data: TokenData
+        if isinstance(data, TextConfig):
+            self.data = TextSamples(config, data, directory, report)
+        else:
+            assert leaves is not None, "records without their leaves"
+            self.data = TokenSamples(config, data, leaves)
 
     def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
         return self.data.samples(peer, beacon, unit, step)
@@ -138,6 +141,8 @@ class CausalLMTask:
 
 class TextWriter:
     """Implements `swarm.tasks.uses.Use`; of a row it takes `text`. A sample is `context` + 1 tokens."""
+
+    columns: tuple[str, ...] = ("text",)
 
     def __init__(self, data: TextConfig | TokenRecords, read: Callable[[str], bytes]) -> None:
         self._data, self._tokenizer = data, make_tokenizer(data, read)

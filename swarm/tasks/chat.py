@@ -31,6 +31,8 @@ class Chatter:
     """Implements `swarm.tasks.uses.Use`; of a row it takes `messages`, or a `text` as the user's words. A run's template is rendered
     only where somebody asks for it here, in transformers' sandbox: who trains never does."""
 
+    columns: tuple[str, ...] = ("messages",)
+
     def __init__(self, data: ChatRecords, read: Callable[[str], bytes]) -> None:
         self._data, self._read, self._layout = data, read, RecordLayout(data.record_fields())
         self.tokenizer = make_tokenizer(data, read)

@@ -26,6 +26,8 @@ def _task(config: RunConfig) -> ImageClassificationConfig:
 class ImageLabeller(Labeller):
     """Implements `swarm.tasks.uses.Use`; of a row it takes `image` (of Pillow) and `label`."""
 
+    columns: tuple[str, ...] = ("image", "label")
+
     def __init__(self, data: ImageRecords, read: Callable[[str], bytes]) -> None:
         super().__init__(data, read)
         self._data, self._layout = data, RecordLayout(data.record_fields())

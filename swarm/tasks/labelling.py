@@ -42,6 +42,8 @@ def read_labels(data: LabelledRecords, read: Callable[[str], bytes]) -> list[str
 class Labeller:
     """Implements `swarm.tasks.uses.Use` but for what is labelled."""
 
+    columns: tuple[str, ...]
+
     def __init__(self, data: LabelledRecords, read: Callable[[str], bytes]) -> None:
         self.names = read_labels(data, read)
 

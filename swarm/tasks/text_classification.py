@@ -25,6 +25,8 @@ def _task(config: RunConfig) -> TextClassificationConfig:
 class TextLabeller(Labeller):
     """Implements `swarm.tasks.uses.Use`; of a row it takes `text` and `label`."""
 
+    columns: tuple[str, ...] = ("text", "label")
+
     def __init__(self, data: LabelledTexts, read: Callable[[str], bytes]) -> None:
         super().__init__(data, read)
         self._data, self._layout = data, RecordLayout(data.record_fields())

@@ -40,6 +40,10 @@ class Manner:
 class Use(Protocol):
     """Of one kind of task. A row is what one line of a file of data says, by name of its field."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a row that `encode` takes."""
+
     def encode(self, row: Mapping[str, Any]) -> np.ndarray:
         """Samples of a row, [n] as `measure` takes them. InputError names the field of the row and what is wrong with it."""
 

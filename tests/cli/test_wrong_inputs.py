@@ -46,7 +46,21 @@ def changed_invite(**changes: Any) -> str:
 
 # -- no command is left out -------------------------------------------------------------------------------------------
 COMMANDS = {
-    (): ("join", "seed", "export", "settle", "bind", "rewards", "claim", "verify", "wallet", "books", "unstick"),
+    (): (
+        "join",
+        "seed",
+        "export",
+        "settle",
+        "bind",
+        "rewards",
+        "claim",
+        "verify",
+        "wallet",
+        "books",
+        "unstick",
+        "evaluate",
+        "sample",
+    ),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
 }
 
@@ -103,6 +117,19 @@ def test_every_command_is_listed_above_and_has_help() -> None:
             code, out, err = sparehive(*group, name, "--help")
             assert (code, err) == (0, "")
             assert out.startswith("Usage: ")
+
+
+# -- evaluate, sample -------------------------------------------------------------------------------------------------
+def test_evaluate_and_sample(tmp_path: Path) -> None:
+    assert "has no invite.txt, no run.toml and no exported model" in refused("evaluate", tmp_path)
+    assert "DIR = '/none/such': is no directory; give a folder of" in refused("sample", "/none/such", "--prompt", "a")
+    assert "give either --prompt TEXT or --file PATH" in refused("sample", tmp_path, code=2)
+    assert "give either --prompt" in refused("sample", tmp_path, "--prompt", "a", "--file", "b", code=2)
+    assert "--temperature" in refused("sample", tmp_path, "--prompt", "a", "--temperature", -1, code=2)
+    new = ("run", "new", tmp_path / "run", "--task", "chat")
+    assert "--data = None: is needed: rows of" in refused(*new)
+    assert "'speech' is not one of" in refused(*new[:-1], "speech", code=2)
+    assert not (tmp_path / "run").exists()
 
 
 # -- run new, check, baseline -----------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the data's root in a table": ({"settings": [f'task.data={{root="{"00" * 32}"}}']}, r"task\.data\.root.*follows from the text"),
     "where the model stood in version 2": ({"settings": ["model.fields.n_embd=32"]}, r"model = .*write task\.model"),
     "where the data stood in version 2": ({"settings": ["data.context=32"]}, r"data = .*write task\.data"),
-    "another kind of task": ({"settings": ["task.kind=chat"]}, r"task\.kind = 'chat': must be causal_lm"),
+    "another kind of task": ({"settings": ["task.kind=chat"]}, r"task\.kind cannot be set: it follows from --task"),
     "the tokenizer": ({"settings": ['task.data.tokenizer.kind="bytes"']}, r"task\.data\.tokenizer.*give --tokenizer"),
     "the initial root": ({"settings": [f'initial_root="{"00" * 32}"']}, "initial_root.*follows from the model"),
     "no value": ({"settings": ["inner.lr"]}, "give KEY=VALUE"),
@@ -186,7 +186,10 @@ def every_setting() -> list[str]:
         for name in transformer_config(UntrainedModel(kind="untrained"), for_tokens(16)).to_dict()
         if not name.startswith("_")
     ]
-    return [*(".".join(path) for path in RUN_PATHS), *(f"task.model.fields.{name}" for name in fields)]
+    return [
+        *(".".join(path) for kind, path in RUN_PATHS if kind == "causal_lm"),
+        *(f"task.model.fields.{name}" for name in fields),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +263,9 @@ def test_check_finds_blocks_of_other_files_than_run_toml_says(copy: RunDirectory
 def test_a_model_without_a_reproducible_step_is_refused(made: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     config = made.load()
     monkeypatch.setattr("swarm.models.transformer.NO_CHANCE", "let it pass")  # so dropout stays
+    with pytest.raises(InputError, match=r"transformer\.drop: dropout 0\.1"):
+        open_run(config, made.data, made.blocks, ProgressBar(quiet=True))
+    monkeypatch.setattr("swarm.models.transformer.check_redoable", lambda module: None)
     with pytest.raises(InputError, match="could not be redone"):
         open_run(config, made.data, made.blocks, ProgressBar(quiet=True))
 

@@ -148,13 +148,17 @@ def accuracy(task: InPieces, model: Any) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("make", "chance", "least", "rounds"), [(texts, 0.25, 0.95, 12)], ids=["texts"])
+@pytest.mark.parametrize(
+    ("make", "chance", "least", "rounds"), [(texts, 0.25, 0.95, 12), (images, 0.1, 0.93, 80)], ids=["texts", "images"]
+)
 def test_a_swarm_classifies_as_well_as_one_process_on_the_same_samples(
     make: Any, chance: float, least: float, rounds: int, tmp_path: Path
 ) -> None:
     units, peers = 2, 3
     total = rounds * units * peers
-    config = make(tmp_path, inner={"lr": 5e-3, "total_units": total * 5 // 4, "warmup_units": total // 20})
+    config = make(
+        tmp_path, inner={"lr": 8e-3, "batch_size": 64, "total_units": total * 5 // 4, "warmup_units": total // 20}
+    )
     line, learners = make_learners(config, tmp_path, peers)
     beacons, before = [], accuracy(learners[0].task, learners[0].model)
     for _ in range(rounds):
