@@ -186,11 +186,11 @@ def _vocabulary(source: Path, part: Path) -> int:
     run's task says what has to be there."""
     from swarm.errors import InputError
     from swarm.models import for_tokens
-    from swarm.models.pretrained import has_class, load_base, read_config
+    from swarm.models.pretrained import is_whole, load_base, read_config
 
     try:
         config = read_config(part)
-        if has_class(config, "AutoModelForCausalLM"):
+        if is_whole(config, "AutoModelForCausalLM"):
             load_base(part, "bf16", for_tokens(1))
     except InputError as error:
         raise _refused(source, f"{error.value}: {error.remedy}" if error.value != str(part) else error.remedy) from None

@@ -337,7 +337,7 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
 
         if start_from is None and (rank or freeze or base or blocks):
             raise click.UsageError(
-                "--lora, --freeze and --base say what is trained of a published model: name it with --from"
+                "--lora, --freeze, --base and --blocks are about a published model: name it with --from"
             )
         start = None if start_from is None else Start(start_from, rank or 0, freeze, base or "", blocks)
         function(start=start, **others)

@@ -59,6 +59,18 @@ def has_class(config: Any, auto_class: str) -> bool:
     return type(config) in getattr(transformers, auto_class)._model_mapping
 
 
+def is_whole(config: Any, auto_class: str) -> bool:
+    """Whether the config says that its weights are of such a model, head included; also where it says nothing of its class."""
+    import transformers
+
+    if not has_class(config, auto_class):
+        return False
+    found = getattr(transformers, auto_class)._model_mapping[type(config)]
+    classes = found if isinstance(found, tuple) else (found,)
+    names = config.architectures or ()
+    return not names or any(each.__name__ in names for each in classes)
+
+
 def read_config(folder: Path, **values: Any) -> Any:
     """As it is, with `values` over it. InputError where it is none that the installed transformers knows."""
     from transformers import AutoConfig
@@ -289,7 +301,7 @@ def check_pretrained(model: PretrainedModel, folder: Path, purpose: Purpose) -> 
         except Exception as error:  # transformers raises whatever it meets
             raise InputError("base", config.model_type, f"transformers cannot build it: {line_of(error)}") from None
         entries = module.get_input_embeddings()
-        if entries is not None and entries.num_embeddings < model.vocabulary:
+        if getattr(entries, "num_embeddings", model.vocabulary) < model.vocabulary:
             raise InputError(
                 "task.model.vocabulary", model.vocabulary, f"the base has {entries.num_embeddings}: make the run again"
             )

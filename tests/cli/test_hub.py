@@ -153,3 +153,13 @@ def test_what_a_hub_does_not_give_is_one_line_and_leaves_nothing(
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     refused = new(tmp_path, "http://127.0.0.1:9", "owner/tiny")
     assert refused.returncode == 1 and "the hub does not give it" in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("option", [("--lora", "4"), ("--freeze", "head"), ("--base", "nf4"), ("--blocks", ".")])
+def test_what_is_trained_of_a_model_needs_the_model(option: tuple[str, str], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from peers.cli.training import run_new
+
+    result = CliRunner().invoke(run_new, [str(tmp_path / "run"), *option])
+    assert result.exit_code == 2 and "--from" in result.output and not (tmp_path / "run").exists()

@@ -149,5 +149,12 @@ def test_the_adapter_opens_in_peft_and_has_learnt(swarm: Machines) -> None:
     assert (adapted - before).abs().max() > 1e-3, "the adapter does something"
     assert (swarm.cwd / "adapter" / "adapter_config.json").is_file()
     assert not (swarm.cwd / "adapter" / "model.safetensors").exists()
+    lineage = json.loads((swarm.cwd / "whole" / "lineage.json").read_text())
+    assert len(lineage["shares"]) == 2 and sum(lineage["shares"].values()) >= 4
+    swarm.sparehive("run", "new", "next", "--preset", "demo", "--data", "text.txt", "--from", "whole")
+    (child,) = (path for path in swarm.cwd.glob("cache-organiser/sparehive/models/*/lineage.json"))
+    assert json.loads(child.read_text()) == lineage, "the next run's base has it inside"
+    next_run = (swarm.cwd / "next" / "run.toml").read_text()
+    assert child.parent.name in next_run and 'kind = "published"' in next_run, "the export's tokenizer goes along"
     card = (swarm.cwd / "adapter" / "README.md").read_text()
     assert result["root"][2:] in card and "| 0x" in card

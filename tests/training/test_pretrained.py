@@ -11,21 +11,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from incentives.ledger import Ledger
+from incentives.records import Domain
 from peers.beginning import Start
 from peers.creating import create_run
 from peers.errors import ConfigError
-from peers.lineage import Lineage
+from peers.lineage import Lineage, Work, lineage_of, model_card, read_lineage
+from peers.planning import Length
 from peers.published import read_published
 from peers.runs import RunDirectory, check_run
+from swarm import models
 from swarm.checkpoint.bases import BaseFolder, found_base, write_base
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import RAW, cid_text, parse_cid
-from swarm.config import RunConfig
+from swarm.config import Base, RunConfig
 from swarm.errors import DiskError, InputError, PeerFault
 from swarm.models import FlatModel, for_tokens
 from swarm.models.pretrained import bits_of, load_base
 from swarm.optim.inner import InnerOptimizer
-from swarm.tasks import new_model, open_task, save_model
+from swarm.tasks import KINDS, new_model, open_task, purpose_of, save_model
 
 SIZES = {
     "vocab_size": 300, "max_position_embeddings": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -99,6 +103,14 @@ def train(config: RunConfig, run: RunDirectory, model: FlatModel, steps: int = 4
         task.step(model, bytes(20), bytes(32), *divmod(step, config.inner.steps_per_unit))
         inner.step(model.grad_flat, config.inner.lr)
     return before, task.evaluate(model)
+
+
+def example_loss(config: RunConfig, model: FlatModel) -> torch.Tensor:
+    return KINDS[config.task.kind].example_loss(config, model)
+
+
+def save_weights(config: RunConfig, model: FlatModel, out: Path, whole_of: Path | None) -> None:
+    models.save_model(config.task.model, purpose_of(config), model, {}, out, whole_of)
 
 
 def logits(module: Any) -> torch.Tensor:
@@ -382,3 +394,109 @@ def test_what_is_no_cid_of_a_directory_is_none(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # of whatever kind: the caller asks whether it is one
         parse_cid(text)
     assert parse_cid(cid_text(b"\1" * 32)) == b"\1" * 32
+
+
+RECORDS = {"kind": "records", "root": "11" * 32, "num_train": 50, "num_held": 5, "num_labels": 3}
+LABELS = {"labels": {"size": 5, "sha256": "ab" * 32}}
+TASKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "texts": ("llama", GROUPED, {"kind": "text_classification", "data": {**RECORDS, **LABELS, "context": 16}}),
+    "texts, bert": (
+        "bert", {**SIZES, "hidden_dropout_prob": 0.1},
+        {"kind": "text_classification", "data": {**RECORDS, **LABELS, "context": 16}},
+    ),
+    "images": (
+        "vit", {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
+         "patch_size": 8},
+        {"kind": "image_classification", "data": {**RECORDS, **LABELS, "size": 32}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("name", TASKS)
+def test_a_base_gets_a_new_head_for_labels_which_is_trained_with_it(name: str, rank: int, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    kind, fields, task = TASKS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        source = AutoModel.from_config(AutoConfig.for_model(kind, **fields))
+    source.save_pretrained(tmp_path / "source")
+    published = read_published(tmp_path / "source")
+    train_of = {"train": {"kind": "lora", "rank": rank}} if rank else {}
+    values = {"name": "labels", "initial_root": "00" * 32, "task": {**task, "model": {**published.model(), **train_of}}}
+    config = RunConfig.parse({**values, "codec": {"part_values": 256}})
+    model, again = (new_model(config, seed=3, base=published.base.folder) for _ in range(2))
+    assert torch.equal(model.flat, again.flat)
+    assert any("classifier" in part or "score" in part for part in model.layout.names)
+    assert all("lora_" in part or "classifier" in part or "score" in part for part in model.layout.names) == bool(rank)
+    loss = example_loss(config, model)
+    loss.backward()
+    assert float(loss.detach()) > 0 and all(p.grad is not None for p in model.module.parameters() if p.requires_grad)
+    with torch.no_grad():
+        model.flat += 0.01 * torch.randn(model.flat.shape, generator=torch.Generator().manual_seed(1))
+    save_weights(config, model, tmp_path / "out", published.base.folder if rank else None)
+    opens = AutoModelForImageClassification if name == "images" else AutoModelForSequenceClassification
+    out = opens.from_pretrained(tmp_path / "out")
+    inputs = {"pixel_values": torch.rand(2, 3, 32, 32)} if name == "images" else {"input_ids": TOKENS}
+    with torch.no_grad():
+        wanted, found = model.module(**inputs).logits, out(**inputs).logits
+    assert found.shape[1] == 3 and (wanted - found).abs().max() < 1e-5
+
+
+def test_a_damaged_base_is_written_anew(tmp_path: Path) -> None:
+    base = read_published(write_model(tmp_path / "source")).base
+    wanted, blocks = Base(base.root, base.size), {digest: base.get(digest) or b"" for digest in base.digests()}
+    (base.folder / "model.safetensors").write_bytes(b"rotten")
+    assert found_base(base.folder, wanted) is None
+    assert write_base(wanted, blocks.__getitem__, base.folder).root == base.root
+    assert sorted(path.name for path in base.folder.parent.iterdir() if path.is_dir()) == [base.root.hex()]
+    (base.folder / "model.safetensors").write_bytes(b"rotten")
+    assert read_published(tmp_path / "source").base.root == base.root
+
+
+def test_parents_and_their_shares_are_in_the_lineage_of_what_comes_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path, write_model(tmp_path / "source"))
+    config = run.load()
+    cid, account = cid_text(b"\2" * 32), "0x" + "2" * 40
+    first = Work(run_id="0x" + "1" * 64, name="first", epoch=3, anchor=cid, data=cid, shares={account: 7})
+    before = Lineage(
+        run_id="0x" + "3" * 64, name="second", epoch=4, anchor=cid, data=cid, shares={account: 9}, parents=(first,)
+    )
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "lineage.json").write_bytes(before.bytes())
+    with Ledger(tmp_path / "ledger.sqlite", run_id=config.run_id, domain=Domain(0, bytes(20))) as ledger:
+        found = lineage_of(config, ledger, None, 0, bytes.fromhex(config.initial_root), tmp_path / "base")
+    assert [(work.name, work.shares) for work in found.parents] == [("second", {account: 9}), ("first", {account: 7})]
+    assert found.base == cid_text(bytes.fromhex(config.task.model.root))
+    (tmp_path / "lineage.json").write_bytes(found.bytes())
+    assert read_lineage(tmp_path / "lineage.json") == found
+    card = model_card(found, False, 5.5, 4.25)
+    for word in (
+        found.base,
+        found.data,
+        found.run_id,
+        config.initial_root,
+        "5.5000",
+        "4.2500",
+        f"| {account} | 9 | 100.00% |",
+    ):
+        assert word in card
+
+
+def test_rates_and_parts_follow_from_the_start_and_settings_go_before_them(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "source")
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    found = []
+    for at, (start, settings, length) in enumerate([
+        ({}, (), None), ({"rank": 2}, (), Length("--samples", "4k", 4000)), ({"rank": 2}, ("inner.lr=0.5", "codec.part_values=512"), None),
+    ]):  # fmt: skip
+        run = RunDirectory(tmp_path / f"run{at}")
+        wanted = ("task.data.context=16", *settings)
+        create_run(run.root, "rates", text, "demo", 1, wanted, length=length, start=Start(str(source), **start))
+        config = run.load()
+        found.append((config.inner.lr, config.inner.total_units, config.codec.part_values))
+    assert [lr for lr, *_ in found] == [5e-5, 3e-4, 0.5]
+    assert found[1][1] == 100 and found[0][1] == 1500
+    assert found[2][2] == 512 and all(part % 256 == 0 and part <= 65536 for *_, part in found)
