@@ -85,8 +85,8 @@ def test_peers_train_on_more_data_than_they_keep(swarm: Swarm) -> None:
     peers[0].wait_ready(SECONDS)
 
 
-def test_a_cache_that_cannot_hold_what_a_unit_takes_is_refused_in_one_line(swarm: Swarm) -> None:
-    small = swarm.add("carol", f"data_cache_bytes = {(2 << 20)}\ndisk_quota_bytes = {2**21}\n")
+def test_a_disk_that_cannot_hold_the_cache_is_refused_in_one_line(swarm: Swarm) -> None:
+    small = swarm.add("carol", f"disk_quota_bytes = {50 << 20}\n")  # enough without the data
     assert swarm.runner.wait(small.pid, SECONDS) == 3, small.log()
     (line,) = small.log().splitlines()
     assert "this run has to keep" in line

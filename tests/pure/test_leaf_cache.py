@@ -1,6 +1,7 @@
 """A peer's cache of leaves: what its units need is fetched ahead, it never grows beyond its bound, nothing in use goes."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peers.config import PeerConfig
+from peers.errors import StartError
+from peers.keeping import open_cache
 from swarm.checkpoint.cache import LeafCache, least_cache_bytes
 from swarm.checkpoint.runblocks import RunBlocks, put_data, put_file
 from swarm.checkpoint.store import BlockStore
@@ -190,6 +194,18 @@ def test_a_full_directory_takes_all_but_what_is_needed_next(tmp_path: Path) -> N
         assert least_cache_bytes(1) <= peer.cache.size_bytes() < before
         assert peer.cache.is_ready(15) and peer.leaf_bytes() == peer.cache.size_bytes()
         await peer.cache.close()
+
+    asyncio.run(body())
+
+
+def test_a_cache_that_cannot_hold_what_a_unit_takes_is_refused_in_one_line(tmp_path: Path) -> None:
+    async def body() -> None:
+        config, whole = make(tmp_path / "whole", leaves_per_draw=2)
+        content = RunBlocks(whole, Layout(("w",), ((1,),)), Donor(whole), list, 20.0)
+        async with contextlib.AsyncExitStack() as stack:
+            with pytest.raises(StartError, match=f"--data-cache {4 * LEAF_BYTES}$"):
+                open_cache(config, PEER, content, PeerConfig(data_cache_bytes=4 * LEAF_BYTES - 1), stack)
+            assert open_cache(config, PEER, content, PeerConfig(data_cache_bytes=4 * LEAF_BYTES), stack) is not None
 
     asyncio.run(body())
 
