@@ -6,7 +6,8 @@ from pathlib import Path
 
 from coincurve import PrivateKey
 
-from incentives import records
+from incentives import records, sealing
+from incentives.chain.license import LicenseContract, Publication, deploy_license
 from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
 from incentives.chain.terms import Terms
@@ -27,8 +28,9 @@ AIMS = {
     "claim, first, token held": 88_000,
     "claim, repeat": 71_000,
     "claimMany of 20, repeat, each": 33_000,
+    "licence, buy, next": 79_000,
 }
-AT_MOST = {"claim, first, token held": 95_000, "claim, repeat": 75_000}
+AT_MOST = {"claim, first, token held": 95_000, "claim, repeat": 75_000, "licence, buy, next": 90_000}
 NEW_BALANCE = 17_100  # a storage slot that was zero
 
 
@@ -75,6 +77,57 @@ def measure(node: DevChain) -> dict[str, int]:
         found[f"claim, {when}"], found[f"claimMany of {BATCH}, {when}, each"] = one, many
         before = payment.payouts
     found["claim, first, token held"] = found["claim, first"] - NEW_BALANCE
+    licences = measure_licences(node, token, place, payouts)
+    return found | {f"licence, {name}": gas for name, gas in licences.items()}
+
+
+def measure_licences(node: DevChain, token: TokenContract, settlement: bytes, payouts: Payouts) -> dict[str, int]:
+    """Of a run's model with a key of 2 in 3 shares, whose holders and payer are one account, and which is then bought for others."""
+    chain = node.chain()
+    found: dict[str, int] = {}
+    contract = LicenseContract(chain, deploy_license(chain, RICH_KEY))
+    owner = records.account_of(RICH_KEY)
+    shares = sealing.split(5, 2, 3)
+    holders = tuple((owner, sealing.point_of(share)) for share in shares)
+    model = contract.publish(
+        RICH_KEY,
+        Publication(
+            b"\x01" * 32, b"\x02" * 32, token.address, 5000, PRICE, 0, settlement, 3000, ((b"\x05" * 20, 2000),),
+            delivery_seconds=3600, threshold=2, bond_amount=PRICE, holders=holders,
+        ),
+    )  # fmt: skip
+    chain.transact(RICH_KEY, "TestToken", token.address, "approve", to_checksum(contract.address), 2**256 - 1)
+    seen = contract.model(model)
+    for index in range(3):
+        *_, sent = contract.bond(RICH_KEY, model, index, seen)
+        found["bond"] = sent.gas_used
+    node.advance(1)
+    buyers = [PrivateKey((3000 + number).to_bytes(32, "big")) for number in range(2)]
+    accounts = [records.account_of(buyer) for buyer in buyers]
+    for buyer, account in zip(buyers, accounts, strict=True):
+        node.give_gas(account)
+        chain.transact(RICH_KEY, "TestToken", token.address, "transfer", to_checksum(account), 10 * PRICE)
+        chain.transact(buyer, "TestToken", token.address, "approve", to_checksum(contract.address), 2**256 - 1)
+        found["setKey"] = contract.set_key(buyer, sealing.point_of(77)).gas_used
+        *_, sent = contract.buy(buyer, model, account, seen)
+        found["buy, next"] = sent.gas_used
+    contract.set_key(RICH_KEY, sealing.point_of(77))
+    *_, gift = contract.buy(buyers[0], model, owner, seen)
+    found["buy, gift"] = gift.gas_used
+    for index in (0, 1):
+        sealed = sealing.seal(shares[index], sealing.point_of(77), 99)
+        found["deliver"] = contract.deliver(RICH_KEY, model, accounts[0], index, sealed).gas_used
+    contract.deliver(RICH_KEY, model, accounts[1], 0, sealing.seal(3, sealing.point_of(77), 99))
+    evidence = sealing.show(sealing.seal(3, sealing.point_of(77), 99), 77, model, accounts[1])
+    found["dispute"] = contract.dispute(RICH_KEY, model, accounts[1], 0, evidence).gas_used
+    node.advance(86401)
+    found["confirm"] = contract.confirm(RICH_KEY, model, accounts[:1]).gas_used
+    found["refund"] = contract.refund(RICH_KEY, model, owner).gas_used
+    found["collect"] = contract.collect(RICH_KEY, model, 0).gas_used
+    contract.collect(RICH_KEY, model, 1)
+    found["withdraw"] = contract.withdraw(RICH_KEY, token.address, owner).gas_used
+    (payout,) = payouts.prove([records.account_of(PrivateKey((1).to_bytes(32, "big")))])
+    found["payContributor"] = contract.pay_contributor(RICH_KEY, model, payout).gas_used
     return found
 
 

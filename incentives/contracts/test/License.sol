@@ -99,11 +99,14 @@ abstract contract LicenseBase is SettlementBase {
     }
 
     function deliver(bytes32 id, uint256 index, uint256 share) internal {
-        Bn254.Point memory shared = Bn254.mul(point(SECRET), nonceAt(index));
-        uint256 sealed_ = addmod(share, uint256(Bn254.hash(shared)) % Bn254.ORDER, Bn254.ORDER);
-        Bn254.Point memory ephemeral = point(nonceAt(index));
+        (Bn254.Point memory ephemeral, uint256 sealedShare) = sealedFor(index, share);
         VM.prank(holderAt(index));
-        license.deliver(id, BUYER, index, ephemeral, sealed_);
+        license.deliver(id, BUYER, index, ephemeral, sealedShare);
+    }
+
+    function sealedFor(uint256 index, uint256 share) internal view returns (Bn254.Point memory, uint256) {
+        Bn254.Point memory shared = Bn254.mul(point(SECRET), nonceAt(index));
+        return (point(nonceAt(index)), addmod(share, uint256(Bn254.hash(shared)) % Bn254.ORDER, Bn254.ORDER));
     }
 
     function nonceAt(uint256 index) internal pure returns (uint256) {
@@ -111,13 +114,21 @@ abstract contract LicenseBase is SettlementBase {
     }
 
     /// @dev What the buyer shows of the delivery of `share`.
-    function evidence(bytes32 id, uint256 index, uint256 share) internal view returns (ModelLicense.Evidence memory e) {
+    function evidence(bytes32 id, uint256 index, uint256 share) internal view returns (ModelLicense.Evidence memory) {
+        return evidenceOf(id, BUYER, index, share);
+    }
+
+    function evidenceOf(bytes32 id, address licensee, uint256 index, uint256 share)
+        internal
+        view
+        returns (ModelLicense.Evidence memory e)
+    {
         (e.key, e.ephemeral) = (point(SECRET), point(nonceAt(index)));
         e.shared = Bn254.mul(e.ephemeral, SECRET);
         e.sealedShare = addmod(share, uint256(Bn254.hash(e.shared)) % Bn254.ORDER, Bn254.ORDER);
         Bn254.Point memory first = point(987654321);
         Bn254.Point memory second = Bn254.mul(e.ephemeral, 987654321);
-        bytes32 hash = keccak256(abi.encode(id, BUYER, e.key, e.ephemeral, e.shared, first, second));
+        bytes32 hash = keccak256(abi.encode(id, licensee, e.key, e.ephemeral, e.shared, first, second));
         e.challenge = uint256(hash) % Bn254.ORDER;
         uint256 product = mulmod(e.challenge, SECRET, Bn254.ORDER);
         e.response = addmod(987654321, Bn254.ORDER - product, Bn254.ORDER);
