@@ -287,3 +287,42 @@ def test_images_of_any_mode_and_size_become_the_run_s_squares() -> None:
         assert found.shape == (16, 16, 3) and found.dtype == np.uint8
     seen = square_pixels(Image.new("RGBA", (4, 4), (0, 0, 0, 0)), 4, 1)
     assert (seen == 255).all(), "what is transparent shows the white below"
+
+
+# -- from a published model ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rank", [0, 2], ids=["all", "lora"])
+@pytest.mark.parametrize("kind", ["text_classification", "image_classification"])
+def test_a_published_body_gets_a_new_head_that_is_trained(
+    kind: str, rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    from peers.beginning import Start
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fields: dict[str, Any] = dict(SIZES[kind]["fields"])  # type: ignore[call-overload]
+    if kind == "text_classification":
+        body: Any = transformers.DistilBertModel(
+            transformers.DistilBertConfig(vocab_size=256, max_position_embeddings=64, **fields)
+        )
+    else:
+        body = transformers.ViTModel(transformers.ViTConfig(image_size=8, num_channels=1, **fields))
+    body.save_pretrained(tmp_path / "body")
+    settings = [*(f"task.data.{each}" for each in MORE[kind]), "codec.part_values=1024"]
+    create_run(
+        tmp_path / "run", kind, files(kind, tmp_path), "demo", 1, settings, shape=DataShape(task=kind),
+        start=Start(str(tmp_path / "body"), rank),
+    )  # fmt: skip
+    found = check_run(tmp_path / "run" / "run.toml")
+    names = [name for name in opened_model(tmp_path / "run").layout.names if "classifier" in name]
+    assert found["opened"] and names
+    assert (found["parameters"] < 8000) == bool(rank)
+    measured = evaluate(tmp_path / "run", None, 20, QUIET)
+    assert measured["base"]["loss"] == pytest.approx(np.log(4 if kind == "text_classification" else 10), rel=0.2)
+
+
+def opened_model(where: Path) -> Any:
+    from peers.bases import cached_base
+
+    config = RunDirectory(where).load()
+    return tasks.new_model(config, base=cached_base(config))
