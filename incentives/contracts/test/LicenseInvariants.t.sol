@@ -185,7 +185,9 @@ abstract contract LicenseInvariantsBase is LicenseBase {
         targets[0] = address(_actor);
     }
 
-    /// @dev Each base unit that came and has not left is refundable, a bond, in a pot or owed; once.
+    /// @dev Each base unit that came and has not left is refundable, a bond, in a pot or owed; once. Looked at after each
+    /// eighth call: what is lost stays lost.
+    /// forge-config: default.invariant.check-interval = 8
     function invariant_received_is_paid_refundable_bonded_in_pots_or_owed() external view {
         uint256 due;
         for (uint256 i = 0; i < 3; ++i) {
