@@ -198,7 +198,8 @@ def _quantisation(base: str) -> dict[str, Any]:
 def with_lora(module: torch.nn.Module, lora: Lora) -> torch.nn.Module:
     """`module` inside a PeftModel with an adapter, its values as torch's generator draws them; fp32 whatever the base is.
     InputError where no module of it has such a name."""
-    from peft import LoraConfig, get_peft_model
+    with _quiet():
+        from peft import LoraConfig, get_peft_model
 
     targets: str | list[str] = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
     settings = LoraConfig(
@@ -373,8 +374,10 @@ class _quiet:
         from transformers.utils import logging as transformers_logging
 
         self._transformers, self._root = transformers_logging, logging.getLogger("transformers")
-        self._level = self._root.level
+        self._level, self._other = self._root.level, logging.getLogger("bitsandbytes")
+        self._others = self._other.level
         self._root.setLevel(logging.ERROR)
+        self._other.setLevel(logging.ERROR)  # it tells at import what it looked for and does without
         transformers_logging.disable_progress_bar()
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
@@ -383,3 +386,4 @@ class _quiet:
     def __exit__(self, *error: object) -> None:
         self._warnings.__exit__(None, None, None)
         self._root.setLevel(self._level)
+        self._other.setLevel(self._others)

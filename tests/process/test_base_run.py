@@ -15,6 +15,7 @@ import pytest
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 LOCAL = ("--host", "127.0.0.1")
+EPOCHS = 16  # time enough for the killed one to come back
 TEXT = "".join(f"def f{i}(x):\n    return x * {i} + {i * 7 % 13}\n" for i in range(4000))
 
 
@@ -23,6 +24,7 @@ class Machines:
 
     def __init__(self, cwd: Path) -> None:
         self.cwd, self.started = cwd, dict[str, subprocess.Popen[bytes]]()
+        self.finished = ""  # a peer that has left after the last epoch
 
     def environment(self, cache: str) -> dict[str, str]:
         own = {
@@ -65,7 +67,8 @@ class Machines:
 
     def close(self) -> None:
         for process in self.started.values():
-            process.send_signal(signal.SIGTERM)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
         for process in self.started.values():
             process.wait(40)
 
@@ -98,13 +101,13 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Machines:
         made.until("the invite", (made.cwd / "seed" / "ready.json").exists)
         invite = (made.cwd / "seed" / "invite.txt").read_text().strip()
         for name in ("a", "b"):
-            made.start(name, "join", invite, cache=f"cache-{name}")
+            made.start(name, "join", invite, "--stop-after-epoch", str(EPOCHS), cache=f"cache-{name}")
         made.until("two rounds", lambda: made.status("b").get("epoch", 0) >= 2)
         pid = made.status("b")["pid"]
         os.kill(pid, signal.SIGKILL)
         made.until("b's next life", lambda: made.status("b").get("pid", pid) != pid)
-        at = made.status("a")["epoch"]
-        made.until("rounds after it", lambda: made.status("b").get("epoch", 0) >= at + 3)
+        made.until("the rounds after it", lambda: any(made.started[name].poll() == 0 for name in ("a", "b")))
+        made.finished = next(name for name in ("a", "b") if made.started[name].poll() == 0)
     finally:
         made.close()
     return made
@@ -128,7 +131,12 @@ def test_each_machine_has_the_base_once_and_it_is_what_was_published(swarm: Mach
 def test_the_killed_peer_contributed_again_and_its_work_can_be_redone(swarm: Machines) -> None:
     for name in ("a", "b"):
         result = json.loads(swarm.sparehive("run", "replay", "--dir", name, "--json", cache=f"cache-{name}"))
-        assert result["passed"] and result["units"] >= 1 and result["distance"] <= result["tolerance"]
+        assert (
+            result["passed"]
+            and result["units"] >= 1
+            and result["epoch"] > 3
+            and result["distance"] <= result["tolerance"]
+        )
 
 
 def test_the_adapter_opens_in_peft_and_has_learnt(swarm: Machines) -> None:
@@ -136,8 +144,11 @@ def test_the_adapter_opens_in_peft_and_has_learnt(swarm: Machines) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    result = json.loads(swarm.sparehive("export", "--dir", "b", "--out", "adapter", "--json", cache="cache-b"))
-    whole = json.loads(swarm.sparehive("export", "--dir", "b", "--out", "whole", "--merge", "--json", cache="cache-b"))
+    name = swarm.finished
+    result = json.loads(swarm.sparehive("export", "--dir", name, "--out", "adapter", "--json", cache=f"cache-{name}"))
+    whole = json.loads(
+        swarm.sparehive("export", "--dir", name, "--out", "whole", "--merge", "--json", cache=f"cache-{name}")
+    )
     assert result["root"] == whole["root"] and result["loss"] < result["loss_before"]
     base = AutoModelForCausalLM.from_pretrained(swarm.cwd / "published")
     tokens = torch.tensor([list(b"def f7(x):\n    return x")])
