@@ -1,6 +1,7 @@
 """A model in use, without a peer: `sparehive evaluate` and `sparehive sample` on an exported folder, a peer's or a run's directory."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -91,8 +92,8 @@ def _of_peer(directory: PeerDirectory) -> InUse:
     _, _, tuned = newest_model(directory, config)
     base = _first(config, folder_of(kept_base(directory, config)), store, missing_block(directory))
     leaves = _leaves(config, store, missing_block(directory))
-    use = open_use(config, reader(config.task.data, directory, store.getter(missing_block(directory))))
-    return InUse(config, use, tuned, base, _held_out(config, directory.data, leaves))
+    read = reader(config.task.data, directory, store.getter(missing_block(directory)))
+    return InUse(config, open_use(config, read), tuned, base, _held_out(config, read, leaves))
 
 
 def _of_run(run: RunDirectory) -> InUse:
@@ -100,18 +101,27 @@ def _of_run(run: RunDirectory) -> InUse:
     store = BlockStore(run.blocks, 1 << 62, owned=False)
     get = store.getter(missing)
     base = _first(config, folder_of(open_base(config, get)), store, missing)
-    use = open_use(config, lambda name: read_data_file(config.task.data, name, get))
-    return InUse(config, use, None, base, _held_out(config, run.data, _leaves(config, store, missing)))
+
+    def read(name: str) -> bytes:
+        return read_data_file(config.task.data, name, get)
+
+    return InUse(config, open_use(config, read), None, base, _held_out(config, read, _leaves(config, store, missing)))
 
 
 def _leaves(config: RunConfig, store: BlockStore, missing: Callable[[bytes], Exception]) -> "OpenLeaves":
     return store_leaves(bytes.fromhex(config.task.data.root), store, missing)
 
 
-def _held_out(config: RunConfig, data: Path, leaves: "OpenLeaves") -> Callable[[int], np.ndarray] | None:
-    if not all((data / name).is_file() for name in config.task.data.content()):
-        return None
-    return lambda num_samples: open_task(config, data, leaves=leaves).held_out(num_samples)
+def _held_out(config: RunConfig, read: Callable[[str], bytes], leaves: "OpenLeaves") -> Callable[[int], np.ndarray]:
+    """Small files are read wherever they are: a seed has none in its own directory, only their blocks."""
+
+    def samples(num_samples: int) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in config.task.data.content():
+                (Path(folder) / name).write_bytes(read(name))
+            return open_task(config, Path(folder), leaves=leaves).held_out(num_samples)
+
+    return samples
 
 
 def _first(
@@ -148,11 +158,8 @@ def evaluate(root: Path, data: Path | None, num_samples: int, progress: Progress
         found = open_directory(root)
     if data is not None:
         samples = _samples_of(data, found.use, num_samples, progress)
-    elif found.held_out is not None:
-        with progress.during("reading held-out samples"):
-            samples = found.held_out(min(num_samples, _num_held(found.config) or num_samples))
     else:
-        raise ConfigError("--data", None, f"{root} holds no samples that nobody trained on: give some with --data FILE")
+        samples = _own(found, root, num_samples, progress)
     measured = {}
     for name, model in (("base", found.base), ("tuned", found.tuned)):
         if model is not None:
@@ -165,6 +172,18 @@ def evaluate(root: Path, data: Path | None, num_samples: int, progress: Progress
         "samples": "held out" if data is None else str(data),
         **{name: values.json_value() for name, values in measured.items()},
     }
+
+
+def _own(found: InUse, root: Path, num_samples: int, progress: ProgressBar) -> np.ndarray:
+    """What the run holds out; ConfigError where the directory has not all of it."""
+    wanted = ConfigError("--data", None, f"{root} holds no samples that nobody trained on: give some with --data FILE")
+    if found.held_out is None:
+        raise wanted
+    try:
+        with progress.during("reading held-out samples"):
+            return found.held_out(min(num_samples, _num_held(found.config) or num_samples))
+    except StartError:  # a peer need not have those blocks
+        raise wanted from None
 
 
 def _ready(model: Trainable) -> Trainable:

@@ -1,11 +1,13 @@
 """A real swarm with a trained tokenizer: own contributions are redone from a peer's directory, and the model is exported."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,26 @@ def wait_for(what: str, holds: Any, seconds: float = 240.0) -> None:
         time.sleep(0.2)
 
 
+def start_peer(cwd: Path, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    with open(cwd / log_name, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "peers", *arguments, "--quiet"], cwd=cwd, env=ENV, stdout=log, stderr=log
+        )
+
+
+@contextlib.contextmanager
+def stopped(started: list[subprocess.Popen[bytes]]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """What is put into the list is ended at the end, the last first."""
+    try:
+        yield started
+    finally:
+        for process in reversed(started):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in started:
+            process.wait(60)
+
+
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of five epochs in directories a and b."""
@@ -46,28 +68,16 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = [x for option in options for x in ("--set", option)]
     new = ["run", "new", "run", "--preset", "demo", "--data", "text.txt", "--tokenizer", "bpe:300"]
     sparehive(*new, *settings, cwd=cwd)
-    started = []
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        with open(cwd / f"{len(started)}.log", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "peers", *arguments, "--quiet"], cwd=cwd, env=ENV, stdout=log, stderr=log
-            )
-        started.append(process)
-        return process
-
-    try:
-        start("seed", "run", "--dir", "seed", *LOCAL)
+    with stopped([]) as started:
+        started.append(start_peer(cwd, "seed.log", "seed", "run", "--dir", "seed", *LOCAL))
         wait_for("the seed", (cwd / "seed" / "ready.json").exists)
         join = ["join", "seed/invite.txt", "--stop-after-epoch", "5", *LOCAL]
-        peers = [start(*join, "--dir", "a", "--micro-batch", "3"), start(*join, "--dir", "b")]
+        peers = [
+            start_peer(cwd, "a.log", *join, "--dir", "a", "--micro-batch", "3"),
+            start_peer(cwd, "b.log", *join, "--dir", "b"),
+        ]
+        started += peers
         wait_for("five epochs", lambda: any(peer.poll() is not None for peer in peers), 400.0)
-    finally:
-        for process in reversed(started):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait(60)
     return cwd
 
 
