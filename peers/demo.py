@@ -6,6 +6,7 @@ docs/demo.md: the chain's state, the published tables, the addresses, report.jso
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -43,12 +44,19 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def last_words(self) -> str:
+        return " | ".join(self.log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
+
 
 @dataclass
 class Demo:
     root: Path
     console: Console
     running: list[Running] = field(default_factory=list)
+    cache: Path | None = None  # where its commands keep what outlives a peer's directory; None: in their user's
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **({"XDG_CACHE_HOME": str(self.cache)} if self.cache else {})}
 
     def command(self, *arguments: str, timeout: float = 180.0) -> Any:
         """A public command to its end; its JSON. StartError carries its one line."""
@@ -59,6 +67,7 @@ class Demo:
             timeout=timeout,
             check=False,
             encoding="utf-8",
+            env=self._environment(),
         )
         if done.returncode:
             said = (done.stderr or done.stdout).strip()
@@ -76,6 +85,7 @@ class Demo:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                env=self._environment(),
             )
         item = Running(name, process, log)
         self.running.append(item)
@@ -112,15 +122,14 @@ class Demo:
         deadline = time.monotonic() + seconds
         while not path.exists():
             if item.process.poll() is not None or time.monotonic() > deadline:
-                tail = " | ".join(item.log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
                 why = "ended" if item.process.poll() is not None else f"not ready after {seconds:.0f} s"
-                raise StartError(f"{item.name} {why}: {tail}")
+                raise StartError(f"{item.name} {why}: {item.last_words()}")
             time.sleep(0.1)
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager
-def _everything_ends(demo: Demo) -> Iterator[None]:
+def everything_ends(demo: Demo) -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -155,8 +164,7 @@ def _follow(
             return
         for item in demo.running:
             if item.process.poll() is not None:
-                tail = " | ".join(item.log.read_text(errors="replace", encoding="utf-8").splitlines()[-3:])
-                raise StartError(f"{item.name} ended: {tail}")
+                raise StartError(f"{item.name} ended: {item.last_words()}")
         if time.monotonic() > deadline:
             raise StartError(
                 f"no certificate within {STUCK_SECONDS:.0f} s after epoch {epoch}; see {demo.root}/*/peer.log"
@@ -172,15 +180,15 @@ def run_demo(root: Path, data: Path | None, epochs: int) -> None:
     console = Console()
     begun = time.monotonic()
     root = root.resolve()
-    _make_room(root)
+    make_room(root)
     demo = Demo(root, console)
-    with _everything_ends(demo), DevChain(state=root / "chain-state.json", log=root / "chain.log") as chain:
+    with everything_ends(demo), DevChain(state=root / "chain-state.json", log=root / "chain.log") as chain:
         say(console, "chain", f"a local EVM node at {chain.rpc} (chain {chain.chain_id})")
         Session(demo, chain.rpc, chain, data, epochs, begun).run()
     console.print(f"[dim]{time.monotonic() - begun:.0f} s in all; nothing is left running.[/]")
 
 
-def _make_room(root: Path) -> None:
+def make_room(root: Path) -> None:
     """ConfigError for a place that holds something else: nobody's files are removed."""
     if root.is_dir() and any(root.iterdir()) and not any((root / name).is_file() for name in MARKS):
         raise ConfigError("--dir", str(root), "is not empty and not of an earlier demo; choose a new directory")
@@ -367,4 +375,4 @@ class Session:
             )
 
 
-__all__: Sequence[str] = ["Demo", "Session", "read_events", "run_demo"]
+__all__: Sequence[str] = ["Demo", "Session", "everything_ends", "make_room", "read_events", "run_demo", "say"]

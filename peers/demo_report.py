@@ -1,5 +1,6 @@
 """What the demo shows at the end: the table, report.json, the plot."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +133,7 @@ def show_table(console: Console, report: dict[str, Any], exported: dict[str, Any
 
 def draw_loss(session: "Session", report: dict[str, Any], path: Path) -> None:
     """Held-out loss over time, joins and the kill marked, the lone peer and the untrained model as lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = _pyplot()
     points = report["losses"]
     origin = points[0]["time"] if points else 0.0
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=130)
@@ -165,3 +162,56 @@ def draw_loss(session: "Session", report: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
+
+
+def show_transfer(console: Console, report: dict[str, Any]) -> None:
+    """The table of `sparehive demo --transfer`."""
+    loss, base, tuned = report["loss"], report["base"], report["tuned"]
+    table = Table(title="Held-out loss on the little text", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in ("model", "loss", "perplexity", "trained values", "bytes sent"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    rows = (
+        ("from noise, alone", loss["from_noise"], base),
+        ("as published", loss["before"], None),
+        ("fine-tuned together", loss["after"], tuned),
+    )
+    for name, value, costs in rows:
+        sizes = (f"{costs['parameters']:,}", f"{costs['contribution_bytes']:,}") if costs else ("", "")
+        table.add_row(name, f"{value:.3f}", f"{math.exp(value):.2f}", *sizes)
+    console.print(table)
+    console.print("[dim]bytes of one contribution; alone: as many steps as each of the three did[/]")
+
+
+def draw_transfer(report: dict[str, Any], path: Path) -> None:
+    """Held-out loss over time of both runs, each on its own text; what the second is compared with as lines."""
+    plt = _pyplot()
+    figure, (first, second) = plt.subplots(1, 2, figsize=(9, 4), dpi=130, sharey=True)
+    loss = report["loss"]
+    panels = ((first, "base", "1: from noise, on much text"), (second, "tuned", "2: adapters, on little text"))
+    for axes, run, title in panels:
+        points = report[run]["losses"]
+        seconds = [point["time"] - points[0]["time"] for point in points]
+        axes.plot(seconds, [point["loss"] for point in points], marker="o", markersize=3, label="three peers together")
+        axes.set_title(title)
+        axes.set_xlabel("seconds")
+        axes.grid(alpha=0.3)
+    first.set_ylabel("held-out loss (nats per token)")
+    second.axhline(loss["before"], color="0.6", linestyle=":", label=f"as published {loss['before']:.2f}")
+    second.axhline(
+        loss["from_noise"], color="tab:orange", linestyle="--", label=f"from noise, alone {loss['from_noise']:.2f}"
+    )
+    for axes in (first, second):
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _pyplot() -> Any:
+    """Without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 
 from incentives.ledger import Ledger
 from peers.bases import folder_of, kept_base
@@ -17,6 +18,7 @@ from peers.errors import ConfigError, StartError
 from peers.invite import Invite
 from peers.lineage import FILE, lineage_of, model_card
 from peers.replaying import KeptRun
+from peers.runs import RunDirectory
 from swarm.checkpoint.anchor import read_anchor
 from swarm.checkpoint.leaves import leaf_digests, store_leaves
 from swarm.checkpoint.runblocks import read_data_file
@@ -33,7 +35,7 @@ def reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], by
     """Gives a file of the run's data by its name: from the peer's copy where that is whole, else from blocks."""
 
     def read(name: str) -> bytes:
-        path = directory.data / name
+        path = data_of(directory) / name
         content = path.read_bytes() if path.is_file() else b""
         if sha256(content).hex() == data.content()[name].sha256:
             return content
@@ -43,6 +45,13 @@ def reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], by
             raise StartError(f"{error}; ask the organiser for a new run") from None
 
     return read
+
+
+def data_of(directory: PeerDirectory) -> Path:
+    """Where a peer's files of the run's data lie: a seed has the organiser's."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return RunDirectory(Path(str(from_json(directory.seed_link.read_bytes())["run"]))).data
+    return directory.data
 
 
 def _part_name(name: str) -> str:
@@ -100,7 +109,9 @@ def _measured(
     found: dict[str, Any] = {"loss_before": None, "loss": None, "sample": ""}
     get = store.getter(missing)
     if _has_data(run.task.data, directory, get):
-        task = open_task(run, directory.data, leaves=store_leaves(bytes.fromhex(run.task.data.root), store, missing))
+        task = open_task(
+            run, data_of(directory), leaves=store_leaves(bytes.fromhex(run.task.data.root), store, missing)
+        )
         with contextlib.suppress(StartError):  # a peer that came late may not have the run's first state
             model.flat.copy_(read_anchor(bytes.fromhex(run.initial_root), get, model.layout).parameters)
             found["loss_before"] = task.evaluate(model)
@@ -126,7 +137,7 @@ def newest_model(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes, 
 
 def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> bool:
     """Whether the peer has what a held-out loss takes; of records it may hold few."""
-    if not all((directory.data / file).is_file() for file in data.content()):
+    if not all((data_of(directory) / file).is_file() for file in data.content()):
         return False
     try:
         held = data.tables().get(HELD_RECORDS)

@@ -538,9 +538,15 @@ def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) 
 @click.option("--dir", "directory", type=PATH, default=Path("build/demo"), show_default=True)
 @click.option("--data", type=PATH, help="Your own text (default: the Python standard library's source).")
 @click.option("--epochs", type=click.IntRange(4), default=40, show_default=True)
-def demo(directory: Path, data: Path | None, epochs: int) -> None:
+@click.option("--transfer", is_flag=True, help="Instead: pre-train, publish, and fine-tune on another text (--data).")
+def demo(directory: Path, data: Path | None, epochs: int, transfer: bool) -> None:
     """A whole run on this machine: chain, seed, four peers, a kill, settlement, claims, a table and a plot."""
     from peers.demo import run_demo
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    run_demo(directory, data, epochs)
+    if transfer:
+        from peers.demo_transfer import run_transfer_demo
+
+        run_transfer_demo(directory, data)
+    else:
+        run_demo(directory, data, epochs)

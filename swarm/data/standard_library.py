@@ -1,4 +1,4 @@
-"""The Python standard library's own source: a text that is on every machine, for the demo and the tests."""
+"""Texts that are on every machine, for demos and tests: the Python standard library's source, and the prose of its help."""
 
 import sysconfig
 from pathlib import Path
@@ -23,3 +23,10 @@ def standard_library_text(max_bytes: int = MAX_BYTES) -> bytes:
         if len(out) >= max_bytes:
             break
     return bytes(out[:max_bytes])
+
+
+def language_reference_text(max_bytes: int = 100_000) -> bytes:
+    """Chapters of the language reference as `help()` has them, in order of their names, cut at `max_bytes`."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name].strip() + "\n" for name in sorted(topics)).encode()[:max_bytes]
