@@ -4,7 +4,9 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from swarm.hashing import sha256
 from swarm.models import FlatModel
 from swarm.models.layout import Layout
 from swarm.tasks import new_model, open_task, save_model
+
+MOST_BACK = 16  # certificates whose state is looked for, from the newest on
 
 
 def reader(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> Callable[[str], bytes]:
@@ -75,14 +79,17 @@ def export_peer(directory: PeerDirectory, out: Path, merge: bool = False) -> dic
     missing = missing_block(directory)
     store = BlockStore(directory.blocks, 1 << 62, owned=False)
     get = store.getter(missing)
-    epoch, root, tip = _newest_anchor(directory, run)
     base = folder_of(kept_base(directory, run))
     model = new_model(run, base=base)
-    parameters = _parameters(directory, root, tip, get, model.layout)
-    result: dict[str, Any] = {"epoch": epoch, "root": "0x" + root.hex(), "path": str(out)}
-    result |= _measured(directory, run, model, parameters, store, missing)
+    newest = _newest(directory, run, get, model.layout)
+    result: dict[str, Any] = {
+        "epoch": newest.epoch,
+        "known_epoch": newest.known_epoch,
+        "root": "0x" + newest.root.hex(),
+    }
+    result |= {"path": str(out), **_measured(directory, run, model, newest.parameters, store, missing)}
     with Ledger.read(directory.ledger) as ledger:
-        lineage = lineage_of(run, ledger, tip, epoch, root, base)
+        lineage = lineage_of(run, ledger, newest.tip, newest.epoch, newest.root, base)
     is_adapter = run.task.model.is_adapter() and not merge
 
     def write(part: Path) -> None:
@@ -127,12 +134,12 @@ def missing_block(directory: PeerDirectory) -> Callable[[bytes], Exception]:
 
 
 def newest_model(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes, FlatModel]:
-    """(epoch, root, model): the newest certified, every block checked against the root. StartError where one is missing."""
-    epoch, root, tip = _newest_anchor(directory, run)
+    """(epoch, root, model): the newest certified that is here, every block checked against the root. StartError where one is missing."""
     get = BlockStore(directory.blocks, 1 << 62, owned=False).getter(missing_block(directory))
     model = new_model(run, base=folder_of(kept_base(directory, run)))
-    model.flat.copy_(_parameters(directory, root, tip, get, model.layout))
-    return epoch, root, model
+    newest = _newest(directory, run, get, model.layout)
+    model.flat.copy_(newest.parameters)
+    return newest.epoch, newest.root, model
 
 
 def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes], bytes]) -> bool:
@@ -148,26 +155,41 @@ def _has_data(data: DataConfig, directory: PeerDirectory, get: Callable[[bytes],
     return True
 
 
-def _parameters(
-    directory: PeerDirectory, root: bytes, tip: bytes | None, get: Callable[[bytes], bytes], layout: Layout
-) -> torch.Tensor:
-    """Of the anchor `root`, after the certificate `tip`: from its blocks, else from an older one and the averages since."""
-    if tip is not None and not (directory.blocks / root.hex()).is_file():
-        with contextlib.suppress(SwarmError), Ledger.read(directory.ledger) as ledger:
-            return KeptRun(directory, ledger).certified(tip).anchor.parameters
-    return read_anchor(root, get, layout).parameters
+@dataclass(frozen=True)
+class Newest:
+    """The newest certified state that is here. `tip`: its certificate, None: the run's first state; `known_epoch`: the newest that is
+    known of, which is later where a peer was stopped before it had that state."""
+
+    epoch: int
+    root: bytes
+    tip: bytes | None
+    parameters: torch.Tensor
+    known_epoch: int
 
 
-def _newest_anchor(directory: PeerDirectory, run: RunConfig) -> tuple[int, bytes, bytes | None]:
-    """(epoch, root, certificate id) by the peer's own ledger."""
+def _newest(directory: PeerDirectory, run: RunConfig, get: Callable[[bytes], bytes], layout: Layout) -> Newest:
+    """By the peer's own ledger: from its blocks, else from an older one and the averages since. What `get` raises where a block of a
+    state that it has is missing or damaged, or where it has none."""
     with Ledger.read(directory.ledger) as ledger:
-        tip = ledger.tip()
-        certificate = None if tip is None else ledger.certificate(tip)
-    if certificate is None:
-        return 0, bytes.fromhex(run.initial_root), None
-    root = certificate.values["next_root"]
-    assert isinstance(root, bytes)
-    return certificate.epoch, root, tip
+        certified = list(islice(_certified(ledger), MOST_BACK))
+        known = certified[0][0] if certified else 0
+        for epoch, root, tip in certified:
+            if (directory.blocks / root.hex()).is_file():
+                return Newest(epoch, root, tip, read_anchor(root, get, layout).parameters, known)
+            with contextlib.suppress(SwarmError):
+                return Newest(epoch, root, tip, KeptRun(directory, ledger).certified(tip).anchor.parameters, known)
+    root = certified[0][1] if certified else bytes.fromhex(run.initial_root)
+    return Newest(known, root, None, read_anchor(root, get, layout).parameters, known)
+
+
+def _certified(ledger: Ledger) -> Iterator[tuple[int, bytes, bytes]]:
+    """(epoch, root of the state after it, its id) of the lineage's certificates, the newest first."""
+    tip = ledger.tip()
+    while tip is not None and (certificate := ledger.certificate(tip)) is not None:
+        root, before = certificate.values["next_root"], certificate.values["prev_certificate"]
+        assert isinstance(root, bytes) and isinstance(before, bytes)
+        yield certificate.epoch, root, tip
+        tip = before
 
 
 def _fill(out: Path, write: Callable[[Path], None]) -> None:

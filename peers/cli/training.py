@@ -277,7 +277,11 @@ def export(directory: Path, out: Path, merge: bool, as_json: bool) -> None:
     from peers.exporting import export_peer
 
     result = export_peer(PeerDirectory(directory), out, merge)
-    click.echo(json.dumps(result) if as_json else f"epoch {result['epoch']} written to {out}")
+    epoch, known = result["epoch"], result["known_epoch"]
+    later = (
+        f" (epoch {known} was certified, too, but this peer stopped before it had that state)" if known > epoch else ""
+    )
+    click.echo(json.dumps(result) if as_json else f"epoch {epoch} written to {out}{later}")
 
 
 def _as_utf8(text: str) -> str:

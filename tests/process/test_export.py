@@ -1,6 +1,7 @@
 """`sparehive export` as its user runs it, from a block store and a ledger on disk; what it writes is opened by transformers."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -89,6 +90,30 @@ def test_transformers_opens_the_certified_model(trained: tuple[PeerDirectory, An
         logits = opened(input_ids=torch.tensor([list(b"the quick")])).logits
     assert logits.shape == (1, 9, 256)
     assert bool(torch.isfinite(logits).all())
+
+
+def test_who_stopped_before_it_had_the_newest_state_gets_the_one_before(
+    trained: tuple[PeerDirectory, Anchor], tmp_path: Path
+) -> None:
+    """A certificate is known at once, and the state after it is made of averages that may not have come."""
+    directory = PeerDirectory(tmp_path / "peer")
+    shutil.copytree(trained[0].root, directory.root)
+    run = Invite.of_file(directory.invite).config
+    domain = Invite.of_file(directory.invite).binding.domain()
+    with Ledger(directory.ledger, run_id=run.run_id, domain=domain) as ledger:
+        tip = ledger.tip()
+        assert tip is not None
+        body = RoundBody((), (VOTER,), (), (), 0.0, (VOTER,))
+        certificate = RoundCertificate(
+            run.run_id, 3, 0, KIND_ROUND, tip, anchor_root(trained[1]), b"\x07" * 32,
+            contributors_root(()), 0, 9, 18, electorate_hash((VOTER,)), body_hash(body),
+        )  # fmt: skip
+        signature = records.sign(KEY, records.digest(domain, "RoundCertificate", values_of(certificate)))
+        ledger.set_tip(ledger.add_certificate(values_of(certificate), body_bytes(body), [(VOTER, signature)]))
+    done = export(directory, tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("epoch 2 written to") and "epoch 3 was certified, too" in done.stdout
+    assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
 def test_a_full_folder_is_not_written_into(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
