@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from peers.bases import alone, cache_root
 from peers.errors import ConfigError
 from peers.lineage import FILE, read_lineage
@@ -91,13 +93,13 @@ def _config(source: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
-        values = json.loads(path.read_bytes())
+        values = from_json(path.read_bytes())
         if not isinstance(values, dict):
             raise ValueError("it is no table")
         for name in _LEFT_OUT:
             values.pop(name, None)
         written = canonical_json(values)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _refused(path, f"cannot be read ({error}); restore it") from None
     if "auto_map" in values:
         raise _refused(source, "needs code that came with the model, which a run never executes; give another model")
@@ -113,8 +115,8 @@ def _shards(source: Path) -> list[Path]:
         return [source / _WEIGHTS]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            names = sorted(set(from_json(index.read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _refused(index, f"cannot be read ({error}); restore it") from None
         for name in names:
             if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from peers.bases import folder_of, kept_base, open_base
+from peers.bases import cached_base, folder_of, kept_base, open_base
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.exporting import missing_block, newest_model, reader
@@ -29,7 +29,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig, load_run
 from swarm.device import copy_to_host
 from swarm.errors import InputError, SwarmError
-from swarm.models import Trainable
+from swarm.models import Trainable, load_adapter
 from swarm.tasks import RUN_FOLDER, Manner, Use, new_model, open_saved, open_task, open_use
 
 if TYPE_CHECKING:
@@ -79,9 +79,16 @@ def _exported(root: Path) -> InUse:
         return read_agreed(folder / name, config.task.data.content()[name].sha256)
 
     if (root / "adapter_config.json").is_file():
-        raise ConfigError(
-            "DIR", str(root), "holds an adapter without its base: `sparehive export --merge` writes the whole model"
-        )
+        found = cached_base(config)
+        if found is None:
+            raise ConfigError(
+                "DIR",
+                str(root),
+                "holds an adapter, and its base is not in this user's cache: `sparehive export --merge` writes both as one model",
+            )
+        tuned = new_model(config, base=found)
+        load_adapter(tuned, root)
+        return InUse(config, open_use(config, read), tuned, _drawn(config, found), None)
     base = None if config.task.model.published() is not None else _drawn(config, None)
     return InUse(config, open_use(config, read), open_saved(config, root), base, None)
 

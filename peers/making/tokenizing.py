@@ -1,9 +1,10 @@
 """The tokenizer of a new run on rows of text: bytes, one that is trained on them, or a published one with its chat template."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from peers.errors import ConfigError
 from peers.making import TOKENIZER_REMEDY, file_of
@@ -91,8 +92,8 @@ class ChosenTokenizer:
 def _beside(path: Path) -> dict[str, Any]:
     """The tokenizer_config.json beside the file, as far as it can be read."""
     try:
-        values = json.loads(path.with_name("tokenizer_config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        values = from_json(path.with_name("tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 

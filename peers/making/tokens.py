@@ -1,12 +1,12 @@
 """The task of a new run on records of tokens: rows of any form, cut into tokens as they are read."""
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from peers.errors import ConfigError
 from peers.making import NO_ROOT, TOKENIZER_REMEDY, Written, file_of
@@ -196,9 +196,9 @@ def _records(tokens: np.ndarray, layout: Any, length: int) -> np.ndarray:
 def _named_end(file: Path) -> str | None:
     """The token that ends a document, by the tokenizer_config.json beside the file."""
     try:
-        value = json.loads(file.with_name("tokenizer_config.json").read_bytes())
+        value = from_json(file.with_name("tokenizer_config.json").read_bytes())
         named = value.get("eos_token")
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return None
     named = named.get("content") if isinstance(named, dict) else named
     return named if isinstance(named, str) else None

@@ -1,12 +1,13 @@
 """Data as people have it, row by row: one reader for each form, and which form it is."""
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic_core import from_json
 
 from peers.errors import ConfigError
 from peers.reading.columns import ParquetForm, SavedForm
@@ -131,8 +132,8 @@ def _form_of_file(path: Path) -> Form | None:
 
 def _is_json(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return isinstance(from_json(line), dict)
+    except ValueError:
         return False
 
 

@@ -1,10 +1,11 @@
 """Text, JSONL and CSV: read line by line, so that a broken one is named and a file may be of any size."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from peers.reading.rows import Report, Row, broken, kind_of, missing_column
 
@@ -75,8 +76,8 @@ class JsonLinesForm:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                value = from_json(line)
+            except ValueError as error:
                 what = getattr(error, "msg", None) or str(error) or type(error).__name__
                 raise broken(f"{name}:{number}", f"is no JSON ({what}); write one object a line") from None
             if not isinstance(value, dict):

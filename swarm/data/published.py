@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
+
 from swarm.data.tokenizer import parse_tokenizer
 from swarm.errors import InputError
 
@@ -29,8 +31,8 @@ def read_published(data: bytes, where: str, end_of_text: str | None = None) -> P
     """From the bytes of a `tokenizer.json`. `end_of_text`: as its tokenizer_config.json names it. InputError where it is none, where it
     cuts at random, or has more than a million tokens."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = from_json(data)
+    except ValueError as error:
         raise InputError("tokenizer", where, f"is no tokenizer.json: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
         raise InputError(

@@ -4,13 +4,13 @@ The folder holds `config.json` and `model.safetensors`, which transformers reads
 """
 
 import hashlib
-import json
 import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 
 from swarm.config import Lora, PretrainedModel
 from swarm.device import to_bytes, to_host
@@ -26,6 +26,7 @@ from swarm.models.transformer import (
 )
 
 CONFIG_FILE, WEIGHTS_FILE, LINEAGE_FILE = "config.json", "model.safetensors", "lineage.json"
+ADAPTER_FILE = "adapter_model.safetensors"  # peft's name for it
 _HEADS = ("score", "classifier", "pre_classifier")  # what families call the parts that give logits of labels
 FROZEN_BYTES = {
     "fp32": 4.0,
@@ -77,8 +78,8 @@ def read_config(folder: Path, **values: Any) -> Any:
 
     path = folder / CONFIG_FILE
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        found = from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InputError("base", str(folder), f"its config.json cannot be read ({line_of(error)})") from None
     if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
         raise InputError(
@@ -258,6 +259,24 @@ def save_adapter(model: PretrainedModel, trained: FlatModel, out: Path) -> None:
         settings.base_model_name_or_path = f"sparehive base {model.root}"  # nobody's folder, and no hub is asked
     with _quiet():
         module.save_pretrained(out, save_embedding_layers=False)
+
+
+def load_adapter(trained: FlatModel, folder: Path) -> None:
+    """Values of `save_adapter` into a model of the same run. InputError where the folder holds others."""
+    with _quiet():
+        from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    path = folder / ADAPTER_FILE
+    wanted = set(trained.layout.names)
+    try:
+        told: Any = set_peft_model_state_dict(trained.module, load_file(path))
+    except Exception as error:  # safetensors and torch raise whatever they meet in a file
+        raise InputError("adapter", str(path), f"cannot be read ({line_of(error)}); export it again") from None
+    lacking = wanted & set(told.missing_keys)
+    if lacking or told.unexpected_keys:
+        name = min(lacking or told.unexpected_keys)
+        raise InputError("adapter", str(path), f"is of another model than its run.toml says: {name}; export it again")
 
 
 def freeze(module: torch.nn.Module, parts: tuple[str, ...]) -> None:

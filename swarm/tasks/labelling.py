@@ -1,12 +1,12 @@
 """What tasks share that tell labels apart: loss, measures, and which label a model gives."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic_core import from_json
 
 from swarm.config import LABELS_FILE, LabelledRecords, RunConfig
 from swarm.data.records import OpenLeaves
@@ -22,8 +22,8 @@ MAX_LABEL = 200  # characters
 def read_labels(data: LabelledRecords, read: Callable[[str], bytes]) -> list[str]:
     """Names of the labels, in the order of their numbers; InputError where the file is not such a list."""
     try:
-        names = json.loads(read(LABELS_FILE))
-    except (ValueError, RecursionError) as error:
+        names = from_json(read(LABELS_FILE))
+    except ValueError as error:
         raise InputError(
             "task.data.labels", LABELS_FILE, f"is no JSON ({error}); ask the organiser for a new run"
         ) from None

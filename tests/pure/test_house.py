@@ -1,5 +1,6 @@
 """The house stays in order: no arrow back up, no room that is most of swarm, no long function, few private reaches of tests."""
 
+import re
 from pathlib import Path
 
 import grimp
@@ -10,6 +11,7 @@ from docs.house import MAX_LINES_OF_FUNCTION, PACKAGES, arrows, functions, loops
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SHARE_OF_SWARM = 0.25
 MAX_PRIVATE_REACHES = 10
+OWN_JSON = {"peers/demo.py", "incentives/chain/agreement.py", "incentives/contracts/__init__.py"}
 
 
 def test_no_arrow_leads_back_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +45,14 @@ def test_no_function_is_longer_than_a_screen() -> None:
 def test_tests_seldom_reach_into_what_is_private() -> None:
     reaches = [reach for path in sorted((ROOT / "tests").rglob("*.py")) for reach in private_reaches(path)]
     assert len(reaches) <= MAX_PRIVATE_REACHES, "\n".join(reaches)
+
+
+def test_json_of_others_is_read_by_a_parser_that_bounds_its_depth() -> None:
+    """100,000 brackets overflow the stack of `json` once something has raised the recursion limit, as an import of eth-account's does."""
+    found = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8"))
+    }
+    assert found <= OWN_JSON
