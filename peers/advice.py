@@ -44,12 +44,21 @@ class Circumstances:
     is_disk_quota_reached: bool = False
     smaller_pieces: int = 0  # samples that are computed at once, as the memory takes no more; 0: all of a step
     waits_for_data_seconds: float = 0.0  # training stands still until then
+    missing_seats: int = 0  # peers that the run's first round still waits for; 0: it has begun
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
 def advise(now: Circumstances) -> list[Advice]:
     """The most important first."""
     found = _of_a_seed(now) if now.is_seed else [] if now.has_ended else _of_a_volunteer(now)
+    if now.missing_seats and (now.is_seed or now.others):  # who is alone is told that
+        lacking = "1 more peer trains" if now.missing_seats == 1 else f"{now.missing_seats} more peers train"
+        found.append(
+            Advice(
+                "waits-for-peers",
+                f"the run begins once {lacking} (rounds.min_seated in run.toml): nothing is averaged until then; invite somebody",
+            )
+        )
     for address, founder in now.other_swarms.items():
         found.insert(
             0,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pydantic_core import from_json
+from safetensors import SafetensorError
 
 from incentives.ledger import Ledger
 from peers.bases import folder_of, kept_base
@@ -205,10 +206,14 @@ def _fill(out: Path, write: Callable[[Path], None]) -> None:
             part.rmdir()
         else:
             part.rename(out)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         for path in moved:
             path.unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):  # it has no errno
+            raise StartError(f"--out {out}: cannot be written ({error}); make room, or choose another folder") from None
+        if not isinstance(error, OSError):
+            raise
         raise StartError(
             f"--out {out}: cannot be written ({error.strerror}); {disk_remedy(error)}, or choose another folder"
         ) from None

@@ -14,7 +14,7 @@ _WANTED = (
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer*.json",
-    "special_tokens_map.json",
+    "chat_template.jinja",
     "lineage.json",
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")

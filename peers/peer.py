@@ -48,7 +48,7 @@ from swarm.data.records import OpenLeaves
 from swarm.device import failed_card
 from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
 from swarm.network import SwarmNetwork
-from swarm.records.types import FLAG_REDUCES, FLAG_VOTES
+from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH
 from swarm.tasks import Task, open_task
 from swarm.train import Trainer
 from swarm.transport.door import Door
@@ -468,6 +468,7 @@ class Peer:
             has_node=self.lookout is not None and self.lookout.has_node,
             node_silence="" if self.lookout is None else self.lookout.silence(),
             has_ended=made.machine.has_ended,
+            missing_seats=_missing_seats(made, len(training) + (not seeding)),
             is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,
             waits_for_data_seconds=0.0 if made.trainer is None else made.trainer.waits_for_data_seconds(),
@@ -500,6 +501,12 @@ class ForTerminals(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
+
+
+def _missing_seats(made: Assembled, training: int) -> int:
+    """Peers that the founders wait for before the run's first round, where `training` train."""
+    has_begun = made.machine.tip != ZERO_HASH
+    return 0 if has_begun else max(0, made.run.rounds.min_seated - training)
 
 
 def main(peer_type: type[Peer] = Peer) -> None:

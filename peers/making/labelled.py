@@ -1,6 +1,7 @@
 """The tasks of new runs on rows with labels: texts, and images in folders by class."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from peers.reading import Rows
 from swarm.config import LABELS_FILE
 
 MAX_LABELS = 4096
+
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 class LabelTask(RowTask):
@@ -39,8 +42,8 @@ class LabelTask(RowTask):
                     )
         if len(found) < 2:
             raise ConfigError("--label-column", column, f"has {len(found)} label; two are needed to tell apart")
-        are_numbers = all(label.lstrip("-").isdecimal() for label in found)
-        self.labels = sorted(found, key=int) if are_numbers else sorted(found)
+        are_numbers = all(_NUMBER.fullmatch(label) for label in found)
+        self.labels = sorted(found, key=lambda label: (int(label), label)) if are_numbers else sorted(found)
         self.content[LABELS_FILE] = json.dumps(self.labels, ensure_ascii=False).encode()
 
 

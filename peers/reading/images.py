@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_IMAGE_BYTES = 256 << 20
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: some run programs of their own
 
 
 class ImageForm:
@@ -44,14 +45,15 @@ def open_image(value: Any, where: str) -> "Image":
         raise broken(where, "holds no image; save the images themselves in the data set, not where they lie")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
                 if getattr(opened, "n_frames", 1) > 1:
                     raise broken(where, "is animated or has several pages; save the one that counts")
                 return ImageOps.exif_transpose(opened).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise broken(where, f"has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels; make it smaller") from None
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
         said = " ".join(str(error).split())[:160]
         raise broken(where, f"is no image that can be read ({said}); save it again, or leave it out") from None
 

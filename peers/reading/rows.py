@@ -23,6 +23,12 @@ class Row:
         value = self.values[column]
         if not isinstance(value, str):
             raise broken(self.where, f"{column} is {kind_of(value)}, not text; mend it, or name another column")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise broken(
+                self.where, f"{column} has half a character at {error.start}; mend it, or leave the row out"
+            ) from None
         return value
 
 

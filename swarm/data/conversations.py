@@ -98,7 +98,7 @@ def chat_record(layout: RecordLayout, tokenizer: Any, template: Template, messag
     text, spans = assistant_spans(template, check_messages(messages))
     try:
         encoded = tokenizer.encode(text, add_special_tokens=False)
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, TypeError):  # what the library makes of it
         raise InputError("messages", None, "have half a character; mend the row or leave it out") from None
     record = layout.empty(1)
     size = record["tokens"].shape[1]

@@ -9,7 +9,7 @@ from swarm.config import Lora, PretrainedModel, Untrained
 from swarm.errors import InputError
 from swarm.models import pretrained, transformer
 from swarm.models.flat import FlatModel, Trainable
-from swarm.models.pretrained import frozen_bytes, load_adapter
+from swarm.models.pretrained import frozen_bytes, load_adapter, read_config
 from swarm.models.transformer import Purpose, for_images, for_tokens
 
 
@@ -64,5 +64,5 @@ def _there(config: PretrainedModel, base: Path | None) -> Path:
 
 __all__ = [
     "FlatModel", "Purpose", "Trainable", "build_model", "check_model", "for_images", "for_tokens", "frozen_bytes",
-    "load_adapter", "save_model",
+    "load_adapter", "read_config", "save_model",
 ]  # fmt: skip

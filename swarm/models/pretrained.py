@@ -18,6 +18,7 @@ from swarm.errors import InputError
 from swarm.models.flat import FlatModel
 from swarm.models.transformer import (
     BYTES_PER_VALUE,
+    MAX_LAYERS,
     Purpose,
     check_redoable,
     import_dynamo,
@@ -34,6 +35,8 @@ FROZEN_BYTES = {
     "int8": 1.0,
     "nf4": 0.57,
 }  # of memory for a value of the base; nf4 with its scales
+_IMPLEMENTATION = "_implementation"  # ends of names of settings that choose kernels
+MAX_CONFIG_BYTES = 1 << 20
 _CHANCE = ("drop", "jitter")  # parts of the names of settings that draw at random in training
 
 
@@ -47,11 +50,26 @@ def base_config(folder: Path, purpose: Purpose) -> Any:
             config.model_type,
             f"the installed transformers has no {purpose.auto_class} of it; take another model",
         )
-    for name, value in config.to_dict().items():
-        if any(word in name for word in _CHANCE) and isinstance(value, float):
-            setattr(config, name, 0.0)
+    for part in _parts_of(config):
+        for name, value in vars(part).items():
+            if any(word in name for word in _CHANCE) and isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(part, name, 0.0)
+        layers = getattr(part, "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > MAX_LAYERS:
+            raise InputError("base", layers, f"has more layers than the {MAX_LAYERS} that a run's model may have")
     config.use_cache = False
     return config
+
+
+def _parts_of(config: Any) -> list[Any]:
+    """A config and those inside it: of the text's part of a model of several, and the like."""
+    from transformers import PretrainedConfig
+
+    found, todo = [], [config]
+    while todo:
+        found.append(todo.pop())
+        todo += [value for value in vars(found[-1]).values() if isinstance(value, PretrainedConfig)]
+    return found
 
 
 def has_class(config: Any, auto_class: str) -> bool:
@@ -78,6 +96,8 @@ def read_config(folder: Path, **values: Any) -> Any:
 
     path = folder / CONFIG_FILE
     try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
         found = from_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError("base", str(folder), f"its config.json cannot be read ({line_of(error)})") from None
@@ -88,6 +108,11 @@ def read_config(folder: Path, **values: Any) -> Any:
     if "auto_map" in found:
         raise InputError(
             "base", str(folder), "needs code that came with the model, which a run never executes; take another"
+        )
+    named = sorted(name for name in found if name.endswith(_IMPLEMENTATION))
+    if named:  # transformers would fetch such a one from a hub
+        raise InputError(
+            "base", str(folder), f"its config.json names code to compute with ({named[0]}); take that line out"
         )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **values)
@@ -317,14 +342,11 @@ def check_pretrained(model: PretrainedModel, folder: Path, purpose: Purpose) -> 
     _check_sizes(config, purpose)
     with torch.device("meta"), _quiet():
         try:
-            module = getattr(transformers, purpose.auto_class).from_config(config)
+            attention = "sdpa" if _has_sdpa(config, purpose) else "eager"
+            module = getattr(transformers, purpose.auto_class).from_config(config, attn_implementation=attention)
         except Exception as error:  # transformers raises whatever it meets
             raise InputError("base", config.model_type, f"transformers cannot build it: {line_of(error)}") from None
-        entries = module.get_input_embeddings()
-        if getattr(entries, "num_embeddings", model.vocabulary) < model.vocabulary:
-            raise InputError(
-                "task.model.vocabulary", model.vocabulary, f"the base has {entries.num_embeddings}: make the run again"
-            )
+        _check_entries(module, model)
         module.requires_grad_(not isinstance(model.train, Lora))
         if isinstance(model.train, Lora):
             module = with_lora(module, model.train)
@@ -340,6 +362,17 @@ def check_pretrained(model: PretrainedModel, folder: Path, purpose: Purpose) -> 
             f"the model takes {needed / 1e9:.0f} GB of memory at least, and this machine has {there / 1e9:.0f} GB",
         )
     return trained
+
+
+def _check_entries(module: Any, model: PretrainedModel) -> None:
+    try:
+        entries = module.get_input_embeddings()
+    except NotImplementedError:  # of images: there are none
+        return
+    if getattr(entries, "num_embeddings", model.vocabulary) < model.vocabulary:
+        raise InputError(
+            "task.model.vocabulary", model.vocabulary, f"the base has {entries.num_embeddings}: make the run again"
+        )
 
 
 def _check_sizes(config: Any, purpose: Purpose) -> None:

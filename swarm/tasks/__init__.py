@@ -155,11 +155,23 @@ def open_saved(config: RunConfig, folder: Path) -> Opened:
 
     transformers.utils.logging.disable_progress_bar()
     auto = getattr(transformers, KINDS[config.task.kind].purpose(config).auto_class)
+    made = models.read_config(folder)
     try:
-        module = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        module, found = auto.from_pretrained(
+            folder,
+            config=made,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
     except Exception as error:  # transformers raises whatever it meets
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError("model", str(folder), f"cannot be opened ({said}); export it again") from None
+    lacking = sorted({*found["missing_keys"], *found["mismatched_keys"]}, key=str)
+    if lacking:
+        raise InputError("model", str(folder), f"lacks weights, as {lacking[0]}; export it again")
     return Opened(module.eval())
 
 

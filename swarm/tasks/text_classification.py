@@ -51,7 +51,7 @@ def text_record(data: LabelledTexts, layout: RecordLayout, tokenizer: Any, text:
         raise InputError("text", text, "must be a text that is not empty; mend it or leave the row out")
     try:
         tokens = tokenizer.encode(text.rstrip("\0")).ids
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, TypeError):  # what the library makes of it
         raise InputError("text", text[:40], "has half a character; mend it or leave the row out") from None
     record = layout.empty(1)
     # a model finds the end of a text by its padding: a last token that is the padding would be none of the text

@@ -59,6 +59,12 @@ def test_training_that_waits_for_data_is_told() -> None:
     assert "data_cache_bytes" in told(waits_for_data_seconds=3.0)["waits-for-data"]
 
 
+def test_a_run_that_waits_for_more_peers_says_for_how_many() -> None:
+    assert "once 1 more peer trains (rounds.min_seated" in told(missing_seats=1)["waits-for-peers"]
+    assert "once 2 more peers train (" in told(seed=True, missing_seats=2)["waits-for-peers"]
+    assert "waits-for-peers" not in told(others=0, witnesses=0, missing_seats=2), "alone says enough"
+
+
 def test_linked_to_nobody_says_why() -> None:
     text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
     assert "cannot be paid" in text

@@ -17,6 +17,7 @@ from PIL import Image
 from peers.errors import ConfigError
 from peers.reading import open_image, open_rows
 from peers.reading.lines import PIECE_CHARACTERS
+from peers.reading.rows import Row
 
 ROWS = [
     {"text": "first", "label": "a"},
@@ -107,6 +108,7 @@ def test_a_folder_is_of_the_form_with_the_most_bytes_and_says_what_it_left_out(t
         ("a.jsonl", b'{"text": "x"}\n{"txet": "y"}\n', "a.jsonl:2': has no column 'text', but 'txet'"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "a.jsonl:2': is not UTF-8 (byte 11 of the line)"),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000, "a.jsonl:1': is no JSON"),
+        ("a.jsonl", rb'{"text": "\ud800"}' + b"\n", "a.jsonl:1': is no JSON"),
         ("a.csv", b"text,label\nx,a\ny\n", "a.csv:3': has 1 values for 2 columns"),
         ("a.csv", b'text,label\nx,a\n"y,b\nz,c\n', "a.csv:3': is no CSV"),
         ("a.csv", b"words,label\nx,a\n", "a.csv:1': has no column 'text', but 'words', 'label'"),
@@ -126,6 +128,8 @@ def test_a_value_that_is_no_text_is_named(tmp_path: Path) -> None:
     _, row = open_rows(tmp_path / "a.jsonl").read(["text"])
     with pytest.raises(ConfigError, match=r"a\.jsonl:2': text is a number, not text"):
         row.text("text")
+    with pytest.raises(ConfigError, match=r"a\.parquet: row 7': text has half a character at 1; mend it"):
+        Row("a.parquet: row 7", {"text": "a\ud800"}).text("text")
 
 
 def test_a_parquet_file_that_was_cut_off_or_has_rotted_is_refused(tmp_path: Path) -> None:
@@ -164,6 +168,15 @@ def test_images_that_cannot_be_taken_are_named(tmp_path: Path, monkeypatch: pyte
 
     assert "cat/1.png': is no image that can be read" in said(image_bytes((300, 300), form="BMP")[:60_000])
     assert "cat/1.png': is no image that can be read" in said(b"")
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    assert "is no image that can be read" in said(postscript) and "hostscript" not in said(
+        postscript
+    )  # it would be run
+    tiff = bytearray(image_bytes(form="TIFF"))
+    for at in range(8, len(tiff)):  # whatever pillow makes of a damaged one
+        damaged = bytes(tiff[:at]) + bytes([tiff[at] ^ 0xFF]) + bytes(tiff[at + 1 :])
+        with contextlib.suppress(ConfigError):
+            open_image(damaged, "cat/1.tif")
     assert "holds no image" in said({"bytes": None, "path": "/elsewhere.png"})
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     out = io.BytesIO()

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from peers.choosing import DataShape
 from peers.creating import create_run
@@ -18,7 +19,7 @@ from swarm.checkpoint.leaves import store_leaves
 from swarm.checkpoint.store import BlockStore
 from swarm.config import RunConfig
 from swarm.data.tokenizer import parse_tokenizer
-from swarm.errors import RetryError
+from swarm.errors import InputError, RetryError
 from swarm.tasks import Manner
 from tests.training.labelled import CHAT_MODEL, IMAGE_MODEL, TEXT_MODEL, digits, echoes, topical_texts
 
@@ -245,6 +246,65 @@ def test_an_exported_folder_is_measured_and_asked_without_run_or_peer(kind: str,
     else:
         ask = lambda seed: sample(tmp_path / "out", "dog owl", None, Manner(8, 1.0, seed), QUIET)[0]["text"]  # noqa: E731
         assert ask(0) == ask(0) != ask(1)
+
+
+def test_an_exported_folder_runs_no_code_and_is_measured_whole_or_not_at_all(tmp_path: Path) -> None:
+    data = files("text_classification", tmp_path)
+    make("text_classification", tmp_path / "run", data)
+    config, _ = opened(tmp_path / "run")
+    out = tmp_path / "out"
+    tasks.save_model(config, tasks.new_model(config), lambda name: (tmp_path / "run" / "data" / name).read_bytes(), out)
+    whole = (out / "config.json").read_text()
+    (out / "modeling_x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    mine = {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "modeling_x.C", "AutoModelForSequenceClassification": "modeling_x.M"},
+    }
+    (out / "config.json").write_text(json.dumps({**json.loads(whole), **mine}))
+    with pytest.raises(InputError, match="code that came with the model"):
+        evaluate(out, data, 10, QUIET)
+    assert not (tmp_path / "ran").exists()
+    (out / "config.json").write_text(whole)
+    values = load_file(out / "model.safetensors")
+    name = next(each for each in values if "layer.0" in each)
+    save_file(
+        {other: value for other, value in values.items() if other != name}, out / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(InputError, match="lacks weights"):
+        evaluate(out, data, 10, QUIET)
+
+
+def test_labels_that_are_numbers_have_one_order(tmp_path: Path) -> None:
+    rows = [{"text": "a b c d", "label": label} for label in ("10", "01", "1", "-2", "2")] * 8
+    make("text_classification", tmp_path / "run", write_rows(tmp_path / "rows.jsonl", rows))
+    assert json.loads((tmp_path / "run" / "data" / "labels.json").read_bytes()) == ["-2", "01", "1", "2", "10"]
+    rows = [{"text": "a b c d", "label": label} for label in ("--5", "3")] * 8
+    make("text_classification", tmp_path / "other", write_rows(tmp_path / "other.jsonl", rows))
+    assert json.loads((tmp_path / "other" / "data" / "labels.json").read_bytes()) == ["--5", "3"]
+
+
+def test_images_begin_from_a_body_without_embeddings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    from peers.beginning import Start
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sizes = {
+        "num_channels": 1,
+        "image_size": 8,
+        "patch_size": 2,
+        "hidden_sizes": [8, 8],
+        "depths": [1, 1],
+        "num_stages": 2,
+    }
+    transformers.ConvNextModel(transformers.ConvNextConfig(**sizes)).save_pretrained(tmp_path / "body")
+    kind = "image_classification"
+    settings = [*(f"task.data.{each}" for each in MORE[kind]), "codec.part_values=1024"]
+    create_run(
+        tmp_path / "run", kind, files(kind, tmp_path), "demo", 1, settings, shape=DataShape(task=kind),
+        start=Start(str(tmp_path / "body")),
+    )  # fmt: skip
+    assert check_run(tmp_path / "run" / "run.toml")["opened"]
 
 
 def test_what_is_no_model_s_directory_is_said(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from swarm.checkpoint.unixfs import RAW, cid_text, parse_cid
 from swarm.config import Base, RunConfig
 from swarm.errors import DiskError, InputError, PeerFault
 from swarm.models import FlatModel, for_tokens
-from swarm.models.pretrained import bits_of, load_base
+from swarm.models.pretrained import base_config, bits_of, load_base
 from swarm.optim.inner import InnerOptimizer
 from swarm.tasks import KINDS, new_model, open_task, purpose_of, save_model
 
@@ -231,6 +231,16 @@ def test_a_base_in_smaller_numbers_is_the_same_bits_each_time_and_learns(base: s
     assert memory < check_run(whole.toml)["memory_bytes"], "the base is counted, in its numbers"
 
 
+def test_nothing_of_a_base_is_left_to_chance_wherever_it_says_so(tmp_path: Path) -> None:
+    """Families hand their dropout to the attention as a number, and those of several parts keep it in a config inside the config."""
+    from transformers import Gemma3Config, LlamaConfig
+
+    LlamaConfig(**GROUPED, attention_dropout=1).save_pretrained(tmp_path / "llama")
+    assert base_config(tmp_path / "llama", for_tokens(16)).attention_dropout == 0
+    Gemma3Config(text_config={"attention_dropout": 0.5}).save_pretrained(tmp_path / "gemma")
+    assert base_config(tmp_path / "gemma", for_tokens(16)).get_text_config().attention_dropout == 0
+
+
 def test_a_quantised_base_of_other_bits_is_refused(tmp_path: Path) -> None:
     source = write_model(tmp_path / "source", "llama")
     run = make_run(tmp_path, source, rank=4, base="nf4")
@@ -306,6 +316,8 @@ def _lineage(folder: Path) -> None:
     (_config(quantization_config={"bits": 4}), "quantised already"), (_pickled, "can run code"), (_cut, "safetensors"),
     (_lacking, "has no weights for 1 parts"), (_shard_elsewhere, "no safetensors file beside it"), (_lineage, "lineage.json"),
     (shutil.rmtree, "is no folder"), (_config(hidden_size=48), "weights"),
+    (_config(attn_implementation="kernels-community/x"), "names code to compute with"),
+    (_config(num_hidden_layers=100_000), "more layers than the 512"),
 ])  # fmt: skip
 def test_what_is_no_model_to_start_from_is_told_in_one_line_and_leaves_nothing(
     damage: Callable[[Path], object], said: str, tmp_path: Path, own_cache: Path
