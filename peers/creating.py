@@ -147,6 +147,8 @@ def _write(
         with progress.during("writing the model that it starts from"):
             put_base(begun.published.base, store)
     parameters = copy_to_host(model.flat)
+    if begun is not None and not bool(torch.isfinite(parameters).all()):
+        raise ConfigError("--from", begun.start.source, "some of its weights are no finite numbers: give another model")
     anchor = Anchor(parameters, torch.zeros_like(parameters), model.layout, 0, 0)
     with progress.during("writing the initial model"):
         for block in anchor_blocks(anchor):

@@ -299,6 +299,12 @@ def _lacking(folder: Path) -> None:
     save_file(values, folder / "model.safetensors", {"format": "pt"})
 
 
+def _no_numbers(folder: Path) -> None:
+    values = load_file(folder / "model.safetensors")
+    values["model.norm.weight"][3] = float("nan")
+    save_file(values, folder / "model.safetensors", {"format": "pt"})
+
+
 def _shard_elsewhere(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"model.norm.weight": "../../secret.safetensors"}}
@@ -317,7 +323,7 @@ def _lineage(folder: Path) -> None:
     (_lacking, "has no weights for 1 parts"), (_shard_elsewhere, "no safetensors file beside it"), (_lineage, "lineage.json"),
     (shutil.rmtree, "is no folder"), (_config(hidden_size=48), "weights"),
     (_config(attn_implementation="kernels-community/x"), "names code to compute with"),
-    (_config(num_hidden_layers=100_000), "more layers than the 512"),
+    (_no_numbers, "no finite numbers"), (_config(num_hidden_layers=100_000), "more layers than the 512"),
 ])  # fmt: skip
 def test_what_is_no_model_to_start_from_is_told_in_one_line_and_leaves_nothing(
     damage: Callable[[Path], object], said: str, tmp_path: Path, own_cache: Path
