@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from swarm.atomic import remove_half_written, write_atomically
 from swarm.errors import DiskError, RetryError, disk_remedy
 from swarm.hashing import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class BlockStore:
@@ -65,8 +67,10 @@ class BlockStore:
             return None
         return data
 
-    def mapped(self, digest: bytes) -> np.ndarray | None:
+    def mapped(self, digest: bytes) -> "np.ndarray | None":
         """The block as uint8 [size], read-only pages of its file, hashed once; None as `get`. It can be read on after `delete`."""
+        import numpy as np  # an earner's machine has none, and no use for this
+
         try:
             data: np.ndarray = np.memmap(self._path(digest), dtype=np.uint8, mode="r")
         except (OSError, ValueError):  # not there; empty, which no map can be

@@ -398,7 +398,7 @@ def bits_of(module: torch.nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, torch.Tensor):
             found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            found.update(to_bytes(value.detach().cpu().contiguous().flatten()))
+            found.update(to_bytes(to_host(value.detach()).contiguous().flatten()))
     return found.hexdigest()
 
 

@@ -132,7 +132,7 @@ class CausalLMTask:
     def held_out(self, num_samples: int) -> np.ndarray:
         """int64 [N, T + 1]."""
         inputs, targets = self.data.held_out(num_samples)
-        return np.concatenate([inputs.numpy(), targets[:, -1:].numpy()], axis=1)
+        return np.concatenate([np.asarray(inputs), np.asarray(targets[:, -1:])], axis=1)
 
     def sample(self, model: Trainable) -> str:
         use = TextWriter(_task(self.config).data, self._read)

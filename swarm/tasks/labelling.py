@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from swarm.config import LABELS_FILE, LabelledRecords, RunConfig
 from swarm.data.records import OpenLeaves
+from swarm.device import to_host
 from swarm.errors import InputError
 from swarm.models import Trainable
 from swarm.records.types import Account, Hash
@@ -74,10 +75,10 @@ class Labeller:
         with torch.no_grad():
             for start in range(0, len(samples), MEASURED_AT_ONCE):
                 part = samples[start : start + MEASURED_AT_ONCE]
-                logits = self.logits(model, part).cpu()
+                logits = to_host(self.logits(model, part))
                 labels = torch.from_numpy(part["label"].astype(np.int64))
                 total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-                guesses.append(logits.argmax(-1).numpy())
+                guesses.append(np.asarray(logits.argmax(-1)))
                 report(min(1.0, (start + MEASURED_AT_ONCE) / len(samples)))
         guessed, true = np.concatenate(guesses), samples["label"].astype(np.int64)
         accuracy = float((guessed == true).mean())
@@ -86,7 +87,7 @@ class Labeller:
     def respond(self, model: Trainable, given: Mapping[str, Any], manner: Manner, report: Report) -> Mapping[str, Any]:
         with torch.no_grad():
             logits = self.logits(model, self.encode_unlabelled(given))[0]
-        shares = torch.softmax(logits, -1).cpu().tolist()
+        shares = to_host(torch.softmax(logits, -1)).tolist()
         best = int(np.argmax(shares))
         labels = sorted(zip(self.names, shares, strict=True), key=lambda pair: -pair[1])
         return {"label": self.names[best], "probability": shares[best], "labels": dict(labels)}

@@ -159,6 +159,8 @@ def check_run_with(kind: str, path: tuple[str, ...], value: Any) -> None:
         named = path[:3] if path[:3] == FIELDS else path
         if kind == "pretrained" and path[:2] == FIELDS[:2]:  # of its values that do not go together one is named
             named = path[:2]
+        if path[-2:] == ("tokenizer", "vocabulary") and "vocab_size" in str(error):  # of the two one is named
+            named = (*FIELDS, "vocab_size")
         check_line(str(error), ".".join(named))
         return
     assert len(config.run_id) == 32
