@@ -61,6 +61,8 @@ test-slow: setup ## Storms by the thousand; every attack twenty times; each guar
 	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py
 	$(PY) -m tests.hostile.repeat
 	$(PY) -m tests.hostile.without
+	cd $(CONTRACTS) && FOUNDRY_PROFILE=slow "$$(../../$(PY) -c 'from incentives.devchain import find_tool; print(find_tool("forge"))')" \
+	    test --match-path test/LicenseInvariants.t.sol
 
 check: setup ## Lint, format, types, import directions
 	$(VENV)/bin/ruff check .

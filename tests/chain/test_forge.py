@@ -26,6 +26,7 @@ needs_forge = pytest.mark.skipif(
 @needs_forge
 @needs_node
 @pytest.mark.long
+@pytest.mark.timeout(1300)
 def test_forge_passes(tmp_path: Path) -> None:
     """Every function and every revert, fuzzing, invariants; solc.mjs stands in for a native compiler."""
     places = ("--root", CONTRACTS, "--cache-path", tmp_path / "cache", "--out", tmp_path / "out")
@@ -34,7 +35,7 @@ def test_forge_passes(tmp_path: Path) -> None:
         cwd=CONTRACTS,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1200,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     results = {
