@@ -15,8 +15,7 @@ from swarm.data.tokenizer import make_tokenizer, save_tokenizer
 from swarm.device import to_device
 from swarm.errors import InputError
 from swarm.models import FlatModel, Purpose, Trainable, for_tokens
-from swarm.records.types import Account, Hash
-from swarm.tasks.recorded import RecordedSamples
+from swarm.tasks.recorded import RecordedTask
 from swarm.tasks.uses import Manner, Measures, Report, Use, mean_of, write_on
 
 SHOWN = Manner(num_tokens=80)
@@ -75,35 +74,19 @@ class Chatter:
         return text.split(end, 1)[0] if end else text
 
 
-class ChatTask:
+class ChatTask(RecordedTask):
     """Implements `swarm.tasks.Subject`."""
 
     def __init__(self, config: RunConfig, use: Chatter, leaves: OpenLeaves) -> None:
-        inner, data = config.inner, _task(config).data
-        self.use = use
-        self.records = RecordedSamples(config.run_id, data, inner.steps_per_unit, inner.batch_size, leaves)
-
-    def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
-        return self.records.samples(peer, beacon, unit, step)
-
-    def num_samples(self) -> int:
-        return self.records.num_samples()
-
-    def loss_of(self, model: Trainable, samples: np.ndarray) -> torch.Tensor:
-        return self.use.loss(model, self.records.read(samples))
-
-    def held_out(self, num_samples: int) -> np.ndarray:
-        return self.records.held_out(num_samples)
-
-    def evaluate(self, model: Trainable, num_samples: int) -> float:
-        return self.use.measure(model, self.held_out(num_samples), lambda share: None).loss
+        super().__init__(config, _task(config).data, use, leaves)
+        self._chatter = use
 
     def sample(self, model: Trainable) -> str:
         """The assistant's first words in a held-out conversation: no template is rendered for that."""
         record = self.held_out(1)[0]
         start = int(record["learnt"].argmax())
         tokens = [int(token) for token in record["tokens"][: max(1, start)]]
-        return self.use.write(model, tokens, SHOWN, lambda share: None)
+        return self._chatter.write(model, tokens, SHOWN, lambda share: None)
 
 
 def open_task(

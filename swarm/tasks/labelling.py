@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from pydantic_core import from_json
 
-from swarm.config import LABELS_FILE, LabelledRecords, RunConfig
-from swarm.data.records import OpenLeaves
+from swarm.config import LABELS_FILE, LabelledRecords
 from swarm.device import to_host
 from swarm.errors import InputError
 from swarm.models import Trainable
-from swarm.records.types import Account, Hash
-from swarm.tasks.recorded import RecordedSamples
 from swarm.tasks.uses import MEASURED_AT_ONCE, Manner, Measures, Report
 
 MAX_LABEL = 200  # characters
@@ -102,36 +99,9 @@ def macro_f1(true: np.ndarray, guessed: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-class LabellingTask:
-    """Implements `swarm.tasks.Subject` over records that a `Labeller` labels. Each sample has the same weight in the loss."""
-
-    def __init__(self, config: RunConfig, data: LabelledRecords, use: Labeller, leaves: OpenLeaves) -> None:
-        inner = config.inner
-        self.use = use
-        self.records = RecordedSamples(config.run_id, data, inner.steps_per_unit, inner.batch_size, leaves)
-
-    def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
-        return self.records.samples(peer, beacon, unit, step)
-
-    def num_samples(self) -> int:
-        return self.records.num_samples()
-
-    def loss_of(self, model: Trainable, samples: np.ndarray) -> torch.Tensor:
-        return self.use.loss(model, self.records.read(samples))
-
-    def held_out(self, num_samples: int) -> np.ndarray:
-        return self.records.held_out(num_samples)
-
-    def evaluate(self, model: Trainable, num_samples: int) -> float:
-        return self.use.measure(model, self.held_out(num_samples), lambda share: None).loss
-
-    def sample(self, model: Trainable) -> str:
-        return ""
-
-
 def label_fields(names: list[str]) -> dict[str, dict[Any, Any]]:
     """Of a config of transformers."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
-__all__ = ["Labeller", "LabellingTask", "label_fields", "macro_f1", "read_labels"]
+__all__ = ["Labeller", "label_fields", "macro_f1", "read_labels"]

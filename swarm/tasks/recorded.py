@@ -1,11 +1,16 @@
 """Samples of a run whose data lie in records: what every kind of task over records shares."""
 
-import numpy as np
+from typing import Protocol
 
-from swarm.config import HELD_RECORDS, TRAIN_RECORDS, RecordsConfig
+import numpy as np
+import torch
+
+from swarm.config import HELD_RECORDS, TRAIN_RECORDS, RecordsConfig, RunConfig
 from swarm.data.draw import RecordDraw
 from swarm.data.records import OpenLeaves, RecordLayout, Records
+from swarm.models import Trainable
 from swarm.records.types import Account, Hash
+from swarm.tasks.uses import Measures, Report
 
 
 class RecordedSamples:
@@ -47,4 +52,40 @@ class RecordedSamples:
         return len(self.train)
 
 
-__all__ = ["RecordedSamples"]
+class LossOfRecords(Protocol):
+    """What a task over records has of its own; `swarm.tasks.uses.Use` of its kind."""
+
+    def loss(self, model: Trainable, records: np.ndarray) -> torch.Tensor:
+        """Scalar, with its graph: the mean over records, each of the same weight."""
+
+    def measure(self, model: Trainable, samples: np.ndarray, report: Report) -> Measures: ...
+
+
+class RecordedTask:
+    """Implements `swarm.tasks.Subject` over records."""
+
+    def __init__(self, config: RunConfig, data: RecordsConfig, use: LossOfRecords, leaves: OpenLeaves) -> None:
+        inner = config.inner
+        self.use = use
+        self.records = RecordedSamples(config.run_id, data, inner.steps_per_unit, inner.batch_size, leaves)
+
+    def samples(self, peer: Account, beacon: Hash, unit: int, step: int) -> np.ndarray:
+        return self.records.samples(peer, beacon, unit, step)
+
+    def num_samples(self) -> int:
+        return self.records.num_samples()
+
+    def loss_of(self, model: Trainable, samples: np.ndarray) -> torch.Tensor:
+        return self.use.loss(model, self.records.read(samples))
+
+    def held_out(self, num_samples: int) -> np.ndarray:
+        return self.records.held_out(num_samples)
+
+    def evaluate(self, model: Trainable, num_samples: int) -> float:
+        return self.use.measure(model, self.held_out(num_samples), lambda share: None).loss
+
+    def sample(self, model: Trainable) -> str:
+        return ""
+
+
+__all__ = ["RecordedSamples", "RecordedTask"]

@@ -13,7 +13,8 @@ from swarm.data.tokenizer import make_tokenizer, save_tokenizer
 from swarm.device import to_device
 from swarm.errors import InputError
 from swarm.models import FlatModel, Purpose, Trainable, for_tokens
-from swarm.tasks.labelling import Labeller, LabellingTask, label_fields, read_labels
+from swarm.tasks.labelling import Labeller, label_fields, read_labels
+from swarm.tasks.recorded import RecordedTask
 from swarm.tasks.uses import Use
 
 
@@ -69,9 +70,9 @@ def open_task(
     read: Callable[[str], bytes],
     report: Callable[[float], None],
     leaves: OpenLeaves,
-) -> LabellingTask:
+) -> RecordedTask:
     data = _task(config).data
-    return LabellingTask(config, data, TextLabeller(data, read), leaves)
+    return RecordedTask(config, data, TextLabeller(data, read), leaves)
 
 
 def open_use(config: RunConfig, read: Callable[[str], bytes]) -> Use:
