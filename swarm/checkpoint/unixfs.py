@@ -67,20 +67,16 @@ def parse_cid(text: str) -> bytes:
     return data[4:]
 
 
-def _field(number: int, data: bytes) -> bytes:
-    return varint.encoded(number << 3 | 2) + varint.encoded(len(data)) + data
-
-
-def _number(number: int, value: int) -> bytes:
-    return varint.encoded(number << 3) + varint.encoded(value)
-
-
 def _dag_pb(links: Sequence[BlockLink], data: bytes) -> bytes:
     out = bytearray()
     for link in links:
-        body = _field(1, cid_bytes(link.digest, link.codec)) + _field(2, link.name.encode()) + _number(3, link.total)
-        out += _field(2, body)
-    return bytes(out) + _field(1, data)
+        body = (
+            varint.field(1, cid_bytes(link.digest, link.codec))
+            + varint.field(2, link.name.encode())
+            + varint.integer(3, link.total)
+        )
+        out += varint.field(2, body)
+    return bytes(out) + varint.field(1, data)
 
 
 def file_blocks(
@@ -98,7 +94,9 @@ def file_blocks(
         for start in range(0, len(level), width):
             group = level[start : start + width]
             size = sum(s for _, s in group)
-            unixfs = _number(1, _FILE) + _number(3, size) + b"".join(_number(4, s) for _, s in group)
+            unixfs = (
+                varint.integer(1, _FILE) + varint.integer(3, size) + b"".join(varint.integer(4, s) for _, s in group)
+            )
             node = _dag_pb([link for link, _ in group], unixfs)
             block = Block(sha256(node), DAG_PB, node)
             above.append((BlockLink("", block.digest, DAG_PB, len(node) + sum(link.total for link, _ in group)), size))
@@ -140,34 +138,17 @@ def encode_directory(entries: Sequence[tuple[str, BlockLink]]) -> tuple[BlockLin
     """A flat directory of (name, root link of a file or directory); names sorted by their bytes."""
     ordered = sorted(entries, key=lambda entry: entry[0].encode())
     links = [BlockLink(name, link.digest, link.codec, link.total) for name, link in ordered]
-    node = _dag_pb(links, _number(1, _DIRECTORY))
+    node = _dag_pb(links, varint.integer(1, _DIRECTORY))
     block = Block(sha256(node), DAG_PB, node)
     return BlockLink("", block.digest, DAG_PB, len(node) + sum(link.total for link in links)), block
 
 
 # -- strict decoding ----------------------------------------------------------------------------------------------------
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     try:
-        return varint.decoded(data, at)
+        yield from varint.fields(data)
     except ValueError as error:
         raise PeerFault(f"block: {error}") from None
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(data):
-        key, at = _read_varint(data, at)
-        if key & 7 == 0:
-            value, at = _read_varint(data, at)
-            yield key >> 3, value
-        elif key & 7 == 2:
-            length, at = _read_varint(data, at)
-            if at + length > len(data):
-                raise PeerFault("block: a field is cut off")
-            yield key >> 3, data[at : at + length]
-            at += length
-        else:
-            raise PeerFault("block: a wire type that dag-pb does not have")
 
 
 def _bytes(value: int | bytes) -> bytes:
