@@ -94,8 +94,9 @@ def read_sources(data: Path | None) -> Sources:
     return found
 
 
-def files_below(found: Sources, folder: str, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(path, name) of the regular files with one of these suffixes, folder by folder; all else is noted in `found` as left out."""
+def files_below(found: Sources, folder: str, suffixes: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    """(path, name) of the regular files with one of these suffixes (None: with any), folder by folder; all else is noted in `found` as left
+    out."""
     waiting = [_listed(found, folder, "")]
     while waiting:
         if not waiting[-1]:
@@ -115,7 +116,7 @@ def files_below(found: Sources, folder: str, suffixes: Sequence[str]) -> Iterato
             waiting.append(_listed(found, path, name))
         elif kind != stat.S_IFREG:
             found.skip(_shown(name), _KINDS.get(kind, "of another kind"))
-        elif os.path.splitext(name)[1].lower() not in suffixes:
+        elif suffixes is not None and os.path.splitext(name)[1].lower() not in suffixes:
             found.skip(_shown(name), f"neither {', '.join(suffixes[:-1])} nor {suffixes[-1]}")
         else:
             yield path, name

@@ -27,6 +27,8 @@ _COMMANDS = {
     "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
     "books": ("booking", "Write a page in which anybody looks up an account."),
     "wallet": ("binding", "Make a wallet's key file, or show its address."),
+    "car export": ("content", "Write content as a CAR, the file that IPFS programs hand on."),
+    "car import": ("content", "Check a CAR and put its blocks into a store."),
     "run new": ("training", "Make a run.toml from a text and a model size."),
     "run check": ("training", "Check a run.toml and print what it asks of a peer."),
     "run baseline": ("training", "Train alone on the run's data, to compare."),
@@ -75,6 +77,11 @@ def cli() -> None:
 @cli.group("run", cls=LazyGroup, prefix="run ", short_help="Define, deploy, fund and follow a run.")
 def run_group() -> None:
     """Define, deploy, fund and follow a run."""
+
+
+@cli.group("car", cls=LazyGroup, prefix="car ", short_help="Hand content on as one file, to any IPFS program.")
+def car_group() -> None:
+    """Hand content on as one file, to any IPFS program."""
 
 
 def _known_errors() -> tuple[type[Exception], ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from swarm.cancelling import cancel_all
-from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.store import Keeps
 from swarm.checkpoint.unixfs import DAG_PB, MAX_DEPTH, decode_node
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
@@ -26,7 +26,7 @@ Ask = Callable[[bytes, Sequence[bytes]], Awaitable[dict[bytes, bytes]]]
 
 async def fetch_graph(
     root: bytes,
-    store: BlockStore,
+    store: Keeps,
     ask: Ask,
     donors: Callable[[], Sequence[bytes]],
     *,
@@ -55,7 +55,7 @@ async def fetch_graph(
 
 async def fetch_blocks(
     digests: Sequence[bytes],
-    store: BlockStore,
+    store: Keeps,
     ask: Ask,
     donors: Callable[[], Sequence[bytes]],
     *,
@@ -73,7 +73,7 @@ async def fetch_blocks(
 async def _bring_levels(
     fetching: "_Fetching",
     root: bytes,
-    store: BlockStore,
+    store: Keeps,
     only: Collection[str] | None,
     without_leaves: Collection[str],
 ) -> None:
@@ -115,7 +115,7 @@ class _Fetching:
     """One graph on its way: who was asked, what came of it."""
 
     root: bytes
-    store: BlockStore
+    store: Keeps
     ask: Ask
     donors: Callable[[], Sequence[bytes]]
     max_bytes: int

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from swarm.atomic import remove_half_written, write_atomically
 from swarm.errors import DiskError, RetryError, disk_remedy
@@ -11,6 +11,14 @@ from swarm.hashing import sha256
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class Keeps(Protocol):
+    """What blocks are fetched into, as `BlockStore`."""
+
+    def put_as(self, digest: bytes, data: bytes) -> None: ...
+    def get(self, digest: bytes) -> bytes | None: ...
+    def has(self, digest: bytes) -> bool: ...
 
 
 class BlockStore:

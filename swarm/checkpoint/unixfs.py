@@ -58,13 +58,29 @@ def cid_text(digest: bytes, codec: int = DAG_PB) -> str:
     return "b" + base64.b32encode(cid_bytes(digest, codec)).decode().lower().rstrip("=")
 
 
+def parse_any_cid(text: str) -> tuple[bytes, int]:
+    """Digest and codec that a CIDv1 in base32 names, with or without ipfs:// before it. ValueError where it is none of ours."""
+    cid = text.removeprefix("ipfs://").rstrip("/")
+    if cid[:2] == "Qm":
+        raise ValueError(
+            "is a CID of version 0, whose blocks have another form: add the content with `ipfs add --cid-version 1`"
+        )
+    try:
+        data = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8)) if cid[:1] == "b" else b""
+    except ValueError:  # binascii's is one
+        data = b""
+    is_one = len(data) == 36 and data[1] in (RAW, DAG_PB) and data[:4] == cid_bytes(b"", data[1])
+    if not is_one or cid_text(data[4:], data[1]) != cid:
+        raise ValueError("is no CIDv1 with sha2-256: b and 58 letters and digits")
+    return data[4:], data[1]
+
+
 def parse_cid(text: str) -> bytes:
-    """Digest of the root of a directory by its CIDv1 in base32, with or without ipfs:// before it. ValueError where it is none."""
-    cid = text.removeprefix("ipfs://")
-    data = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8)) if cid[:1] == "b" else b""  # binascii's is one
-    if len(data) != 36 or data[:4] != cid_bytes(b"", DAG_PB) or cid_text(data[4:]) != cid:
+    """Digest of the root of a directory, as `parse_any_cid`."""
+    digest, codec = parse_any_cid(text)
+    if codec != DAG_PB:
         raise ValueError("is no CIDv1 of a directory: b and 58 letters and digits")
-    return data[4:]
+    return digest
 
 
 def _dag_pb(links: Sequence[BlockLink], data: bytes) -> bytes:

@@ -61,6 +61,7 @@ COMMANDS = {
         "evaluate",
         "sample",
     ),
+    ("car",): ("export", "import"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
 }
 

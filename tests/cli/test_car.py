@@ -1,0 +1,74 @@
+"""`sparehive car`: content out to a file and in again, whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chain.commands import ok, refused, sparehive
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "texts" / "more").mkdir(parents=True)
+    (tmp_path / "texts" / "one.txt").write_bytes(b"one" * 1000)
+    (tmp_path / "texts" / "more" / "two.txt").write_bytes(b"two" * 800_000)
+    return tmp_path / "texts"
+
+
+def test_out_and_in_and_out_again(folder: Path, tmp_path: Path) -> None:
+    made = ok("car", "export", folder, tmp_path / "a.car")
+    taken = ok("car", "import", tmp_path / "a.car", "--store", tmp_path / "store")
+    assert taken["roots"] == [made["cid"]] and taken["new_blocks"] == made["blocks"] == 7
+    again = ok("car", "export", made["cid"], tmp_path / "b.car", "--store", tmp_path / "store")
+    assert again["cid"] == made["cid"]
+    assert (tmp_path / "b.car").read_bytes() == (tmp_path / "a.car").read_bytes()
+    assert ok("car", "import", tmp_path / "a.car", "--store", tmp_path / "store")["new_blocks"] == 0
+
+
+def test_one_file_is_its_own_root(folder: Path, tmp_path: Path) -> None:
+    made = ok("car", "export", folder / "one.txt", tmp_path / "a.car")
+    assert made["cid"].startswith("bafkrei") and made["blocks"] == 1
+
+
+def test_a_damaged_file_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    ok("car", "export", folder, tmp_path / "a.car")
+    whole = (tmp_path / "a.car").read_bytes()
+    store = tmp_path / "store"
+    for damaged, why in (
+        (whole[:-1], "cut off"),
+        (whole[:-1] + b"?", "not the one that its CID names"),
+        (whole[:-3_000], "cut off"),
+        (b"no car", "car:"),
+        (b"", "empty"),
+    ):
+        (tmp_path / "b.car").write_bytes(damaged)
+        assert why in refused("car", "import", tmp_path / "b.car", "--store", store)
+        assert not store.exists()
+    ends = whole.rindex((b"two" * 800_000)[2 << 20 :]) - 36 - 3
+    (tmp_path / "b.car").write_bytes(whole[:ends])
+    assert "lacks block" in refused("car", "import", tmp_path / "b.car", "--store", store)
+    ok("car", "import", tmp_path / "a.car", "--store", store)
+    assert ok("car", "import", tmp_path / "b.car", "--store", store)["new_blocks"] == 0, (
+        "what it lacks is there already"
+    )
+
+
+def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.car"
+    made = ok("car", "export", folder, out)
+    assert "is there already" in refused("car", "export", folder, out)
+    other = tmp_path / "b.car"
+    assert "is in none of" in refused("car", "export", made["cid"], other, "--store", tmp_path / "nowhere")
+    assert "version 0" in refused("car", "export", "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", other)
+    assert "no file or folder here" in refused("car", "export", "surprise", other)
+    (tmp_path / "empty").mkdir()
+    assert "holds no files" in refused("car", "export", tmp_path / "empty", other)
+    assert "No such file" in refused("car", "import", tmp_path / "missing.car")
+    assert not other.exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_what_is_left_out_is_told(folder: Path, tmp_path: Path) -> None:
+    (folder / ".hidden").write_text("secret")
+    (folder / "way out").symlink_to(tmp_path)
+    code, _, err = sparehive("car", "export", folder, tmp_path / "a.car")
+    assert code == 0 and "1 hidden (.hidden)" in err and "1 symbolic link (way out)" in err
