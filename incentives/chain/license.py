@@ -1,6 +1,6 @@
 """The chain's contract ModelLicense: models for sale, their licences, the delivery of their keys, and who is paid (protocol §8.8)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from incentives.sealing import Evidence, Point, SealedShare
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain, Sent
+    from incentives.chain.unsigned import Call
 
 NO_SETTLEMENT = bytes(20)
 _PUBLICATION = (
@@ -92,6 +93,61 @@ class Model:
     earned_amount: int
     contributors_paid_amount: int
     total_units: int
+    contributors_bps: int
+    num_holders: int
+    payouts_root: bytes
+    payouts_count: int
+
+    def contributors_amount(self) -> int:
+        """What its contributors have earned of it together, paid or not."""
+        return share_of(self.earned_amount, 0, self.contributors_bps)
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who is paid of a model: an account, or a parent's pot (`parent`: that model's id). Its base units are those whose number modulo
+    10,000 is in [start, start + bps); `taken_amount`: what was moved to it."""
+
+    account: bytes
+    parent: bytes
+    start: int
+    bps: int
+    taken_amount: int
+
+    def due_amount(self, earned_amount: int) -> int:
+        """What can be moved to it now."""
+        return share_of(earned_amount, self.start, self.bps) - self.taken_amount
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Of a share of the key. `bond_amount` 0: not bonded; unix seconds: `since` its bond answers, `left_at` 0: it has not left."""
+
+    account: bytes
+    bond_amount: int
+    since: int
+    left_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A `Bought` event."""
+
+    block: int
+    model: bytes
+    licensee: bytes
+    payer: bytes
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A `Published` event whose hash is the model's id."""
+
+    block: int
+    model: bytes
+    owner: bytes
+    publication: Publication
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +180,52 @@ class LicenseContract:
             parse_address(found["owner"]), parse_address(found["token"]), bytes(found["root"]), bytes(found["manifestHash"]),
             int(found["price"]), int(found["term"]), bool(found["isOpen"]), int(found["threshold"]), int(found["numBonded"]),
             int(found["bond"]), int(found["deliverySeconds"]), int(found["earned"]), int(found["contributorsPaid"]),
-            int(found["totalUnits"]),
+            int(found["totalUnits"]), int(found["contributorsBps"]), int(found["numHolders"]), bytes(found["payoutsRoot"]),
+            int(found["payoutsCount"]),
         )  # fmt: skip
+
+    def is_there(self) -> bool:
+        """Whether anybody has made the contract on this chain."""
+        return self.chain.has_code(self.address, None)
+
+    def parties(self, model: bytes) -> list[Party]:
+        """Parents, data owners, the owner, in this order; the contributors' part is the model's own."""
+        found = []
+        for payee, start, bps, is_parent, taken in map(_values, self._call("partiesOf", model)):
+            account, parent = (b"", bytes(payee)) if is_parent else (bytes(payee)[12:], b"")
+            found.append(Party(account, parent, int(start), int(bps), int(taken)))
+        return found
+
+    def holders(self, model: bytes) -> list[Holder]:
+        return [
+            Holder(parse_address(account), int(bond), int(since), int(left))
+            for account, bond, _, since, left in map(_values, self._call("holdersOf", model))
+        ]
+
+    def published(self, *, from_block: int, tell: Callable[[float], None] = lambda share: None) -> Iterator[Published]:
+        """All models, the oldest first, asked for in bounded ranges of blocks. TamperedError as `publication`."""
+        for block, said in self._events("Published", {}, from_block=from_block, tell=tell):
+            yield _published(block, said)
+
+    def purchases(self, model: bytes, *, from_block: int, to_block: int) -> list[Purchase]:
+        """In these blocks, the oldest first."""
+        found = self._events("Bought", {"model": model}, from_block=from_block, to_block=to_block)
+        return [
+            Purchase(block, model, parse_address(said["licensee"]), parse_address(said["payer"]), int(said["amount"]))
+            for block, said in found
+        ]
 
     def publication(self, model: bytes) -> tuple[bytes, Publication]:
         """(owner, what it was published with), from the event; TamperedError where its hash is not the model's id."""
-        events = self.chain.events("ModelLicense", self.address, "Published", {"model": model})
+        found = self.publication_event(model)
+        return found.owner, found.publication
+
+    def publication_event(self, model: bytes) -> Published:
+        """The same, with its block."""
+        events = list(self._events("Published", {"model": model}))
         if not events:
             raise InputError("model", "0x" + model.hex(), "no publication is found: check the id, or use another node")
-        owner, said = parse_address(events[-1][1]["owner"]), events[-1][1]["publication"]
-        found = _publication_of(said)
-        if found.model_id(owner) != model:
-            raise TamperedError(
-                f"the node shows another publication than 0x{model.hex()} is the hash of: use another node"
-            )
-        return owner, found
+        return _published(*events[-1])
 
     def licence(self, model: bytes, licensee: bytes) -> Licence:
         found = self._call("licenceOf", model, to_checksum(licensee))
@@ -160,13 +247,13 @@ class LicenseContract:
 
     def key_of(self, licensee: bytes) -> Point | None:
         """What shares are sealed to; None: it has set none."""
-        found = self.chain.events("ModelLicense", self.address, "KeySet", {"licensee": to_checksum(licensee)})
+        found = list(self._events("KeySet", {"licensee": to_checksum(licensee)}))
         return _point(found[0][1]["key"]) if found else None
 
     def deliveries(self, model: bytes, licensee: bytes) -> dict[int, SealedShare]:
         """The newest of each holder."""
         filters: dict[str, object] = {"model": model, "licensee": to_checksum(licensee)}
-        found = self.chain.events("ModelLicense", self.address, "Delivered", filters)
+        found = self._events("Delivered", filters)
         return {
             int(said["holder"]): SealedShare(_point(said["ephemeral"]), int(said["sealedShare"])) for _, said in found
         }
@@ -174,12 +261,8 @@ class LicenseContract:
     # -- sending ------------------------------------------------------------------------------------------------------
     def publish(self, key: PrivateKey, publication: Publication) -> bytes:
         """The model's id. A run of more than 64 periods is added up first."""
-        if publication.settlement != NO_SETTLEMENT:
-            settlement = to_checksum(publication.settlement)
-            while self._call("tally", settlement, 0) + 64 < self.chain.call(
-                "Settlement", publication.settlement, "numPeriods"
-            ):
-                self._transact(key, "tally", settlement, 256)
+        for arguments in self._tallies(publication):
+            self._transact(key, "tally", *arguments)
         self._transact(key, "publish", publication.arguments())
         return publication.model_id(account_of(key))
 
@@ -233,15 +316,58 @@ class LicenseContract:
     def withdraw(self, key: PrivateKey, token: bytes, to: bytes) -> "Sent":
         return self._transact(key, "withdraw", to_checksum(token), to_checksum(to))
 
+    # -- for others to send -------------------------------------------------------------------------------------------
+    def unsigned(self, sender: bytes | None, function: str, *arguments: object) -> "Call":
+        """`sender` None: anybody may send it."""
+        return self.chain.unsigned("ModelLicense", self.address, function, *arguments, sender=sender)
+
+    def unsigned_publish(self, sender: bytes, publication: Publication) -> "list[Call]":
+        calls = [self.unsigned(None, "tally", *arguments) for arguments in self._tallies(publication)]
+        return [*calls, self.unsigned(sender, "publish", publication.arguments())]
+
+    def unsigned_buy(self, sender: bytes, model: bytes, licensee: bytes, seen: Model) -> "list[Call]":
+        token, spender = TokenContract(self.chain, seen.token), to_checksum(self.address)
+        steps = self._allowances(token, sender, seen.price_amount)
+        calls = [
+            self.chain.unsigned("TestToken", seen.token, "approve", spender, each, sender=sender) for each in steps
+        ]
+        arguments = (model, to_checksum(licensee), seen.price_amount, seen.term_seconds)
+        return [*calls, self.unsigned(sender, "buy", *arguments)]
+
+    def _tallies(self, publication: Publication) -> list[tuple[object, ...]]:
+        """What has to be counted first, of a run of more than 64 periods: arguments of `tally`."""
+        if publication.settlement == NO_SETTLEMENT:
+            return []
+        settlement = to_checksum(publication.settlement)
+        counted = int(self._call("tally", settlement, 0))
+        missing = int(self.chain.call("Settlement", publication.settlement, "numPeriods")) - counted - 64
+        return [(settlement, 256)] * max(0, -(-missing // 256))
+
+    def _allowances(self, token: TokenContract, owner: bytes, amount: int) -> tuple[int, ...]:
+        """What `approve` is to say, one after the other: some tokens change an allowance only from or to zero."""
+        allowed = token.allowance(owner, self.address)
+        return () if allowed >= amount else (0, amount) if allowed else (amount,)
+
     def _allow(self, key: PrivateKey, token: bytes, amount: int) -> "list[Sent]":
         """InputError where the key's account has less."""
         contract, owner = TokenContract(self.chain, token), account_of(key)
         has, unit = contract.balance_of(owner), contract.unit()
         if has < amount:
             raise InputError("amount", unit.written(amount), f"{to_checksum(owner)} has {unit.shown(has)}: get more")
-        allowed = contract.allowance(owner, self.address)
-        steps = () if allowed >= amount else (0, amount) if allowed else (amount,)
-        return [contract.approve(key, self.address, step) for step in steps]
+        return [contract.approve(key, self.address, step) for step in self._allowances(contract, owner, amount)]
+
+    def _events(
+        self,
+        event: str,
+        filters: dict[str, object],
+        *,
+        from_block: int = 0,
+        to_block: int | None = None,
+        tell: Callable[[float], None] = lambda share: None,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self.chain.events_by_ranges(
+            "ModelLicense", self.address, event, filters, from_block=from_block, to_block=to_block, tell=tell
+        )
 
     def _call(self, function: str, *arguments: object) -> Any:
         return self.chain.call("ModelLicense", self.address, function, *arguments)
@@ -264,6 +390,24 @@ def deploy_license(chain: "Chain", key: PrivateKey) -> bytes:
     """The chain's only one, and the registry before it, made where nobody has yet."""
     deploy_registry(chain, key)
     return chain.create(key, license_code(), "ModelLicense")
+
+
+def share_of(earned_amount: int, start: int, bps: int) -> int:
+    """Of the first `earned_amount` base units those whose number modulo 10,000 is in [start, start + bps)."""
+    whole, part = divmod(earned_amount, 10_000)
+    return whole * bps + min(max(part, start), start + bps) - start
+
+
+def _values(said: Any) -> tuple[Any, ...]:
+    """Of a struct in a list, whatever shape web3 gives it."""
+    return tuple(said.values()) if isinstance(said, dict) else tuple(said)
+
+
+def _published(block: int, said: Any) -> Published:
+    owner, model, found = parse_address(said["owner"]), bytes(said["model"]), _publication_of(said["publication"])
+    if found.model_id(owner) != model:
+        raise TamperedError(f"the node shows another publication than 0x{model.hex()} is the hash of: use another node")
+    return Published(block, model, owner, found)
 
 
 def _point(said: Any) -> Point:
@@ -290,5 +434,6 @@ def _publication_of(said: Any) -> Publication:
 
 
 __all__ = [
-    "Licence", "LicenseContract", "Model", "Publication", "deploy_license", "license_address", "license_code",
+    "Holder", "Licence", "LicenseContract", "Model", "Party", "Publication", "Published", "Purchase", "deploy_license",
+    "license_address", "license_code", "share_of",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 500  # accounts per view call
 MAX_AGE_SECONDS = 3600.0  # of the newest block: a node that is behind shows what is long over
+MIN_RANGE = 16  # blocks: who refuses to look for events in so few does not look at all
 DEVELOPMENT_CHAIN = 31337  # its blocks come on demand, and its time is set: it is as old as it is
 
 
@@ -151,6 +152,54 @@ class Reader:
             kind = getattr(self._contract(name, address).events, event)
             logs = kind.get_logs(from_block=from_block, argument_filters=filters)
             return [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
+
+    def events_by_ranges(
+        self,
+        name: str,
+        address: bytes,
+        event: str,
+        filters: dict[str, object],
+        *,
+        from_block: int = 0,
+        to_block: int | None = None,
+        tell: Callable[[float], None] = lambda share: None,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """As `events`, up to `to_block` (the newest, where none is given), asked for in as few ranges of blocks as the node answers:
+        all at once, and in smaller ones where it refuses that. Each has the time of a whole command; `tell` is given the share that is
+        done. ChainError where it refuses the smallest, too."""
+        kind = getattr(self._contract(name, address).events, event)
+        last = self.block(finalised=False)[0] if to_block is None else to_block
+        at, span, refused_span = from_block, max(1, last - from_block + 1), 0
+        while at <= last:
+            self.renew()
+            end = min(last, at + span - 1)
+            with self._errors():
+                try:
+                    logs = kind.get_logs(from_block=at, to_block=end, argument_filters=filters)
+                except Web3RPCError:
+                    refused_span = span
+                    if span <= MIN_RANGE:
+                        raise
+                    span = max(MIN_RANGE, span // 4)
+                    continue
+                found = [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
+            yield from found
+            at = end + 1
+            tell((at - from_block) / max(1, last - from_block + 1))
+            if 2 * span < refused_span:
+                span *= 2
+
+    def first_block(self, address: bytes) -> int:
+        """Of those that have a contract at `address`, by halving; 0 where the node does not tell what was long ago."""
+        low, high = 0, self.block(finalised=False)[0]
+        try:
+            while low < high:
+                self.renew()
+                middle = (low + high) // 2
+                low, high = (low, middle) if self.has_code(address, middle) else (middle + 1, high)
+        except ChainError:
+            return 0
+        return low
 
     def events_in(self, hash_: str, name: str, address: bytes, event: str) -> list[dict[str, Any]]:
         """As `events`, of a transaction that is in a block."""

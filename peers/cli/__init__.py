@@ -36,6 +36,11 @@ _COMMANDS = {
     "run deploy": ("organising", "Deploy the run's contracts."),
     "run fund": ("organising", "Put tokens into the run's pool."),
     "run status": ("organising", "Show the run's periods and money on chain."),
+    "model publish": ("selling", "Encrypt a model and offer licences of it on chain."),
+    "model offer": ("selling", "Change the price and term of a model, or close the sale."),
+    "model list": ("market", "List the models that are offered on a chain."),
+    "model show": ("market", "Show a model's offer, split and key holders."),
+    "model verify": ("market", "Compare a model's files and manifest with the chain."),
 }
 
 
@@ -82,6 +87,11 @@ def run_group() -> None:
 @cli.group("car", cls=LazyGroup, prefix="car ", short_help="Hand content on as one file, to any IPFS program.")
 def car_group() -> None:
     """Hand content on as one file, to any IPFS program."""
+
+
+@cli.group("model", cls=LazyGroup, prefix="model ", short_help="Sell, buy, hold and serve trained models.")
+def model_group() -> None:
+    """Sell, buy, hold and serve trained models."""
 
 
 def _known_errors() -> tuple[type[Exception], ...]:
