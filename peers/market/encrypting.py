@@ -1,4 +1,4 @@
-"""A file encrypted in chunks, of which each opens by itself (protocol §10.1). Pure: bytes in, bytes out.
+"""A file encrypted in chunks, of which each opens by itself (protocol §8.9). Pure: bytes in, bytes out.
 
 XChaCha20-Poly1305 in the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): a chunk's nonce is the file's 19 random bytes,
 the chunk's number and whether it is the last. So chunks that are missing, repeated, in another order or of another file do not open.

@@ -1,4 +1,4 @@
-"""manifest.json of a published model: what is in it, in the open (protocol §10.2). Written by strangers: read strictly."""
+"""manifest.json of a published model: what is in it, in the open (protocol §8.10). Written by strangers: read strictly."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""A folder made into blocks of encrypted files beside their manifest, and those blocks made into the folder again (protocol §10.2).
+"""A folder made into blocks of encrypted files beside their manifest, and those blocks made into the folder again (protocol §8.10).
 
 The root is a UnixFS directory: manifest.json, and the encrypted files under their numbers in it, 0, 1, …
 """

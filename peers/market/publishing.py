@@ -1,4 +1,4 @@
-"""What an owner makes before anything is sent: encrypted blocks, the publication, and a share for each key holder (protocol §10.2)."""
+"""What an owner makes before anything is sent: encrypted blocks, the publication, and a share for each key holder (protocol §8.10)."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What goes between an owner and the key holders beside the chain: a holder's card, and its share, sealed to it (protocol §10.3)."""
+"""What goes between an owner and the key holders beside the chain: a holder's card, and its share, sealed to it (protocol §8.11)."""
 
 import json
 import re
