@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from swarm.config.fields import DataFile, Part, of_known_kind
 from swarm.config.models import ModelConfig, UntrainedModel, check_vocabulary
-from swarm.config.records import RecordField, RecordsConfig, token_dtype
+from swarm.config.records import RecordField, RecordsConfig, token_field
 from swarm.config.texts import TOKENIZER_FILE, ByteTokenizer, PublishedTokenizer, RecordTokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -25,8 +25,8 @@ class ChatRecords(RecordsConfig):
     def record_fields(self) -> tuple[RecordField, ...]:
         shape = (self.context + 1,)
         return (
-            RecordField("tokens", token_dtype(self.tokenizer.vocabulary), shape),
-            RecordField("learnt", "uint8", shape),
+            token_field(self.tokenizer.vocabulary, *shape),
+            RecordField("learnt", "uint8", shape, most=1),
         )
 
     def tokens_per_sample(self) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from swarm.config.fields import Part, Refusal, of_known_kind
-from swarm.config.labels import LABEL, LabelledRecords
+from swarm.config.labels import LabelledRecords, label_field
 from swarm.config.models import ImageClassifierConfig, UntrainedImageClassifier
 from swarm.config.records import RecordField
 
@@ -22,7 +22,7 @@ class ImageRecords(LabelledRecords):
     std: tuple[Spread, ...] = Field((0.5,), strict=False, description="of each channel, or of all")
 
     def record_fields(self) -> tuple[RecordField, ...]:
-        return (RecordField("pixels", "uint8", (self.size, self.size, self.channels)), LABEL)
+        return (RecordField("pixels", "uint8", (self.size, self.size, self.channels)), label_field(self.num_labels))
 
     @model_validator(mode="after")
     def _has_a_scale_for_each_channel(self) -> "ImageRecords":

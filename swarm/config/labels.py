@@ -25,6 +25,9 @@ class LabelledRecords(RecordsConfig):
         return 0
 
 
-LABEL = RecordField("label", "uint16")
+def label_field(num_labels: int) -> RecordField:
+    """The number of a label."""
+    return RecordField("label", "uint16", most=num_labels - 1)
 
-__all__ = ["LABEL", "LABELS_FILE", "MAX_LABELS", "LabelledRecords"]
+
+__all__ = ["LABELS_FILE", "MAX_LABELS", "LabelledRecords", "label_field"]

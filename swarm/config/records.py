@@ -18,11 +18,14 @@ DTYPE_BYTES = {"uint8": 1, "uint16": 2, "uint32": 4, "int32": 4, "int64": 8, "fl
 
 @dataclass(frozen=True)
 class RecordField:
-    """One field of every record: `dtype` is one of `DTYPE_BYTES`, little-endian; `shape` () is a single value."""
+    """One field of every record: `dtype` is one of `DTYPE_BYTES`, little-endian; `shape` () is a single value; `least` and `most`: what
+    values may be, None: whatever the dtype holds."""
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
+    least: int | None = None
+    most: int | None = None
 
     def num_bytes(self) -> int:
         return DTYPE_BYTES[self.dtype] * prod(self.shape)
@@ -66,7 +69,7 @@ class TokenRecords(RecordsConfig):
     tokenizer: RecordTokenizer = ByteTokenizer()
 
     def record_fields(self) -> tuple[RecordField, ...]:
-        return (RecordField("tokens", token_dtype(self.tokenizer.vocabulary), (self.context + 1,)),)
+        return (token_field(self.tokenizer.vocabulary, self.context + 1),)
 
     def tokens_per_sample(self) -> int:
         return self.context
@@ -77,6 +80,11 @@ class TokenRecords(RecordsConfig):
 
     def of_a_model(self) -> tuple[str, ...]:
         return tuple(self.content())
+
+
+def token_field(vocabulary: int, *shape: int) -> RecordField:
+    """Numbers of tokens."""
+    return RecordField("tokens", token_dtype(vocabulary), shape, most=vocabulary - 1)
 
 
 def token_dtype(vocabulary: int) -> str:

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from swarm.config.fields import DataFile, Part, Refusal, of_known_kind
-from swarm.config.labels import LABEL, LabelledRecords
+from swarm.config.labels import LabelledRecords, label_field
 from swarm.config.models import TextClassifierConfig, UntrainedTextClassifier, check_vocabulary
-from swarm.config.records import RecordField, token_dtype
+from swarm.config.records import RecordField, token_field
 from swarm.config.texts import TOKENIZER_FILE, ByteTokenizer, PublishedTokenizer, RecordTokenizer
 
 
@@ -19,8 +19,8 @@ class LabelledTexts(LabelledRecords):
     tokenizer: RecordTokenizer = ByteTokenizer()
 
     def record_fields(self) -> tuple[RecordField, ...]:
-        tokens = RecordField("tokens", token_dtype(self.tokenizer.vocabulary), (self.context,))
-        return (tokens, RecordField("length", "uint32"), LABEL)
+        tokens = token_field(self.tokenizer.vocabulary, self.context)
+        return (tokens, RecordField("length", "uint32", least=1, most=self.context), label_field(self.num_labels))
 
     def content(self) -> dict[str, DataFile]:
         tokenizer = self.tokenizer

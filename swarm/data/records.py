@@ -86,7 +86,8 @@ class Records:
         return self.table.num_records
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Structured [len(numbers)], a copy, in the order asked for. IndexError for a number that there is not."""
+        """Structured [len(numbers)], a copy, in the order asked for. IndexError for a number that there is not, InputError for a value
+        that no record of these may have."""
         wanted = np.asarray(numbers, dtype=np.int64)
         if len(wanted) and (int(wanted.min()) < 0 or int(wanted.max()) >= len(self)):
             raise IndexError(f"records from 0 to {len(self) - 1}, not {int(wanted.min())} to {int(wanted.max())}")
@@ -95,7 +96,23 @@ class Records:
         for index in np.unique(leaf_of):
             mine = leaf_of == index
             found[mine] = self._records_of(int(index))[inside[mine]]
+        self._check(found, wanted)
         return found
+
+    def _check(self, found: np.ndarray, numbers: np.ndarray) -> None:
+        """A model's answer to a number that it has no row for is a trace, or, on a card, the end of the process."""
+        for field in self.layout.fields:
+            values = found[field.name].reshape(len(found), -1)
+            for bound, is_wrong in ((field.least, np.less), (field.most, np.greater)):
+                if bound is None or not (wrong := is_wrong(values, bound)).any():
+                    continue
+                at = int(np.flatnonzero(wrong.any(1))[0])
+                raise InputError(
+                    f"data.{field.name}",
+                    int(values[at][wrong[at]][0]),
+                    f"in record {numbers[at]} must be from {field.least or 0} to {field.most}: the run's data are broken; ask the "
+                    "organiser for a new run",
+                )
 
     def _records_of(self, index: int) -> np.ndarray:
         used = self.table.records_in(index) * self.table.record_bytes

@@ -43,9 +43,11 @@ class Chatter:
         return chat_record(self._layout, self.tokenizer, self._template(), row.get("messages"))
 
     def loss(self, model: Trainable, records: np.ndarray, reduction: str = "mean") -> torch.Tensor:
-        longest = (
-            int(np.flatnonzero(records["learnt"].max(0))[-1]) + 1
-        )  # nothing behind is learnt from, and a causal model sees nothing that is behind
+        if not records["learnt"][:, 1:].any(1).all():
+            broken = "in a record: nothing is learnt from it, the run's data are broken; ask the organiser for a new run"
+            raise InputError("data.learnt", 0, broken)
+        # nothing behind is learnt from, and a causal model sees nothing that is behind
+        longest = int(np.flatnonzero(records["learnt"].max(0))[-1]) + 1
         tokens = to_device(torch.from_numpy(records["tokens"][:, :longest].astype(np.int64)), model.device)
         learnt = to_device(torch.from_numpy(records["learnt"][:, 1:longest].astype(np.float32)), model.device)
         logits = model.module(input_ids=tokens[:, :-1]).logits.float()

@@ -1,5 +1,7 @@
 """A causal language model over records of tokens trains as one over a text does."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import torch
 from swarm import tasks
 from swarm.config import RunConfig
 from swarm.data.draw import RecordDraw
-from swarm.data.records import RecordLayout, RecordWriter
+from swarm.data.records import FileLeaves, RecordLayout, Records, RecordWriter
 from swarm.errors import InputError
+from tests.training.labelled import CHATS, TEXTS, echoes, lay_out, topical_texts, word_tokenizer
 from tests.training.swarmlet import TEXT, make_config, new_model
 
 PEER, BEACON = b"\3" * 20, b"\2" * 32
@@ -87,3 +90,52 @@ def test_a_file_of_records_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.records").unlink()
     with pytest.raises(InputError, match=r"train\.records.*cannot be read"):
         tasks.open_task(config, tmp_path)
+
+
+def test_a_token_that_the_model_has_no_row_for_is_named_with_its_record(tmp_path: Path) -> None:
+    """A run whose organiser made such would end every trainer with a trace, on a card with the process."""
+    config = recorded(tmp_path, 400)
+    layout = RecordLayout(config.task.data.record_fields())
+    (narrow,) = layout.fields
+    broken = RecordLayout((dataclasses.replace(narrow, most=60),))
+    found = Records(broken, 400, FileLeaves(tmp_path / "train.records", broken.table(400)))
+    first = Records(layout, 400, FileLeaves(tmp_path / "train.records", layout.table(400))).read([17])
+    letter = next(int(value) for value in first["tokens"][0] if value > 60)
+    with pytest.raises(InputError, match=rf"data\.tokens = {letter}: in record 17 must be from 0 to 60"):
+        found.read([17])
+
+
+def text_run(path: Path) -> RunConfig:
+    rows = topical_texts(120)
+    tokenizer = word_tokenizer(path, rows)
+    fields = {**TEXTS["model"]["fields"], "vocab_size": tokenizer["vocabulary"]}
+    model, data = {**TEXTS["model"], "fields": fields}, {**TEXTS["data"], "tokenizer": tokenizer}
+    return lay_out(path, {**TEXTS, "model": model, "data": data}, rows, 20)
+
+
+def chat_run(path: Path) -> RunConfig:
+    return lay_out(path, {**CHATS, "data": {**CHATS["data"], "tokenizer": {"kind": "bytes"}}}, echoes(120), 20)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "value", "said"),
+    [
+        (text_run, "tokens", 60000, r"data\.tokens = 60000: in record \d+ must be from 0 to"),
+        (text_run, "length", 0, r"data\.length = 0: in record"),
+        (text_run, "label", 4, r"data\.label = 4: in record"),
+        (chat_run, "learnt", 2, r"data\.learnt = 2: in record"),
+        (chat_run, "learnt", 0, r"data\.learnt = 0: in a record: nothing is learnt"),
+    ],
+)
+def test_broken_records_end_a_step_with_one_line(
+    tmp_path: Path, make: Callable[[Path], RunConfig], field: str, value: int, said: str
+) -> None:
+    config = make(tmp_path)
+    layout = RecordLayout(config.task.data.record_fields())
+    path = tmp_path / "train.records"
+    leaf = np.fromfile(path, dtype=np.uint8)
+    records = leaf[: len(leaf) // layout.record_bytes * layout.record_bytes].view(layout.dtype)
+    records[field] = value
+    leaf.tofile(path)
+    with pytest.raises(InputError, match=said):
+        tasks.open_task(config, tmp_path).step(tasks.new_model(config), PEER, BEACON, 0, 0)
