@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,12 +160,20 @@ def _from_blocks(
 
 
 # -- evaluate -------------------------------------------------------------------------------------------------------------
-def evaluate(root: Path, data: Path | None, num_samples: int, progress: ProgressBar) -> dict[str, Any]:
-    """Measures of base and tuned on the same samples: of `data`, else of what the run holds out."""
+def evaluate(
+    root: Path,
+    data: Path | None,
+    num_samples: int,
+    progress: ProgressBar,
+    named: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Measures of base and tuned on the same samples: of `data`, else of what the run holds out. `named`: what a column is called
+    there, where it is not by its own name ("text", "label")."""
     with progress.during("opening the model"):
         found = open_directory(root)
     if data is not None:
-        samples = _samples_of(data, found.use, num_samples, progress)
+        _check_names(named, found)
+        samples = _samples_of(data, found.use, num_samples, progress, named)
     else:
         samples = _own(found, root, num_samples, progress)
     measured = {}
@@ -204,11 +213,19 @@ def _num_held(config: RunConfig) -> int | None:
     return tables["held.records"].num_records if tables else None
 
 
-def _samples_of(data: Path, use: Use, num_samples: int, progress: ProgressBar) -> np.ndarray:
+def _check_names(named: Mapping[str, str], found: InUse) -> None:
+    for column in named:
+        if column not in found.use.columns:
+            raise ConfigError(
+                f"--{column}-column", named[column], f"{found.config.task.kind} reads no {column}: leave it out"
+            )
+
+
+def _samples_of(data: Path, use: Use, num_samples: int, progress: ProgressBar, named: Mapping[str, str]) -> np.ndarray:
     """The first `num_samples` of somebody's files; ConfigError names the row that is broken."""
     found, count = list[np.ndarray](), 0
     with progress.during(f"reading {data}") as report:
-        for where, row in _rows(data, use.columns, report):
+        for where, row in _rows(data, use.columns, report, named):
             try:
                 found.append(use.encode(row))
             except InputError as error:
@@ -223,17 +240,18 @@ def _samples_of(data: Path, use: Use, num_samples: int, progress: ProgressBar) -
 
 
 def _rows(
-    data: Path, columns: tuple[str, ...], report: Callable[[float], None]
+    data: Path, columns: tuple[str, ...], report: Callable[[float], None], named: Mapping[str, str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What is in files of data, as `Use.encode` takes it. A text is taken as one, however many rows it has."""
-    rows = open_rows(data)
+    rows, called = open_rows(data), [named.get(column, column) for column in columns]
     if columns != ("text",):
-        for row in rows.read(columns, report):
-            yield row.where, prepared(row.values, row.where)
+        for row in rows.read(called, report):
+            own = {column: row.values[name] for column, name in zip(columns, called, strict=True) if name in row.values}
+            yield row.where, prepared(own, row.where)
         return
     texts, size, where = list[str](), 0, str(data)
-    for row in rows.read(columns, report):
-        texts.append(row.text("text"))
+    for row in rows.read(called, report):
+        texts.append(row.text(*called))
         size += len(texts[-1])
         if size >= CHARACTERS_AT_ONCE:
             yield where, {"text": "\n".join(texts)}

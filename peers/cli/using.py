@@ -12,20 +12,33 @@ from peers.cli.options import PATH
 @click.command("evaluate")
 @click.argument("directory", metavar="DIR", type=PATH)
 @click.option("--data", type=PATH, help="Your own samples, as `run new` takes data (default: what the run holds out).")
+@click.option("--text-column", metavar="NAME", help='Which column of --data holds the text (default "text").')
+@click.option("--label-column", metavar="NAME", help='Which column of --data holds the label (default "label").')
 @click.option(
     "--samples", type=click.IntRange(1, 8192), default=512, show_default=True, help="At most so many are measured."
 )
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def evaluate(directory: Path, data: Path | None, samples: int, threads: int, as_json: bool) -> None:
+def evaluate(
+    directory: Path,
+    data: Path | None,
+    text_column: str | None,
+    label_column: str | None,
+    samples: int,
+    threads: int,
+    as_json: bool,
+) -> None:
     """Measure the model in DIR (a folder of `export`, a peer's directory or a run's): as the run began beside the newest certified."""
+    named = {column: name for column, name in (("text", text_column), ("label", label_column)) if name is not None}
+    if named and data is None:
+        raise click.UsageError("--text-column and --label-column are of --data: give that, or leave them out")
     import torch
 
     from peers.progressbar import ProgressBar
     from peers.using import evaluate as measure
 
     torch.set_num_threads(threads)
-    result = measure(directory, data, samples, ProgressBar())
+    result = measure(directory, data, samples, ProgressBar(), named)
     if as_json:
         click.echo(json.dumps(result))
     else:

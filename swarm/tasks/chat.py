@@ -44,7 +44,9 @@ class Chatter:
 
     def loss(self, model: Trainable, records: np.ndarray, reduction: str = "mean") -> torch.Tensor:
         if not records["learnt"][:, 1:].any(1).all():
-            broken = "in a record: nothing is learnt from it, the run's data are broken; ask the organiser for a new run"
+            broken = (
+                "in a record: nothing is learnt from it, the run's data are broken; ask the organiser for a new run"
+            )
             raise InputError("data.learnt", 0, broken)
         # nothing behind is learnt from, and a causal model sees nothing that is behind
         longest = int(np.flatnonzero(records["learnt"].max(0))[-1]) + 1

@@ -386,3 +386,18 @@ def opened_model(where: Path) -> Any:
 
     config = RunDirectory(where).load()
     return tasks.new_model(config, base=cached_base(config))
+
+
+def test_own_samples_are_measured_whatever_their_columns_are_called(tmp_path: Path) -> None:
+    make("text_classification", tmp_path / "run", files("text_classification", tmp_path))
+    rows = topical_texts(30, seed=9)
+    plain = write_rows(tmp_path / "plain.jsonl", rows)  # type: ignore[arg-type]
+    renamed = write_rows(tmp_path / "own.jsonl", [{"review": row["text"], "stars": row["label"]} for row in rows])
+    expected = evaluate(tmp_path / "run", plain, 512, QUIET)
+    found = evaluate(tmp_path / "run", renamed, 512, QUIET, {"text": "review", "label": "stars"})
+    assert found["num_samples"] == 30 and found["base"] == expected["base"]
+    with pytest.raises(ConfigError, match="review"):
+        evaluate(tmp_path / "run", renamed, 512, QUIET)
+    make("chat", tmp_path / "chat", files("chat", tmp_path))
+    with pytest.raises(ConfigError, match="--label-column = 'stars': chat reads no label"):
+        evaluate(tmp_path / "chat", files("chat", tmp_path), 512, QUIET, {"label": "stars"})
