@@ -49,6 +49,10 @@ CASES = [
     ("half-certificate", "initiator"),
     ("certificate", "contributor"),
 ]
+SHORT = {  # each point once, and each role; the others of a point are `long`
+    ("mid-scatter", "contributor"), ("set", "initiator"), ("half-average", "reducer"), ("contribution", "contributor"),
+    ("vote", "initiator"), ("half-vote", "contributor"), ("certificate", "reducer"), ("half-certificate", "initiator"),
+}  # fmt: skip
 AWAY_LONG = ("set",)  # at the other points it comes back into the very round in which it has signed
 
 
@@ -98,7 +102,9 @@ def is_in_a_new_certificate(peer: PeerProcess, epoch: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("point", "role"), CASES)
+@pytest.mark.parametrize(
+    ("point", "role"), [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in CASES]
+)
 def test_the_others_go_on_and_the_dead_peer_comes_back(swarm: Swarm, point: str, role: str) -> None:
     victim = swarm.play(f"{point}-{role}", point, role)
     dead = swarm.peer_of(victim["account"])
@@ -143,7 +149,11 @@ def test_two_peers_then_one_then_two_certify(swarm: Swarm) -> None:
 
 @pytest.mark.parametrize(
     ("point", "role", "is_inside"),
-    [("vote", "contributor", True), ("vote", "reducer", None), ("mid-scatter", "any", False)],
+    [
+        ("vote", "contributor", True),
+        pytest.param("vote", "reducer", None, marks=pytest.mark.long),
+        pytest.param("mid-scatter", "any", False, marks=pytest.mark.long),
+    ],
 )
 def test_of_four_voters_three_certify_the_round_in_which_one_dies(
     swarm: Swarm, point: str, role: str, is_inside: bool | None
@@ -151,6 +161,8 @@ def test_of_four_voters_three_certify_the_round_in_which_one_dies(
     """Who votes has put its contribution into others' hands, but for a reducer: its own share of that is lost with it where not
     everybody has its averages yet (None). Then a later attempt goes without it."""
     dave = swarm.peers.get("dave") or swarm.add("dave")
+    if not dave.alive:
+        dave.start()
     dave.wait_ready()
     members = [swarm.peers[name] for name in ("alice", "bob", "carol", "dave")]
     four = {p.account for p in members}
@@ -180,8 +192,7 @@ def test_of_four_voters_three_certify_the_round_in_which_one_dies(
     dead.start()
     is_in_a_new_certificate(dead, newest_epoch(swarm))
     check_agreement(swarm)
-    if point == "mid-scatter":
-        dave.terminate()
+    dave.terminate()
 
 
 @pytest.mark.long
@@ -210,7 +221,10 @@ def test_the_supervisor_starts_a_killed_peer_again_and_ctrl_c_ends_both(swarm: S
     bob.wait_ready(SECONDS)
 
 
-@pytest.mark.parametrize(("number", "hangs"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)])
+@pytest.mark.parametrize(
+    ("number", "hangs"),
+    [(signal.SIGTERM, False), pytest.param(signal.SIGINT, False, marks=pytest.mark.long), (signal.SIGTERM, True)],
+)
 def test_a_peer_leaves_within_10_seconds_and_takes_up_where_it_left(swarm: Swarm, number: int, hangs: bool) -> None:
     bob = swarm.peers["bob"]
     claim = swarm.set_script("hung-close", "hung-close", "any") if hangs else None
