@@ -33,6 +33,21 @@ CREATE = "create"  # by the factory: a second time it fails
 NOTHING = "nothing"  # takes the number of another one
 HARMLESS = (
     *("approve", "propose", "replace", "cancel", "finalise", "claim", "claimMany", "bind", "bindFor", "setPayTo"),
+    *(
+        "publish",
+        "tally",
+        "setOffer",
+        "setKey",
+        "bond",
+        "retire",
+        "takeBond",
+        "deliver",
+        "dispute",
+        "refund",
+        "confirm",
+        "collect",
+    ),
+    *("payContributor", "withdraw"),
     CREATE,
     NOTHING,
 )

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from incentives.devchain import DevChain, find_tool
+from incentives.keys import to_checksum
 from tests.chain.commands import ROOT
+from tests.chain.market_world import MarketWorld
 from tests.chain.world import UNIT_PRICE, World
 
 PEER_ONLY = (
@@ -80,6 +82,33 @@ def test_an_earner_needs_nothing_of_a_peer(tmp_path: Path) -> None:
         verified = blocked("verify", *where, "--invite", world.invite, cwd=tmp_path)
         assert (verified.returncode, verified.stderr) == (0, "")
         assert json.loads(verified.stdout)["ok"] is True
+
+
+def test_a_buyer_an_owner_and_a_key_holder_need_nothing_of_a_peer(tmp_path: Path) -> None:
+    if find_tool("anvil") is None:
+        pytest.skip("anvil is not installed: `make setup` needs npm to bring it")
+
+    def done(*arguments: object) -> str:
+        process = blocked(*arguments, cwd=tmp_path)
+        assert (process.returncode, process.stderr) == (0, "")
+        return process.stdout
+
+    with DevChain() as node:
+        world = MarketWorld(tmp_path, node)
+        card = done("model", "hold", "--card", *world.keys("holder")).strip()
+        published = world.folder(), "--out", "pub", "--price", 1, "--token", to_checksum(world.token.address)
+        where = (*world.rpc, *world.keys("owner"), "--chain-id", 31337, "--json")
+        made = json.loads(done("model", "publish", *published, "--holder", card, *where))
+        (share,) = made["shares"].values()
+        held = ("model", "hold", "--dir", "held", "--once", *world.rpc, *world.keys("holder"))
+        assert "put up" in done(*held, "--share", share)
+        node.advance(1)
+        buyer = (*world.rpc, *world.keys("buyer"))
+        done("model", "buy", made["model"], *buyer, "--no-wait")
+        assert "share delivered" in done(*held)
+        opened = done("model", "buy", made["model"], *buyer, "--from", "pub", "--out", "model")
+        assert "2 files written, all of them checked" in opened
+        assert "2 files" in done("model", "show", made["model"], *world.rpc, "--from", "pub")
 
 
 def test_the_blocker_blocks_and_a_peers_command_says_what_is_missing(tmp_path: Path) -> None:

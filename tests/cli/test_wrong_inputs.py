@@ -63,7 +63,7 @@ COMMANDS = {
     ),
     ("car",): ("export", "import"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
-    ("model",): ("publish", "offer", "list", "show", "verify"),
+    ("model",): ("publish", "offer", "list", "show", "verify", "hold", "buy", "fetch", "open"),
 }
 
 
