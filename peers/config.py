@@ -58,6 +58,14 @@ def check_node(url: str) -> str:
     return url
 
 
+def _check_listen(text: str) -> str:
+    if text and not re.fullmatch(r"((\d{1,3}\.){3}\d{1,3}:|\[[0-9A-Fa-f:.]+\]:|localhost:)?[0-9]{1,5}", text):
+        raise ValueError(
+            "is no [HOST:]PORT with an IP address of this machine; write e.g. 8080 or 0.0.0.0:8080, or leave it empty"
+        )
+    return text
+
+
 Seconds = Annotated[float, Field(ge=0.1, le=MAX_SECONDS)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Announced = Annotated[str, AfterValidator(_check_announced)]
@@ -65,6 +73,7 @@ PeerAddress = Annotated[str, AfterValidator(_check_peer)]
 Folder = Annotated[str, AfterValidator(_check_folder)]
 Wallet = Annotated[str, AfterValidator(_check_wallet)]
 NodeUrl = Annotated[str, AfterValidator(check_node)]
+Listen = Annotated[str, AfterValidator(_check_listen)]
 
 
 def _node_urls(given: object) -> object:
@@ -183,6 +192,11 @@ class PeerConfig(BaseModel):
     watch_seconds: float = Field(60.0, ge=1.0, le=86400.0, description="how often they are asked")
     invite_rpc: NodeUrl = Field(
         "", description="of a seed: a node that its invite names, for peers whose owners name none"
+    )
+    gateway: Listen = Field(
+        "",
+        description="[HOST:]PORT at which the run's blocks are handed out over HTTP, on this machine alone unless HOST says otherwise; "
+        "empty: nowhere",
     )
     payout: Wallet = Field("", description="wallet that will bind this peer's hot key; shown, never used to sign")
 

@@ -85,6 +85,11 @@ class PeerDirectory:
         return self.root / "watch.json"
 
     @property
+    def gateway(self) -> Path:
+        """Where the gateway beside this peer answers, or why it does not."""
+        return self.root / "gateway.json"
+
+    @property
     def written(self) -> Path:
         """How much was written to disk in the last day."""
         return self.root / "written.json"
@@ -152,6 +157,7 @@ class PeerDirectory:
             self.stamp,
             self.status,
             self.watch,
+            self.gateway,
             self.written,
             self.ready,
         ]

@@ -23,6 +23,7 @@ import torch
 from incentives.errors import IncentivesError, StorageError
 from peers.advice import Advice, Circumstances, Patience, advise, of_problems
 from peers.assembly import Assembled, Reactions, Role, Seed, Volunteer, Wiring, assemble, begin, join_run, open_network
+from peers.beside import Beside
 from peers.config import PeerConfig, load_peer_config
 from peers.descriptors import take_standard_descriptors
 from peers.directory import PeerDirectory, write_json
@@ -86,6 +87,7 @@ class Peer:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.made: Assembled | None = None
         self.lookout: Lookout | None = None
+        self.gateway = Beside("peers.offering", directory, directory.gateway, is_wanted=bool(self.config.gateway))
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
         self._looking: asyncio.Task[int] | None = None
@@ -182,6 +184,7 @@ class Peer:
             self._look_at_the_disk()
             self._evaluate_anchor()
             self._look_at_the_end()
+            self.gateway.look()
             if time.monotonic() - last > STATUS_SECONDS:
                 last = time.monotonic()
                 self._write_status()
@@ -203,6 +206,7 @@ class Peer:
         self._forget_a_reached_end(made)
         self.lookout = Lookout(self.directory, nodes_of(self.config, made.invite), self.config.watch_seconds)
         stack.callback(self.lookout.close)
+        stack.callback(self.gateway.close)
         reactions = Reactions(made, self._on_reach)
         door = Door(
             made.run.run_id,

@@ -18,6 +18,8 @@ _COMMANDS = {
     "export": ("training", "Write the trained model as a folder for transformers."),
     "evaluate": ("using", "Measure a model: as the run began beside the newest certified."),
     "sample": ("using", "Let a model write text, or label texts and images."),
+    "fetch": ("content", "Fetch a file or folder by its CID, each block checked."),
+    "gateway": ("content", "Hand out blocks over HTTP to whoever asks by CID."),
     "demo": ("training", "Train, settle and claim on this machine, in five minutes."),
     "settle": ("settling", "Close a period: publish the tables and propose their roots."),
     "bind": ("binding", "Bind a peer's hot key to your wallet."),

@@ -1,5 +1,6 @@
-"""Commands for content that is known by its hash: car export, car import."""
+"""Commands for content that is known by its hash: fetch, gateway, car export, car import."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -55,4 +56,69 @@ def car_import(file: Path, store: Path, as_json: bool) -> None:
     show(as_json, result, *(f"{root} is in {store}" for root in result["roots"]))
 
 
-__all__ = ["car_export", "car_import"]
+@click.command("fetch")
+@click.argument("cid")
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="ADDR",
+    help="Who may have it: http(s)://HOST[:PORT] of a gateway, a CAR file, a folder of blocks; several are asked at once "
+    "(default: sparehive-data).",
+)
+@click.option("--out", type=PATH, required=True, help="File or folder to write; must not exist, or be an empty folder.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait while nobody gives anything.",
+)
+@json_option
+def fetch(cid: str, sources: tuple[str, ...], out: Path, timeout: float, as_json: bool) -> None:
+    """Write the file or folder that CID names to --out, from whoever has it; each block is checked. Broken off, it goes on where it was."""
+    from peers.fetching import fetch as bring
+    from peers.progressbar import ProgressBar
+
+    chosen = sources or ((str(DEFAULT_STORE),) if DEFAULT_STORE.is_dir() else ())
+    result = bring(cid, chosen, out, ProgressBar(quiet=as_json), timeout)
+    many = f"{result['files']} files" if result["files"] != 1 else "1 file"
+    show(as_json, result, f"{many}, {result['bytes']:,} bytes in {out}, {result['received_bytes']:,} bytes received")
+
+
+@click.command("gateway")
+@click.argument("directories", metavar="DIR...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--listen",
+    metavar="[HOST:]PORT",
+    default="127.0.0.1:8080",
+    show_default=True,
+    callback=lambda context, parameter, value: _listen(value),
+    help="Where to answer; this machine alone unless HOST says otherwise (0.0.0.0 for all).",
+)
+@json_option
+def gateway(directories: tuple[Path, ...], listen: tuple[str, int], as_json: bool) -> None:
+    """Hand out the blocks in DIR (a store of data, a run's, seed's or peer's directory) to whoever asks over HTTP, until Ctrl-C.
+
+    Programs ask for /ipfs/CID?format=raw or format=car and check what comes: `sparehive fetch`, Helia, kubo, browsers."""
+    from peers.offering import offer
+
+    def started(url: str, blocks: int) -> None:
+        word = f"{url}/ipfs/CID answers for {blocks:,} blocks of {', '.join(map(str, directories))}; Ctrl-C ends it"
+        show(as_json, {"url": url, "blocks": blocks}, word)
+        sys.stdout.flush()
+
+    offer(directories, listen, started)
+
+
+def _listen(text: str) -> tuple[str, int]:
+    from peers.gateway import parse_listen
+
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from None
+
+
+__all__ = ["car_export", "car_import", "fetch", "gateway"]

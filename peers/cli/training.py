@@ -35,6 +35,11 @@ _LISTEN_OPTIONS = (
     ),
     click.option("--announce", multiple=True, help="Address to tell others besides, e.g. /ip4/203.0.113.7/tcp/4001."),
     click.option(
+        "--gateway",
+        metavar="[HOST:]PORT",
+        help="Hand out the run's blocks over HTTP to whoever asks by CID, on this machine alone unless HOST says otherwise (default: not).",
+    ),
+    click.option(
         "--after-end",
         type=click.Choice(["auto", "leave", "serve"]),
         help="When the run has ended: leave, or stay and serve its last state to others (auto, the default: a seed serves).",
@@ -160,6 +165,7 @@ def join(
     port: int | None,
     rpc: tuple[str, ...],
     announce: tuple[str, ...],
+    gateway: str | None,
     after_end: str | None,
     client_mode: bool | None,
     peers: tuple[str, ...],
@@ -185,7 +191,8 @@ def join(
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
     cache = data_cache.number if data_cache else None
-    here = {"threads": threads, "device": device, "micro_batch": micro_batch, "data_cache_bytes": cache, "port": port}
+    here: dict[str, object] = {"threads": threads, "device": device, "micro_batch": micro_batch, "port": port}
+    here |= {"data_cache_bytes": cache, "gateway": gateway, "announce": announce, "after_end": after_end}
     _prepare(
         "join",
         where,
@@ -195,8 +202,6 @@ def join(
         files,
         host=host,
         rpc=rpc or None,
-        announce=announce,
-        after_end=after_end,
         client_mode=client_mode,
         peers=peers or None,
         **here,
@@ -231,6 +236,7 @@ def seed(
     port: int | None,
     rpc: tuple[str, ...],
     announce: tuple[str, ...],
+    gateway: str | None,
     after_end: str | None,
     invite_rpc: str | None,
     keystore: Path | None,
@@ -252,7 +258,7 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    listen = {"host": host, "port": port, "announce": announce, "after_end": after_end}
+    listen = {"host": host, "port": port, "announce": announce, "gateway": gateway, "after_end": after_end}
     _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc or None, invite_rpc=invite_rpc)
     _supervise("seed", where, quiet)
 

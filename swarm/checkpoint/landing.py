@@ -109,7 +109,7 @@ class Landing:
             for i in range(len(self.plan.files)):
                 with self._opened(i) as handle:
                     os.fsync(handle)
-            if out.is_dir() and self.plan.is_folder:
+            if out.is_dir():
                 out.rmdir()  # empty, or it was refused
             os.rename(self.content, out)
             shutil.rmtree(self.folder, ignore_errors=True)

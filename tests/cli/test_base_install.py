@@ -111,6 +111,28 @@ def test_a_buyer_an_owner_and_a_key_holder_need_nothing_of_a_peer(tmp_path: Path
         assert "2 files" in done("model", "show", made["model"], *world.rpc, "--from", "pub")
 
 
+def test_content_is_fetched_and_handed_out_without_a_peer(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"text" * 1000)
+    made = blocked("car", "export", "text", "a.car", "--json", cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    cid = json.loads(made.stdout)["cid"]
+    taken = blocked("car", "import", "a.car", "--store", "store", cwd=tmp_path)
+    assert (taken.returncode, taken.stderr) == (0, "")
+    command = [sys.executable, "-c", BLOCKED, "gateway", "store", "--listen", "0", "--json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, stdout=subprocess.PIPE
+    ) as serving:
+        assert serving.stdout is not None
+        try:
+            url = json.loads(serving.stdout.readline())["url"]
+            fetched = blocked("fetch", cid, "--from", url, "--out", "out", "--json", cwd=tmp_path)
+            assert (fetched.returncode, fetched.stderr) == (0, "")
+        finally:
+            serving.terminate()
+        assert serving.wait(20) == 0, "asked to end, it ends well"
+    assert (tmp_path / "out").read_bytes() == b"text" * 1000
+
+
 def test_the_blocker_blocks_and_a_peers_command_says_what_is_missing(tmp_path: Path) -> None:
     made = blocked("run", "new", tmp_path / "run", cwd=tmp_path)
     assert made.returncode == 1

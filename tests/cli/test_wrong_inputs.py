@@ -60,6 +60,8 @@ COMMANDS = {
         "unstick",
         "evaluate",
         "sample",
+        "fetch",
+        "gateway",
     ),
     ("car",): ("export", "import"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),

@@ -9,9 +9,11 @@ from peers.invite import Invite
 from peers.status import PeerStatus
 from swarm.checkpoint.leaves import leaf_digests
 from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.unixfs import cid_text
 from swarm.config import TRAIN_RECORDS
 from swarm.data.draw import RecordDraw
 from swarm.errors import RetryError
+from tests.chain.commands import ok
 from tests.faults.swarm import PeerProcess, Runner, Swarm, until
 
 pytestmark = pytest.mark.long
@@ -29,6 +31,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> object:
             out.write(json.dumps({"text": f"row {number}: " + f"the quick brown fox {number} " * 36}) + "\n")
     with Runner() as runner:
         made = Swarm(runner, root, 0.02, root / "rows.jsonl", **SETTINGS)
+        with open(made.seed.directory.config, "a", encoding="utf-8") as out:
+            out.write('gateway = "0"\n')
         made.seed.start()
         made.seed.wait_ready(SECONDS)
         yield made
@@ -83,6 +87,18 @@ def test_peers_train_on_more_data_than_they_keep(swarm: Swarm) -> None:
         assert peer.terminate() < 12.0
     peers[0].start()  # what is in the cache counts
     peers[0].wait_ready(SECONDS)
+
+
+def test_what_the_run_hands_out_comes_over_http_too(swarm: Swarm, tmp_path: Path) -> None:
+    run = Invite.of_file(swarm.seed.directory.invite).config
+    told = until(swarm.seed.directory.gateway.is_file, 30.0, "its gateway answers") and swarm.seed.directory.gateway
+    url = json.loads(told.read_text())["url"]
+    assert url.startswith("http://127.0.0.1:")
+    for name, root in (("data", run.task.data.root), ("state", run.initial_root)):
+        made = ok("fetch", cid_text(bytes.fromhex(root)), "--from", url, "--out", tmp_path / name)
+        assert made["bytes"] > 10_000
+    assert (tmp_path / "data" / TRAIN_RECORDS).stat().st_size > 9 << 20
+    assert (tmp_path / "state" / "manifest.json").is_file()
 
 
 def test_a_disk_that_cannot_hold_the_cache_is_refused_in_one_line(swarm: Swarm) -> None:

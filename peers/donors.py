@@ -1,0 +1,206 @@
+"""Whoever may have blocks: a folder here, a CAR file, an HTTP gateway. Each gives what it has of what it is asked for; who fetches checks
+the bytes."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from peers.contents import Contents
+from peers.errors import ConfigError
+from swarm.checkpoint.car import MAX_BLOCK_BYTES, CarReader
+from swarm.checkpoint.unixfs import cid_text
+from swarm.errors import PeerFault, RetryError, printable
+
+IN_FLIGHT = 4  # requests to one gateway at once
+ANSWER_SECONDS = 20.0  # after so long what has come of a batch is taken, and the rest asked for again
+CONNECT_SECONDS = 10.0
+
+Want = tuple[bytes, int]  # digest, codec
+
+
+class Donor(Protocol):
+    """`name`: as its user has written it, without secrets; `lacks`: digests that it has said it does not have; `last_error`: why it gave
+    nothing, in words."""
+
+    name: str
+    lacks: set[bytes]
+    last_error: str
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        """What it has of them, unchecked. `RetryError`: nothing now; `PeerFault`: it does not keep to the rules."""
+
+    async def close(self) -> None: ...
+
+
+class FolderDonor:
+    """A store of data, a run's or peer's directory, a folder of blocks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.name, self.lacks, self.last_error = str(directory), set[bytes](), ""
+        self._contents = Contents([directory])
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        return await asyncio.to_thread(self._read, wants)
+
+    def _read(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        found = {digest: data for digest, _ in wants if (data := self._contents.get(digest)) is not None}
+        self.lacks.update(digest for digest, _ in wants if digest not in found)
+        return found
+
+    async def close(self) -> None:
+        pass
+
+
+class CarDonor:
+    """A CAR file, which is read through once."""
+
+    def __init__(self, file: Path) -> None:
+        self.name, self.lacks, self.last_error = str(file), set[bytes](), ""
+        self._file: BinaryIO | None = open(file, "rb")  # noqa: SIM115  closed by `close`
+        self._places: dict[bytes, tuple[int, int]] | None = None
+
+    def _index(self) -> dict[bytes, tuple[int, int]]:
+        assert self._file is not None
+        return {block.digest: (begin, len(block.data)) for block, begin in CarReader(self._file).placed()}
+
+    def _read(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        if self._file is None:
+            raise RetryError("it is closed")
+        if self._places is None:
+            self._places = self._index()
+        found = {}
+        for digest, _ in wants:
+            if digest not in self._places:
+                self.lacks.add(digest)
+                continue
+            begin, size = self._places[digest]
+            self._file.seek(begin)
+            found[digest] = self._file.read(size)
+        return found
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        async with self._alone:
+            return await asyncio.to_thread(self._read, wants)
+
+    @property
+    def _alone(self) -> asyncio.Lock:
+        if not hasattr(self, "_lock"):
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    async def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class GatewayDonor:
+    """A trustless HTTP gateway, block by block."""
+
+    def __init__(self, url: str) -> None:
+        """ConfigError where it is no URL of one."""
+        try:
+            parts = urlsplit(url)
+            port = f":{parts.port}" if parts.port else ""
+        except ValueError:
+            parts, port = urlsplit(""), ""
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ConfigError("--from", url.split("@")[-1], "is no URL of a gateway: give http(s)://HOST[:PORT]")
+        self.name = f"{parts.scheme}://{parts.hostname}{port}"
+        path = parts.path.rstrip("/")
+        self._base = parts._replace(path=path if path.endswith("/ipfs") else f"{path}/ipfs").geturl()
+        self.lacks, self.last_error = set[bytes](), ""
+        self._session: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=IN_FLIGHT), timeout=limits, auto_decompress=False, read_bufsize=1 << 20,
+                headers={"Accept": "application/vnd.ipld.raw", "Accept-Encoding": "identity", "User-Agent": "sparehive"},
+            )  # fmt: skip
+        return self._session
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        tasks = [asyncio.create_task(self._one(want, found)) for want in wants]
+        try:
+            done, late = await asyncio.wait(tasks, timeout=ANSWER_SECONDS)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        faults = [error for task in done if not task.cancelled() and (error := task.exception()) is not None]
+        for error in faults:
+            if isinstance(error, PeerFault):
+                self.last_error = str(error)
+                raise error
+        if late and not faults:
+            self.last_error = f"does not answer within {ANSWER_SECONDS:.0f} s"
+        if faults and not found:
+            raise RetryError(self.last_error) from None
+        return found
+
+    async def _one(self, want: Want, found: dict[bytes, bytes]) -> None:
+        digest, codec = want
+        async with self._slots:
+            try:
+                async with self._open().get(f"{self._base}/{cid_text(digest, codec)}?format=raw") as answer:
+                    if answer.status in (404, 410, 451):
+                        self.last_error = (
+                            f"has it not ({answer.status})"
+                            if answer.status == 404
+                            else f"gives it no more ({answer.status})"
+                        )
+                        self.lacks.add(digest)
+                    elif answer.status != 200:
+                        self.last_error = f"answers {answer.status} {printable(answer.reason or '', 60)}".rstrip()
+                        raise RetryError(self.last_error)
+                    else:
+                        found[digest] = await self._body(answer)
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                self.last_error = f"does not answer ({_why(error)})"
+                raise RetryError(self.last_error) from None
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        if answer.content_length is not None:
+            if answer.content_length > MAX_BLOCK_BYTES:
+                raise PeerFault(f"sends {answer.content_length} bytes as one block")
+            return await answer.read()
+        taken = bytearray()
+        async for piece in answer.content.iter_any():
+            taken += piece
+            if len(taken) > MAX_BLOCK_BYTES:
+                raise PeerFault("sends a block without end")
+        return bytes(taken)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "time is over"
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(words.split()), 120)
+
+
+def open_donor(given: str) -> Donor:
+    """What --from names: a gateway's URL, a CAR file, a folder of blocks. ConfigError where it is none."""
+    if given.lower().startswith(("http://", "https://")):
+        return GatewayDonor(given)
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return FolderDonor(path)
+    if path.is_file():
+        return CarDonor(path)
+    raise ConfigError("--from", given, "is no http(s):// URL of a gateway, no CAR file and no folder of blocks")
+
+
+__all__ = ["CarDonor", "Donor", "FolderDonor", "GatewayDonor", "Want", "open_donor"]
