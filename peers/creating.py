@@ -12,6 +12,7 @@ from typing import Any
 from incentives.keys import create_key, key_account, load_password
 from peers.beginning import Beginning, Start
 from peers.choosing import DataShape, choose_task
+from peers.datasets import TakenData
 from peers.errors import ConfigError
 from peers.making import NO_ROOT, TaskMaker
 from peers.opening import check_parts, open_run
@@ -36,11 +37,12 @@ def create_run(
     length: Length | None = None,
     shape: DataShape | None = None,
     start: Start | None = None,
+    dataset: TakenData | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", "bpe:N" to train one of N tokens, or where a tokenizer.json
     is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken.
-    `start`: the published model that it starts from; None: noise."""
+    `start`: the published model that it starts from; None: noise. `dataset`: what `data` is of, where that is one by CID."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
@@ -61,7 +63,7 @@ def create_run(
         config, num_values = _write(
             making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress, begun
         )
-        making.sources.write_text(task.checksums(), encoding="utf-8")
+        _write_sources(making, task, dataset)
         open_run(config, making.data, making.blocks, progress)
         _make_organisers_key(run if run.organiser_key.parent.exists() else making)
     return {
@@ -72,6 +74,12 @@ def create_run(
         "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
         "path": str(root),
     }
+
+
+def _write_sources(run: RunDirectory, task: TaskMaker, dataset: TakenData | None) -> None:
+    run.sources.write_text(task.checksums(), encoding="utf-8")
+    if dataset is not None:
+        run.dataset.write_bytes(dataset.content())
 
 
 def _joined(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def _check_free(run: RunDirectory) -> None:
         raise ConfigError("RUN_DIRECTORY", str(run.root), "holds a run already; choose another directory")
     if run.root.exists() and not run.root.is_dir():
         raise ConfigError("RUN_DIRECTORY", str(run.root), "is no directory; choose another name")
-    for path in (run.data, run.blocks, run.sources):
+    for path in (run.data, run.blocks, run.sources, run.dataset):
         if path.exists():
             raise ConfigError(
                 "RUN_DIRECTORY", str(run.root), f"holds {path.name} already, which a run has too; choose another"
@@ -209,7 +217,7 @@ def _alone(run: RunDirectory) -> Iterator[None]:
 def _remove(run: RunDirectory, left: Path) -> None:
     """What a killed `run new` had made, and what of it had its place already: without run.toml, which comes last, it is no run.
     The organiser's key stays, and the next one takes it."""
-    order = _in_order(run, (left / path.name for path in (run.blocks, run.data, run.sources)))
+    order = _in_order(run, (left / path.name for path in (run.blocks, run.data, run.dataset, run.sources)))
     has_begun = (left / run.toml.name).is_file() and not os.path.lexists(order[0]) and not os.path.lexists(run.toml)
     for path in order if has_begun else ():
         placed = run.root / path.name

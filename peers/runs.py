@@ -42,6 +42,11 @@ class RunDirectory:
         return self.root / "sources.sha256"
 
     @property
+    def dataset(self) -> Path:
+        """CID, licence and owners of the data set that it was made of, where that is one; for the organiser, no part of the run."""
+        return self.root / "dataset.json"
+
+    @property
     def blocks(self) -> Path:
         return self.root / "blocks"
 

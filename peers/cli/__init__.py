@@ -29,6 +29,10 @@ _COMMANDS = {
     "verify": ("verifying", "Rebuild the published tables and compare them with the chain."),
     "books": ("booking", "Write a page in which anybody looks up an account."),
     "wallet": ("binding", "Make a wallet's key file, or show its address."),
+    "data publish": ("datasets", "Make a data set of files; others name it by its CID."),
+    "data list": ("datasets", "Show what was published from a store."),
+    "data show": ("datasets", "Show a data set's licence, owners and files."),
+    "data withdraw": ("datasets", "Hand a data set out no more."),
     "car export": ("content", "Write content as a CAR, the file that IPFS programs hand on."),
     "car import": ("content", "Check a CAR and put its blocks into a store."),
     "run new": ("training", "Make a run.toml from a text and a model size."),
@@ -88,6 +92,11 @@ def cli() -> None:
 @cli.group("run", cls=LazyGroup, prefix="run ", short_help="Define, deploy, fund and follow a run.")
 def run_group() -> None:
     """Define, deploy, fund and follow a run."""
+
+
+@cli.group("data", cls=LazyGroup, prefix="data ", short_help="Publish and look at data sets by their CID.")
+def data_group() -> None:
+    """Publish and look at data sets by their CID."""
 
 
 @cli.group("car", cls=LazyGroup, prefix="car ", short_help="Hand content on as one file, to any IPFS program.")

@@ -12,6 +12,7 @@ import click
 
 from incentives.amounts import Unit
 from peers.belonging import check_role_of, check_run_of
+from peers.cli.datasets import data_options
 from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, COUNT, PATH, Amount, Count, show, token_decimals_option
 from peers.config import load_peer_config, save_peer_config
 from peers.directory import PeerDirectory
@@ -21,6 +22,7 @@ from swarm.atomic import write_atomically
 if TYPE_CHECKING:
     from incentives.records import Domain
     from peers.beginning import Start
+    from peers.datasets import TakenData
 
 _LISTEN_OPTIONS = (
     click.option("--host", help="Address to listen on (default: all interfaces; 127.0.0.1 for this machine alone)."),
@@ -361,12 +363,7 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.command("new")
 @click.argument("run_directory", type=PATH)
 @click.option("--name", default="my-run", show_default=True, callback=lambda *given: _as_utf8(given[-1]))
-@click.option(
-    "--data",
-    type=PATH,
-    help="Text, JSONL, CSV or Parquet, a file or a folder of them, or a folder that datasets saved (default: the Python standard "
-    "library's source).",
-)
+@data_options
 @click.option("--text-column", metavar="NAME", help='Which column of the rows holds the text (default "text").')
 @click.option("--label-column", metavar="NAME", help='Which column of the rows holds the label (default "label").')
 @click.option(
@@ -418,6 +415,7 @@ def run_new(
     run_directory: Path,
     name: str,
     data: Path | None,
+    dataset: "TakenData | None",
     text_column: str | None,
     label_column: str | None,
     task: str,
@@ -447,7 +445,7 @@ def run_new(
     shape = DataShape(records, text_column, label_column, task)
     tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
     result = create_run(
-        run_directory, name, data, preset, price, settings, tokens_of, ProgressBar(), length, shape, start
+        run_directory, name, data, preset, price, settings, tokens_of, ProgressBar(), length, shape, start, dataset
     )
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
     show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())

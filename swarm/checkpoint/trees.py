@@ -81,9 +81,9 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def put_path(path: Path, store: Keeps, on_bytes: Callable[[int], None] = lambda size: None) -> BlockLink:
-    """Store a file block by block; its root. OSError where it cannot be read."""
-    making = file_blocks(pieces_of(path))
+def put_pieces(pieces: Iterable[bytes], store: Keeps) -> BlockLink:
+    """Store the file that `pieces` are one after the other, block by block; its root."""
+    making = file_blocks(pieces)
     while True:
         try:
             block = next(making)
@@ -91,7 +91,11 @@ def put_path(path: Path, store: Keeps, on_bytes: Callable[[int], None] = lambda 
             link: BlockLink = end.value
             return link
         store.put_as(block.digest, block.data)
-        on_bytes(len(block.data) if block.codec == RAW else 0)
+
+
+def put_path(path: Path, store: Keeps) -> BlockLink:
+    """The same of a file. OSError where it cannot be read."""
+    return put_pieces(pieces_of(path), store)
 
 
 def put_folders(entries: Mapping[str, BlockLink], store: Keeps) -> BlockLink:
@@ -287,5 +291,6 @@ __all__ = [
     "pieces_of",
     "put_folders",
     "put_path",
+    "put_pieces",
     "read_plan",
 ]  # fmt: skip

@@ -63,6 +63,7 @@ COMMANDS = {
         "fetch",
         "gateway",
     ),
+    ("data",): ("publish", "list", "show", "withdraw"),
     ("car",): ("export", "import"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
     ("model",): ("publish", "offer", "list", "show", "verify", "hold", "buy", "fetch", "open"),
