@@ -35,7 +35,7 @@ from swarm.data.records import OpenLeaves
 from swarm.errors import RetryError
 from swarm.optim.inner import InnerOptimizer
 from swarm.tasks import new_model, open_task
-from swarm.transport.bulk import Bulk
+from swarm.transport.exchange import Exchange, Nothing
 from swarm.transport.node import Node
 
 CONTEXT = 255  # a record is 256 bytes, a leaf 4,096 of them
@@ -132,12 +132,19 @@ def on_disk(config: RunConfig, whole: Path) -> None:
     obey(trainer.run)
 
 
+class Stored:
+    """Implements `swarm.transport.exchange.Content`."""
+
+    def __init__(self, store: BlockStore) -> None:
+        self.block, self.has_block = store.get, store.has
+
+
 async def serve(whole: Path, identity: Path) -> None:
     """A donor: prints where it listens, and serves until its standard input ends."""
     store = BlockStore(whole, 1 << 62, owned=False)
     async with await Node.open(identity) as node:
-        bulk = Bulk(node, store.get, lambda *part: None)
-        await bulk.start()
+        exchange = Exchange(node, Stored(store))
+        await exchange.start()
         print(json.dumps({"peer": node.peer_id, "addresses": list(node.addresses())}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
@@ -145,12 +152,12 @@ async def serve(whole: Path, identity: Path) -> None:
 async def fetched(config: RunConfig, root: Path, donor: dict[str, Any], cache_bytes: int) -> None:
     trainer = Trainer(config)
     async with await Node.open(root / "trainer.key", client_mode=True) as node:
-        bulk = Bulk(node, lambda digest: None, lambda *part: None)
-        await bulk.start()
+        exchange = Exchange(node, Nothing())
+        await exchange.start()
         await node.connect(donor["addresses"], 30.0)
 
         async def ask(account: bytes, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-            return await bulk.get(donor["peer"], digests, 64 * LEAF_BYTES, 60.0)
+            return await exchange.get(donor["peer"], digests, 64 * LEAF_BYTES, 60.0)
 
         store = BlockStore(root / "cache", 1 << 62)
         blocks = RunBlocks(store, trainer.model.layout, ask, lambda: [DONOR], 60.0)
@@ -165,7 +172,7 @@ async def fetched(config: RunConfig, root: Path, donor: dict[str, Any], cache_by
             nonlocal most
             found = trainer.run(seconds)
             most = max(most, cache.size_bytes())
-            return {**found, "cache": most / 1e6, "fetched": bulk.received_bytes / 1e6}
+            return {**found, "cache": most / 1e6, "fetched": exchange.received_bytes / 1e6}
 
         await asyncio.to_thread(obey, run)
         await cache.close()

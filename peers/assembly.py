@@ -391,12 +391,15 @@ class Reactions:
         self._made.driver.on_link(account, flags, up)
 
     def lookup(self, digest: Hash) -> bytes | None:
+        return self._made.parts.get(digest)
+
+    def block(self, digest: Hash) -> bytes | None:
+        found, base = self._made.content.block(digest), self._made.base
+        return base.get(digest) if found is None and base is not None else found
+
+    def has_block(self, digest: Hash) -> bool:
         base = self._made.base
-        return (
-            self._made.parts.get(digest)
-            or self._made.content.block(digest)
-            or (None if base is None else base.get(digest))
-        )
+        return self._made.content.has(digest) or (base is not None and base.has(digest))
 
     def tip(self) -> tuple[int, Hash]:
         return self._made.machine.epoch - 1, self._made.driver.tip
@@ -448,6 +451,7 @@ async def join_run(
             ),
             door=door,
             max_part_bytes=wire_bytes(made.run.codec.part_values, made.run.codec.contribution),
+            strangers_bytes_per_day=config.strangers_bytes_per_day,
         ),
     )
 

@@ -180,6 +180,12 @@ class PeerConfig(BaseModel):
         le=MAX_COUNT,
         description="disk for records of the run's data, of which the peer fetches what it needs; the oldest go",
     )
+    strangers_bytes_per_day: int = Field(
+        20 * 10**9,
+        ge=0,
+        le=MAX_COUNT,
+        description="blocks of the run's content that who has no link in it, as any IPFS node, is given in a day; 0: none",
+    )
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(
         "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"

@@ -52,6 +52,12 @@ class Visitor:
     def lookup(self, digest: Hash) -> bytes | None:
         return None
 
+    def block(self, digest: Hash) -> bytes | None:
+        return None
+
+    def has_block(self, digest: Hash) -> bool:
+        return False
+
     def tip(self) -> tuple[int, Hash]:
         return 0, ZERO_HASH
 

@@ -21,6 +21,7 @@ from swarm.transport.bulk import MAX_DIGESTS, Bulk
 from swarm.transport.dialback import DialBack
 from swarm.transport.dialer import Dialer
 from swarm.transport.door import Door
+from swarm.transport.exchange import Exchange
 from swarm.transport.links import Links
 from swarm.transport.node import MAX_FRAME_BYTES, PATIENCE_SECONDS, Node
 from swarm.transport.reach import Reach
@@ -49,7 +50,8 @@ class Membership:
 class NetworkSettings:
     """`addresses` are told to others until linked peers have dialled back, which they are asked to every `reach_seconds`; from
     then on what answered is. `known_file` keeps addresses for the next start. `max_part_bytes`: of a part that is pushed here.
-    `door`: whom the run lets in, and this peer's own stamp; without one it is open to all."""
+    `door`: whom the run lets in, and this peer's own stamp; without one it is open to all. `strangers_bytes_per_day`: of blocks, that
+    who has no link in the run is given."""
 
     addresses: tuple[str, ...] = ()
     known_file: Path | None = None
@@ -58,6 +60,7 @@ class NetworkSettings:
     presence: BoardSettings = field(default_factory=BoardSettings)
     max_part_bytes: int = MAX_FRAME_BYTES
     door: Door | None = None
+    strangers_bytes_per_day: int = 0
 
 
 class Handler(Protocol):
@@ -80,7 +83,13 @@ class Handler(Protocol):
         """Linked peers have dialled back; answered with `SwarmNetwork.declare`."""
 
     def lookup(self, digest: Hash) -> bytes | None:
-        """What others ask for."""
+        """What the round's others ask for: wire bytes of parts and averages."""
+
+    def block(self, digest: Hash) -> bytes | None:
+        """A block of content that anybody may have, its hash checked. Called from any thread, as `has_block`."""
+
+    def has_block(self, digest: Hash) -> bool:
+        """Whether it is here, as far as can be seen without reading it."""
 
     def tip(self) -> tuple[int, Hash]:
         """(epoch, certificate id) that this peer follows, published with its presence."""
@@ -90,12 +99,13 @@ class Handler(Protocol):
 
 
 class SwarmNetwork:
-    """Node, links, bulk transfer, presence and reachability of one peer. `close` is idempotent."""
+    """Node, links, bulk transfer, blocks, presence and reachability of one peer. `close` is idempotent."""
 
     def __init__(self, node: Node, initial_peers: Sequence[str], dialer: Dialer) -> None:
         self.node, self._initial_peers, self.dialer = node, tuple(initial_peers), dialer
         self.links: Links | None = None
         self.bulk: Bulk | None = None
+        self.exchange: Exchange | None = None
         self.board: PresenceBoard | None = None
         self.reaching: Reaching | None = None
         self.reducers: ReducerChecks | None = None
@@ -159,11 +169,11 @@ class SwarmNetwork:
         links.addresses, self._keeps_addresses = settings.addresses, bool(settings.addresses)
         self._flags = membership.flags
         links.book.add_invited(self._initial_peers)
-        if settings.door is not None:
-            links.door = settings.door
+        links.door = settings.door or links.door
         links.founders = membership.founders
         node.is_member = links.is_member_identity
         await self.bulk.start()
+        self.exchange = await self._hand_out(handler, settings)
         self.reducers = reducers = ReducerChecks()
         dialback = DialBack(node, self.dialer, lambda peer_id: peer_id in self._peers(), reducers.reached)
         await dialback.start()
@@ -182,6 +192,11 @@ class SwarmNetwork:
         ]
         self.board = self._make_board(links, membership, handler, settings.presence)
         await self.board.start()
+
+    async def _hand_out(self, handler: Handler, settings: NetworkSettings) -> Exchange:
+        made = Exchange(self.node, handler, lambda peer_id: peer_id in self._peers(), settings.strangers_bytes_per_day)
+        await made.start()
+        return made
 
     def _make_board(
         self, links: Links, membership: Membership, handler: Handler, settings: BoardSettings
@@ -305,7 +320,7 @@ class SwarmNetwork:
 
     def sent_bytes(self) -> int:
         """Payload that this process has handed to its daemon: parts, blocks and messages, without headers and encryption."""
-        return sum(part.sent_bytes for part in (self.bulk, self.links) if part is not None)
+        return sum(part.sent_bytes for part in (self.bulk, self.exchange, self.links) if part is not None)
 
     def addresses(self) -> tuple[str, ...]:
         return self.node.addresses()
@@ -350,19 +365,15 @@ class SwarmNetwork:
             if link is None:
                 continue
             try:
-                seconds = left if account == order[-1] else left / 2
-                await self._get(link.peer_id, missing[:MAX_DIGESTS], room, seconds, found)
+                seconds, patience = left if account == order[-1] else left / 2, self._patience(link.peer_id)
+                await self.bulk.get(link.peer_id, missing[:MAX_DIGESTS], room, seconds, found, patience)
             except (RetryError, PeerFault, TimeoutError):
                 continue
         return found
 
-    async def _get(
-        self, peer_id: str, digests: Sequence[Hash], max_bytes: int, seconds: float, found: dict[Hash, bytes]
-    ) -> None:
+    def _patience(self, peer_id: str) -> float:
         """Nobody waits long for a stranger that gives nothing."""
-        assert self.bulk is not None
-        patience = math.inf if self.is_member_identity(peer_id) else PATIENCE_SECONDS
-        await self.bulk.get(peer_id, digests, max_bytes, seconds, found, patience)
+        return math.inf if self.is_member_identity(peer_id) else PATIENCE_SECONDS
 
     def donors(self) -> Sequence[Account]:
         """Linked peers that blocks can be asked of, members first."""
@@ -375,12 +386,14 @@ class SwarmNetwork:
         return self.links is not None and self.links.is_member_identity(peer_id)
 
     async def ask(self, account: Account, digests: Sequence[Hash]) -> dict[Hash, bytes]:
+        """Blocks, for `swarm.checkpoint.fetch`: those that came in time. `PeerFault`: it sent others; `RetryError`, `TimeoutError`: none
+        came."""
         peer_id = self._peer_id(account)
-        if peer_id is None or self.bulk is None:
+        if peer_id is None or self.exchange is None:
             raise RetryError(f"no link to {account.hex()[:8]}")
         found: dict[Hash, bytes] = {}
         try:
-            await self._get(peer_id, digests, ASK_BYTES, ASK_SECONDS, found)
+            await self.exchange.get(peer_id, digests, ASK_BYTES, ASK_SECONDS, found, self._patience(peer_id))
         except (RetryError, TimeoutError):
             if not found:
                 raise
@@ -388,6 +401,8 @@ class SwarmNetwork:
 
     async def close(self) -> None:
         await cancel_all(self._tasks)
+        if self.exchange is not None:
+            await self.exchange.close()
         if self.board is not None:
             await self.board.close()
         if self.links is not None:

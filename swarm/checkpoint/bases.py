@@ -21,6 +21,7 @@ from swarm.checkpoint.unixfs import (
 )
 from swarm.config import Base
 from swarm.errors import DiskError, PeerFault, disk_remedy
+from swarm.hashing import sha256
 from swarm.records.types import Hash
 
 FILES = ("config.json", "lineage.json", "model.safetensors")  # that it may have; the first and the last it must
@@ -57,7 +58,7 @@ class BaseFolder:
                 self._blocks[block.digest] = block.data
 
     def get(self, digest: Hash) -> bytes | None:
-        """A block; None where it has none of this digest, or its file is not there any more."""
+        """A block; None where it has none of this digest, or its file is not there any more, or another one."""
         found = self._blocks.get(digest)
         if not isinstance(found, tuple):
             return found
@@ -65,9 +66,13 @@ class BaseFolder:
         try:
             with open(self.folder / name, "rb") as handle:
                 handle.seek(at)
-                return handle.read(size)
+                data = handle.read(size)
         except OSError:
             return None
+        return data if sha256(data) == digest else None
+
+    def has(self, digest: Hash) -> bool:
+        return digest in self._blocks
 
     def digests(self) -> Iterator[Hash]:
         return iter(self._blocks)

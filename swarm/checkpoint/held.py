@@ -35,6 +35,9 @@ class HeldAnchor:
         cut = len(self._header)
         return self._header[start:end] + bytes(self._files[file][max(0, start - cut) : max(0, end - cut)])
 
+    def has(self, digest: Hash) -> bool:
+        return digest in self._blocks
+
     def digests(self) -> Iterator[Hash]:
         """The root directory last."""
         return iter(self._blocks)

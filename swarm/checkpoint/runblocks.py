@@ -123,7 +123,12 @@ class RunBlocks:
     def block(self, digest: Hash) -> bytes | None:
         """From disk, else from an anchor that is only in memory."""
         found = (held.get(digest) for held in reversed(self._held))
-        return self.store.get(digest) or next((data for data in found if data is not None), None)
+        data = self.store.get(digest)
+        return data if data is not None else next((each for each in found if each is not None), None)
+
+    def has(self, digest: Hash) -> bool:
+        """Whether `block` finds it, unless it has rotted."""
+        return self.store.has(digest) or any(held.has(digest) for held in self._held)
 
     def _written(self, root: Hash) -> None:
         with self._saving:

@@ -129,6 +129,80 @@ class Stream:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise RetryError(f"peer {self.remote[:12]} is silent or gone ({type(error).__name__})") from None
 
+    async def send_delimited(self, data: bytes, timeout: float) -> None:
+        """Bytes that carry their length already, as libp2p's protocols do; all else as `send`."""
+        try:
+            self._writer.write(data)
+            async with asyncio.timeout(timeout):
+                await self._drain()
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise RetryError(f"peer {self.remote[:12]} does not take data ({type(error).__name__})") from None
+
+    async def receive_length(self, idle: float, timeout: float) -> int | None:
+        """Of what comes next, a varint, for which there are `idle` seconds until it begins, then `timeout` or our patience; None where
+        the other end has ended the stream. Errors as `receive`."""
+        try:
+            async with asyncio.timeout(idle):
+                first = await self._reader.read(1)
+            if not first:
+                return None
+            async with asyncio.timeout(min(timeout, self.patience_seconds)):
+                return await self._varint(first[0])
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise RetryError(f"peer {self.remote[:12]} is silent or gone ({type(error).__name__})") from None
+
+    async def receive_exactly(
+        self, num_bytes: int, timeout: float, on_piece: Callable[[], None] = lambda: None
+    ) -> bytes:
+        """So many bytes. For each 16 KiB of them there is `timeout`, or our patience. `on_piece`: some have come. `RetryError`."""
+        data, seconds = bytearray(), min(timeout, self.patience_seconds)
+        try:
+            while len(data) < num_bytes:
+                async with asyncio.timeout(seconds):
+                    enough = min(num_bytes, len(data) + TAKEN_BYTES)
+                    while len(data) < enough:
+                        piece = await self._reader.read(num_bytes - len(data))
+                        if not piece:
+                            raise asyncio.IncompleteReadError(b"", None)
+                        data += piece
+                        on_piece()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise RetryError(f"peer {self.remote[:12]} is silent or gone ({type(error).__name__})") from None
+        return bytes(data)
+
+    async def _varint(self, byte: int) -> int:
+        """The number that begins with `byte`. `PeerFault` beyond four bytes: no length is that large."""
+        value = byte & 0x7F
+        for shift in (7, 14, 21):
+            if byte < 0x80:
+                break
+            byte = (await self._reader.readexactly(1))[0]
+            value |= (byte & 0x7F) << shift
+        if byte >= 0x80:
+            raise PeerFault("message: its length has more than four bytes")
+        return value
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other end says nothing more, or is gone; looked at without waiting."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    async def ended(self) -> None:
+        """Returns once the other end has ended the stream, or said something that nobody asked for."""
+        with contextlib.suppress(OSError):
+            await self._reader.read(1)
+
+    async def finish(self, timeout: float) -> None:
+        """Say that this was all, wait until the other end has it, and close; who does not take it in time loses what is left."""
+        try:
+            self._writer.write_eof()
+            async with asyncio.timeout(min(timeout, self.patience_seconds)):
+                await self._writer.drain()
+                await self.ended()
+        except (OSError, TimeoutError, RuntimeError):
+            self._writer.transport.abort()
+        self.close()
+
     async def linger(self, timeout: float) -> None:
         """Wait for the other end's last word, however slow its line: closing at once would drop what the daemon has not sent yet."""
         self.patience_seconds = math.inf

@@ -62,6 +62,12 @@ class Listener:
     def lookup(self, digest: bytes) -> bytes | None:
         return None
 
+    def block(self, digest: bytes) -> bytes | None:
+        return None
+
+    def has_block(self, digest: bytes) -> bool:
+        return False
+
     def tip(self) -> tuple[int, bytes]:
         return 7, TIP
 

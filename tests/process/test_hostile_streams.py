@@ -13,6 +13,7 @@ import swarm.transport.daemon as daemon_module
 import swarm.transport.links as links_module
 from swarm.errors import PeerFault, RetryError
 from swarm.network import SwarmNetwork
+from swarm.transport import bitswap
 from swarm.transport.bulk import GET, PUSH
 from swarm.transport.dialer import Dialer
 from swarm.transport.door import Door
@@ -54,7 +55,7 @@ async def squatters(tmp_path: Path, target: Member, number: int = SQUATTERS) -> 
         yield [await stack.enter_async_context(attacker(tmp_path, target)) for _ in range(number)]
 
 
-@pytest.mark.parametrize("protocol", [PROTOCOL, GET, PUSH, HERE])
+@pytest.mark.parametrize("protocol", [PROTOCOL, GET, PUSH, HERE, bitswap.PROTOCOL])
 def test_a_stream_that_says_nothing_or_half_is_closed_in_seconds(tmp_path: Path, protocol: str) -> None:
     async def work() -> None:
         async with swarm(tmp_path, 1) as members, attacker(tmp_path, members[0]) as bad:
@@ -186,13 +187,13 @@ def test_blocks_are_asked_of_members_first_and_nobody_waits_long_for_a_stranger(
             async def stall(stream: Stream) -> None:
                 await asyncio.sleep(100)
 
-            await staller.node.handle(GET, stall)
+            await staller.node.handle(bitswap.PROTOCOL, stall)
             staller.links.book.add_invited(asking.node.addresses())
             await staller.links.start()
             await until(lambda: len(asking.links.links) == 2)
             asking.links.is_member = lambda account: account == honest.account
             network = SwarmNetwork(asking.node, (), Dialer(tmp_path / "dialer.key"))
-            network.links, network.bulk = asking.links, asking.bulk
+            network.links, network.exchange = asking.links, asking.exchange
             assert network.donors()[0] == honest.account
             begun = time.monotonic()
             with contextlib.suppress(RetryError):

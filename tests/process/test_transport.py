@@ -17,6 +17,7 @@ from swarm.hashing import sha256
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, Account
 from swarm.transport import node as node_module
 from swarm.transport.bulk import Bulk
+from swarm.transport.exchange import Exchange
 from swarm.transport.links import PROTOCOL, Links
 from swarm.transport.node import Node
 
@@ -43,7 +44,7 @@ class ListHistory:
 
 
 class Member:
-    """One node with links and bulk transfer."""
+    """One node with links, bulk transfer and blocks, of which who has no link gets none."""
 
     def __init__(self, node: Node, flags: int, run_id: bytes = RUN) -> None:
         self.node = node
@@ -67,6 +68,7 @@ class Member:
             sync_seconds=1.0,
         )
         self.bulk = Bulk(node, self.store.get, self.on_part)
+        self.exchange = Exchange(node, self, lambda peer_id: peer_id in {x.peer_id for x in self.links.links.values()})
 
     async def on_message(self, account: Account, data: bytes) -> bool:
         self.heard.append(data)
@@ -80,6 +82,12 @@ class Member:
             raise PeerFault("norm: no")
         if payload == b"early":
             raise RetryError("its contribution has not come yet")
+
+    def block(self, digest: bytes) -> bytes | None:
+        return self.store.get(digest)
+
+    def has_block(self, digest: bytes) -> bool:
+        return digest in self.store
 
     def put(self, data: bytes) -> bytes:
         self.store[sha256(data)] = data
@@ -97,8 +105,10 @@ async def swarm(tmp_path: Path, listeners: int, clients: int = 0) -> AsyncIterat
             member = Member(node, FLAG_VOTES | (0 if client else FLAG_REDUCES))
             members.append(member)
             await member.bulk.start()
+            await member.exchange.start()
             await member.links.start()
             stack.push_async_callback(member.links.close)
+            stack.push_async_callback(member.exchange.close)
             member.links.book.add_invited(first)
         yield members
 
