@@ -245,6 +245,10 @@ class LicenseContract:
         """What it can withdraw."""
         return int(self._call("owed", to_checksum(token), to_checksum(account)))
 
+    def paid_for(self, model: bytes, account: bytes) -> int:
+        """What it has paid for a hot account."""
+        return int(self._call("paidFor", model, to_checksum(account)))
+
     def key_of(self, licensee: bytes) -> Point | None:
         """What shares are sealed to; None: it has set none."""
         found = list(self._events("KeySet", {"licensee": to_checksum(licensee)}))
@@ -320,6 +324,10 @@ class LicenseContract:
     def unsigned(self, sender: bytes | None, function: str, *arguments: object) -> "Call":
         """`sender` None: anybody may send it."""
         return self.chain.unsigned("ModelLicense", self.address, function, *arguments, sender=sender)
+
+    def send(self, key: PrivateKey, call: "Call") -> "Sent":
+        """What `unsigned` has made, by this key."""
+        return self.chain.send(key, {"to": to_checksum(call.to), "data": "0x" + call.data.hex()}, call.what)
 
     def unsigned_publish(self, sender: bytes, publication: Publication) -> "list[Call]":
         calls = [self.unsigned(None, "tally", *arguments) for arguments in self._tallies(publication)]

@@ -46,6 +46,7 @@ _COMMANDS = {
     "model offer": ("selling", "Change the price and term of a model, or close the sale."),
     "model hold": ("holding", "Hold shares of models' keys, and give them to buyers."),
     "model buy": ("buying", "Buy a licence of a model, and open it."),
+    "model earnings": ("royalties", "Show and collect what models owe a wallet."),
     "model fetch": ("buying", "Fetch the encrypted blocks of a model."),
     "model open": ("buying", "Decrypt a model that was bought."),
     "model list": ("market", "List the models that are offered on a chain."),

@@ -30,7 +30,7 @@ from peers.cli.signing import Fees, cost_line, open_key, sending, wallet_address
 from peers.cli.unsigned import check_options, show_calls, unsigned_options
 from peers.errors import StartError
 from peers.market.deliverykey import delivery_file, open_or_make_secret, open_secret
-from peers.market.getting import blocks_of, bring, getter
+from peers.market.getting import bring, getter
 from peers.market.packing import unpack
 from peers.market.purchasing import Waited, wait_for_key
 from peers.market.reference import ModelReference
@@ -82,7 +82,7 @@ class _Options:
     receiver: str | None
     renew: bool
     no_wait: bool
-    sources: tuple[Path, ...]
+    sources: tuple[str, ...]
     out: Path | None
     wallet: str | None
     unsigned: bool
@@ -255,16 +255,13 @@ def _opened(options: _Options, sale: Sale, content_key: bytes) -> list[str]:
     return open_model(sale, options.sources, content_key, options.out, ProgressBar(options.as_json))
 
 
-def open_model(
-    sale: Sale, sources: tuple[Path, ...], content_key: bytes, out: Path, progress: ProgressBar
-) -> list[str]:
+def open_model(sale: Sale, sources: tuple[str, ...], content_key: bytes, out: Path, progress: ProgressBar) -> list[str]:
     """Names of the files that were written. Blocks are kept beside `out` until all are there, so that a fetch goes on."""
     model = sale.model
-    get = getter([blocks_of(each) for each in sources], model.root)
     kept = out.with_name(f".{out.name}.blocks")
     store = BlockStore(kept, 1 << 62)
-    shelf = bring(model.root, model.manifest_hash, get, store, progress)
-    files = unpack(shelf, getter([store], model.root), content_key, out, progress)
+    shelf = bring(model.root, model.manifest_hash, sources, store, progress)
+    files = unpack(shelf, getter(store, model.root), content_key, out, progress)
     shutil.rmtree(kept, ignore_errors=True)
     return files
 
@@ -329,7 +326,7 @@ def _show_unsigned(options: _Options, sale: Sale) -> None:
 )
 @json_option
 def model_fetch(
-    model: ModelReference, rpc: Nodes, chain_id: int | None, sources: tuple[Path, ...], out: Path, as_json: bool
+    model: ModelReference, rpc: Nodes, chain_id: int | None, sources: tuple[str, ...], out: Path, as_json: bool
 ) -> None:
     """Fetch the encrypted blocks of MODEL, to open it or to hand it on."""
     if not sources:
@@ -337,8 +334,7 @@ def model_fetch(
     contract = market_on(rpc, chain_id, model)
     found = contract.model(model.model)
     store = BlockStore(out / "blocks", 1 << 62)
-    get = getter([blocks_of(each) for each in sources], found.root)
-    shelf = bring(found.root, found.manifest_hash, get, store, ProgressBar(as_json))
+    shelf = bring(found.root, found.manifest_hash, sources, store, ProgressBar(as_json))
     result = {
         "model": str(ModelReference(contract.chain.chain_id, model.model)),
         "cid": cid_text(found.root),
@@ -367,7 +363,7 @@ def model_open(
     password_file: Path | None,
     delivery_key: Path | None,
     wallet: str | None,
-    sources: tuple[Path, ...],
+    sources: tuple[str, ...],
     out: Path,
     as_json: bool,
 ) -> None:

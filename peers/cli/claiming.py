@@ -42,8 +42,10 @@ from peers.cli.options import (
     tables_option,
 )
 from peers.cli.places import Place, copies_of, find_place, hot_account
+from peers.cli.royalties import Owed, models_options, owed_by_models
 from peers.cli.signing import Fees, cost_line, open_key, resumed_by, sending, wallet_address
 from peers.cli.unsigned import check_options, show_calls, unsigned_options
+from peers.market.reference import ModelReference
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -69,6 +71,7 @@ CLAIMS_PER_TRANSACTION = 40
 @click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --unsigned: the wallet to claim for.")
 @click.option("--push", is_flag=True, help="Claim for everybody who is bound; money goes to their own wallets.")
 @click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="Only these hot accounts.")
+@models_options
 @unsigned_options
 @fee_options
 @json_option
@@ -86,6 +89,8 @@ def claim(
     wallet_text: str | None,
     push: bool,
     accounts: tuple[str, ...],
+    models: tuple[ModelReference, ...],
+    all_models: bool,
     unsigned: bool,
     safe_batch: Path | None,
     max_fee: int | None,
@@ -105,21 +110,61 @@ def claim(
         raise click.UsageError("--all takes PLACES, and these alone say where: the directories and invites of the runs")
     found = [_In.of(text, tables) for text in places] if is_all else []
     found = found or [_In(find_place(run, settlement, directory, invite), directory, tables, "")]
+    of_models = _Models(models, all_models, tables)
+    if is_all and of_models:
+        raise click.UsageError(
+            "--model and --models go with one run: claim there, or `sparehive model earnings --collect`"
+        )
     key = None if unsigned else open_key(keystore, password_file)
     if key is None or keystore is None:
         chain = found[0].place.connect(rpc)
-        _show_unsigned(chain, found, wallet, chosen, safe_batch, as_json, is_all)
+        _show_unsigned(chain, found, wallet, chosen, safe_batch, as_json, is_all, of_models)
         return
-    if not is_all:
-        chain = found[0].place.connect(rpc)
-        warning = _warn(chain, found[0])
-        with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
-            result, lines = _claim(chain, key, found[0], push, chosen, warning is None)
-        show(as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
-        if warning:
-            sys.exit(1)
-        return
-    _claim_all(found, rpc, key, keystore, Fees(max_fee, dry_run, as_json), push, chosen)
+    fees = Fees(max_fee, dry_run, as_json)
+    if is_all:
+        _claim_all(found, rpc, key, keystore, fees, push, chosen)
+    else:
+        _claim_one(found[0], rpc, key, keystore, fees, push, chosen, of_models)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """Whose earnings are claimed beside a run's. False where none were asked for."""
+
+    named: tuple[ModelReference, ...]
+    all_of_run: bool
+    tables: Shelf
+
+    def __bool__(self) -> bool:
+        return bool(self.named) or self.all_of_run
+
+    def owed(self, chain: "Chain", wallet: bytes | None, where: "_In", quiet: bool) -> Owed | None:
+        settlement = where.place.settlement if self.all_of_run else None
+        return owed_by_models(chain, wallet, self.tables, self.named, settlement, quiet)
+
+
+def _claim_one(
+    where: "_In",
+    rpc: Nodes,
+    key: PrivateKey,
+    keystore: Path,
+    fees: Fees,
+    push: bool,
+    chosen: set[bytes],
+    of_models: _Models,
+) -> None:
+    """In one run, and then of models. Exit status 1 where the own ledger refutes what is proposed."""
+    chain = where.place.connect(rpc)
+    warning = _warn(chain, where)
+    with sending(chain, key, keystore, fees):
+        result, lines = _claim(chain, key, where, push, chosen, warning is None)
+        owed = of_models.owed(chain, account_of(key), where, fees.as_json)
+        if owed is not None:
+            result["models"], said = owed.collect(key)
+            lines = [*lines, *said]
+    show(fees.as_json, {**result, "cost": str(chain.spent_amount), "warning": warning}, *lines, *cost_line(chain))
+    if warning:
+        sys.exit(1)
 
 
 @dataclass(frozen=True)
@@ -193,6 +238,7 @@ def _show_unsigned(
     safe_batch: Path | None,
     as_json: bool,
     is_all: bool,
+    of_models: "_Models",
 ) -> None:
     calls: list[Call] = []
     lines: list[str] = []
@@ -207,6 +253,10 @@ def _show_unsigned(
         calls += more
         lines += [f"{where.name}: {line}" if is_all else line for line in said]
         warnings += [warning] if warning else []
+    owed = of_models.owed(chain, wallet, found[0], as_json)
+    if owed is not None:
+        settled = owed.settled()
+        calls, lines = [*calls, *settled.calls], [*lines, *owed.lines(settled)]
     result = {"warning": warnings[0] if warnings else None}
     show_calls(chain.chain_id, calls, "Sparehive: claim", safe_batch, as_json, result, lines)
     if warnings:

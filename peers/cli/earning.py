@@ -34,9 +34,11 @@ from peers.cli.options import (
 )
 from peers.cli.places import copies_of, find_place, hot_account, read_rules
 from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpaid_json, unpaid_line
+from peers.cli.royalties import models_options, owed_by_models
 from peers.cli.signing import wallet_address
 from peers.cli.unsettled import Later, later_than
 from peers.directory import PeerDirectory
+from peers.market.reference import ModelReference
 from peers.payee import Payee, keep_bound, read_payee
 from peers.watching import current_advice
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 @click.option("--wallet", "wallet_text", metavar="ADDRESS", help="Show all accounts bound to this wallet.")
 @click.option("--keystore", type=PATH, help="The wallet's key file, to read its address; no password is asked.")
 @latest_option
+@models_options
 @json_option
 def rewards(
     run: Path | None,
@@ -67,6 +70,8 @@ def rewards(
     wallet_text: str | None,
     keystore: Path | None,
     latest: bool,
+    models: tuple[ModelReference, ...],
+    all_models: bool,
     as_json: bool,
 ) -> None:
     """Show what is pending, in its window, claimable and claimed. Without a choice of accounts: everybody's."""
@@ -95,6 +100,9 @@ def rewards(
     lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about]
     lines += [_standing_line(row, is_known, unit) for row in rows] or ([] if about else ["nothing earned yet"])
     lines += [*(f"note: {text}" for text in advice), *note_of(judged)]
+    named = state.settlement if all_models else None
+    by_models = owed_by_models(chain, owner, tables, models, named, as_json)
+    settled = by_models.settled() if by_models is not None else None
     result = {
         **_state_json(state, unit),
         "warning": warning,
@@ -103,6 +111,8 @@ def rewards(
         "advice": list(advice),
         **_payee_json(payee),
     }
+    if by_models is not None and settled is not None:
+        result["models"], lines = by_models.json(settled), [*lines, *by_models.lines(settled)]
     show(as_json, result, *lines, *_at_risk(payee))
     if warning:
         raise TamperedError(warning)

@@ -21,9 +21,9 @@ from incentives.chain.token import TokenContract
 from incentives.errors import ChainError, TamperedError
 from incentives.keys import to_checksum
 from peers.cli.options import PATH, json_option, note, rpc_option, show
-from peers.market.getting import blocks_of, bring, getter
+from peers.market.getting import bring, read_shelf
 from peers.market.manifest import FILE, Manifest
-from peers.market.packing import is_whole, open_shelf
+from peers.market.packing import is_whole
 from peers.market.reference import ModelReference
 from peers.progressbar import ProgressBar
 from swarm.checkpoint.unixfs import cid_text
@@ -57,9 +57,9 @@ from_option = click.option(
     "--from",
     "sources",
     multiple=True,
-    type=PATH,
-    metavar="FOLDER",
-    help="Where blocks of the model are: a folder of `model publish` or `model fetch`; may be repeated.",
+    metavar="ADDR",
+    help="Who may have the model's blocks: http(s)://HOST[:PORT] of a gateway, a CAR file, a folder of `model publish` or `model fetch`; "
+    "several are asked at once.",
 )
 since_option = click.option(
     "--since", type=click.IntRange(0), metavar="BLOCK", help="Look at events from this block on (default: all)."
@@ -184,7 +184,7 @@ def find_published(contract: LicenseContract, since: int | None, quiet: bool) ->
 @from_option
 @json_option
 def model_show(
-    model: ModelReference, rpc: Nodes, chain_id: int | None, sources: tuple[Path, ...], as_json: bool
+    model: ModelReference, rpc: Nodes, chain_id: int | None, sources: tuple[str, ...], as_json: bool
 ) -> None:
     """Show a model's offer, who is paid how much of it, and who holds its key; with --from also what is in it."""
     contract = market_on(rpc, chain_id, model)
@@ -203,11 +203,10 @@ def model_show(
     show(as_json, said, *_offer_lines(said, unit), *(_manifest_lines(manifest) if manifest else ()))
 
 
-def _manifest(model: Model, sources: tuple[Path, ...]) -> Manifest | None:
+def _manifest(model: Model, sources: tuple[str, ...]) -> Manifest | None:
     if not sources:
         return None
-    get = getter([blocks_of(each) for each in sources], model.root)
-    return open_shelf(model.root, model.manifest_hash, get).manifest
+    return read_shelf(model.root, model.manifest_hash, sources).manifest
 
 
 def _offer_lines(said: dict[str, Any], unit: Unit) -> list[str]:
@@ -253,7 +252,7 @@ def model_verify(
     model: ModelReference,
     rpc: Nodes,
     chain_id: int | None,
-    sources: tuple[Path, ...],
+    sources: tuple[str, ...],
     folder: Path | None,
     as_json: bool,
 ) -> None:
@@ -268,13 +267,7 @@ def model_verify(
     checked = ["the shares of the key holders make one key"] if publication.holders else []
     manifest = None
     if sources:
-        shelf = bring(
-            found.root,
-            found.manifest_hash,
-            getter([blocks_of(each) for each in sources], found.root),
-            None,
-            ProgressBar(as_json),
-        )
+        shelf = bring(found.root, found.manifest_hash, sources, None, ProgressBar(as_json))
         manifest = shelf.manifest
         checked.append(f"all blocks below {cid_text(found.root)} are there and whole")
     if folder is not None:

@@ -115,6 +115,14 @@ class _Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--data-owner", "data_owners", type=_Part(False), multiple=True, metavar="ADDRESS:PERCENT", help="May be repeated."
 )
 @click.option(
+    "--storer",
+    "storers",
+    type=_Part(False),
+    multiple=True,
+    metavar="ADDRESS:PERCENT",
+    help="Who keeps the blocks and is paid for it; may be repeated.",
+)
+@click.option(
     "--parent",
     "parents",
     type=_Part(True),
@@ -155,6 +163,7 @@ class _Options:
     delivery_hours: float
     contributors: int | None
     data_owners: tuple[tuple[bytes, int], ...]
+    storers: tuple[tuple[bytes, int], ...]
     parents: tuple[tuple[bytes, int], ...]
     name: str | None
     licence: Path | None
@@ -243,7 +252,7 @@ def _plan(options: _Options, chain: "Chain", owner: bytes, deployment: Deploymen
         contributors = RUNS_CONTRIBUTORS_BPS if deployment is not None else 0
     if contributors and deployment is None:
         raise InputError("--contributors", percent(contributors), "needs --run, whose contributors they are")
-    given = contributors + sum(bps for _, bps in (*options.data_owners, *options.parents))
+    given = contributors + sum(bps for _, bps in (*options.data_owners, *options.storers, *options.parents))
     if given > WHOLE_BPS:
         raise InputError(
             "--contributors", percent(given), "with data owners and parents is more than the whole: give less"
@@ -258,7 +267,7 @@ def _plan(options: _Options, chain: "Chain", owner: bytes, deployment: Deploymen
         term_seconds=round(options.term_days * 86400),
         settlement=NO_SETTLEMENT if deployment is None else deployment.settlement,
         contributors_bps=contributors,
-        data_owners=options.data_owners,
+        data_owners=(*options.data_owners, *options.storers),
         parents=options.parents,
         delivery_seconds=round(options.delivery_hours * 3600) if cards else 0,
         threshold=options.threshold or (len(cards) // 2 + 1 if cards else 0),

@@ -20,7 +20,7 @@ from peers.market.encrypting import PREFIX_BYTES, Position, decrypted_pieces, en
 from peers.market.manifest import FILE, MAX_BYTES, MAX_FILES, File, Losses, Manifest, name_fault
 from peers.progressbar import ProgressBar
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import RAW, Block, BlockLink, decode_node, encode_directory, file_blocks, file_pieces
+from swarm.checkpoint.unixfs import Block, BlockLink, decode_node, encode_directory, file_blocks, file_pieces
 from swarm.errors import PeerFault, disk_remedy
 
 _READ_BYTES = 4 << 20
@@ -124,32 +124,9 @@ class Shelf:
     root: bytes
     manifest: Manifest
     links: tuple[BlockLink, ...]  # of the encrypted files, as the manifest has them; none of a model that is served
-    manifest_link: BlockLink
-
-    def blocks(self, get: Get) -> Iterator[bytes]:
-        """Digests of all blocks below the root, each after what names it. TamperedError where files are not as the manifest says."""
-        yield self.root
-        for link in (self.manifest_link, *self.links):
-            yield from _below(link, get)
 
     def encrypted_bytes(self) -> int:
         return sum(self.manifest.position(index).encrypted_size for index in range(len(self.links)))
-
-
-def _below(link: BlockLink, get: Get) -> Iterator[bytes]:
-    waiting = [(link, 0)]
-    while waiting:
-        each, depth = waiting.pop()
-        yield each.digest
-        if each.codec == RAW:
-            continue
-        try:
-            node = decode_node(get(each.digest))
-        except PeerFault as error:
-            raise TamperedError(f"the model was published wrongly: {error}") from None
-        if node.is_directory or depth > 8:
-            raise TamperedError("the model was published wrongly: a folder in a file's place, or a file too deep")
-        waiting += [(child, depth + 1) for child in reversed(node.links)]
 
 
 def open_shelf(root: bytes, manifest_hash: bytes | None, get: Get) -> Shelf:
@@ -166,7 +143,7 @@ def open_shelf(root: bytes, manifest_hash: bytes | None, get: Get) -> Shelf:
             raise PeerFault(f"its root has other files than its {FILE}")
     except PeerFault as error:
         raise TamperedError(f"the model was published wrongly: {error}") from None
-    return Shelf(root, manifest, tuple(link for link in links if link is not None), by_name[FILE])
+    return Shelf(root, manifest, tuple(link for link in links if link is not None))
 
 
 def unpack(shelf: Shelf, get: Get, key: bytes, out: Path, progress: ProgressBar) -> list[str]:

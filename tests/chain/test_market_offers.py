@@ -47,7 +47,7 @@ def test_a_model_is_published_listed_shown_and_verified(world: MarketWorld) -> N
     ok("model", "verify", model, *world.rpc, "--dir", world.folder())
     block = max((world.root / "pub" / "blocks").iterdir(), key=lambda path: path.stat().st_size)
     block.write_bytes(b"rotten")
-    assert "is not in" in refused("model", "verify", model, *world.rpc, "--from", world.root / "pub")
+    assert "is nowhere" in refused("model", "verify", model, *world.rpc, "--from", world.root / "pub")
     weights = world.folder() / "model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + b"\0")

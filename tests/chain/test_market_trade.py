@@ -159,7 +159,7 @@ def test_what_a_holder_is_given_wrongly_is_one_line(trade: Trade) -> None:
     assert "holds no share" in refused("model", "hold", *where, *keys)
     (share,) = [path for path in (trade.root / "first" / "shares").iterdir() if path.name.startswith("1-")]
     assert "is for 0x" in refused("model", "hold", *where, *keys, "--share", share)
-    other = next(path for path in (trade.root / "more" / "shares").iterdir() if path.name.startswith("1-"))
+    other = next(path for path in (trade.root / "silent" / "shares").iterdir() if path.name.startswith("1-"))
     mixed = share.read_text().replace(share_of(share), share_of(other))
     (trade.root / "mixed.json").write_text(mixed)
     wrong = ("--dir", trade.root / "wrong-share", "--once", *trade.rpc, *trade.keys("h2"))

@@ -94,9 +94,9 @@ def test_a_folder_comes_back_and_what_is_whole_is_left_alone(tmp_path: Path) -> 
     packed = pack(plain, store, KEY, "a model", "Use it.", QUIET)
     assert (packed.manifest.losses.before, packed.manifest.losses.after) == (3.1, 2.25)
     kept = BlockStore(tmp_path / "kept", 1 << 30)
-    shelf = bring(packed.root, packed.manifest.hash(), getter([store], packed.root), kept, QUIET)
+    shelf = bring(packed.root, packed.manifest.hash(), [str(tmp_path / "blocks")], kept, QUIET)
     assert {p.name for p in (tmp_path / "kept").iterdir()} == {p.name for p in (tmp_path / "blocks").iterdir()}
-    get = getter([kept], packed.root)
+    get = getter(kept, packed.root)
     assert len(unpack(shelf, get, KEY, out, QUIET)) == 5
     for path in plain.rglob("*"):
         assert path.is_dir() or (out / path.relative_to(plain)).read_bytes() == path.read_bytes()
@@ -113,21 +113,21 @@ def test_a_folder_comes_back_and_what_is_whole_is_left_alone(tmp_path: Path) -> 
 def test_another_key_opens_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     store = BlockStore(tmp_path / "blocks", 1 << 30)
     packed = pack(folder(tmp_path / "plain"), store, KEY, "a model", "", QUIET)
-    get = getter([store], packed.root)
+    get = getter(store, packed.root)
     shelf = open_shelf(packed.root, packed.manifest.hash(), get)
     with pytest.raises(TamperedError, match="the key is of other weights than were published"):
         unpack(shelf, get, bytes(32), tmp_path / "out", QUIET)
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(TamperedError, match="its hash is not the one on chain"):
         open_shelf(packed.root, bytes(32), get)
-    with pytest.raises(StartError, match="name another place with --from"):
-        getter([], packed.root)(packed.root)
+    with pytest.raises(StartError, match="is missing or has rotted"):
+        getter(store, packed.root)(bytes(32))
 
 
 def test_a_link_out_of_the_folder_is_not_written_through(tmp_path: Path) -> None:
     store, out = BlockStore(tmp_path / "blocks", 1 << 30), tmp_path / "out"
     packed = pack(folder(tmp_path / "plain"), store, KEY, "a model", "", QUIET)
-    get = getter([store], packed.root)
+    get = getter(store, packed.root)
     out.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (out / "sparehive").symlink_to(tmp_path / "elsewhere")
@@ -139,10 +139,10 @@ def test_a_link_out_of_the_folder_is_not_written_through(tmp_path: Path) -> None
 def test_a_model_that_is_served_shows_its_manifest_alone(tmp_path: Path) -> None:
     store = BlockStore(tmp_path / "blocks", 1 << 30)
     packed = pack(folder(tmp_path / "plain"), store, None, "a model", "", QUIET)
-    shelf = open_shelf(packed.root, packed.manifest.hash(), getter([store], packed.root))
+    shelf = open_shelf(packed.root, packed.manifest.hash(), getter(store, packed.root))
     assert (shelf.links, len(shelf.manifest.files)) == ((), 5)
     with pytest.raises(TamperedError, match="is served, not delivered"):
-        unpack(shelf, getter([store], packed.root), KEY, tmp_path / "out", QUIET)
+        unpack(shelf, getter(store, packed.root), KEY, tmp_path / "out", QUIET)
 
 
 def test_what_cannot_be_published_is_one_line(tmp_path: Path) -> None:
