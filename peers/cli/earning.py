@@ -34,7 +34,7 @@ from peers.cli.options import (
 )
 from peers.cli.places import copies_of, find_place, hot_account, read_rules
 from peers.cli.proposals import own_unpaid, proposal_json, proposal_lines, unpaid_json, unpaid_line
-from peers.cli.royalties import models_options, owed_by_models
+from peers.cli.royalties import models_options, shown_models
 from peers.cli.signing import wallet_address
 from peers.cli.unsettled import Later, later_than
 from peers.directory import PeerDirectory
@@ -86,23 +86,17 @@ def rewards(
     pending, unpaid = _pending_units(directory, state)
     chosen, owner = _chosen(accounts, directory), wallet_address(wallet_text, keystore)
     everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
-    found = _standings(chain, state, final, proposed, everybody)
-    later = later_than(chain, state, found)
-    found = _only([later.applied(each) for each in found], chosen, owner)
-    rows = [
-        _standing_json(s, pending.get(s.account, 0), state, is_known, later) | _unpaid_json(unpaid.get(s.account, {}))
-        for s in found
-    ]
+    found, later = _found(chain, state, final, proposed, everybody)
+    found = _only(found, chosen, owner)
+    rows = [_standing_json(s, pending, state, is_known, later) | _unpaid_json(unpaid.get(s.account, {})) for s in found]
     _explain_own(rows, chain, state, directory, copies)
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     payee = _payee(directory, found)
     about = proposal_lines(state, final, proposed, unit)
     lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about]
     lines += [_standing_line(row, is_known, unit) for row in rows] or ([] if about else ["nothing earned yet"])
-    lines += [*(f"note: {text}" for text in advice), *note_of(judged)]
-    named = state.settlement if all_models else None
-    by_models = owed_by_models(chain, owner, tables, models, named, as_json)
-    settled = by_models.settled() if by_models is not None else None
+    of_models, said = shown_models(chain, owner, tables, models, state.settlement if all_models else None, as_json)
+    lines += [*(f"note: {text}" for text in advice), *note_of(judged), *said]
     result = {
         **_state_json(state, unit),
         "warning": warning,
@@ -110,9 +104,8 @@ def rewards(
         "accounts": rows,
         "advice": list(advice),
         **_payee_json(payee),
+        **of_models,
     }
-    if by_models is not None and settled is not None:
-        result["models"], lines = by_models.json(settled), [*lines, *by_models.lines(settled)]
     show(as_json, result, *lines, *_at_risk(payee))
     if warning:
         raise TamperedError(warning)
@@ -188,13 +181,15 @@ def _chosen(accounts: Sequence[str], directory: Path | None) -> list[bytes]:
     return chosen if hot is None or hot in chosen else [*chosen, hot]
 
 
-def _standings(
+def _found(
     chain: "Chain", state: RunState, final: Payouts | None, proposed: Payouts | None, accounts: Sequence[bytes]
-) -> list[Standing]:
-    """As the chain had it at the block of `state`."""
+) -> tuple[list[Standing], Later]:
+    """As the chain had it at the block of `state`, and what came after that."""
     wallets = RegistryContract(chain, state.registry).wallets_of(accounts, block=state.block)
     claimed = SettlementContract(chain, state.settlement).claimed_of(accounts, block=state.block)
-    return standings(final, proposed, accounts, wallets, claimed)
+    found = standings(final, proposed, accounts, wallets, claimed)
+    later = later_than(chain, state, found)
+    return [later.applied(each) for each in found], later
 
 
 def _standing_line(row: dict[str, Any], is_known: bool, unit: Unit) -> str:
@@ -247,8 +242,9 @@ def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes,
 
 
 def _standing_json(
-    standing: Standing, pending_units: int, state: RunState, is_known: bool, later: Later
+    standing: Standing, pending: Mapping[bytes, int], state: RunState, is_known: bool, later: Later
 ) -> dict[str, Any]:
+    pending_units = pending.get(standing.account, 0)
     return {
         "account": to_checksum(standing.account),
         "wallet": address(standing.wallet),

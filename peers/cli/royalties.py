@@ -205,4 +205,20 @@ def owed_by_models(
     return Owed(contract, wallet, tables, named) if named else None
 
 
-__all__ = ["Owed", "model_earnings", "models_options", "owed_by_models"]
+def shown_models(
+    chain: "Chain",
+    wallet: bytes | None,
+    tables: Shelf,
+    models: Sequence[ModelReference],
+    settlement: bytes | None,
+    quiet: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """What `owed_by_models` finds, for programs and for people; nothing where there is none."""
+    owed = owed_by_models(chain, wallet, tables, models, settlement, quiet)
+    if owed is None:
+        return {}, []
+    settled = owed.settled()
+    return {"models": owed.json(settled)}, owed.lines(settled)
+
+
+__all__ = ["Owed", "model_earnings", "models_options", "owed_by_models", "shown_models"]
