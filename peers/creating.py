@@ -38,11 +38,13 @@ def create_run(
     shape: DataShape | None = None,
     start: Start | None = None,
     dataset: TakenData | None = None,
+    organiser: bytes | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", "bpe:N" to train one of N tokens, or where a tokenizer.json
     is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken.
-    `start`: the published model that it starts from; None: noise. `dataset`: what `data` is of, where that is one by CID."""
+    `start`: the published model that it starts from; None: noise. `dataset`: what `data` is of, where that is one by CID. `organiser`:
+    account of the wallet that proposes periods, where that is not the run's own key, which then signs invites alone."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
     if root.is_dir():
@@ -60,18 +62,18 @@ def create_run(
     given["task"] = {**task.read(progress), **({} if begun is None else {"model": given["task"]["model"]})}
     task.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
+        given |= _organised(run if run.organiser_key.parent.exists() else making, organiser)
         config, num_values = _write(
             making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress, begun
         )
         _write_sources(making, task, dataset)
         open_run(config, making.data, making.blocks, progress)
-        _make_organisers_key(run if run.organiser_key.parent.exists() else making)
     return {
         "run_id": "0x" + config.run_id.hex(),
         "parameters": num_values,
         **Plan.of(config).json_value(),
         **task.facts(),
-        "organiser": "0x" + (key_account(run.organiser_key) or bytes(20)).hex(),
+        "organiser": "0x" + (organiser or key_account(run.organiser_key) or bytes(20)).hex(),
         "path": str(root),
     }
 
@@ -98,9 +100,14 @@ def _ending(length: Length | None, given: dict[str, Any], preset: str, settings:
     return {**given, **found, "inner": {**inner, **found.get("inner", {})}}
 
 
-def _make_organisers_key(run: RunDirectory) -> None:
+def _organised(run: RunDirectory, wallet: bytes | None) -> dict[str, Any]:
+    """The run's own key, made where there is none; what run.toml says of it where another wallet is the organiser."""
     if not run.organiser_key.exists():
         create_key(run.organiser_key, load_password(run.organiser_password, create=True))
+    own = key_account(run.organiser_key)
+    if wallet is None or own is None or wallet == own:
+        return {}
+    return {"organiser": {"wallet": wallet.hex(), "invites": own.hex()}}
 
 
 def _check_settings(draft: RunConfig, begun: Beginning | None) -> None:

@@ -121,12 +121,18 @@ _LIMITS = ("token", "window_seconds", "epochs_per_day", "units_per_epoch", "amou
 class Invite:
     config: RunConfig
     binding: RunBinding
-    organiser: bytes
+    signer: bytes
     signature: bytes
     limits: "PayLimits | None" = None  # None: the run has no chain
     rpc: str = (
         ""  # a node that may be asked of the chain. Not signed: a lying one can hide a proposal, and take nothing
     )
+
+    @property
+    def organiser(self) -> bytes:
+        """Who proposes what is paid: the signer, or the wallet that the run names beside it."""
+        named = self.config.organiser
+        return self.signer if named is None else bytes.fromhex(named.wallet)
 
     @classmethod
     def make(
@@ -138,7 +144,7 @@ class Invite:
 
     @property
     def terms(self) -> "Terms | None":
-        """Of the settlement that pays, as the run, this signer and `limits` make them; None: nothing is paid."""
+        """Of the settlement that pays, as the run, its organiser and `limits` make them; None: nothing is paid."""
         return None if self.limits is None else self.limits.terms(self.config, self.organiser)
 
     def pay_rules(self) -> "PayRules":
@@ -230,9 +236,9 @@ class Invite:
                 tuple(bytes.fromhex(f) for f in part["founders"]),
                 tuple(str(a) for a in part["bootstrap"]),
             )
-            organiser = records.recover(binding.digest(), signature)
+            signer = records.recover(binding.digest(), signature)
             limits = PayLimits.of(value["terms"]) if "terms" in value else None
-            found = cls(config, binding, organiser, signature, limits, check_node(str(value.get("rpc", ""))))
+            found = cls(config, binding, signer, signature, limits, check_node(str(value.get("rpc", ""))))
             _check_signer(found, source, text)
         except _OtherVersion:
             raise ConfigError(
@@ -248,8 +254,16 @@ class Invite:
 
 
 def _check_signer(invite: Invite, source: str, text: str) -> None:
-    """ConfigError where the signer is not the organiser of the settlement that is named: its address is the hash of both, so that no
-    node has to be asked."""
+    """ConfigError where the signer is not the organiser of the settlement that is named, nor the key that the run names for this: the
+    address is the hash of all that, so that no node has to be asked."""
+    named = invite.config.organiser
+    if named is not None and invite.signer.hex() != named.invites:
+        raise ConfigError(
+            source,
+            text[:40] + "…",
+            f"is forged: its signer is 0x{invite.signer.hex()}, and the run's invites are signed by 0x{named.invites}; ask the organiser "
+            "for the run's invite",
+        )
     if invite.binding.chain_id == 0:
         return
     if invite.terms is None:
@@ -258,7 +272,7 @@ def _check_signer(invite: Invite, source: str, text: str) -> None:
         raise ConfigError(
             source,
             text[:40] + "…",
-            f"is forged, or made by another version of Sparehive: its signer 0x{invite.organiser.hex()} is not the organiser of the "
+            f"is forged, or made by another version of Sparehive: its organiser 0x{invite.organiser.hex()} is not that of the "
             f"settlement 0x{invite.binding.settlement.hex()} with these terms; ask the organiser for the run's invite",
         )
 
@@ -267,10 +281,15 @@ def anybodys_binding(
     config: RunConfig, key: PrivateKey, bootstrap: tuple[str, ...] = (), chain_id: int = 1
 ) -> tuple[RunConfig, RunBinding, PrivateKey, PayLimits]:
     """What an invite of the run is made of, as if `key` had deployed it with the longest of terms."""
+    account = records.account_of(key)
+    organiser = account
+    if config.organiser is not None:
+        organiser = bytes.fromhex(config.organiser.wallet)
+        config = config.model_copy(update={"organiser": config.organiser.model_copy(update={"invites": account.hex()})})
     unit = Unit("\N{GREEK CAPITAL LETTER SIGMA}" * MAX_SYMBOL, MAX_DECIMALS)
     limits = PayLimits(b"\xff" * 20, (1 << 32) - 1, (1 << 64) - 1, (1 << 64) - 1, (1 << 128) - 1, unit)
-    settlement = limits.terms(config, records.account_of(key)).settlement
-    return config, RunBinding(config.run_id, chain_id, settlement, (records.account_of(key),), bootstrap), key, limits
+    settlement = limits.terms(config, organiser).settlement
+    return config, RunBinding(config.run_id, chain_id, settlement, (account,), bootstrap), key, limits
 
 
 class _OtherVersion(Exception):

@@ -71,18 +71,31 @@ class RunDirectory:
         self.check_deployed(config, deployment)
         return Domain(deployment.chain_id, deployment.settlement)
 
-    def limits(self, signer: bytes) -> PayLimits | None:
-        """What an invite says of the settlement's terms; None where the run has no chain. ConfigError where `signer` is not the organiser:
-        nobody would take its invites."""
+    def limits(self, config: RunConfig, signer: bytes) -> PayLimits | None:
+        """What an invite says of the settlement's terms; None where the run has no chain. ConfigError where `signer` is not who signs its
+        invites: nobody would take them."""
+        if config.organiser is not None and signer.hex() != config.organiser.invites:
+            raise ConfigError(
+                "--keystore",
+                f"key of 0x{signer.hex()}",
+                f"invites of {self.toml} are signed by 0x{config.organiser.invites}: nobody would take others; give that key",
+            )
         if not os.path.lexists(self.chain):
             return None
         deployment = Deployment.read(self.chain)
         terms = deployment.terms
-        if signer != terms.organiser:
+        if config.organiser is None and signer != terms.organiser:
             raise ConfigError(
                 "--keystore",
                 f"key of 0x{signer.hex()}",
                 f"the organiser by {self.chain} is 0x{terms.organiser.hex()}: nobody would take its invites; give the organiser's",
+            )
+        if config.organiser is not None and terms.organiser.hex() != config.organiser.wallet:
+            raise ConfigError(
+                "chain.json",
+                str(self.chain),
+                f"is of organiser 0x{terms.organiser.hex()}, and {self.toml} of 0x{config.organiser.wallet}: restore the one that was "
+                "changed from a copy",
             )
         return PayLimits.of_terms(terms, deployment.unit)
 
@@ -156,7 +169,7 @@ def bind_run(
     config = run.load()
     domain = run.domain(config)
     key = unlock_key(keystore, password_file)
-    limits = run.limits(account_of(key))
+    limits = run.limits(config, account_of(key))
     binding = RunBinding(config.run_id, domain.chain_id, domain.verifying_contract, founders, bootstrap)
     return Invite.short(config, binding, key, limits)
 

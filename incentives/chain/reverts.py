@@ -34,7 +34,7 @@ REMEDIES: dict[str, str] = {
     "NotBound": "{account} is bound to no wallet: run `sparehive bind` with its wallet, then claim again",
     "NothingDue": "nothing is due to {account}: all that is final has been claimed",
     "NothingReceived": "no tokens arrived: give an amount above zero",
-    "NotOrganiser": "{caller} is not the organiser of this run: use the organiser's keystore",
+    "NotOrganiser": "{caller} is not the organiser of this run: use the organiser's keystore, or --unsigned where it is elsewhere",
     "OverReleased": "claims of {claimed} base units exceed the {released} released: the tables are wrong, run `sparehive verify`",
     "PaysItself": "{account} is to be paid to the settlement itself, which gives nothing back: `sparehive bind --pay-to` a wallet",
     "ProposalPending": "period {number} is proposed and not final: finalise, replace or cancel it first",

@@ -52,6 +52,7 @@ from peers.payee import can_ask
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
+    from swarm.config import RunConfig
 
 TEST_SUPPLY_AMOUNT = 10**30
 DEFAULT_WINDOW_SECONDS = 24 * 3600
@@ -121,8 +122,9 @@ def run_deploy(
 ) -> None:
     """Deploy the contracts of the run in RUN_DIRECTORY and write its chain.json.
 
-    Whoever deploys is the organiser: the one who proposes periods. Deploy before the first peer joins: every record is
-    signed for this settlement. Its address is computed from its code and its terms, so that no node can name another."""
+    Whoever deploys is the organiser, the one who proposes periods, if `run new --organiser` named no other. Deploy before the first peer
+    joins: every record is signed for this settlement. Its address is computed from its code and its terms, so that no node can name
+    another."""
     from peers.runs import RunDirectory
 
     if (token is None) != test_token:
@@ -145,7 +147,7 @@ def run_deploy(
             chain.create_factory(key)
         paid_in = given_token or deploy_test_token(chain, key, TEST_SUPPLY_AMOUNT, config.run_id)
         limits = {"epochs_per_day": epochs_per_day, "units_per_epoch": costs.most_epoch_units, "amount_per_day": daily}
-        terms = Terms(paid_in, config.run_id, account_of(key), config.unit_price, window, **limits)
+        terms = Terms(paid_in, config.run_id, _organiser(config, key), config.unit_price, window, **limits)
         deploy_registry(chain, key)
         deployment = replace(deploy_settlement(chain, key, terms), unit=unit)
         deployment.write(run.chain)
@@ -153,10 +155,16 @@ def run_deploy(
     show(as_json, result, *_deployed_lines(deployment, costs, unit, run.chain), *cost_line(chain))
 
 
+def _organiser(config: "RunConfig", key: PrivateKey) -> bytes:
+    """Whoever deploys, if the run names nobody else."""
+    return account_of(key) if config.organiser is None else bytes.fromhex(config.organiser.wallet)
+
+
 def _deployed_lines(deployment: Deployment, costs: Costs, unit: Unit, path: Path) -> list[str]:
     terms = deployment.terms
     return [
         f"settlement {address(deployment.settlement)} on chain {deployment.chain_id}; described in {path}",
+        f"organiser {address(terms.organiser)}, who alone can propose what is paid",
         costs.line(unit),
         f"a day releases at most {unit.shown(terms.amount_per_day)}; a proposal is final {terms.window_seconds} s after it at the earliest",
     ]
@@ -312,7 +320,12 @@ def _show_fund(
 
 
 def _check_organiser(run: Path, place: Place, key: PrivateKey) -> None:
-    """InputError where the run's own key is not the one that its chain.json names."""
+    """InputError where the run's own key is not the one that its chain.json names, though nobody else was to be the organiser."""
+    from peers.runs import RunDirectory
+
+    directory = RunDirectory(run)
+    if directory.toml.is_file() and directory.load().organiser is not None:
+        return
     if place.deployment is not None and place.deployment.terms.organiser != account_of(key):
         organiser = to_checksum(place.deployment.terms.organiser)
         raise InputError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from incentives.amounts import Unit
+from incentives.keys import parse_address
 from peers.belonging import check_role_of, check_run_of
 from peers.cli.datasets import data_options
 from peers.cli.options import AMOUNT, AMOUNT_OR_ZERO, COUNT, PATH, Amount, Count, show, token_decimals_option
@@ -256,7 +257,7 @@ def seed(
     config = run.load()  # what is bad is refused before anything starts
     domain = run.domain(config)
     keystore, password_file = keystore or run.organiser_key, password_file or run.organiser_password
-    run.limits(account_of(unlock_key(keystore, password_file)))
+    run.limits(run.load(), account_of(unlock_key(keystore, password_file)))
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
@@ -409,6 +410,11 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
     help="The run ends when so many were trained on, as 1.5M: fills in inner.total_units and inner.warmup_units.",
 )
 @click.option("--samples", type=COUNT, metavar="N", help="The same in samples, as 20k.")
+@click.option(
+    "--organiser",
+    metavar="ADDRESS",
+    help="Who proposes what is paid, where that is another wallet: a Safe, a hardware wallet. The run's own key then only signs invites.",
+)
 @_start_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_new(
@@ -427,6 +433,7 @@ def run_new(
     settings: tuple[str, ...],
     tokens: Count | None,
     samples: Count | None,
+    organiser: str | None,
     start: "Start | None",
     as_json: bool,
 ) -> None:
@@ -444,8 +451,21 @@ def run_new(
     price = unit_price.base_units(Unit.of("", token_decimals), "--unit-price")
     shape = DataShape(records, text_column, label_column, task)
     tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
+    wallet = None if organiser is None else parse_address(organiser)
     result = create_run(
-        run_directory, name, data, preset, price, settings, tokens_of, ProgressBar(), length, shape, start, dataset
+        run_directory,
+        name,
+        data,
+        preset,
+        price,
+        settings,
+        tokens_of,
+        ProgressBar(),
+        length,
+        shape,
+        start,
+        dataset,
+        wallet,
     )
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
     show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())

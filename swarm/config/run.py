@@ -151,6 +151,14 @@ TaskConfig = Annotated[
 _MOVED = ("data", "model")  # tables of version 2 that belong into task
 
 
+class Organiser(Part):
+    """Who proposes what is paid, where that is not the key that signs invites: a contract wallet cannot sign what peers check with no
+    node at hand (decision 0030)."""
+
+    wallet: str = Field(pattern=r"^[0-9a-f]{40}$", description="organiser of the settlement: a Safe, say")
+    invites: str = Field(pattern=r"^[0-9a-f]{40}$", description="account of the key that signs invites")
+
+
 class RunConfig(Part):
     """One training effort."""
 
@@ -168,6 +176,17 @@ class RunConfig(Part):
     unit_price_amount: str = Field(
         "0", pattern=r"^[0-9]{1,38}$", description="reward of a unit in the token's base unit"
     )
+    organiser: Organiser | None = Field(
+        None, description="who signs invites and who proposes periods, where these are two"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before_organisers(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Not written where one key is both: such runs keep the ids that they had before there was the table."""
+        values: dict[str, Any] = written(self)
+        if self.organiser is None:
+            del values["organiser"]
+        return values
 
     @field_validator("name")
     @classmethod

@@ -1,5 +1,6 @@
 """What other wallets sign and send: a Safe, a key that is on no machine of ours, one that holds no coin."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address, to_checksum
+from peers.errors import ConfigError
+from peers.invite import Invite
 from tests.chain.commands import ok, refused
 from tests.chain.test_books import state_of
 from tests.chain.world import BUDGET, UNIT_PRICE, World
@@ -143,3 +146,32 @@ def test_options_that_do_not_go_together_are_named(world: World) -> None:
     assert "go with --unsigned" in refused(
         "run", "fund", world.run.root, *world.rpc, "--amount", 1, "--from", SAFE, code=2
     )
+
+
+def test_a_safe_is_the_organiser_and_a_key_that_can_take_nothing_signs_invites(node: DevChain, tmp_path: Path) -> None:
+    world = World(tmp_path, node, organiser=SAFE)
+    assert world.deployed["organiser"] == SAFE and state_of(world).organiser == parse_address(SAFE)
+    read = Invite.decode(world.invite)
+    assert (read.organiser, read.signer) == (parse_address(SAFE), parse_address(world.wallets["organiser"]))
+    for stolen in (world.key("alice"), world.founder):
+        forged = Invite.make(read.config, read.binding, stolen, read.limits).encode()
+        with pytest.raises(ConfigError, match="is forged: its signer is"):
+            Invite.decode(forged)
+    own = read.config.model_copy(update={"organiser": None})
+    binding = dataclasses.replace(read.binding, run_id=own.run_id)
+    with pytest.raises(ConfigError, match="is forged, or made by another version"):
+        Invite.decode(Invite.make(own, binding, world.key("organiser"), read.limits).encode())
+    world.work(alice=2)
+    run = ("--run", world.run.root, *world.rpc)
+    settling = ("settle", *run, "--dir", world.peer("alice").root, "--tables", world.tables, "--to-newest")
+    said = refused(*settling, *world.keys("organiser"))
+    assert "is not the organiser of this run: use the organiser's keystore, or --unsigned" in said
+    batch = tmp_path / "settle.json"
+    proposed = ok(*settling, "--unsigned", "--safe-batch", batch)
+    assert [(call["what"], call["from"]) for call in proposed["calls"]] == [("propose", SAFE)]
+    assert json.loads(batch.read_text())["meta"]["createdFromSafeAddress"] == SAFE
+    send(world, proposed["calls"])
+    node.advance(world.window + 1)
+    world.bind("alice")
+    assert ok("claim", *run, "--tables", world.tables, *world.keys("alice"), "--dir", world.peer("alice").root)
+    assert world.balance("alice") == 2 * UNIT_PRICE

@@ -117,12 +117,13 @@ class World:
         None  # of another token than the test token, all of it the account's that is given
     )
     unit_price: int = UNIT_PRICE
+    organiser: str | None = None  # a wallet elsewhere, whose invites "organiser" signs
 
     def __post_init__(self) -> None:
         self.names = ("alice", "bob", "carol")
         self.run = RunDirectory(self.root / "run")
-        self.config = self.make_run()
         self.wallets = {name: ok("wallet", *self.keys(name))["address"] for name in (*self.names, "organiser")}
+        self.config = self.make_run()
         for wallet in self.wallets.values():
             self.chain.give_gas(wallet)
         self.deployed = ok(
@@ -152,8 +153,12 @@ class World:
     def make_run(self) -> RunConfig:
         """run.toml alone: nobody trains."""
         self.run.root.mkdir()
+        elsewhere = self.organiser and {
+            "organiser": {"wallet": self.organiser[2:].lower(), "invites": self.wallets["organiser"][2:].lower()}
+        }
         config = RunConfig.parse(
             {
+                **(elsewhere or {}),
                 "name": "test",
                 "initial_root": "00" * 32,
                 "unit_price_amount": str(self.unit_price),
@@ -169,7 +174,7 @@ class World:
         domain = self.lineage.domain
         founders = (records.account_of(founder),)
         binding = RunBinding(self.config.run_id, domain.chain_id, domain.verifying_contract, founders, ())
-        limits = self.run.limits(records.account_of(self.key("organiser")))
+        limits = self.run.limits(self.config, records.account_of(self.key("organiser")))
         return Invite.make(self.config, binding, self.key("organiser"), limits).encode()
 
     @property

@@ -6,7 +6,7 @@ STORMS_AT_ONCE = 100
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--storms", type=int, default=500, help="of seed 1, in tests/machine/test_schedules.py")
+    parser.addoption("--storms", type=int, default=300, help="of seed 1, in tests/machine/test_schedules.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -89,9 +89,11 @@ def test_any_value_makes_another_run() -> None:
             {"inner": {"precision": "bf16"}, "audit": {"tolerance": 7.0}},
             {"audit": {"tolerance": 7.0}},
             of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE),
+            {"organiser": {"wallet": "5a" * 20, "invites": "5b" * 20}},
+            {"organiser": {"wallet": "5a" * 20, "invites": "5c" * 20}},
         )
     }
-    assert len(ids) == 12
+    assert len(ids) == 14
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

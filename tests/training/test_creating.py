@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from incentives.keys import create_key, key_account, load_password
 from peers.creating import create_run
 from peers.errors import ConfigError
 from peers.opening import open_run
 from peers.planning import Length
 from peers.progressbar import ProgressBar
-from peers.runs import RunDirectory, check_run
+from peers.runs import RunDirectory, bind_run, check_run
 from peers.settings import with_settings
 from swarm.checkpoint.runblocks import put_data
 from swarm.checkpoint.store import BlockStore
@@ -354,3 +355,21 @@ def test_a_run_is_planned_in_tokens_and_its_check_says_so(tmp_path: Path) -> Non
     for said in (made, checked):
         assert (said["planned_tokens"], said["planned_samples"], said["total_units"]) == (32_000, 2_000, 100)
         assert said["planned_epochs"] == 12
+
+
+def test_an_organiser_elsewhere_stands_in_the_run_beside_the_key_that_signs_invites(tmp_path: Path) -> None:
+    source = tmp_path / "source.txt"
+    source.write_bytes(TEXT)
+    wallet = b"\x5a" * 20
+    made = create_run(tmp_path / "run", "test", source, "demo", 1, TINY, organiser=wallet)
+    run = RunDirectory(tmp_path / "run")
+    named, own = run.load().organiser, key_account(run.organiser_key)
+    assert named is not None and own is not None
+    assert (named.wallet, named.invites) == (wallet.hex(), own.hex()) and made["organiser"] == "0x" + wallet.hex()
+    keys = run.organiser_key, run.organiser_password
+    invite = bind_run(run, *keys, (own,), ())
+    assert (invite.organiser, invite.signer) == (wallet, own)
+    other, password = tmp_path / "other.json", tmp_path / "other.password"
+    create_key(other, load_password(password, create=True))
+    with pytest.raises(ConfigError, match="are signed by 0x" + own.hex()):
+        bind_run(run, other, password, (own,), ())
