@@ -47,10 +47,7 @@ def create_run(
     account of the wallet that proposes periods, where that is not the run's own key, which then signs invites alone."""
     progress = progress or ProgressBar(quiet=True)
     run = RunDirectory(root)
-    if root.is_dir():
-        with _alone(run):
-            _check_free(run)
-    _check_free(run)
+    _check_place(run)
     task = choose_task(data, tokenizer, shape or DataShape())
     begun = None if start is None else start.read(progress)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
@@ -62,7 +59,7 @@ def create_run(
     given["task"] = {**task.read(progress), **({} if begun is None else {"model": given["task"]["model"]})}
     task.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
-        given |= _organised(run if run.organiser_key.parent.exists() else making, organiser)
+        given |= _organised(run, making, organiser)
         config, num_values = _write(
             making, task, lambda more: with_settings(preset, _joined(given, more), settings), progress, begun
         )
@@ -100,8 +97,9 @@ def _ending(length: Length | None, given: dict[str, Any], preset: str, settings:
     return {**given, **found, "inner": {**inner, **found.get("inner", {})}}
 
 
-def _organised(run: RunDirectory, wallet: bytes | None) -> dict[str, Any]:
+def _organised(run: RunDirectory, making: RunDirectory, wallet: bytes | None) -> dict[str, Any]:
     """The run's own key, made where there is none; what run.toml says of it where another wallet is the organiser."""
+    run = run if run.organiser_key.parent.exists() else making
     if not run.organiser_key.exists():
         create_key(run.organiser_key, load_password(run.organiser_password, create=True))
     own = key_account(run.organiser_key)
@@ -115,6 +113,14 @@ def _check_settings(draft: RunConfig, begun: Beginning | None) -> None:
     from swarm.tasks import check_model
 
     check_parts(draft, check_model(draft, None if begun is None else begun.folder))
+
+
+def _check_place(run: RunDirectory) -> None:
+    """That nobody makes a run there, and nobody has."""
+    if run.root.is_dir():
+        with _alone(run):
+            _check_free(run)
+    _check_free(run)
 
 
 def _check_free(run: RunDirectory) -> None:
