@@ -452,21 +452,8 @@ def run_new(
     shape = DataShape(records, text_column, label_column, task)
     tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
     wallet = None if organiser is None else parse_address(organiser)
-    result = create_run(
-        run_directory,
-        name,
-        data,
-        preset,
-        price,
-        settings,
-        tokens_of,
-        ProgressBar(),
-        length,
-        shape,
-        start,
-        dataset,
-        wallet,
-    )
+    more = (ProgressBar(), length, shape, start, dataset, wallet)
+    result = create_run(run_directory, name, data, preset, price, settings, tokens_of, *more)
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
     show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())
 
