@@ -10,11 +10,11 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Protocol
 
-from eth_hash.auto import keccak
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from incentives import merkle
 from incentives.errors import TamperedError
+from incentives.hashing import keccak
 from incentives.jsonform import HexAddress, HexHash, Uint32, canonical, first_fault, from_hex
 from incentives.records import packer
 

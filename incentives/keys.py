@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
-from eth_hash.auto import keccak
 from pydantic_core import from_json
 
 from incentives import pasted
 from incentives.atomic import write_new
 from incentives.errors import InputError, KeyFileError, WrongPassword, disk_remedy
+from incentives.hashing import keccak
 from incentives.records import account_of
 
 # The password of a hot key is 32 random bytes in a file beside it: stretching a password that cannot be guessed adds nothing

@@ -7,9 +7,8 @@ checked against index and count, so that order, neighbours and absence can be pr
 
 from collections.abc import Sequence
 
-from eth_hash.auto import keccak
-
 from incentives.errors import InputError
+from incentives.hashing import keccak
 
 EMPTY = bytes(32)  # a padding leaf, and the root of no leaves
 

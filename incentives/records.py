@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
 from incentives.errors import BadSignature, InputError
+from incentives.hashing import keccak
 
 Values: TypeAlias = Mapping[str, object]
 ZERO_HASH = bytes(32)  # names no certificate: what the first one of a run follows

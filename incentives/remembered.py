@@ -6,8 +6,11 @@ to it, makes signatures be checked again and no others be believed."""
 
 import contextlib
 import hashlib
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import overload
 
 from incentives.atomic import write_atomically
 from incentives.checks import judge_signature
@@ -26,21 +29,19 @@ class RememberedSignatures:
         data = b""
         with contextlib.suppress(OSError):
             data = path.read_bytes()
-        self._before = {data[at : at + _TAG] for at in range(0, len(data) - _TAG + 1, _TAG)}
-        self._now: set[bytes] = set()
-        self._is_new = False
+        self._before = _Tags(data)
+        self._asked = bytearray(len(self._before))  # which of them, a byte each
+        self._new: set[bytes] = set()
 
     def judge(self, digest: bytes, signer: bytes, signature: bytes) -> str | None:
         tag = hashlib.blake2b(digest + signer + signature, digest_size=_TAG, key=self._key).digest()
-        if tag in self._now:
-            return None
-        if tag in self._before:
-            self._before.discard(tag)  # held once
-        elif wrong := judge_signature(digest, signer, signature):
-            return wrong
-        else:
-            self._is_new = True
-        self._now.add(tag)
+        at = bisect_left(self._before, tag)
+        if at < len(self._before) and self._before[at] == tag:
+            self._asked[at] = 1
+        elif tag not in self._new:
+            if wrong := judge_signature(digest, signer, signature):
+                return wrong
+            self._new.add(tag)
         return None
 
     def __enter__(self) -> "RememberedSignatures":
@@ -49,9 +50,31 @@ class RememberedSignatures:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._is_new and self._path.parent.is_dir():
+        if self._new and self._path.parent.is_dir():
+            kept = (tag for tag, asked in zip(self._before, self._asked, strict=True) if asked)
             with contextlib.suppress(OSError):
-                write_atomically(self._path, b"".join(sorted(self._now)))
+                write_atomically(self._path, b"".join(sorted((*kept, *self._new))))
+
+
+class _Tags(Sequence[bytes]):
+    """Those of a file, in its order, which is ascending; in one that somebody has changed some are not found, and so checked again."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data) // _TAG
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._data[index * _TAG : (index + 1) * _TAG]
 
 
 __all__ = ["NAME", "RememberedSignatures"]

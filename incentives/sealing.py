@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from eth_abi.abi import encode
-from eth_hash.auto import keccak
 from py_ecc.fields import optimized_bn128_FQ as FQ
 from py_ecc.optimized_bn128.optimized_curve import G1, Z1, add, curve_order, is_on_curve, multiply, normalize
 from py_ecc.optimized_bn128.optimized_curve import b as _B
 
 from incentives.errors import InputError
+from incentives.hashing import keccak
 
 ORDER = int(curve_order)
 Point = tuple[int, int]

@@ -10,12 +10,12 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from eth_hash.auto import keccak
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from incentives import merkle
 from incentives.commitments import is_ascending
 from incentives.errors import TamperedError
+from incentives.hashing import keccak
 from incentives.jsonform import HexAddress, HexHash, Uint32, canonical, first_fault, to_hex
 from incentives.records import packer
 

@@ -3,8 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from eth_hash.auto import keccak
-
+from incentives.hashing import keccak
 from swarm import varint
 
 UNKNOWN = bytes(32)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from coincurve import PrivateKey
 from eth_abi.abi import encode
-from eth_hash.auto import keccak
 
 from incentives.chain.registry import deploy_registry
 from incentives.chain.state import ProvenPayout
 from incentives.chain.terms import created_at, init_code, registry_address
 from incentives.chain.token import TokenContract
 from incentives.errors import InputError, TamperedError
+from incentives.hashing import keccak
 from incentives.keys import parse_address, to_checksum
 from incentives.records import account_of, encode_word
 from incentives.sealing import Evidence, Point, SealedShare

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from coincurve import PrivateKey
 from eth_account import Account
-from eth_hash.auto import keccak
 from hexbytes import HexBytes
 from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3Exception, Web3RPCError
@@ -35,6 +34,7 @@ from incentives.chain.terms import (
 )
 from incentives.chain.unsigned import Call as UnsignedCall
 from incentives.errors import ChainError, InputError
+from incentives.hashing import keccak
 from incentives.keys import to_checksum
 from incentives.records import account_of
 

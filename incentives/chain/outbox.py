@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import Any
 
 import rlp
-from eth_hash.auto import keccak
 from pydantic_core import from_json
 from rlp.exceptions import RLPException
 
 from incentives.errors import StorageError, disk_remedy
+from incentives.hashing import keccak
 
 LOCK_SECONDS = 60.0
 CREATE = "create"  # by the factory: a second time it fails

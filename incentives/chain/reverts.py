@@ -6,10 +6,10 @@ from typing import Any
 
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
-from eth_hash.auto import keccak
 
 from incentives.contracts import artifact
 from incentives.errors import ChainError
+from incentives.hashing import keccak
 from incentives.keys import parse_address, to_checksum
 
 

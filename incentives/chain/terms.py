@@ -9,9 +9,8 @@ terms, whoever sent the transaction and whatever a node says of it. Pure.
 from dataclasses import dataclass
 from functools import cache
 
-from eth_hash.auto import keccak
-
 from incentives.contracts import artifact
+from incentives.hashing import keccak
 from incentives.records import encode_word
 
 FACTORY = bytes.fromhex("4e59b44847b379578588920ca78fbf26c0b4956c")
