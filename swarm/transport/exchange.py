@@ -169,6 +169,10 @@ class Exchange:
             if donor.stream is not None:
                 donor.stream.close()
 
+    def num_answered(self, is_member: bool) -> int:
+        """Peers that want something now, or did a moment ago."""
+        return self._answering.num_held(is_member)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

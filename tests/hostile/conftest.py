@@ -10,8 +10,8 @@ import pytest
 from tests.faults.swarm import Runner, Swarm, until
 
 HERE = Path(__file__).resolve().parent
-# The first ends before the swarm of the others begins; the last fills what all have heard with what cannot be read.
-ORDER = ("test_first_round", "test_streams", "test_bending", "test_floods")
+# The first two end before the swarm of the others begins; the last fills what all have heard with what cannot be read.
+ORDER = ("test_block_floods", "test_first_round", "test_streams", "test_bending", "test_floods")
 
 
 @pytest.fixture(scope="session")

@@ -311,6 +311,34 @@ GUARDS = (
         "if False:",
         ("tests/pure/test_stamp.py",),
     ),
+    Guard(
+        "a block that nobody asked for is a fault",
+        "swarm/transport/bitswap.py",
+        'raise PeerFault(f"bitswap: a block of {len(data)} bytes that nobody asked for")',
+        "pass",
+        ("tests/pure/test_bitswap.py",),
+    ),
+    Guard(
+        "wants of one peer are bounded",
+        "swarm/transport/bitswap.py",
+        "elif want.cid in self._wants or len(self._wants) < MAX_WANTS:",
+        "else:",
+        ("tests/pure/test_bitswap.py",),
+    ),
+    Guard(
+        "who has no link gets what a day allows",
+        "swarm/transport/exchange.py",
+        "if isinstance(found, bytes) and not is_linked and not self._allowance.take(peer_id, len(found)):",
+        "if False:",
+        ("tests/process/test_exchange.py", "-k", "day_allows"),
+    ),
+    Guard(
+        "a stranger that takes nothing of a block is given up in seconds",
+        "swarm/transport/exchange.py",
+        "stream.patience_seconds = math.inf if place.is_member else PATIENCE_SECONDS",
+        "stream.patience_seconds = math.inf",
+        ("tests/process/test_exchange.py", "-k", "reads_slowly"),
+    ),
 )
 
 

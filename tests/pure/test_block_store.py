@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm.checkpoint.bases import BaseFolder
 from swarm.checkpoint.store import BlockStore
 from swarm.errors import RetryError
 from swarm.hashing import sha256
@@ -80,3 +81,14 @@ def test_threads_that_put_at_once_stay_within_the_quota(tmp_path: Path) -> None:
         thread.join(60)
     assert len(refused) == 7
     assert sum(p.stat().st_size for p in tmp_path.iterdir()) == store.size_bytes() == 50
+
+
+def test_a_base_whose_file_was_changed_meanwhile_hands_out_nothing_of_it(tmp_path: Path) -> None:
+    """Whoever asks would take this peer for a liar."""
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    base, digest = BaseFolder(tmp_path), sha256(b"weights")
+    assert base.has(digest) and base.get(digest) == b"weights"
+    assert not base.has(sha256(b"other")) and base.get(sha256(b"other")) is None
+    (tmp_path / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert base.get(digest) is None
