@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.sparehive-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-transfer pictures bench test test-long test-slow check clean
+.PHONY: help setup demo demo-transfer demo-market pictures bench test test-long test-slow check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,6 +32,9 @@ demo: setup ## Train, settle and claim on this machine, in five minutes (DATA=pa
 
 demo-transfer: setup ## Pre-train, publish and fine-tune on another text, in five minutes (DATA=path for your own)
 	$(VENV)/bin/sparehive demo --transfer --dir build/demo-transfer $(if $(DATA),--data '$(DATA)')
+
+demo-market: setup ## Train a model, sell it to a stranger and pay everybody who made it, in five minutes
+	$(VENV)/bin/sparehive demo --market --dir build/demo-market
 
 pictures: setup ## Make the README's pictures anew, from a demo that runs for them
 	$(PY) -m docs.pictures.make build/pictures docs/pictures

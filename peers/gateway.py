@@ -11,7 +11,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
@@ -43,6 +43,15 @@ class Limits:
     idle_seconds: float = 20.0
     slow_seconds: float = 20.0
     slow_bytes: int = 32 << 10
+
+
+class Served(Protocol):
+    """What `serving` puts behind its doors."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def application(self, keeper: "Doorkeeper") -> web.Application: ...
 
 
 class Gateway:
@@ -347,7 +356,7 @@ class Watched(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def serving(gateway: Gateway, host: str, port: int) -> AsyncIterator[int]:
+async def serving(gateway: Served, host: str, port: int) -> AsyncIterator[int]:
     """Answers while this lasts; gives the port. StartError where it cannot listen there."""
     keeper = Doorkeeper(gateway.limits)
     runner = web.AppRunner(gateway.application(keeper), access_log=None, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES,

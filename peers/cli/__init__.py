@@ -47,6 +47,8 @@ _COMMANDS = {
     "model hold": ("holding", "Hold shares of models' keys, and give them to buyers."),
     "model buy": ("buying", "Buy a licence of a model, and open it."),
     "model earnings": ("royalties", "Show and collect what models owe a wallet."),
+    "model serve": ("serving", "Let a model answer whoever has a licence."),
+    "model ask": ("serving", "Ask a model that is served to its licensees."),
     "model fetch": ("buying", "Fetch the encrypted blocks of a model."),
     "model open": ("buying", "Decrypt a model that was bought."),
     "model list": ("market", "List the models that are offered on a chain."),

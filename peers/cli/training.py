@@ -554,12 +554,19 @@ def run_replay(directory: Path, epoch: int | None, threads: int, as_json: bool) 
 @click.option("--data", type=PATH, help="Your own text (default: the Python standard library's source).")
 @click.option("--epochs", type=click.IntRange(4), default=40, show_default=True)
 @click.option("--transfer", is_flag=True, help="Instead: pre-train, publish, and fine-tune on another text (--data).")
-def demo(directory: Path, data: Path | None, epochs: int, transfer: bool) -> None:
+@click.option("--market", is_flag=True, help="Instead: train a model, sell it, and pay everybody who made it.")
+def demo(directory: Path, data: Path | None, epochs: int, transfer: bool, market: bool) -> None:
     """A whole run on this machine: chain, seed, four peers, a kill, settlement, claims, a table and a plot."""
     from peers.demo import run_demo
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if transfer:
+    if market and (transfer or data is not None):
+        raise click.UsageError("--market goes with neither --transfer nor --data")
+    if market:
+        from peers.demo_market import run_market_demo
+
+        run_market_demo(directory)
+    elif transfer:
         from peers.demo_transfer import run_transfer_demo
 
         run_transfer_demo(directory, data)

@@ -66,7 +66,20 @@ COMMANDS = {
     ("data",): ("publish", "list", "show", "withdraw"),
     ("car",): ("export", "import"),
     ("run",): ("new", "check", "baseline", "replay", "deploy", "fund", "status"),
-    ("model",): ("publish", "offer", "list", "show", "verify", "hold", "buy", "fetch", "open", "earnings"),
+    ("model",): (
+        "publish",
+        "offer",
+        "list",
+        "show",
+        "verify",
+        "hold",
+        "buy",
+        "fetch",
+        "open",
+        "earnings",
+        "serve",
+        "ask",
+    ),
 }
 
 
