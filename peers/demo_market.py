@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
 from rich.console import Console
 from rich.table import Table
 
@@ -186,7 +187,7 @@ class MarketDemo(TransferDemo):
     def _said(self, item: Running) -> dict[str, Any]:
         """Its first line, as JSON."""
         self._until(lambda: bool(item.log.read_text(encoding="utf-8").strip()), item)
-        found: dict[str, Any] = json.loads(item.log.read_text(encoding="utf-8").splitlines()[0])
+        found: dict[str, Any] = from_json(item.log.read_text(encoding="utf-8").splitlines()[0])
         return found
 
     def _until(self, is_so: Any, item: Running) -> None:
@@ -225,7 +226,7 @@ class MarketDemo(TransferDemo):
             process.kill()
         if process.returncode:
             raise StartError(f"the buyer's command failed: {err.strip()[-400:]}")
-        files = json.loads(out)["files"]
+        files = from_json(out)["files"]
         say(
             self.console,
             "buy",
