@@ -39,6 +39,8 @@ class Reader:
         self._web3, self._provider, self.wait_seconds = web3, provider, wait_seconds
         self.chain_id, self.url = 0, provider.shown
         self.max_age_seconds: float | None = None
+        self._most_range = 1 << 62  # blocks at once that the node looks through for events, as far as is known
+        self._first_blocks: dict[bytes, int] = {}
 
     @classmethod
     def connect(
@@ -169,7 +171,8 @@ class Reader:
         done. ChainError where it refuses the smallest, too."""
         kind = getattr(self._contract(name, address).events, event)
         last = self.block(finalised=False)[0] if to_block is None else to_block
-        at, span, refused_span = from_block, max(1, last - from_block + 1), 0
+        at, refused_span = from_block, 0
+        span = min(max(1, last - from_block + 1), self._most_range)
         while at <= last:
             self.renew()
             end = min(last, at + span - 1)
@@ -180,17 +183,24 @@ class Reader:
                     refused_span = span
                     if span <= MIN_RANGE:
                         raise
-                    span = max(MIN_RANGE, span // 4)
-                    continue
-                found = [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
-            yield from found
+                    self._most_range = span = max(MIN_RANGE, span // 4)
+                    logs = None
+            if logs is None:  # there are no events before there was a contract
+                at = max(at, self.first_block(address)) if at == 0 else at
+                continue
+            yield from [(int(log["blockNumber"]), dict(log["args"])) for log in logs]
             at = end + 1
             tell((at - from_block) / max(1, last - from_block + 1))
             if 2 * span < refused_span:
-                span *= 2
+                self._most_range = span = 2 * span
 
     def first_block(self, address: bytes) -> int:
         """Of those that have a contract at `address`, by halving; 0 where the node does not tell what was long ago."""
+        if address not in self._first_blocks:
+            self._first_blocks[address] = self._first_block(address)
+        return self._first_blocks[address]
+
+    def _first_block(self, address: bytes) -> int:
         low, high = 0, self.block(finalised=False)[0]
         try:
             while low < high:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from incentives import sealing
-from incentives.chain.license import LicenseContract, Publication
+from incentives.chain.license import Licence, LicenseContract, Publication
 from incentives.errors import InputError
 from incentives.keys import to_checksum
+from incentives.sealing import SealedShare
 
 POLL_SECONDS = 2.0
 
@@ -20,22 +21,33 @@ class Received:
     wrong: tuple[int, ...]
 
 
-def received(
-    contract: LicenseContract, model: bytes, licensee: bytes, publication: Publication, secret: int
-) -> Received:
-    """Of the licence as it is now: what was delivered for one that was refunded since does not count. ChainError: the node."""
-    given = set(contract.licence(model, licensee).given)
-    right, wrong = {}, []
-    for holder, sealed in contract.deliveries(model, licensee).items():
-        if holder not in given:
-            continue
-        share = sealing.open_share(sealed, secret)
-        is_right = 0 < share < sealing.ORDER and sealing.point_of(share) == publication.holders[holder][1]
-        if is_right:
-            right[holder] = share
-        else:
-            wrong.append(holder)
-    return Received(right, tuple(sorted(wrong)))
+@dataclass
+class Mailbox:
+    """What was delivered for a licence. The chain's events are looked through only where the licence says that there is more of them."""
+
+    contract: LicenseContract
+    model: bytes
+    licensee: bytes
+    publication: Publication
+    secret: int
+    sealed: dict[int, SealedShare] = field(default_factory=dict)
+
+    def received(self, licence: Licence) -> Received:
+        """Of the licence as it is now: what was delivered for one that was refunded since does not count. ChainError: the node."""
+        if not set(licence.given) <= set(self.sealed):
+            found = self.contract.deliveries(self.model, self.licensee)
+            self.sealed = {holder: found[holder] for holder in licence.given if holder in found}
+        right, wrong = {}, []
+        for holder in licence.given:
+            if holder not in self.sealed:
+                continue  # the node is behind with its events
+            share = sealing.open_share(self.sealed[holder], self.secret)
+            is_right = 0 < share < sealing.ORDER and sealing.point_of(share) == self.publication.holders[holder][1]
+            if is_right:
+                right[holder] = share
+            else:
+                wrong.append(holder)
+        return Received(right, tuple(wrong))
 
 
 def content_key(found: Received, threshold: int) -> bytes | None:
@@ -64,6 +76,7 @@ def wait_for_key(
     pause: Callable[[float], None] = time.sleep,
 ) -> Waited:
     """Until the shares that make the key are there, one of them is wrong, or the delivery's time is over. InputError: no licence."""
+    mailbox = Mailbox(contract, model, licensee, publication, secret)
     while True:
         contract.chain.renew()
         licence = contract.licence(model, licensee)
@@ -71,7 +84,7 @@ def wait_for_key(
             raise InputError(
                 "MODEL", "0x" + model.hex(), f"{to_checksum(licensee)} has bought no licence: `sparehive model buy`"
             )
-        found = received(contract, model, licensee, publication, secret)
+        found = mailbox.received(licence)
         if found.wrong and licence.state in ("pending", "complete"):
             return Waited(None, found.wrong)
         key = content_key(found, publication.threshold)
@@ -83,4 +96,4 @@ def wait_for_key(
         pause(POLL_SECONDS)
 
 
-__all__ = ["Received", "Waited", "content_key", "received", "wait_for_key"]
+__all__ = ["Mailbox", "Received", "Waited", "content_key", "wait_for_key"]
