@@ -21,6 +21,7 @@ from peers.bases import cache_root, folder_of, open_base
 from peers.belonging import check_run_of
 from peers.books import Books
 from peers.config import PeerConfig, load_peer_config
+from peers.contents import Contents
 from peers.directory import PeerDirectory, keep_port, last_port
 from peers.errors import ConfigError, StartError
 from peers.eventlog import shown_before
@@ -177,6 +178,7 @@ class Assembled:
     pace: Pace
     budget: DiskBudget
     cache: LeafCache | None  # of records; None: the run has none, or all of them are here
+    published: Contents  # what else is handed out
 
     @property
     def run(self) -> RunConfig:
@@ -267,7 +269,8 @@ async def assemble(
     stack.push_async_callback(driver.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
     made = (network, invite, notary, gate, books, store, parts, archive, model, content, base, machine, accounting)
-    return Assembled(*made, trainer, driver, history, pace, budget, cache)
+    published = Contents([Path(each) for each in config.published])
+    return Assembled(*made, trainer, driver, history, pace, budget, cache, published)
 
 
 def _model_on(run: RunConfig, base: Path | None, device: torch.device) -> FlatModel:
@@ -394,12 +397,16 @@ class Reactions:
         return self._made.parts.get(digest)
 
     def block(self, digest: Hash) -> bytes | None:
-        found, base = self._made.content.block(digest), self._made.base
-        return base.get(digest) if found is None and base is not None else found
+        found, base, published = self._made.content.block(digest), self._made.base, self._made.published
+        if found is None and base is not None:
+            found = base.get(digest)
+        return published.get(digest) if found is None and not published.is_withdrawn(digest) else found
 
     def has_block(self, digest: Hash) -> bool:
-        base = self._made.base
-        return self._made.content.has(digest) or (base is not None and base.has(digest))
+        base, published = self._made.base, self._made.published
+        if self._made.content.has(digest) or (base is not None and base.has(digest)):
+            return True
+        return published.has(digest) and not published.is_withdrawn(digest)
 
     def tip(self) -> tuple[int, Hash]:
         return self._made.machine.epoch - 1, self._made.driver.tip

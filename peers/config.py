@@ -186,6 +186,12 @@ class PeerConfig(BaseModel):
         le=MAX_COUNT,
         description="blocks of the run's content that who has no link in it, as any IPFS node, is given in a day; 0: none",
     )
+    published: tuple[Annotated[Folder, Field(min_length=1)], ...] = Field(
+        (),
+        strict=False,
+        max_length=64,
+        description="folders of data sets and models that were published, whose blocks are handed out beside the run's content",
+    )
     stop_after_epoch: int = Field(0, ge=0, le=MAX_COUNT, description="leave after this epoch is certified; 0: stay")
     after_end: Literal["auto", "leave", "serve"] = Field(
         "auto", description="when the run has ended: leave, or serve its last state to others; auto: a seed serves"
