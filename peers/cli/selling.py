@@ -18,7 +18,7 @@ from incentives.records import account_of
 from peers.cli.market import MODEL, chain_id_option, connect, market_on, model_argument, percent, term_words, unit_of
 from peers.cli.options import AMOUNT, PATH, Amount, fee_options, json_option, key_options, rpc_option, show
 from peers.cli.signing import Fees, cost_line, open_key, organisers_key, sending, wallet_address
-from peers.cli.unsigned import check_batch, show_calls, unsigned_options
+from peers.cli.unsigned import check_batch, check_options, show_calls, unsigned_options
 from peers.errors import ConfigError
 from peers.lineage import FILE as LINEAGE
 from peers.lineage import read_lineage
@@ -375,37 +375,44 @@ def _show_unsigned(options: _Options, chain: "Chain", owner: bytes, made: Prepar
 @model_argument
 @rpc_option
 @chain_id_option
-@key_options("the owner")
+@key_options("the owner", required=False)
 @click.option("--price", type=AMOUNT, help="For later purchases, in tokens (default: as it is).")
 @click.option(
     "--term-days", type=click.FloatRange(0, 36_500), help="For later purchases; 0: for ever (default: as it is)."
 )
 @click.option("--closed", is_flag=True, help="Sell no more licences for now.")
+@unsigned_options
 @fee_options
 @json_option
 def model_offer(
     model: ModelReference,
     rpc: Nodes,
     chain_id: int | None,
-    keystore: Path,
-    password_file: Path,
+    keystore: Path | None,
+    password_file: Path | None,
     price: Amount | None,
     term_days: float | None,
     closed: bool,
+    unsigned: bool,
+    safe_batch: Path | None,
     max_fee: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Change price and term of later purchases, or whether there are any; without --closed it is for sale."""
+    check_options(unsigned, safe_batch, keystore, password_file)
     contract = market_on(rpc, chain_id, model)
+    found = contract.model(model.model)
+    unit = unit_of(contract, found.token)
+    amount = found.price_amount if price is None else price.base_units(unit, "--price")
+    term = found.term_seconds if term_days is None else round(term_days * 86400)
+    result = {"model": str(model), "price": str(amount), "term_seconds": term, "is_open": not closed}
+    if unsigned or keystore is None:
+        call = contract.unsigned(found.owner, "setOffer", model.model, amount, term, not closed)
+        return show_calls(contract.chain.chain_id, [call], "Sparehive: offer", safe_batch, as_json, result)
     key = open_key(keystore, password_file)
     with sending(contract.chain, key, keystore, Fees(max_fee, dry_run, as_json)):
-        found = contract.model(model.model)
-        unit = unit_of(contract, found.token)
-        amount = found.price_amount if price is None else price.base_units(unit, "--price")
-        term = found.term_seconds if term_days is None else round(term_days * 86400)
         contract.set_offer(key, model.model, amount, term, is_open=not closed)
-    result = {"model": str(model), "price": str(amount), "term_seconds": term, "is_open": not closed}
     line = f"{model}: {unit.shown(amount)} {term_words(term)}" + ("; not for sale now" if closed else "")
     show(as_json, result, line, *cost_line(contract.chain))
 

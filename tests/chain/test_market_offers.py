@@ -62,6 +62,8 @@ def test_price_and_sale_are_changed_by_the_owner_alone(world: MarketWorld) -> No
     assert "is not the owner of this model" in refused(
         "model", "offer", model, *world.rpc, *world.keys("h1"), "--price", "1"
     )
+    (call,) = ok("model", "offer", model, *world.rpc, "--closed", "--unsigned")["calls"]
+    assert (call["what"], call["from"]) == ("setOffer", world.account("owner"))
     ok("model", "offer", model, *world.rpc, *world.keys("owner"), "--closed")
     listed = [each["model"] for each in ok("model", "list", "--chain-id", 31337, *world.rpc)["models"]]
     assert model not in listed

@@ -109,6 +109,12 @@ def test_a_buyer_an_owner_and_a_key_holder_need_nothing_of_a_peer(tmp_path: Path
         opened = done("model", "buy", made["model"], *buyer, "--from", "pub", "--out", "model")
         assert "2 files written, all of them checked" in opened
         assert "2 files" in done("model", "show", made["model"], *world.rpc, "--from", "pub")
+        owed = done("model", "earnings", made["model"], *world.rpc, *world.keys("owner"), "--collect", "--json")
+        assert json.loads(owed)["models"][0]["undecided"] == str(10**18)
+        asked = blocked(
+            "model", "ask", made["model"], "--url", "http://127.0.0.1:9", "--prompt", "a", *world.keys("buyer"), cwd=tmp_path
+        )  # fmt: skip
+        assert "gave no usable answer" in asked.stderr and asked.stderr.count("\n") == 1
 
 
 def test_content_is_fetched_and_handed_out_without_a_peer(tmp_path: Path) -> None:
