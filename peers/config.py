@@ -210,6 +210,10 @@ class PeerConfig(BaseModel):
         description="[HOST:]PORT at which the run's blocks are handed out over HTTP, on this machine alone unless HOST says otherwise; "
         "empty: nowhere",
     )
+    ipfs: Listen = Field(
+        "",
+        description="[HOST:]PORT at which they are handed out over libp2p, by a process beside the peer; empty: nowhere",
+    )
     payout: Wallet = Field("", description="wallet that will bind this peer's hot key; shown, never used to sign")
 
 

@@ -90,6 +90,15 @@ class PeerDirectory:
         return self.root / "gateway.json"
 
     @property
+    def ipfs(self) -> Path:
+        """Addresses of the libp2p node beside this peer, or why there is none."""
+        return self.root / "ipfs.json"
+
+    @property
+    def ipfs_key(self) -> Path:
+        return self.root / "ipfs.key"
+
+    @property
     def written(self) -> Path:
         """How much was written to disk in the last day."""
         return self.root / "written.json"
@@ -158,6 +167,8 @@ class PeerDirectory:
             self.status,
             self.watch,
             self.gateway,
+            self.ipfs,
+            self.ipfs_key,
             self.written,
             self.ready,
         ]

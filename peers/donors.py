@@ -1,8 +1,11 @@
-"""Whoever may have blocks: a folder here, a CAR file, an HTTP gateway. Each gives what it has of what it is asked for; who fetches checks
-the bytes."""
+"""Whoever may have blocks: a folder here, a CAR file, an HTTP gateway, a libp2p node. Each gives what it has of what it is asked for; who
+fetches checks the bytes."""
 
 import asyncio
+import re
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -11,6 +14,7 @@ import aiohttp
 
 from peers.contents import Contents
 from peers.errors import ConfigError
+from peers.pipes import ABSENT, ASK, BLOCK, FAILED, LIED, READY, frame, frames_in
 from swarm.checkpoint.car import MAX_BLOCK_BYTES, CarReader
 from swarm.checkpoint.unixfs import cid_text
 from swarm.errors import PeerFault, RetryError, printable
@@ -184,6 +188,107 @@ class GatewayDonor:
             await self._session.close()
 
 
+class IpfsProcess:
+    """The process that speaks libp2p, one for all addresses of a fetch; started when the first of them is asked."""
+
+    def __init__(self) -> None:
+        self.donors: list[IpfsDonor] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, data: bytes) -> None:
+        """`RetryError` where the process has ended."""
+        async with self._starting:
+            if self._process is None:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "peers.ipfs_node", "ask",
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                )  # fmt: skip
+                self._reading = asyncio.create_task(self._read(self._process))
+                for number, donor in enumerate(self.donors):
+                    self._write(frame(READY, number, donor.name.encode()))
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        if self._process.returncode is not None or self._process.stdin.is_closing():
+            raise RetryError("the process that speaks libp2p has ended")
+        self._process.stdin.write(data)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for kind, number, payload in frames_in(process.stdout.read):
+            if 0 <= number < len(self.donors):
+                self.donors[number].take(kind, payload)
+        for donor in self.donors:
+            donor.take(FAILED, b"the process that speaks libp2p has ended")
+
+    async def close(self) -> None:
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.kill()  # it holds nothing
+            await self._process.wait()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+
+class IpfsDonor:
+    """A libp2p node that speaks Bitswap: kubo, a peer of a run, the sidecar of one."""
+
+    def __init__(self, address: str, process: IpfsProcess) -> None:
+        """ConfigError where it is no address of a node, or libp2p is not installed."""
+        if not re.fullmatch(
+            r"/(ip4|ip6|dns|dns4|dns6)/[0-9A-Za-z.:_-]{1,150}/tcp/[0-9]{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]{1,64}", address
+        ):
+            raise ConfigError("--from", address, "is no address of a node: /ip4/HOST/tcp/PORT/p2p/ID")
+        if find_spec("libp2p") is None:
+            raise ConfigError(
+                "--from", address, "needs libp2p: pip install 'sparehive[ipfs]' (in a checkout '.[ipfs]')"
+            )
+        self.name, self.lacks, self.last_error = address, set[bytes](), ""
+        self._process, self._waiting = process, dict[bytes, asyncio.Future[bytes | None]]()
+        self._lie = ""
+        process.donors.append(self)
+        self._number = len(process.donors) - 1
+
+    def take(self, kind: int, payload: bytes) -> None:
+        """What the process says of it."""
+        if kind in (BLOCK, ABSENT):
+            digest = payload[:32]
+            waiting = self._waiting.pop(digest, None)
+            if kind == ABSENT:
+                self.lacks.add(digest)
+                self.last_error = "has it not"
+            if waiting is not None and not waiting.done():
+                waiting.set_result(payload[32:] if kind == BLOCK else None)
+        elif kind in (FAILED, LIED):
+            self.last_error = printable(payload.decode(errors="replace"), 200)
+            self._lie = self.last_error if kind == LIED else self._lie
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._waiting.clear()
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        loop = asyncio.get_running_loop()
+        mine = {digest: self._waiting.setdefault(digest, loop.create_future()) for digest, _ in wants}
+        await self._process.send(frame(ASK, self._number, b"".join(mine)))
+        await asyncio.wait(mine.values(), timeout=ANSWER_SECONDS)
+        if self._lie:
+            raise PeerFault(self._lie)
+        found = {digest: data for digest, each in mine.items() if each.done() and (data := each.result()) is not None}
+        if not found and not self.last_error:
+            self.last_error = f"does not answer within {ANSWER_SECONDS:.0f} s"
+        if not found and not self.lacks.issuperset(mine):
+            raise RetryError(self.last_error)
+        return found
+
+    async def close(self) -> None:
+        await self._process.close()
+
+
 def _why(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "time is over"
@@ -191,8 +296,11 @@ def _why(error: BaseException) -> str:
     return printable(" ".join(words.split()), 120)
 
 
-def open_donor(given: str) -> Donor:
-    """What --from names: a gateway's URL, a CAR file, a folder of blocks. ConfigError where it is none."""
+def open_donor(given: str, process: IpfsProcess) -> Donor:
+    """What --from names: a gateway's URL, a node's address (asked by `process`), a CAR file, a folder of blocks. ConfigError where it is
+    none."""
+    if re.match(r"/(ip4|ip6|dns|dns4|dns6)/", given):
+        return IpfsDonor(given, process)
     if given.lower().startswith(("http://", "https://")):
         return GatewayDonor(given)
     path = Path(given).expanduser()
@@ -200,7 +308,11 @@ def open_donor(given: str) -> Donor:
         return FolderDonor(path)
     if path.is_file():
         return CarDonor(path)
-    raise ConfigError("--from", given, "is no http(s):// URL of a gateway, no CAR file and no folder of blocks")
+    raise ConfigError(
+        "--from",
+        given,
+        "is no http(s):// URL of a gateway, no /ip4/…/p2p/… of a node, no CAR file and no folder of blocks",
+    )
 
 
 __all__ = ["CarDonor", "Donor", "FolderDonor", "GatewayDonor", "Want", "open_donor"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peers.donors import Donor, open_donor
+from peers.donors import Donor, IpfsProcess, open_donor
 from peers.errors import ConfigError, StartError
 from peers.progressbar import ProgressBar
 from swarm.checkpoint.fetch import fetch_blocks
@@ -129,9 +129,10 @@ class Crowd:
 async def crowd_of(sources: Sequence[str], stall_seconds: float = STALL_SECONDS) -> AsyncIterator[Crowd]:
     """Of what --from names. ConfigError where one is no donor."""
     donors: list[Donor] = []
+    process = IpfsProcess()
     try:
         for source in dict.fromkeys(sources):
-            donors.append(open_donor(source))
+            donors.append(open_donor(source, process))
         yield Crowd(donors, stall_seconds)
     finally:
         for donor in donors:

@@ -39,6 +39,7 @@ class Limits:
 
     connections: int = 128
     from_one_address: int = 32
+    waiting: int = 1024  # for their turn, half of them from one address
     car_bytes: int = 4 << 30
     idle_seconds: float = 20.0
     slow_seconds: float = 20.0
@@ -254,25 +255,43 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 # -- connections ---------------------------------------------------------------------------------------------------------
 class Doorkeeper:
-    """Counts connections, and lets go who says nothing, or does not take what it asked for."""
+    """Counts connections. Beyond its limits they wait their turn, as programs that open one for each block need it; and it lets go who says
+    nothing, or does not take what it asked for."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.open: Counter[str] = Counter()
+        self.waiting: list[Watched] = []
         self.connections: dict[object, Watched] = {}  # by the protocol that answers
 
     def is_full(self, host: str) -> bool:
         return self.open.total() >= self.limits.connections or self.open[host] >= self.limits.from_one_address
 
+    def has_seats(self, host: str) -> bool:
+        """Whether one more may wait."""
+        of_one = sum(each.host == host for each in self.waiting)
+        return len(self.waiting) < self.limits.waiting and of_one < self.limits.waiting // 2
+
+    def next(self) -> None:
+        """Lets in who has waited longest and is not one too many of its address."""
+        for each in self.waiting:
+            if not self.is_full(each.host):
+                self.waiting.remove(each)
+                each.begin()
+                return
+
     @web.middleware
     async def answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A connection on which a request is answered is not idle."""
+        """A connection on which a request is answered is not idle; while others wait it is the last one on it."""
         connection = self.connections.get(request.protocol)
         if connection is None:
             return await handler(request)
         connection.is_busy = True
         try:
-            return await handler(request)
+            answer = await handler(request)
+            if self.waiting and not answer.prepared:
+                answer.force_close()
+            return answer
         finally:
             connection.is_busy = False
             connection.seen = asyncio.get_running_loop().time()
@@ -283,7 +302,8 @@ class Watched(asyncio.Protocol):
 
     def __init__(self, inner: Any, keeper: Doorkeeper) -> None:
         self._inner, self._keeper = inner, keeper
-        self._host = ""
+        self.host = ""
+        self._is_in = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._left = 0
@@ -292,43 +312,62 @@ class Watched(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._host = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._keeper.is_full(self._host):
-            self._transport.write(
-                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
-            self._host = ""
-            self._transport.close()
-            return
-        self._keeper.open[self._host] += 1
+        self.host = str((transport.get_extra_info("peername") or ("",))[0])
+        if not self._keeper.is_full(self.host):
+            self.begin()
+        elif self._keeper.has_seats(self.host):
+            self._transport.pause_reading()
+            self._keeper.waiting.append(self)
+            self._wait(self._keeper.limits.idle_seconds, self._refuse)
+        else:
+            self._refuse()
+
+    def begin(self) -> None:
+        """Its turn has come."""
+        assert self._transport is not None
+        self._is_in = True
+        self._keeper.open[self.host] += 1
         self._keeper.connections[self._inner] = self
         self.seen = asyncio.get_running_loop().time()
-        self._inner.connection_made(transport)
+        self._inner.connection_made(self._transport)
+        self._transport.resume_reading()
         self._wait(self._keeper.limits.idle_seconds, self._look_idle)
+
+    def _refuse(self) -> None:
+        assert self._transport is not None
+        self._transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._host:
-            self._keeper.open[self._host] -= 1
+        if self in self._keeper.waiting:
+            self._keeper.waiting.remove(self)
+        if self._is_in:
+            self._keeper.open[self.host] -= 1
+            if not self._keeper.open[self.host]:
+                del self._keeper.open[self.host]
             del self._keeper.connections[self._inner]
             self._inner.connection_lost(error)
+            self._keeper.next()
 
     def data_received(self, data: bytes) -> None:
-        if self._host:
+        if self._is_in:
             self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return cast(bool | None, self._inner.eof_received()) if self._host else None
+        return cast(bool | None, self._inner.eof_received()) if self._is_in else None
 
     def pause_writing(self) -> None:
-        if self._host and self._transport is not None:
+        if self._is_in and self._transport is not None:
             self._inner.pause_writing()
             self._left = self._transport.get_write_buffer_size()
             self._wait(self._keeper.limits.slow_seconds, self._look_slow)
 
     def resume_writing(self) -> None:
-        if self._host:
+        if self._is_in:
             self._inner.resume_writing()
             self._wait(self._keeper.limits.idle_seconds, self._look_idle)
 

@@ -42,7 +42,7 @@ async def _offer(contents: Contents, listen: tuple[str, int], started: Callable[
 
 
 # -- beside a peer -------------------------------------------------------------------------------------------------------
-def _base_of(directory: PeerDirectory) -> list[BaseFolder]:
+def base_of(directory: PeerDirectory) -> list[BaseFolder]:
     """The model that the peer's run starts from, whose blocks are read out of its files."""
     try:
         base = Invite.of_file(directory.invite).config.task.model.published()
@@ -68,7 +68,7 @@ def main() -> None:
         os.nice(10)
     listen = parse_listen(load_peer_config(directory.config).gateway)
     try:
-        contents = Contents([directory.root], _base_of(directory))
+        contents = Contents([directory.root], base_of(directory))
         asyncio.run(
             _offer(contents, listen, lambda url: write_json(directory.gateway, {"pid": os.getpid(), "url": url}))
         )

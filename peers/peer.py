@@ -88,6 +88,7 @@ class Peer:
         self.made: Assembled | None = None
         self.lookout: Lookout | None = None
         self.gateway = Beside("peers.offering", directory, directory.gateway, is_wanted=bool(self.config.gateway))
+        self.ipfs = Beside("peers.ipfs_node", directory, directory.ipfs, is_wanted=bool(self.config.ipfs))
         self._self_silent: tuple[str, ...] = ()
         self._patience = Patience()
         self._looking: asyncio.Task[int] | None = None
@@ -185,6 +186,7 @@ class Peer:
             self._evaluate_anchor()
             self._look_at_the_end()
             self.gateway.look()
+            self.ipfs.look()
             if time.monotonic() - last > STATUS_SECONDS:
                 last = time.monotonic()
                 self._write_status()
@@ -207,6 +209,7 @@ class Peer:
         self.lookout = Lookout(self.directory, nodes_of(self.config, made.invite), self.config.watch_seconds)
         stack.callback(self.lookout.close)
         stack.callback(self.gateway.close)
+        stack.callback(self.ipfs.close)
         reactions = Reactions(made, self._on_reach)
         door = Door(
             made.run.run_id,

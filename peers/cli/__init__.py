@@ -20,6 +20,7 @@ _COMMANDS = {
     "sample": ("using", "Let a model write text, or label texts and images."),
     "fetch": ("content", "Fetch a file or folder by its CID, each block checked."),
     "gateway": ("content", "Hand out blocks over HTTP to whoever asks by CID."),
+    "ipfs": ("content", "Hand out blocks over libp2p, as an IPFS node."),
     "demo": ("training", "Train, settle and claim on this machine, in five minutes."),
     "settle": ("settling", "Close a period: publish the tables and propose their roots."),
     "bind": ("binding", "Bind a peer's hot key to your wallet."),

@@ -1,5 +1,6 @@
 """Commands for content that is known by its hash: fetch, gateway, car export, car import."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -112,6 +113,47 @@ def gateway(directories: tuple[Path, ...], listen: tuple[str, int], as_json: boo
     offer(directories, listen, started)
 
 
+@click.command("ipfs")
+@click.argument("directories", metavar="DIR...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--listen",
+    metavar="[HOST:]PORT",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where to answer; this machine alone unless HOST says otherwise (0.0.0.0 for all). 0: any free port.",
+)
+@click.option(
+    "--key",
+    type=PATH,
+    default=Path("sparehive-ipfs.key"),
+    show_default=True,
+    help="File with the node's key, made at the first start: its id stays the same.",
+)
+def ipfs(directories: tuple[Path, ...], listen: str, key: Path) -> None:
+    """Hand out the blocks in DIR over libp2p, as an IPFS node does (Bitswap), until Ctrl-C: to Helia, kubo and `sparehive fetch`. Prints
+    its addresses as JSON. Needs '.[ipfs]'."""
+    from importlib.util import find_spec
+
+    from peers.contents import blocks_of
+
+    if find_spec("libp2p") is None:
+        raise click.ClickException("this command needs libp2p: pip install 'sparehive[ipfs]' (in a checkout '.[ipfs]')")
+    _listen(listen)
+    for each in directories:
+        blocks_of(each)
+    arguments = [
+        "--listen",
+        listen,
+        "--key",
+        str(key.resolve()),
+        "serve",
+        *(str(each.resolve()) for each in directories),
+    ]
+    os.execv(
+        sys.executable, [sys.executable, "-m", "peers.ipfs_node", *arguments]
+    )  # a process that imports nothing else
+
+
 def _listen(text: str) -> tuple[str, int]:
     from peers.gateway import parse_listen
 
@@ -121,4 +163,4 @@ def _listen(text: str) -> tuple[str, int]:
         raise click.BadParameter(f"{text!r} {error}") from None
 
 
-__all__ = ["car_export", "car_import", "fetch", "gateway"]
+__all__ = ["car_export", "car_import", "fetch", "gateway", "ipfs"]

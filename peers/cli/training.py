@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ _LISTEN_OPTIONS = (
         help="Hand out the run's blocks over HTTP to whoever asks by CID, on this machine alone unless HOST says otherwise (default: not).",
     ),
     click.option(
+        "--ipfs",
+        metavar="[HOST:]PORT",
+        help="Hand them out over libp2p too, to IPFS programs that run in JavaScript, as Helia; needs '.[ipfs]' (default: not).",
+    ),
+    click.option(
         "--after-end",
         type=click.Choice(["auto", "leave", "serve"]),
         help="When the run has ended: leave, or stay and serve its last state to others (auto, the default: a seed serves).",
@@ -51,9 +57,25 @@ _LISTEN_OPTIONS = (
 
 
 def _listen_options(function: Callable[..., None]) -> Callable[..., None]:
+    """They come as one: `listen`, by their names in peer.toml."""
+
+    @functools.wraps(function)
+    def packed(**given: object) -> None:
+        names = ("host", "port", "rpc", "announce", "gateway", "ipfs", "after_end")
+        listen = {name: given.pop(name) or None if name == "rpc" else given.pop(name) for name in names}
+        if listen["ipfs"]:
+            _check_libp2p(str(listen["ipfs"]))
+        function(listen=listen, **given)
+
+    made: Callable[..., None] = packed
     for option in reversed(_LISTEN_OPTIONS):
-        function = option(function)
-    return function
+        made = option(made)
+    return made
+
+
+def _check_libp2p(listen: str) -> None:
+    if find_spec("libp2p") is None:
+        raise ConfigError("--ipfs", listen, "needs libp2p: pip install 'sparehive[ipfs]' (in a checkout '.[ipfs]')")
 
 
 def _prepare(
@@ -164,12 +186,7 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
 def join(
     invite: str | None,
     directory: Path,
-    host: str | None,
-    port: int | None,
-    rpc: tuple[str, ...],
-    announce: tuple[str, ...],
-    gateway: str | None,
-    after_end: str | None,
+    listen: dict[str, object],
     client_mode: bool | None,
     peers: tuple[str, ...],
     threads: int | None,
@@ -194,8 +211,12 @@ def join(
         decoded = Invite.decode(invite)
         files = {where.invite: decoded.encode() + "\n"}
     cache = data_cache.number if data_cache else None
-    here: dict[str, object] = {"threads": threads, "device": device, "micro_batch": micro_batch, "port": port}
-    here |= {"data_cache_bytes": cache, "gateway": gateway, "announce": announce, "after_end": after_end}
+    here: dict[str, object] = {
+        "threads": threads,
+        "device": device,
+        "micro_batch": micro_batch,
+        "data_cache_bytes": cache,
+    }
     _prepare(
         "join",
         where,
@@ -203,11 +224,10 @@ def join(
         decoded.binding.domain(),
         decoded.binding.founders,
         files,
-        host=host,
-        rpc=rpc or None,
         client_mode=client_mode,
         peers=peers or None,
         **here,
+        **listen,
         payout=_payout(where, wallet, decoded.binding.chain_id != 0, quiet),
     )
     _supervise("join", where, quiet, stop_after_epoch)
@@ -235,12 +255,7 @@ def join(
 def seed(
     run_directory: Path,
     directory: Path,
-    host: str | None,
-    port: int | None,
-    rpc: tuple[str, ...],
-    announce: tuple[str, ...],
-    gateway: str | None,
-    after_end: str | None,
+    listen: dict[str, object],
     invite_rpc: str | None,
     keystore: Path | None,
     password_file: Path | None,
@@ -261,8 +276,7 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    listen = {"host": host, "port": port, "announce": announce, "gateway": gateway, "after_end": after_end}
-    _prepare("seed", where, config.run_id, domain, None, files, **listen, rpc=rpc or None, invite_rpc=invite_rpc)
+    _prepare("seed", where, config.run_id, domain, None, files, **listen, invite_rpc=invite_rpc)
     _supervise("seed", where, quiet)
 
 

@@ -62,6 +62,7 @@ COMMANDS = {
         "sample",
         "fetch",
         "gateway",
+        "ipfs",
     ),
     ("data",): ("publish", "list", "show", "withdraw"),
     ("car",): ("export", "import"),

@@ -1,6 +1,7 @@
 """A real swarm whose data are larger than the peers' caches: a seed that has all of it, and two peers that fetch what their units need."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> object:
     with Runner() as runner:
         made = Swarm(runner, root, 0.02, root / "rows.jsonl", **SETTINGS)
         with open(made.seed.directory.config, "a", encoding="utf-8") as out:
-            out.write('gateway = "0"\n')
+            out.write('gateway = "0"\nipfs = "0"\n')
         made.seed.start()
         made.seed.wait_ready(SECONDS)
         yield made
@@ -89,6 +90,10 @@ def test_peers_train_on_more_data_than_they_keep(swarm: Swarm) -> None:
     peers[0].wait_ready(SECONDS)
 
 
+def _addresses(path: Path) -> list[str]:
+    return list(json.loads(path.read_text()).get("addresses", [])) if path.is_file() else []
+
+
 def test_what_the_run_hands_out_comes_over_http_too(swarm: Swarm, tmp_path: Path) -> None:
     run = Invite.of_file(swarm.seed.directory.invite).config
     told = until(swarm.seed.directory.gateway.is_file, 30.0, "its gateway answers") and swarm.seed.directory.gateway
@@ -97,6 +102,14 @@ def test_what_the_run_hands_out_comes_over_http_too(swarm: Swarm, tmp_path: Path
     for name, root in (("data", run.task.data.root), ("state", run.initial_root)):
         made = ok("fetch", cid_text(bytes.fromhex(root)), "--from", url, "--out", tmp_path / name)
         assert made["bytes"] > 10_000
+    if find_spec("libp2p") is not None:
+        beside = until(lambda: _addresses(swarm.seed.directory.ipfs), 30.0, "its libp2p node answers")
+        own = PeerStatus.read(swarm.seed.directory.status).addresses
+        for name, addresses in (("by libp2p", beside), ("by the daemon", own)):
+            made = ok(
+                "fetch", cid_text(bytes.fromhex(run.initial_root)), "--from", addresses[0], "--out", tmp_path / name
+            )
+            assert made["from"].keys() == {addresses[0]}
     assert (tmp_path / "data" / TRAIN_RECORDS).stat().st_size > 9 << 20
     assert (tmp_path / "state" / "manifest.json").is_file()
 

@@ -209,6 +209,15 @@ def test_who_reads_too_slowly_is_let_go(store: BlockStore, root: BlockLink) -> N
     asyncio.run(scenario())
 
 
+def test_a_program_that_opens_a_connection_for_each_block_is_served(store: BlockStore, root: BlockLink) -> None:
+    async def scenario() -> None:
+        async with asking(store, Limits(from_one_address=3)) as (_, port):
+            answers = await asyncio.gather(*(once(port) for _ in range(60)))
+            assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+    asyncio.run(scenario())
+
+
 async def once(port: int) -> bytes:
     """The answer on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -221,18 +230,17 @@ async def once(port: int) -> bytes:
 
 def test_connections_are_counted_and_the_first_stay(store: BlockStore, root: BlockLink) -> None:
     async def scenario() -> None:
-        async with asking(store, Limits(from_one_address=5)) as (get, port):
+        async with asking(store, Limits(from_one_address=5, waiting=2)) as (get, port):
             assert (await get("/"))[0] == 200
             held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
-            reader, _ = await asyncio.open_connection("127.0.0.1", port)
-            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            turn, asking_it = await asyncio.open_connection("127.0.0.1", port)
+            asking_it.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await once(port)).startswith(b"HTTP/1.1 503 "), "one may wait its turn, another not"
             assert (await get("/"))[0] == 200, "whoever is in is still served"
             for _, writer in held:
                 writer.close()
                 await writer.wait_closed()
-            async with asyncio.timeout(20):  # until the other side has heard of it
-                while not (await once(port)).startswith(b"HTTP/1.1 200 "):
-                    pass
+            assert (await turn.read()).startswith(b"HTTP/1.1 200 ")
 
     asyncio.run(scenario())
 
