@@ -199,9 +199,11 @@ class Node:
         assert self.contents is not None
         if self.contents.is_withdrawn(digest):
             return None
-        found: bytes | bool | None = await trio.to_thread.run_sync(
-            self.contents.has if is_have else self.contents.get, digest
-        )
+        found: bytes | bool | None
+        if is_have:
+            found = await trio.to_thread.run_sync(self.contents.has, digest)
+        else:
+            found = await trio.to_thread.run_sync(self.contents.get, digest)
         return found
 
     async def _send(self, peer_id: Any, message: Message) -> None:
