@@ -55,7 +55,9 @@ def _environment() -> dict[str, str]:
 @contextlib.contextmanager
 def _serving(*command: object) -> Iterator[str]:
     """Its first line."""
-    with subprocess.Popen(list(map(str, command)), env=_environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        list(map(str, command)), env=_environment(), stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()
@@ -64,7 +66,9 @@ def _serving(*command: object) -> Iterator[str]:
 
 
 def _said(*command: object) -> str:
-    done = subprocess.run(list(map(str, command)), env=_environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        list(map(str, command)), env=_environment(), capture_output=True, encoding="utf-8", timeout=300
+    )
     if done.returncode:
         raise click.ClickException(f"{command[:4]}: {done.stderr[-600:]}")
     return done.stdout
@@ -79,12 +83,17 @@ def _installed(folder: Path) -> str:
     """Why Helia cannot be had; empty: it is there."""
     if not (folder / "node_modules" / "helia").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text("{}\n")
+        (folder / "package.json").write_text("{}\n", encoding="utf-8")
         path = f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}"
         command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *HELIA]
         try:
             done = subprocess.run(
-                command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=600
+                command,
+                cwd=folder,
+                env={**os.environ, "PATH": path},
+                capture_output=True,
+                encoding="utf-8",
+                timeout=600,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"npm does not give it ({error})"
@@ -174,7 +183,7 @@ def _show(times: dict[str, list[float]], size: int, json_file: Path | None) -> N
             f"| {name} | {middle:.1f} MB/s | {statistics.median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f} |"
         )
     if json_file is not None:
-        json_file.write_text(json.dumps({"bytes": size, "rows": found}, indent=1) + "\n")
+        json_file.write_text(json.dumps({"bytes": size, "rows": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
