@@ -54,11 +54,12 @@ test: setup ## Run the tests, in a quarter of an hour
 	trap 'kill $$faults' INT TERM; status=0; \
 	$(PY) -m pytest -n 2 $(FILES) -m "not long" $(OWN_PROCESSES) || status=$$?; \
 	wait $$faults || status=$$?; cat build/faults.txt; exit $$status
-	$(PY) -m pytest tests/hostile
+	$(PY) -m pytest -m "not long" tests/hostile
 
 test-long: setup ## The rest, which CI runs too: whole ways of organisers and earners, in ten minutes
 	$(PY) -m pytest -n 4 $(FILES) -m long $(OWN_PROCESSES) $(COMPUTING)
 	$(PY) -m pytest -m long tests/faults
+	$(PY) -m pytest -m long tests/hostile
 
 test-slow: setup ## Storms by the thousand; every attack twenty times; each guard taken out (two hours; tables in tests/hostile)
 	$(PY) -m pytest -n 2 --storms 4000 tests/machine/test_schedules.py
