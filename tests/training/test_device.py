@@ -12,6 +12,7 @@ from swarm.device import HOST, copy_to_host, to_device, to_host
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_peer_on_another_device() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/training/cases_elsewhere.py"],
