@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from swarm.device import HOST, copy_to_host, to_device, to_host
