@@ -135,6 +135,7 @@ def test_a_wrong_share_is_shown_and_the_money_is_back(trade: Trade) -> None:
 def test_gifts_renewals_served_models_and_wallets_elsewhere(trade: Trade) -> None:
     model = trade.sell("more", "--term-days", 10)
     assert "has set no key that shares can be sealed to" in trade.refused_buy(model, "--for", trade.account("data"))
+    trade.buy(trade.sell("own"), "--no-wait")  # who bought something once has a key
     gift = trade.buy(model, "--for", trade.account("buyer"), name="h3")
     assert gift["bought"] and gift["licensee"] == trade.account("buyer")
     assert "is not decided yet" in trade.refused_buy(model, "--renew")

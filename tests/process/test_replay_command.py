@@ -88,7 +88,9 @@ def test_each_kept_contribution_is_within_the_tolerance(swarm: Path) -> None:
     for epoch in range(2, newest["epoch"] + 1):
         found = json.loads(sparehive("run", "replay", "--dir", "a", "--epoch", str(epoch), "--json", cwd=swarm))
         assert found["passed"] and found["made_on"] == found["redone_on"] != ""
-        assert found["distance"] < 1e-3
+        assert (
+            found["distance"] < found["tolerance"]
+        )  # 1/n of the run's for n steps; a busy machine does more of them in a round
         apart = max(apart, found["moments_distance"])
         merges += [step for kind, step in found["merges"] if kind == "certificate"]
     assert any(step > 0 for step in merges)  # training went on while a round was under way
