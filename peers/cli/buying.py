@@ -370,12 +370,12 @@ def model_open(
     """Open MODEL, which was bought: its key is made of the shares on chain, its files are decrypted and checked. Nothing is sent."""
     if not sources:
         raise click.UsageError("--from is needed: where its blocks are")
-    if password_file is None or (keystore is None and delivery_key is None):
+    path = delivery_key or (None if keystore is None else delivery_file(keystore))
+    if password_file is None or path is None:
         raise click.UsageError("--password-file, and --keystore or --delivery-key, are needed")
     licensee = parse_address(wallet) if wallet is not None else key_account(keystore) if keystore is not None else None
     if licensee is None:
         raise click.UsageError("--wallet is needed: whose licence it is")
-    path = delivery_key or delivery_file(keystore)  # type: ignore[arg-type]
     secret = open_secret(path, password_file)
     sale = open_sale(model, rpc, chain_id)
     with ProgressBar(as_json).during("waiting for the key holders") as report:

@@ -235,11 +235,14 @@ def _made(options: _Options, chain: "Chain", owner: bytes, deployment: Deploymen
 
 
 def _plan(options: _Options, chain: "Chain", owner: bytes, deployment: Deployment | None) -> Plan:
-    if options.token is None and deployment is None:
+    if options.token is not None:
+        token = parse_address(options.token)
+    elif deployment is not None:
+        token = deployment.terms.token
+    else:
         raise click.UsageError("--token is needed, or --run whose token it is paid in")
     if options.price is None:
         raise click.UsageError("--price is needed")
-    token = parse_address(options.token) if options.token is not None else deployment.terms.token  # type: ignore[union-attr]
     if not chain.has_code(token, None):
         raise InputError("--token", to_checksum(token), f"there is no contract at it on chain {chain.chain_id}")
     unit = TokenContract(chain, token).unit()

@@ -18,7 +18,8 @@ from swarm.checkpoint.anchor import Anchor, read_anchor
 from swarm.checkpoint.fetch import fetch_blocks, fetch_graph
 from swarm.checkpoint.held import HeldAnchor
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, file_blocks, read_file
+from swarm.checkpoint.trees import put_pieces
+from swarm.checkpoint.unixfs import DAG_PB, BlockLink, decode_node, encode_directory, read_file
 from swarm.config import LEAF_BYTES, DataConfig
 from swarm.errors import InputError, PeerFault, RetryError, disk_remedy
 from swarm.hashing import sha256
@@ -269,11 +270,4 @@ def put_data(
 
 def put_file(store: BlockStore, pieces: Iterable[bytes | memoryview]) -> BlockLink:
     """Store the file that `pieces` are one after the other, block by block as they come."""
-    making = file_blocks(pieces)
-    while True:
-        try:
-            block = next(making)
-        except StopIteration as end:
-            link: BlockLink = end.value
-            return link
-        store.put_as(block.digest, block.data)
+    return put_pieces(pieces, store)

@@ -81,7 +81,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def put_pieces(pieces: Iterable[bytes], store: Keeps) -> BlockLink:
+def put_pieces(pieces: Iterable[bytes | memoryview], store: Keeps) -> BlockLink:
     """Store the file that `pieces` are one after the other, block by block; its root."""
     making = file_blocks(pieces)
     while True:

@@ -64,6 +64,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = [
         "task.model.fields.n_embd=32", "task.model.fields.n_layer=1", "codec.part_values=8192", "rounds.min_seated=2",
         "rounds.units_per_epoch=4", "task.data.context=32",
+        "rounds.max_units_per_contribution=8",  # 40 steps, whatever else the machine does: distances grow with them
     ]  # fmt: skip
     settings = [x for option in options for x in ("--set", option)]
     new = ["run", "new", "run", "--preset", "demo", "--data", "text.txt", "--tokenizer", "bpe:300"]
@@ -88,9 +89,7 @@ def test_each_kept_contribution_is_within_the_tolerance(swarm: Path) -> None:
     for epoch in range(2, newest["epoch"] + 1):
         found = json.loads(sparehive("run", "replay", "--dir", "a", "--epoch", str(epoch), "--json", cwd=swarm))
         assert found["passed"] and found["made_on"] == found["redone_on"] != ""
-        assert (
-            found["distance"] < found["tolerance"]
-        )  # 1/n of the run's for n steps; a busy machine does more of them in a round
+        assert found["distance"] < 1e-3
         apart = max(apart, found["moments_distance"])
         merges += [step for kind, step in found["merges"] if kind == "certificate"]
     assert any(step > 0 for step in merges)  # training went on while a round was under way
