@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from peers.cli import main
 
 ROOT = Path(__file__).parents[2]
+STILL_WAITING = re.compile(r"sparehive: .+: (\d+%, )?\d+ s")  # peers/progressbar.py, where a busy machine takes seconds
 
 
 def sparehive(*arguments: object) -> tuple[int, str, str]:
@@ -40,8 +42,15 @@ def refused(*arguments: object, code: int = 1) -> str:
     found, out, err = sparehive(*arguments)
     assert found == code, (found, out, err)
     assert out == "", "a failure prints no result"
-    assert err.startswith("sparehive: ") and err.count("\n") == 1, err
-    return err.strip()
+    return last_words(err)
+
+
+def last_words(err: str) -> str:
+    """The one line of an error on stderr, before which there is only how long it took."""
+    *waiting, why = err.splitlines()
+    assert all(STILL_WAITING.fullmatch(line) for line in waiting), err
+    assert why.startswith("sparehive: ") and not STILL_WAITING.fullmatch(why) and err.endswith("\n"), err
+    return why
 
 
 def own_process_started(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
@@ -59,4 +68,4 @@ def own_process(*arguments: object, cwd: Path, **options: Any) -> subprocess.Com
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-__all__ = ["ROOT", "ok", "own_process", "own_process_started", "refused", "sparehive"]
+__all__ = ["ROOT", "STILL_WAITING", "last_words", "ok", "own_process", "own_process_started", "refused", "sparehive"]

@@ -73,7 +73,7 @@ def test_blocks_come_over_libp2p_from_several_and_the_id_stays(
     assert (tmp_path / "sparehive-ipfs.key").stat().st_mode & 0o777 == 0o600
     with node(store, tmp_path) as (_, again):
         assert again.rpartition("/")[2] == address.rpartition("/")[2]
-    code, _, said = sparehive("fetch", cid, "--from", address, "--timeout", 15, "--out", tmp_path / "gone")
+    code, _, said = sparehive("fetch", cid, "--from", address, "--timeout", 5, "--out", tmp_path / "gone")
     assert code == 1 and "cannot be reached" in said.splitlines()[-1]
 
 
