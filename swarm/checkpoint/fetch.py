@@ -61,9 +61,13 @@ async def fetch_blocks(
     *,
     max_bytes: int,
     seconds: float,
+    on_taken: Callable[[bytes, int], None] = lambda donor, num_bytes: None,
+    on_liar: Callable[[bytes, bytes], None] = lambda donor, digest: None,
 ) -> None:
-    """Until these blocks lie in `store`; all else as `fetch_graph`."""
-    fetching = _Fetching(digests[0], store, ask, donors, max_bytes, seconds, lambda received: None, lambda: False)
+    """Until these blocks lie in `store`; all else as `fetch_graph`. `on_taken(donor, bytes)`: right ones came; `on_liar(donor, digest)`:
+    other bytes than asked for."""
+    nobody, never = (lambda received: None), (lambda: False)
+    fetching = _Fetching(digests[0], store, ask, donors, max_bytes, seconds, nobody, never, on_taken, on_liar)
     try:
         await fetching.bring([digest for digest in digests if not store.has(digest)])
     finally:
@@ -122,6 +126,8 @@ class _Fetching:
     seconds: float
     on_progress: Callable[[int], None]
     is_obsolete: Callable[[], bool]
+    on_taken: Callable[[bytes, int], None] = lambda donor, num_bytes: None
+    on_liar: Callable[[bytes, bytes], None] = lambda donor, digest: None
     failures: Counter[bytes] = field(default_factory=Counter)
     proven: set[bytes] = field(default_factory=set)  # gave something
     empty: Counter[bytes] = field(default_factory=Counter)  # answers in a row that gave nothing
@@ -195,23 +201,43 @@ class _Fetching:
             taken.append(await self._take(request, task.exception() or task.result()))
         return any(taken)
 
+    async def _keep(self, request: _Request, blocks: dict[bytes, bytes]) -> bool:
+        """Check and store what came, beside the loop, which reads the next meanwhile; whether any of it was right."""
+        new = {digest: data for digest, data in blocks.items() if not self.store.has(digest)}
+        most, store = self.max_bytes - self.received, self.store
+
+        def kept() -> tuple[list[bytes], bytes | None]:
+            """(digests of those that were right, the first of those that were not)"""
+            right, taken = list[bytes](), 0
+            for digest, data in blocks.items():
+                if digest not in request.digests or sha256(data) != digest:
+                    return right, digest
+                taken += len(data) * (digest in new)
+                if taken > most:
+                    raise PeerFault(f"content {self.root.hex()[:12]}: more than {self.max_bytes} bytes")
+                if digest in new:
+                    store.put_as(digest, data)
+                right.append(digest)
+            return right, None
+
+        right, wrong = await asyncio.to_thread(kept)
+        if wrong is not None:
+            self.liars.add(request.donor)
+            self.on_liar(request.donor, wrong)
+        self.received += sum(len(new[digest]) for digest in right if digest in new)
+        if any(digest not in new for digest in right):  # it came twice: that long it takes here, and nobody held it up
+            took = time.monotonic() - request.begun
+            self.overdue = min(max(self.overdue, 2 * took), MAX_OVERDUE_SECONDS)
+        if right:
+            self.on_taken(request.donor, sum(len(blocks[digest]) for digest in right))
+        return bool(right)
+
     async def _take(self, request: _Request, result: dict[bytes, bytes] | BaseException) -> bool:
         donor, got_any = request.donor, False
         if isinstance(result, PeerFault):
             self.liars.add(donor)  # the transport saw it
-        for digest, data in ({} if isinstance(result, BaseException) else result).items():
-            if digest not in request.digests or sha256(data) != digest:
-                self.liars.add(donor)
-                break
-            if not self.store.has(digest):
-                self.received += len(data)
-                if self.received > self.max_bytes:
-                    raise PeerFault(f"content {self.root.hex()[:12]}: more than {self.max_bytes} bytes")
-                await asyncio.to_thread(self.store.put_as, digest, data)
-            else:  # it came twice: that long it takes here, and nobody held it up
-                took = time.monotonic() - request.begun
-                self.overdue = min(max(self.overdue, 2 * took), MAX_OVERDUE_SECONDS)
-            got_any = True
+        if not isinstance(result, BaseException):
+            got_any = await self._keep(request, result)
         if isinstance(result, BaseException) or len(result) < len(request.digests):
             self.failures[donor] += 1
         if got_any:
