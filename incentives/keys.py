@@ -18,7 +18,7 @@ from typing import Any
 from coincurve import PrivateKey
 from pydantic_core import from_json
 
-from incentives import pasted
+from incentives import keyfile, pasted
 from incentives.atomic import write_new
 from incentives.errors import InputError, KeyFileError, WrongPassword, disk_remedy
 from incentives.hashing import keccak
@@ -42,28 +42,23 @@ def create_key(path: Path, password: str, scrypt_n: int = LIGHT_SCRYPT) -> Priva
 
 def store_key(path: Path, key: PrivateKey, password: str, scrypt_n: int = LIGHT_SCRYPT) -> None:
     """Encrypts `key` into the new file `path`. KeyFileError where it exists already or cannot be written."""
-    from eth_account import Account  # 0.4 s, paid only by whoever opens a key
-
-    value = Account.encrypt(key.secret, password, kdf="scrypt", iterations=scrypt_n)
+    value = keyfile.encrypt(key.secret, account_of(key), password, scrypt_n)
     _create(path, json.dumps(value).encode() + b"\n", "key")
 
 
 def load_key(path: Path, password: str) -> PrivateKey:
     """The key in `path`. KeyFileError: missing, readable by others, malformed, or another password."""
-    from eth_account import Account
-
     data = _read_private(path, "key")
     try:
         value = _key_value(data)
         if not isinstance(value, dict) or not _is_cheap(value):
             raise ValueError
-        secret = Account.decrypt(value, password)
-        key = PrivateKey(bytes(secret))
+        key = PrivateKey(keyfile.decrypt(value, password))
         if "address" in value and bytes.fromhex(str(value["address"]).removeprefix("0x")) != account_of(key):
             raise ValueError
-    except (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError) as error:
-        if "MAC mismatch" in str(error):
-            raise WrongPassword(f"key file {path}: wrong password") from None
+    except keyfile.MacMismatch:
+        raise WrongPassword(f"key file {path}: wrong password") from None
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
         # Nothing of the error is shown: it could quote what it choked on.
         raise KeyFileError(f"key file {path} is malformed: restore it from a copy (keyfile version 3, JSON)") from None
     return key

@@ -17,7 +17,7 @@ def runner() -> Iterator[Runner]:
 def swarm(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Swarm:
     """A seed and three peers, all listening, that have certified rounds. What they learn is looked at by nobody: units of one step
     leave this machine to those that start again, at the same pace of rounds."""
-    swarm = Swarm(runner, tmp_path_factory.mktemp("swarm"), 0.1, **{"inner.steps_per_unit": "1"})
+    swarm = Swarm(runner, tmp_path_factory.mktemp("swarm"), 0.2, **{"inner.steps_per_unit": "1"})
     swarm.seed.start()
     swarm.seed.wait_ready()
     for name in ("alice", "bob", "carol"):
