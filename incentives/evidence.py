@@ -65,6 +65,40 @@ class SignedReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedStorageReceipt:
+    """A StorageReceipt, as `SignedReceipt`. What it is worth follows from all of its certificate (`incentives.storage`)."""
+
+    hash: bytes
+    values: records.Values
+    signatures: Signatures
+
+    @property
+    def peer(self) -> bytes:
+        return data(self.values, "peer")
+
+    @property
+    def epoch(self) -> int:
+        return number(self.values, "epoch")
+
+    @property
+    def certificate(self) -> bytes:
+        return data(self.values, "certificate")
+
+    @property
+    def held(self) -> bytes:
+        """Bitmap of the run's stored objects: 32 bytes."""
+        return data(self.values, "held")
+
+    @property
+    def proof(self) -> bytes:
+        """sha-256 of the proof block."""
+        return data(self.values, "proof")
+
+    def digest(self, domain: records.Domain) -> bytes:
+        return records.digest(domain, "StorageReceipt", self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is under the tables' hashes: the paid receipts in the order of the table, with the signatures that count;
     the certificates of the period, and before them the one that the first of them follows, if there is one."""

@@ -20,7 +20,7 @@ from typing import Any
 from incentives import records
 from incentives.commitments import body_hash, parse_body
 from incentives.errors import BadSignature, InputError, StorageError, TamperedError
-from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, data, number
+from incentives.evidence import Signatures, SignedCertificate, SignedReceipt, SignedStorageReceipt, data, number
 
 VERSION = 1
 _AGAIN = "move it and its -wal and -shm away; the peer gets it again from the others"
@@ -43,6 +43,19 @@ CREATE INDEX certificates_by_prev ON certificates (prev);
 CREATE INDEX contributors_by_contribution ON contributors (contribution);
 CREATE INDEX receipts_by_certificate ON receipts (certificate);
 """
+# Came later: a ledger of before gets them when it is opened for writing, and has no such receipts until then.
+_STORAGE_SCHEMA = """
+CREATE TABLE storage_receipts (hash BLOB PRIMARY KEY, certificate BLOB NOT NULL, epoch INTEGER NOT NULL,
+    peer BLOB NOT NULL, words BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE storage_signatures (hash BLOB NOT NULL, signer BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (hash, signer)) WITHOUT ROWID;
+CREATE INDEX storage_by_certificate ON storage_receipts (certificate);
+"""
+_HELD_STORAGE = (
+    " UNION ALL SELECT c.epoch, c.id, r.hash, s.signer FROM certificates c JOIN storage_receipts r ON r.certificate = c.id "
+    "JOIN storage_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1"
+)
+_STORAGE_TABLES = ("storage_receipts", "storage_signatures")
 _TABLES = (
     "meta",
     "certificates",
@@ -59,6 +72,7 @@ class LedgerStatistics:
     certificates: int
     receipts: int
     signatures: int
+    storage_receipts: int = 0
 
 
 class Ledger:
@@ -167,6 +181,19 @@ class Ledger:
                 self._insert("receipt_signatures", row)
         return hash_
 
+    def add_storage_receipt(self, receipt: records.Values, signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Stores a StorageReceipt with (account, signature)s; again: adds what is new. Returns its hash."""
+        self._check_run(receipt)
+        hash_ = records.hash_struct("StorageReceipt", receipt)
+        rows = [(hash_, *pair) for pair in self._verified(signatures, records.signing_digest(self.domain, hash_))]
+        words = records.encode_words("StorageReceipt", receipt)
+        certificate, epoch, peer = data(receipt, "certificate"), number(receipt, "epoch"), data(receipt, "peer")
+        with self._transaction():
+            self._insert("storage_receipts", (hash_, certificate, epoch, peer, words))
+            for row in rows:
+                self._insert("storage_signatures", row)
+        return hash_
+
     def set_tip(self, certificate_id: bytes) -> None:
         """Notes which certificate the peer follows now; the last one noted counts, the others stay on record."""
         with self._transaction():
@@ -229,6 +256,22 @@ class Ledger:
             pairs = tuple((bytes(signer), bytes(signature)) for _, _, signer, signature in signed if signer is not None)
             yield SignedReceipt(bytes(hash_), values, pairs)
 
+    def storage_receipts(self, certificate_id: bytes, peer: bytes | None = None) -> Iterator[SignedStorageReceipt]:
+        """Every StorageReceipt that names the certificate, as `receipts`."""
+        rows = self._query(
+            "SELECT r.hash, CAST(r.words AS BLOB), s.signer, s.signature FROM storage_receipts r "
+            "LEFT JOIN storage_signatures s ON s.hash = r.hash WHERE r.certificate = ?1 AND (?2 IS NULL OR r.peer = ?2) "
+            "ORDER BY r.peer, r.hash, s.signer",
+            certificate_id,
+            peer,
+        ) if self._stores else []  # fmt: skip
+        for hash_, of_one in groupby(rows, key=itemgetter(0)):
+            signed = list(of_one)
+            values = self._decode("StorageReceipt", bytes(signed[0][1]), bytes(hash_))
+            values["run_id"] = self.run_id
+            pairs = tuple((bytes(signer), bytes(signature)) for _, _, signer, signature in signed if signer is not None)
+            yield SignedStorageReceipt(bytes(hash_), values, pairs)
+
     def lineage(self, tip: bytes, from_epoch: int = -1, to_epoch: int | None = None) -> list[SignedCertificate]:
         """The certificates with from_epoch < epoch ≤ to_epoch on the way back from `tip`, oldest first.
 
@@ -266,12 +309,13 @@ class Ledger:
 
     def held(self, from_epoch: int = 0) -> Iterator[tuple[int, bytes, bytes, bytes]]:
         """What two ledgers compare: (epoch, id, id, nothing) of every certificate that somebody signed, however many did and who was
-        heard first, and (epoch, id, hash, signer) of every signature under a receipt whose certificate `id` is here."""
+        heard first, and (epoch, id, hash, signer) of every signature under a receipt, of either kind, whose certificate `id` is here."""
         for epoch, identity, hash_, signer in self._query(
             "SELECT c.epoch, c.id, c.id, x'' FROM certificates c "
             "WHERE c.epoch >= ?1 AND EXISTS (SELECT 1 FROM certificate_signatures s WHERE s.id = c.id) "
             "UNION ALL SELECT c.epoch, c.id, r.hash, s.signer FROM certificates c "
-            "JOIN receipts r ON r.certificate = c.id JOIN receipt_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1",
+            "JOIN receipts r ON r.certificate = c.id JOIN receipt_signatures s ON s.hash = r.hash WHERE c.epoch >= ?1"
+            + (_HELD_STORAGE if self._stores else ""),
             from_epoch,
         ):
             yield epoch, bytes(identity), bytes(hash_), bytes(signer)
@@ -303,6 +347,14 @@ class Ledger:
             receipt = self.receipt(bytes(hash_))
             if receipt is not None:
                 yield "ContributionReceipt", receipt.values
+        if not self._stores:
+            return
+        for hash_, words in self._query(
+            "SELECT r.hash, CAST(r.words AS BLOB) FROM storage_receipts r JOIN storage_signatures s ON s.hash = r.hash "
+            "WHERE s.signer = ? ORDER BY r.hash",
+            signer,
+        ):
+            yield "StorageReceipt", self._decode("StorageReceipt", bytes(words), bytes(hash_))
 
     def certificates(self, from_epoch: int = 0, before_epoch: int = 2**63 - 1) -> Iterator[SignedCertificate]:
         """All of them, on every branch, oldest epoch first: what is handed to a peer that catches up."""
@@ -314,10 +366,10 @@ class Ledger:
             yield certificate
 
     def statistics(self) -> LedgerStatistics:
-        counts = [self._query(f"SELECT count(*) FROM {table}")[0][0] for table in _TABLES]
-        by_table = dict(zip(_TABLES, counts, strict=True))
-        signatures = by_table["certificate_signatures"] + by_table["receipt_signatures"]
-        return LedgerStatistics(by_table["certificates"], by_table["receipts"], signatures)
+        tables = (*_TABLES, *(_STORAGE_TABLES if self._stores else ()))
+        count = {table: self._query(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        signatures = sum(number for table, number in count.items() if table.endswith("_signatures"))
+        return LedgerStatistics(count["certificates"], count["receipts"], signatures, count.get("storage_receipts", 0))
 
     def close(self) -> None:
         with self._lock:
@@ -335,24 +387,36 @@ class Ledger:
     def _create(self, run_id: bytes, domain: records.Domain) -> None:
         with self._transaction():
             if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                if not self._has_storage():
+                    self._make(_STORAGE_SCHEMA, _STORAGE_TABLES)
                 return
-            for statement in _SCHEMA.strip().split(";\n"):
-                self._db.execute(statement)
-            for table in _TABLES:
-                for verb in ("UPDATE", "DELETE"):
-                    self._db.execute(
-                        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-                    )
+            self._make(_SCHEMA, _TABLES)
+            self._make(_STORAGE_SCHEMA, _STORAGE_TABLES)
             self._db.execute(
                 "INSERT INTO meta VALUES (?, ?, ?, ?)",
                 (VERSION, run_id, str(domain.chain_id), domain.verifying_contract),
             )
 
+    def _make(self, schema: str, tables: tuple[str, ...]) -> None:
+        for statement in schema.strip().split(";\n"):
+            self._db.execute(statement)
+        for table in tables:
+            for verb in ("UPDATE", "DELETE"):
+                self._db.execute(
+                    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                    "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+                )
+
+    def _has_storage(self) -> bool:
+        with self._lock, self._storage():
+            found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", _STORAGE_TABLES[:1]).fetchone()
+        return found is not None
+
     def _read_meta(self) -> None:
         rows = self._query("SELECT version, run_id, chain_id, settlement FROM meta")
         if len(rows) != 1 or rows[0][0] != VERSION:
             raise StorageError(f"ledger {self.path} has another format: take the version that made it, or {_AGAIN}")
+        self._stores = self._has_storage()
         _, run_id, chain_id, settlement = rows[0]
         try:
             self.run_id, self.domain = bytes(run_id), records.Domain(int(chain_id), bytes(settlement))

@@ -49,6 +49,7 @@ TYPES: dict[str, str] = {
     "ContributionReceipt": (
         "bytes32 runId,uint64 epoch,address peer,uint32 units,bytes32 contribution,bytes32 certificate"
     ),
+    "StorageReceipt": "bytes32 runId,uint64 epoch,address peer,bytes32 certificate,bytes32 held,bytes32 proof",
     "Progress": "bytes32 runId,uint64 epoch,bytes32 prevCertificate,uint32 units,uint64 sequence,uint32 flags",
     "Verdict": "bytes32 runId,uint64 epoch,address peer,bytes32 contribution,uint8 outcome,bytes32 evidence",
     "PeerBinding": "address wallet,address peer,bytes32 netId,uint64 deadline",

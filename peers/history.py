@@ -5,11 +5,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from incentives.commitments import parse_body
-from incentives.evidence import SignedCertificate, SignedReceipt
+from incentives.evidence import SignedCertificate, SignedReceipt, SignedStorageReceipt
 from incentives.ledger import Ledger
 from swarm.errors import PeerFault
 from swarm.hashing import sha256
-from swarm.records.types import ContributionReceipt, ContributorLeaf, RoundBody, RoundCertificate, Signed
+from swarm.records.types import (
+    ContributionReceipt,
+    ContributorLeaf,
+    RoundBody,
+    RoundCertificate,
+    Signed,
+    StorageReceipt,
+)
 from swarm.records.wire import pack
 
 WINDOW_EPOCHS = 16
@@ -58,6 +65,12 @@ def certificate_messages(certificate: SignedCertificate) -> list[bytes]:
 def receipt_messages(receipt: SignedReceipt) -> list[bytes]:
     """One message per signature that the ledger holds."""
     record = ContributionReceipt(**receipt.values)  # type: ignore[arg-type]
+    return [pack(Signed(record, signer, signature)) for signer, signature in receipt.signatures]
+
+
+def storage_messages(receipt: SignedStorageReceipt) -> list[bytes]:
+    """One message per signature that the ledger holds."""
+    record = StorageReceipt(**receipt.values)  # type: ignore[arg-type]
     return [pack(Signed(record, signer, signature)) for signer, signature in receipt.signatures]
 
 
@@ -125,6 +138,8 @@ class LedgerHistory:
             yield from certificate_messages(certificate)
             for receipt in self._ledger.receipts(certificate.id):
                 yield from receipt_messages(receipt)
+            for stored in self._ledger.storage_receipts(certificate.id):
+                yield from storage_messages(stored)
 
     def _look(self) -> None:
         """Which certificates are on the way to what is followed now: as many are read as are new."""

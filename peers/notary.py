@@ -26,6 +26,7 @@ from swarm.records.types import (
     RoundCertificate,
     RoundVoid,
     Signed,
+    StorageReceipt,
 )
 
 _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
@@ -117,6 +118,8 @@ class JournalNotary:
             return None
         if isinstance(record, ContributionReceipt):
             rest = record.contribution + record.peer
+        elif isinstance(record, StorageReceipt):
+            rest = record.certificate + record.peer
         else:
             prev = record.prev_certificate
             if not isinstance(record, Contribution):

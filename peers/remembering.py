@@ -12,9 +12,11 @@ from incentives.ledger import Ledger
 from peers.errors import StartError
 from peers.notary import JournalNotary
 from swarm.errors import PeerFault
-from swarm.records.types import ContributionReceipt, Record, RoundCertificate, Signed
+from swarm.records.types import ContributionReceipt, Record, RoundCertificate, Signed, StorageReceipt
 
-_TYPES: dict[str, type[Record]] = {"RoundCertificate": RoundCertificate, "ContributionReceipt": ContributionReceipt}
+_TYPES: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (RoundCertificate, ContributionReceipt, StorageReceipt)
+}
 
 
 def check_journal(journal: Path, notary: JournalNotary, ledger: Ledger, contributions: Iterable[Signed]) -> None:

@@ -29,7 +29,7 @@ class Artifact:
 
 @cache
 def artifact(name: str) -> Artifact:
-    """ModelLicense, PeerRegistry, Settlement or TestToken, as committed; a test compares them with a fresh compilation."""
+    """ModelLicense, PeerRegistry, SegmentTree, Settlement or TestToken, as committed; a test compares them with a fresh compilation."""
     text = resources.files("incentives.contracts").joinpath("generated", f"{name}.json").read_text(encoding="utf-8")
     value = json.loads(text)
     immutables = tuple((int(start), int(length)) for start, length in value["immutables"])

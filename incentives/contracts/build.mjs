@@ -7,7 +7,7 @@ import solc from "solc";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const out = path.resolve(process.argv[2] ?? path.join(here, "generated"));
-const contracts = ["ModelLicense", "PeerRegistry", "Settlement", "TestToken"];
+const contracts = ["ModelLicense", "PeerRegistry", "SegmentTree", "Settlement", "TestToken"];
 
 const read = (name) => fs.readFileSync(path.join(here, name.startsWith("@") ? "node_modules" : ".", name), "utf8");
 const input = {

@@ -60,6 +60,7 @@ from swarm.records.types import (
     Record,
     Signed,
     SignedCall,
+    StorageReceipt,
 )
 
 log = logging.getLogger(__name__)
@@ -98,9 +99,11 @@ class Driver:
         on_receipt: Callable[[Signed], bool],
         flags: int,
         pace: Pace | None = None,
+        on_storage: Callable[[Signed], bool] | None = None,
     ) -> None:
         self.config, self.notary, self.machine, self.network = config, notary, machine, network
         self.anchors, self.member, self.emit, self.on_receipt = anchors, member, emit, on_receipt
+        self.on_storage = on_storage  # None: the run pays nobody for storing
         self.reception, self.parts = reception, reception.parts
         self.flags, self.pace = flags, pace or Pace()
         self.states = States(config)
@@ -261,6 +264,8 @@ class Driver:
             return is_news
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
+        if isinstance(record, StorageReceipt):
+            return self.on_storage is not None and self.on_storage(signed)
         if isinstance(record, Contribution):
             try:
                 self.learn(signed)

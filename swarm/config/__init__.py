@@ -17,6 +17,7 @@ from swarm.config.records import (
     token_dtype,
 )
 from swarm.config.run import MAX_PARTS, InnerConfig, RunConfig, dump_run, load_run
+from swarm.config.storage import StorageConfig, StoredObject
 from swarm.config.text_classification import LabelledTexts, TextClassificationConfig
 from swarm.config.texts import (
     TEXT_FILE,
@@ -61,6 +62,8 @@ __all__ = [
     "RecordTokenizer",
     "RecordsConfig",
     "RunConfig",
+    "StorageConfig",
+    "StoredObject",
     "TextClassificationConfig",
     "TextConfig",
     "TokenRecords",

@@ -22,6 +22,7 @@ from swarm.config.causal_lm import CausalLMConfig
 from swarm.config.chat import ChatConfig
 from swarm.config.fields import MAX_COUNT, Part, Refusal, of_known_kind
 from swarm.config.image_classification import ImageClassificationConfig
+from swarm.config.storage import StorageConfig
 from swarm.config.text_classification import TextClassificationConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
@@ -179,13 +180,16 @@ class RunConfig(Part):
     organiser: Organiser | None = Field(
         None, description="who signs invites and who proposes periods, where these are two"
     )
+    storage: StorageConfig | None = Field(None, description="what the run pays people to store")
 
     @model_serializer(mode="wrap")
-    def _as_before_organisers(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Not written where one key is both: such runs keep the ids that they had before there was the table."""
+    def _as_before_these_tables(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Not written where one key signs and proposes, or nobody is paid for storing: such runs keep the ids that they had before there
+        were these tables."""
         values: dict[str, Any] = written(self)
-        if self.organiser is None:
-            del values["organiser"]
+        for table in ("organiser", "storage"):
+            if values[table] is None:
+                del values[table]
         return values
 
     @field_validator("name")

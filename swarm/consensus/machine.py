@@ -36,6 +36,7 @@ from swarm.records.types import (
     RoundVote,
     Signed,
     SignedSet,
+    StorageReceipt,
 )
 from swarm.records.wire import unpack_content
 
@@ -195,7 +196,7 @@ class RoundMachine:
             if isinstance(record, RoundVote | RoundVoid | RoundCertificate):
                 identity = self.notary.certificate_id(record) if isinstance(record, RoundCertificate) else ZERO_HASH
                 self._rounds.remember(record, identity)
-            if not isinstance(record, ContributionReceipt | Progress):
+            if not isinstance(record, ContributionReceipt | StorageReceipt | Progress):
                 content = unpack_content(keep) if keep else None
                 said = Signed(record, self.account, self.notary.sign(record, keep), content)
                 own.append((record.prev_certificate, said))

@@ -140,6 +140,19 @@ class ContributionReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageReceipt:
+    """That `peer` showed pieces of what it stores for a run (protocol §14). `held`: a bitmap of the run's stored objects, object 0 the
+    lowest bit of the last byte; `proof`: sha-256 of the proof block."""
+
+    run_id: Hash
+    epoch: int
+    peer: Account
+    certificate: Hash
+    held: Hash
+    proof: Hash
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Units done since the boundary, said again and again; `sequence` only grows. Not journaled: it decides nothing."""
 
@@ -162,6 +175,7 @@ Record: TypeAlias = Union[
     RoundVoid,
     ContributionReceipt,
     Progress,
+    StorageReceipt,
 ]
 
 

@@ -33,6 +33,7 @@ from swarm.records.types import (
     RoundVote,
     SetContent,
     Signed,
+    StorageReceipt,
 )
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ _KINDS: tuple[type[Any], ...] = (
     RoundVoid,
     ContributionReceipt,
     Progress,
+    StorageReceipt,
 )
 _MERGE_KINDS = ("start", "certificate", "void")
 _ACCOUNTS = {"peer"}

@@ -34,7 +34,7 @@ from swarm.transport.places import network_of
 from swarm.transport.sync import MAX_SUMMARY_BYTES, History, Seen
 
 log = logging.getLogger(__name__)
-PROTOCOL = "/sparehive/links/5"
+PROTOCOL = "/sparehive/links/6"
 MAX_LINKS = 96
 MAX_STRANGERS_IN = 48  # links opened by peers that are no members (`members`); as many of those that were opened here
 # Where more strangers than that are linked, each hears of news in pieces that are collected for so long: every write costs this peer, and

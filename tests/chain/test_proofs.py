@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from incentives import records
 from incentives.chain.registry import PeerConsent, RegistryContract, deploy_registry
 from incentives.chain.settlement import SettlementContract, deploy_settlement
-from incentives.chain.terms import Terms
+from incentives.chain.terms import Terms, init_code
 from incentives.chain.token import TokenContract, deploy_test_token
 from incentives.closing import proposal_of
 from incentives.devchain import RICH_KEY, DevChain
@@ -19,6 +19,7 @@ from incentives.keys import to_checksum
 from incentives.merkle import Tree
 from incentives.rewards import PaidReceipt, payment_of
 from incentives.tables import CertificateRow, Row, Tables
+from tests.pure.test_segments import VECTORS, content
 
 PRICE, RUN = 10**15, b"\x01" * 32
 
@@ -157,3 +158,31 @@ def test_what_the_contract_pays_is_what_was_released_whatever_the_pool(node: Dev
     final = contract.state()
     assert final.claimed_amount == final.released_amount == sum(row.cum_claimable for row in tables.payouts)
     assert token.balance_of(settlement) == final.available_amount
+
+
+@pytest.fixture(scope="module")
+def segments(node: DevChain) -> bytes:
+    return node.chain().create(RICH_KEY, init_code("SegmentTree"), "SegmentTree")
+
+
+def test_segments_of_stored_content_are_judged_as_python_does(node: DevChain, segments: bytes) -> None:
+    """The vectors of tests/pure/test_segments.py, by the contract on a node."""
+    chain = node.chain()
+    for vector in VECTORS:
+        data, root = content(vector["size"]), bytes.fromhex(vector["root"][2:])
+        for each in vector["paths"][:3]:
+            index, path = each["index"], [bytes.fromhex(hash_[2:]) for hash_ in each["path"]]
+            segment = data[1024 * index : 1024 * (index + 1)]
+            good = (root, len(data), index, segment, path)
+            wrong = [
+                (bytes(32), *good[1:]),
+                (root, len(data) + 1024, *good[2:]),
+                (root, len(data), index ^ 1, segment, path),
+                (root, len(data), index, bytes([segment[0] ^ 1]) + segment[1:], path),
+                (root, len(data), index, segment + b"\0", path),
+                (root, len(data), index, segment, [*path, bytes(32)]),
+                *([(root, len(data), index, segment, path[:-1])] if path else []),
+                *([(root, len(data), index, segment, [bytes(32), *path[1:]])] if path else []),
+            ]
+            assert chain.call("SegmentTree", segments, "isSegment", *good) is True
+            assert not [each for each in wrong if chain.call("SegmentTree", segments, "isSegment", *each)]

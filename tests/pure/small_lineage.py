@@ -15,6 +15,7 @@ from swarm.records.types import (
     ContributorLeaf,
     RoundBody,
     RoundCertificate,
+    StorageReceipt,
 )
 
 RUN = b"\x77" * 32
@@ -96,4 +97,10 @@ def receipt(index: int, **changes: object) -> ContributionReceipt:
     """The receipt of peer `index` in ROUND."""
     own = LEAVES[index]
     record = ContributionReceipt(RUN, ROUND.epoch, own.peer, own.units, own.contribution, ROUND.id)
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+def storage_receipt(index: int = 0, **changes: object) -> StorageReceipt:
+    """The receipt of peer `index` for storing the first object, at ROUND."""
+    record = StorageReceipt(RUN, ROUND.epoch, PEERS[index], ROUND.id, bytes(31) + b"\1", b"\5" * 32)
     return replace(record, **changes)  # type: ignore[arg-type]

@@ -13,8 +13,10 @@ from coincurve import PrivateKey
 
 from incentives.records import account_of
 from peers.errors import ConfigError
-from peers.invite import DICTIONARY, PREFIX, SHORT_TEXT, Invite, PayLimits, RunBinding, anybodys_binding
+from peers.invite import DICTIONARY, MAX_TEXT, PREFIX, SHORT_TEXT, Invite, PayLimits, RunBinding, anybodys_binding
+from swarm.checkpoint.unixfs import cid_text
 from swarm.config import MAX_FIELDS_BYTES, RunConfig
+from swarm.config.storage import MAX_OBJECTS
 from swarm.hashing import canonical_json
 
 KEY = PrivateKey(b"\x0b" * 32)
@@ -110,6 +112,27 @@ def test_no_run_makes_an_invite_that_is_too_long_for_a_chat_or_for_its_reader(ki
     assert len(text) <= SHORT_TEXT
     assert Invite.decode(text) == made
     assert made.binding.bootstrap == (address,)
+
+
+def test_what_is_stored_fits_an_invite_too() -> None:
+    """An usual run's with all objects fits a chat; the fullest one what is read."""
+    objects = [
+        {"cid": cid_text(secrets.token_bytes(32)), "bytes": 2**38 - index, "segments_root": secrets.token_hex(32)}
+        for index in range(MAX_OBJECTS)
+    ]
+    price = str(10**37 + secrets.randbelow(10**37))
+    table = {"price_amount": price, "replicas": 63, "every_epochs": 1023, "segments": 15, "objects": objects}
+    values = fullest_of_kind("image_classification").model_dump(mode="json")
+    usual = {"name": "texts of all kinds", "initial_root": secrets.token_hex(32)}
+    text = {"size": 2**40, "sha256": secrets.token_hex(32)}
+    task = {"kind": "causal_lm", "data": {"root": secrets.token_hex(32), "text": text}}
+    for most, run in (
+        (SHORT_TEXT, {**usual, "task": task}),
+        (MAX_TEXT, {**values, "task": {**values["task"], "model": fullest_base()}}),
+    ):
+        made = Invite.short(*parts(RunConfig.parse({**run, "storage": table})))
+        assert len(made.encode()) <= most
+        assert Invite.decode(made.encode()) == made
 
 
 def test_an_invite_leaves_out_the_last_addresses_rather_than_grow_too_long() -> None:

@@ -35,6 +35,7 @@ from tests.pure.small_lineage import (
     round_body,
     signatures,
     signed,
+    storage_receipt,
     values,
 )
 
@@ -111,12 +112,61 @@ def test_a_wrong_signature_or_body_or_run_is_refused_and_nothing_is_stored(ledge
     ledger.add_certificate(values(ROUND_RECORD), body, good)
 
 
+def test_receipts_for_storing_are_kept_beside_the_others(ledger: Ledger) -> None:
+    _add_all(ledger)
+    kept = storage_receipt()
+    for signers in (PEERS[:1], PEERS[2:3], PEERS[:1]):
+        ledger.add_storage_receipt(values(kept), signatures(kept, signers))
+    (found,) = ledger.storage_receipts(ROUND.id)
+    assert (found.values, found.signatures) == (values(kept), signatures(kept, (PEERS[0], PEERS[2])))
+    assert (found.peer, found.epoch, found.held, found.proof) == (PEERS[0], 2, b"\0" * 31 + b"\1", b"\5" * 32)
+    assert list(ledger.storage_receipts(ROUND.id, PEERS[0])) == [found]
+    assert not list(ledger.storage_receipts(ROUND.id, PEERS[1])) and not list(ledger.storage_receipts(SEATING.id))
+    assert (2, ROUND.id, found.hash, PEERS[2]) in set(ledger.held())
+    assert ("StorageReceipt", values(kept)) in list(ledger.signed_by(PEERS[2]))
+    assert (ledger.statistics().storage_receipts, ledger.statistics().receipts) == (1, 5)
+    with pytest.raises(BadSignature):
+        ledger.add_storage_receipt(values(kept), [(PEERS[1], signatures(kept, PEERS[:1])[0][1])])
+    with pytest.raises(InputError, match="another run"):
+        ledger.add_storage_receipt({**values(kept), "run_id": bytes(32)}, [])
+
+
+def test_an_edited_receipt_for_storing_is_an_error(tmp_path: Path) -> None:
+    path, kept = tmp_path / "ledger.sqlite", storage_receipt()
+    with Ledger(path, run_id=RUN, domain=DOMAIN) as ledger:
+        ledger.add_storage_receipt(values(kept), signatures(kept, PEERS[:1]))
+    edited = records.encode_words("StorageReceipt", {**values(kept), "held": b"\xff" * 32})
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TRIGGER storage_receipts_no_update")
+        db.execute("UPDATE storage_receipts SET words = ?", (edited,))
+    with Ledger.read(path) as ledger, pytest.raises(TamperedError, match="damaged, or was changed"):
+        list(ledger.storage_receipts(ROUND.id))
+
+
+def test_a_ledger_from_before_there_was_storage_is_read_and_goes_on(tmp_path: Path) -> None:
+    path, kept = tmp_path / "ledger.sqlite", storage_receipt()
+    with Ledger(path, run_id=RUN, domain=DOMAIN) as ledger:
+        _add_all(ledger)
+        before = ledger.statistics()
+    with sqlite3.connect(path) as db:
+        for table in ("storage_receipts", "storage_signatures"):
+            db.execute(f"DROP TABLE {table}")
+    with Ledger.read(path) as ledger:
+        assert not list(ledger.storage_receipts(ROUND.id)) and ledger.statistics() == before
+        assert list(ledger.held()) and not [kind for kind, _ in ledger.signed_by(PEERS[0]) if kind == "StorageReceipt"]
+    with Ledger(path, run_id=RUN, domain=DOMAIN) as ledger:
+        ledger.add_storage_receipt(values(kept), signatures(kept, PEERS[:1]))
+        assert len(list(ledger.storage_receipts(ROUND.id))) == 1
+        assert len(list(ledger.receipts(ROUND.id))) == 5
+
+
 def test_no_row_can_be_changed_or_removed(ledger: Ledger) -> None:
     _add_all(ledger)
     ledger.set_tip(ROUND.id)
+    ledger.add_storage_receipt(values(storage_receipt()), signatures(storage_receipt(), PEERS[:1]))
     with sqlite3.connect(ledger.path) as other:
         tables = [name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        assert len(tables) == 7
+        assert len(tables) == 9
         for table in tables:
             (column, *_) = (row[1] for row in other.execute(f"PRAGMA table_info({table})"))
             for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):

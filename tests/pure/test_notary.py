@@ -25,6 +25,7 @@ from swarm.records.types import (
     RoundSet,
     RoundVoid,
     RoundVote,
+    StorageReceipt,
 )
 
 KEY = PrivateKey(b"\1" * 32)
@@ -43,6 +44,7 @@ EACH: list[Record] = [
     CERTIFICATE,
     RoundVote(RUN, 4, 1, PREV, H),
     RECEIPT,
+    StorageReceipt(RUN, 4, b"\6" * 20, PREV, b"\7" * 32, H),
 ]
 # For each: a change that makes it another word on the same subject, and one that makes it another subject.
 OTHER_WORD: dict[str, dict[str, object]] = {
@@ -54,12 +56,14 @@ OTHER_WORD: dict[str, dict[str, object]] = {
     "RoundCertificate": {"next_root": PREV},
     "RoundVote": {"id": PREV},
     "ContributionReceipt": {"units": 6},
+    "StorageReceipt": {"held": H},
 }
 OTHER_SUBJECT: dict[str, dict[str, object]] = {
     **{kind: {"attempt": 2} for kind in OTHER_WORD},
     "Contribution": {"prev_certificate": H},
     "Average": {"part": 1},
     "ContributionReceipt": {"contribution": PREV},
+    "StorageReceipt": {"certificate": H},
 }
 
 

@@ -1,6 +1,7 @@
 """run.toml: parsed once, hashed canonically, wrong values named."""
 
 import copy
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,58 @@ def test_any_value_makes_another_run() -> None:
             of_task({"fields": {"vocab_size": 300}}, tokenizer=BPE),
             {"organiser": {"wallet": "5a" * 20, "invites": "5b" * 20}},
             {"organiser": {"wallet": "5a" * 20, "invites": "5c" * 20}},
+            {"storage": storage()},
+            {"storage": storage(replicas=2)},
         )
     }
-    assert len(ids) == 14
+    assert len(ids) == 16
+
+
+def stored(letter: str = "a", **more: Any) -> dict[str, Any]:
+    return {
+        "cid": "b" + letter * 58,
+        "bytes": 5000,
+        "segments_root": hashlib.sha256(letter.encode()).hexdigest(),
+        **more,
+    }
+
+
+def storage(*objects: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"price_amount": "7", "objects": list(objects or [stored()]), **more}
+
+
+def test_what_is_stored_for_pay_is_read_and_written_again(tmp_path: Path) -> None:
+    run = RunConfig.parse(values(storage=storage(stored("a"), stored("b", bytes=1024))))
+    assert run.storage is not None
+    assert (run.storage.price, run.storage.replicas, run.storage.every_epochs, run.storage.segments) == (7, 3, 1, 4)
+    assert run.storage.num_segments == 6
+    dump_run(run, tmp_path / "run.toml")
+    assert load_run(tmp_path / "run.toml") == run
+    assert "[[storage.objects]]" in (tmp_path / "run.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (storage(*[]) | {"objects": []}, r"storage\.objects = \[\]"),
+        (storage(*(stored(letter) for letter in "abcdefghi")), "at most 8 items"),
+        (storage(stored(cid="bafy")), r"storage\.objects\.0\.cid = 'bafy'"),
+        (storage(stored(bytes=0)), r"storage\.objects\.0\.bytes = 0"),
+        (storage(stored(segments_root="zz")), r"objects\.0\.segments_root = 'zz'"),
+        (storage(stored(more=1)), r"objects\.0\.more = 1: unknown key"),
+        (storage(stored("a"), stored("b"), stored("a")), r"storage\.objects\.2 = .*listed twice"),
+        (storage(stored("a"), {**stored("b"), "segments_root": stored("a")["segments_root"]}), "listed twice"),
+        (storage(stored(bytes=2**43)), "may have 4294967295 KiB together; list fewer"),
+        (storage(price_amount="-1"), r"storage\.price_amount = '-1'"),
+        (storage(replicas=0), r"storage\.replicas = 0"),
+        (storage(every_epochs=2000), r"storage\.every_epochs = 2000"),
+        (storage(segments=17), r"storage\.segments = 17"),
+        (storage(unknown=1), r"storage\.unknown = 1: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_of_storage_is_refused_by_its_field(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        RunConfig.parse(values(storage=table))
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
