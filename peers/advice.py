@@ -185,6 +185,26 @@ def of_problems(problems: Mapping[str, str], meanwhile: str = "") -> list[Advice
     return [Advice("no-link", f"linked to nobody yet: {why}. {hint}")]
 
 
+def of_a_storer(is_unreachable: bool, port: int, is_full: bool, problem: str) -> list[Advice]:
+    """`problem`: why something that it is to keep is not there yet; `is_full`: it is that its quota is too small."""
+    found = []
+    if is_unreachable:
+        found.append(
+            Advice(
+                "storer-unreachable",
+                "no address of this storer answers from outside: nobody can fetch from it, nor witness that it stores; "
+                + PORT_ADVICE.format(port=port),
+            )
+        )
+    if problem and is_full:
+        found.append(
+            Advice("storer-full", f"the quota is too small: {problem}; raise --quota, or leave it to other storers")
+        )
+    elif problem:
+        found.append(Advice("storer-lacks", f"not everything is here yet: {problem}"))
+    return found
+
+
 def _of_a_seed(now: Circumstances) -> list[Advice]:
     found = []
     for address in now.silent_addresses:
@@ -223,4 +243,4 @@ class Patience:
         return [a for a in advice if a.code == AT_ONCE or now - self._codes[a.code] >= GRACE_SECONDS]
 
 
-__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_problems"]
+__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_a_storer", "of_problems"]

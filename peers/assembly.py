@@ -22,7 +22,8 @@ from peers.belonging import check_run_of
 from peers.books import Books
 from peers.config import PeerConfig, load_peer_config
 from peers.contents import Contents
-from peers.directory import PeerDirectory, keep_port, last_port
+from peers.datasets import published_roots
+from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from peers.eventlog import shown_before
 from peers.gate import Gate, GatedNetwork
@@ -57,6 +58,7 @@ from swarm.records.types import FLAG_VOTES, ZERO_HASH, Account, Contribution, Co
 from swarm.records.wire import pack, unpack
 from swarm.tasks import Task, new_model
 from swarm.train import Trainer
+from swarm.transport.catalogue import Listing
 from swarm.transport.door import Door
 from swarm.transport.reach import Reach
 
@@ -200,25 +202,6 @@ class Wiring:
     emit: Callable[[events.Event], None]
     on_fetch: Callable[[str, int, int], None]
     trainer_type: type[Trainer] = Trainer
-
-
-async def open_network(
-    directory: PeerDirectory, config: PeerConfig, bootstrap: tuple[str, ...], network_type: type[SwarmNetwork]
-) -> SwarmNetwork:
-    """Listening, not yet joined; the port is kept for the next start. Errors as `SwarmNetwork.open`."""
-    network = await network_type.open(
-        directory.identity,
-        host=config.host,
-        port=config.port,
-        preferred_port=last_port(directory),
-        announce=config.announce,
-        client_mode=config.client_mode,
-        initial_peers=(*bootstrap, *config.peers),
-        startup_timeout_seconds=config.startup_timeout_seconds,
-    )
-    if network.node.port:
-        keep_port(directory, network.node.port)
-    return network
 
 
 async def assemble(
@@ -459,6 +442,8 @@ async def join_run(
             door=door,
             max_part_bytes=wire_bytes(made.run.codec.part_values, made.run.codec.contribution),
             strangers_bytes_per_day=config.strangers_bytes_per_day,
+            upload_bytes_per_day=config.upload_bytes_per_day,
+            listing=lambda: Listing((), published_roots([Path(each) for each in config.published])),
         ),
     )
 

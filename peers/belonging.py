@@ -2,22 +2,28 @@
 
 from incentives.ledger import Ledger
 from incentives.records import Domain
+from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError
 from peers.invite import Invite
 
 
 def check_role_of(directory: PeerDirectory, mode: str) -> None:
-    """ConfigError where a seed is to start as a volunteer ("join"), or a volunteer as a seed: its invite, which names whose swarm it is
-    in, would be lost."""
+    """ConfigError where a seed is to start as a volunteer ("join") or a storer ("store"), or one of these as another: its
+    invite, which names whose swarm it is in, would be lost."""
     is_seed = directory.seed_link.exists()
+    if not is_seed and directory.invite.exists() and load_peer_config(directory.config).stores != (mode == "store"):
+        said = "belongs to a storer, which `sparehive store --dir …` starts; choose another directory for this peer"
+        if mode == "store":
+            said = "belongs to a volunteer; choose another directory for the storer"
+        raise ConfigError("--dir", str(directory.root), said)
     if mode == "seed" and not is_seed and directory.invite.exists():
         raise ConfigError("--dir", str(directory.root), "belongs to a volunteer; choose another directory for the seed")
-    if mode == "join" and is_seed:
+    if mode != "seed" and is_seed:
         raise ConfigError(
             "--dir",
             str(directory.root),
-            "belongs to a seed, which `sparehive seed RUN --dir …` starts; choose another directory to train in",
+            "belongs to a seed, which `sparehive seed RUN --dir …` starts; choose another directory for this peer",
         )
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from peers.errors import ConfigError
 from swarm.atomic import write_atomically
+from swarm.checkpoint.unixfs import parse_any_cid
 from swarm.toml import parse_toml
 
 MAX_SECONDS = 30 * 24 * 3600.0
@@ -91,6 +92,11 @@ NodeUrls = Annotated[
     BeforeValidator(_node_urls),
     PlainSerializer(_as_given),
 ]
+
+
+def _check_cid(text: str) -> str:
+    parse_any_cid(text)
+    return text
 
 
 def _check_device(text: str) -> str:
@@ -185,6 +191,28 @@ class PeerConfig(BaseModel):
         ge=0,
         le=MAX_COUNT,
         description="blocks of the run's content that who has no link in it, as any IPFS node, is given in a day; 0: none",
+    )
+    upload_bytes_per_day: int = Field(
+        0,
+        ge=0,
+        le=MAX_COUNT,
+        description="blocks that everybody together is given in a day, linked or not; 0: without a limit",
+    )
+    stores: bool = Field(False, description="it keeps content for `sparehive store`, and trains nothing")
+    store_cids: tuple[Annotated[str, AfterValidator(_check_cid)], ...] = Field(
+        (), strict=False, max_length=256, description="of a storer: content that it keeps whoever else does"
+    )
+    store_owners: tuple[Annotated[Wallet, Field(min_length=1)], ...] = Field(
+        (),
+        strict=False,
+        max_length=64,
+        description="of a storer: accounts whose data sets it keeps, as it hears of them",
+    )
+    scrub_seconds: float = Field(
+        7 * 24 * 3600.0,
+        ge=1.0,
+        le=MAX_SECONDS,
+        description="of a storer: within which every block is read again, so that one that has rotted is fetched from others",
     )
     published: tuple[Annotated[Folder, Field(min_length=1)], ...] = Field(
         (),

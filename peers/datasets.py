@@ -245,6 +245,16 @@ def published(directory: Path) -> list[tuple[str, float, DataManifest | None]]:
     return sorted(found, key=lambda each: -each[1])
 
 
+def published_roots(directories: Sequence[Path]) -> tuple[bytes, ...]:
+    """Of what was published from these stores and not withdrawn, as far as it can be read: for who is told what is handed out."""
+    names = [path.name for directory in directories for path in (directory / PUBLISHED).glob("b*")]
+    found = []
+    for name in sorted(names):
+        with contextlib.suppress(ValueError):
+            found.append(parse_any_cid(name)[0])
+    return tuple(found)
+
+
 def _stored_manifest(root: bytes, store: BlockStore) -> DataManifest:
     def absent(digest: bytes) -> Exception:
         return PeerFault(f"block {digest.hex()[:12]} is gone")

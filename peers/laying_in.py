@@ -89,9 +89,10 @@ async def _alone(folder: Path) -> AsyncIterator[None]:
         await asyncio.sleep(LOCK_SECONDS)
 
 
-async def _visit(
+async def visit(
     network: SwarmNetwork, invite: Invite, config: PeerConfig, identity: Identity, door: Door, known: Path
 ) -> None:
+    """Join the run for asking alone."""
     run_id, founders = invite.config.run_id, invite.binding.founders
     presence = BoardSettings(config.presence_renew_seconds, config.presence_expiry_seconds, config.dht_request_seconds)
     await network.join(
@@ -130,7 +131,7 @@ async def bring_base(
         found = await here(base, config)
         if found is not None:
             return found
-        await _visit(network, invite, config, identity, door, known)
+        await visit(network, invite, config, identity, door, known)
         kept = folder.with_name(folder.name + ".blocks")  # a fetch that is broken off goes on from there
         store = BlockStore(kept, config.blocks_quota_bytes + SPARE_BYTES)
         await fetch_graph(
@@ -151,4 +152,4 @@ async def bring_base(
         return made
 
 
-__all__ = ["bring_base", "here"]
+__all__ = ["bring_base", "here", "visit"]

@@ -21,7 +21,7 @@ from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.leaving import EXIT_WARNED
-from peers.watching import EventTail, Observation, PeerWatcher
+from peers.watching import EventTail, Observation, PeerWatcher, Stored
 from swarm.errors import printable_lines
 
 LOSSES_SHOWN = 40
@@ -155,6 +155,8 @@ class View:
         if new.pay and new.pay != old.pay:
             lines.append(f"pay: {new.pay}")
         lines += [f"note: {text}" for text in new.advice if text not in old.advice]
+        if self.mode == "store" and new.is_at_work:
+            return lines + self._kept_lines(old.stored, new.stored)
         if new.is_at_work and new.epoch != old.epoch:
             loss = new.held_out_loss if self.mode == "seed" else new.train_loss
             if loss is not None:
@@ -164,6 +166,11 @@ class View:
         elif not self.is_live and new.is_at_work and old.is_at_work and new.peers != old.peers:
             lines.append(f"{_count(new.peers, 'peer')} linked")
         return lines
+
+    def _kept_lines(self, old: Stored | None, new: Stored | None) -> list[str]:
+        if new is None or (old is not None and (old.objects, old.wanted) == (new.objects, new.wanted)):
+            return []
+        return [f"keeps {stored_words(new)}, {_megabytes(new.size)} of {_megabytes(new.quota)}"] if new.wanted else []
 
     def _fetched(self, old: Observation, new: Observation) -> list[str]:
         if old.phase != new.phase:
@@ -226,6 +233,10 @@ class View:
                 return ["the seed has stopped; the run is finished, and nobody gets its model from here any more"]
             return [
                 f"the seed has stopped at epoch {last.epoch}; peers go on without it, but new ones cannot find them"
+            ]
+        if self.mode == "store":
+            return [
+                f"the storer has stopped: others fetch what it kept from who has it; go on: sparehive store --dir {where}"
             ]
         again = f"go on: sparehive join --dir {where}"
         if not self._worked:
@@ -296,6 +307,8 @@ class View:
             if new.course:
                 grid.add_row("run", new.course)
             self._loss_row(grid, new)
+            if new.stored is not None:
+                self._stored_rows(grid, new.stored)
             if self.mode == "join":
                 share = "" if new.utilisation is None else f"   {new.utilisation:.0%} of the time in training steps"
                 grid.add_row("done", f"{_count(new.units, 'unit')}{share}")
@@ -327,11 +340,24 @@ class View:
             border_style="cyan",
         )
 
+    def _stored_rows(self, grid: Table, stored: Stored) -> None:
+        grid.add_row("keeps", f"{stored_words(stored)}   {_count(stored.storers, 'storer')}")
+        grid.add_row("disk", f"{_megabytes(stored.size)} of {_megabytes(stored.quota)}")
+        if stored.receipts:
+            grid.add_row("earned", f"{_count(stored.receipts, 'receipt')} of storage co-signed")
+        if stored.rotten:
+            grid.add_row("rotten", f"{_count(stored.rotten, 'block')}, fetched again from others")
+
     def _loss_row(self, grid: Table, new: Observation) -> None:
         loss = new.held_out_loss if self.mode == "seed" else new.train_loss
         if loss is not None:
             kind = "held out" if self.mode == "seed" else "in training"
             grid.add_row("loss", Text.assemble(f"{loss:.3f} {kind}   ", (sparkline(self.losses), "cyan")))
+
+
+def stored_words(stored: Stored) -> str:
+    """How much of what a storer is to keep it has."""
+    return f"{stored.objects} of {_count(stored.wanted, 'object')}"
 
 
 def sparkline(values: Any) -> str:

@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 
 from incentives.errors import IncentivesError, StorageError
 from peers.advice import Advice, Circumstances, Patience, advise, of_problems
-from peers.assembly import Assembled, Reactions, Role, Seed, Volunteer, Wiring, assemble, begin, join_run, open_network
+from peers.assembly import Assembled, Reactions, Role, Seed, Volunteer, Wiring, assemble, begin, join_run
 from peers.beside import Beside
 from peers.config import PeerConfig, load_peer_config
 from peers.descriptors import take_standard_descriptors
@@ -35,6 +34,8 @@ from peers.invite import Invite
 from peers.keeping import open_quota
 from peers.laying_in import bring_base, here
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
+from peers.listening import open_network
+from peers.logs import log_to, print_nothing
 from peers.lookout import Lookout, nodes_of
 from peers.payee import read_payee
 from peers.remembering import forgot
@@ -47,7 +48,7 @@ from swarm.checkpoint.bases import BaseFolder
 from swarm.checkpoint.leaves import store_leaves
 from swarm.data.records import OpenLeaves
 from swarm.device import failed_card
-from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError, printable_lines
+from swarm.errors import DiskError, ForgottenSignature, InputError, RetryError, SwarmError
 from swarm.network import SwarmNetwork
 from swarm.records.types import FLAG_REDUCES, FLAG_VOTES, ZERO_HASH
 from swarm.tasks import Task, open_task
@@ -58,7 +59,6 @@ from swarm.transport.reach import Reach
 log = logging.getLogger(__name__)
 STATUS_SECONDS = 0.5
 QUOTA_SECONDS = 10.0  # how often the directory is measured
-LOG_BYTES = 16 << 20  # of peer.log, and of the one before
 CONNECTING_SECONDS, SELF_SECONDS = 3.0, 2.0
 REACH_WAIT_SECONDS = 10.0
 RECEIPT_SECONDS = 3.0  # that a leaver waits for the witnesses of its last receipt
@@ -503,13 +503,6 @@ def _leaves(made: Assembled) -> OpenLeaves:
     return store_leaves(root, made.store, lambda digest: RetryError(f"block {digest.hex()[:12]} is missing or damaged"))
 
 
-class ForTerminals(logging.Formatter):
-    """People look at a log with `cat` and `tail -f`, and strangers' words are in it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
-
-
 def _missing_seats(made: Assembled, training: int) -> int:
     """Peers that the founders wait for before the run's first round, where `training` train."""
     has_begun = made.machine.tip != ZERO_HASH
@@ -527,15 +520,13 @@ def main(peer_type: type[Peer] = Peer) -> None:
     arguments = parser.parse_args()
     die_with_parent()
     directory = PeerDirectory(arguments.directory)
-    logging.raiseExceptions, logging.lastResort = False, None  # what people are to read is printed, once
+    print_nothing()
     peer: Peer | None = None
     try:
         directory.check()
         with directory.locked():
             directory.ready.unlink(missing_ok=True)
-            handler = RotatingFileHandler(directory.root / "peer.log", maxBytes=LOG_BYTES, backupCount=1)
-            handler.setFormatter(ForTerminals("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-            logging.basicConfig(handlers=[handler], level=logging.INFO)
+            log_to(directory.root / "peer.log")
             peer = peer_type(arguments.mode, directory, arguments.quiet)
             peer.stop_after(arguments.stop_after_epoch)
             asyncio.run(peer.run())

@@ -54,6 +54,13 @@ class PeerStatus:
     total_bytes: int = 0
     sent_bytes: int = 0
     disk_written_bytes: int = 0  # in the last 24 hours
+    stored_objects: int = 0  # of a storer: that are here whole
+    wanted_objects: int = 0  # that it is to keep
+    stored_bytes: int = 0
+    quota_bytes: int = 0
+    storers: int = 0  # that it knows, itself with them
+    rotten_blocks: int = 0  # found on its disk since it started
+    storage_receipts: int = 0  # its own, that are co-signed
     faults: int = 0
     ended: str = ""
 

@@ -68,19 +68,19 @@ def kill_group(process_group: int) -> None:
         os.killpg(process_group, signal.SIGKILL)
 
 
-def supervise(arguments: Sequence[str], watcher: Watcher | None = None) -> int:
-    """Run `python -m peers.peer ARGUMENTS` until it ends by itself; the exit status to end with.
+def supervise(arguments: Sequence[str], watcher: Watcher | None = None, module: str = "peers.peer") -> int:
+    """Run `python -m MODULE ARGUMENTS` until it ends by itself; the exit status to end with.
 
     SIGTERM and SIGINT are passed on once as SIGTERM; after `GRACE_SECONDS` the tree is killed. Must be called from the main
     thread."""
-    return _Supervision(arguments, watcher or Nobody()).run()
+    return _Supervision(module, arguments, watcher or Nobody()).run()
 
 
 class _Supervision:
     """Of one peer, from its first start to its last end."""
 
-    def __init__(self, arguments: Sequence[str], watcher: Watcher) -> None:
-        self._arguments, self._watcher = arguments, watcher
+    def __init__(self, module: str, arguments: Sequence[str], watcher: Watcher) -> None:
+        self._module, self._arguments, self._watcher = module, arguments, watcher
         self._child: subprocess.Popen[bytes] | None = None
         self._restarts = 0
         self._asked_at: float | None = None  # to stop
@@ -120,7 +120,7 @@ class _Supervision:
         """One life of the peer; its exit status, or the negative signal."""
         watcher = self._watcher
         child = self._child = subprocess.Popen(
-            [sys.executable, "-m", "peers.peer", *self._arguments],
+            [sys.executable, "-m", self._module, *self._arguments],
             start_new_session=True,
             stderr=subprocess.PIPE if watcher.takes_words else None,
         )

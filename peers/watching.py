@@ -31,6 +31,19 @@ RECOUNTED_EPOCHS = 64  # what is further behind the newest is not looked at agai
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What a storer keeps: objects that are here of those that are to be, bytes on disk, storers that it sees (itself with them)."""
+
+    objects: int
+    wanted: int
+    size: int
+    quota: int
+    storers: int
+    rotten: int
+    receipts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now, `unpaid_units` what
     was certified a while ago and has no such receipt. `advice`: what its owner should know, one line each."""
@@ -58,6 +71,7 @@ class Observation:
     run_units: int = 0
     total_units: int = 0
     ends_in_seconds: float | None = None
+    stored: Stored | None = None  # of a storer
 
     @property
     def course(self) -> str:
@@ -236,6 +250,7 @@ class PeerWatcher:
             run_units=status.run_units,
             total_units=status.total_units,
             ends_in_seconds=status.ends_in_seconds,
+            stored=_stored(status) if status.mode == "store" else None,
         )
 
     def _utilisation(self, status: PeerStatus) -> float | None:
@@ -264,6 +279,18 @@ class PeerWatcher:
     def look_again(self) -> None:
         """The next `read` looks into the ledger, however short ago the last look was."""
         self._look_again = 0.0
+
+
+def _stored(status: PeerStatus) -> Stored:
+    return Stored(
+        status.stored_objects,
+        status.wanted_objects,
+        status.stored_bytes,
+        status.quota_bytes,
+        status.storers,
+        status.rotten_blocks,
+        status.storage_receipts,
+    )
 
 
 def current_advice(directory: PeerDirectory) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from swarm.records.types import FLAG_REDUCES, Account, Hash
 from swarm.transport.addressbook import Source
 from swarm.transport.addresses import MAX_ADDRESSES, Scope, check_bootstrap, scope_of
 from swarm.transport.bulk import MAX_DIGESTS, Bulk
+from swarm.transport.catalogue import Catalogue, Listing
 from swarm.transport.dialback import DialBack
 from swarm.transport.dialer import Dialer
 from swarm.transport.door import Door
@@ -51,7 +52,8 @@ class NetworkSettings:
     """`addresses` are told to others until linked peers have dialled back, which they are asked to every `reach_seconds`; from
     then on what answered is. `known_file` keeps addresses for the next start. `max_part_bytes`: of a part that is pushed here.
     `door`: whom the run lets in, and this peer's own stamp; without one it is open to all. `strangers_bytes_per_day`: of blocks, that
-    who has no link in the run is given."""
+    who has no link in the run is given; `upload_bytes_per_day`: that all together are, 0: without a limit. `listing()`: what of content
+    is said to be here."""
 
     addresses: tuple[str, ...] = ()
     known_file: Path | None = None
@@ -61,6 +63,8 @@ class NetworkSettings:
     max_part_bytes: int = MAX_FRAME_BYTES
     door: Door | None = None
     strangers_bytes_per_day: int = 0
+    upload_bytes_per_day: int = 0
+    listing: Callable[[], Listing] = Listing
 
 
 class Handler(Protocol):
@@ -106,6 +110,7 @@ class SwarmNetwork:
         self.links: Links | None = None
         self.bulk: Bulk | None = None
         self.exchange: Exchange | None = None
+        self.catalogue: Catalogue | None = None
         self.board: PresenceBoard | None = None
         self.reaching: Reaching | None = None
         self.reducers: ReducerChecks | None = None
@@ -194,7 +199,13 @@ class SwarmNetwork:
         await self.board.start()
 
     async def _hand_out(self, handler: Handler, settings: NetworkSettings) -> Exchange:
-        made = Exchange(self.node, handler, lambda peer_id: peer_id in self._peers(), settings.strangers_bytes_per_day)
+        def is_linked(peer_id: str) -> bool:
+            return peer_id in self._peers()
+
+        self.catalogue = Catalogue(self.node, settings.listing, is_linked)
+        await self.catalogue.start()
+        bounds = (settings.strangers_bytes_per_day, settings.upload_bytes_per_day)
+        made = Exchange(self.node, handler, is_linked, *bounds)
         await made.start()
         return made
 
@@ -398,6 +409,13 @@ class SwarmNetwork:
             if not found:
                 raise
         return found
+
+    async def listing(self, account: Account) -> Listing:
+        """What a linked peer says that it has of content; errors as `Catalogue.ask`."""
+        peer_id = self._peer_id(account)
+        if peer_id is None or self.catalogue is None:
+            raise RetryError(f"no link to {account.hex()[:8]}")
+        return await self.catalogue.ask(peer_id)
 
     async def close(self) -> None:
         await cancel_all(self._tasks)

@@ -15,6 +15,7 @@ from peers.errors import in_one_line, one_line
 _COMMANDS = {
     "join": ("training", "Join a training run with an invite."),
     "seed": ("training", "Start a bootstrap peer (a founder) and print the invite."),
+    "store": ("storing", "Keep a run's content for others, and be paid for it."),
     "export": ("training", "Write the trained model as a folder for transformers."),
     "evaluate": ("using", "Measure a model: as the run began beside the newest certified."),
     "sample": ("using", "Let a model write text, or label texts and images."),

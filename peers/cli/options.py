@@ -1,11 +1,13 @@
 """What the commands that speak to a chain share: their options, and how they print."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -310,7 +312,25 @@ class _CountType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(f"{value!r} {error}", parameter, context)
 
 
-COUNT = _CountType()
+class _BytesType(_CountType):
+    """Bytes as disks and lines are sold: 50GB, 1.5TB; 512MiB for powers of two; a bare number, or as counts are given."""
+
+    name = "bytes"
+    _UNITS: ClassVar = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    _BINARY: ClassVar = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Count:
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:([kMGT]?)B|([KMGT])iB)", str(value))
+        if isinstance(value, Count) or found is None:
+            return super().convert(value, parameter, context)
+        factor = self._BINARY[found[3]] if found[3] else self._UNITS[found[2]]
+        number = Decimal(found[1]) * factor
+        if number < 1 or number >= 2**53 or number != number.to_integral_value():
+            self.fail(f"{value!r} is no number of bytes: give e.g. 50GB, 1.5TB or 512MiB", parameter, context)
+        return Count(str(value), int(number))
+
+
+COUNT, BYTES = _CountType(), _BytesType()
 AMOUNT, AMOUNT_OR_ZERO = _AmountType(), _AmountType(may_be_zero=True)
 
 

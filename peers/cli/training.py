@@ -4,10 +4,10 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,19 +56,34 @@ _LISTEN_OPTIONS = (
 )
 
 
-def _listen_options(function: Callable[..., None]) -> Callable[..., None]:
-    """They come as one: `listen`, by their names in peer.toml."""
+_LISTEN_NAMES = ("host", "port", "rpc", "announce", "gateway", "ipfs", "after_end")
+_PLACE_NAMES = {"host", "port", "announce", "gateway", "ipfs"}
 
+
+def listen_options(function: Callable[..., None]) -> Callable[..., None]:
+    """They come as one: `listen`, by their names in peer.toml."""
+    return _as_one(function, _LISTEN_OPTIONS)
+
+
+def place_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The same without those of who watches the chain or trains until the run's end."""
+    return _as_one(
+        function, [option for option, name in zip(_LISTEN_OPTIONS, _LISTEN_NAMES, strict=True) if name in _PLACE_NAMES]
+    )
+
+
+def _as_one(function: Callable[..., None], options: Sequence[Callable[..., Any]]) -> Callable[..., None]:
     @functools.wraps(function)
     def packed(**given: object) -> None:
-        names = ("host", "port", "rpc", "announce", "gateway", "ipfs", "after_end")
-        listen = {name: given.pop(name) or None if name == "rpc" else given.pop(name) for name in names}
+        listen = {name: given.pop(name) for name in _LISTEN_NAMES if name in given}
+        if "rpc" in listen:
+            listen["rpc"] = listen["rpc"] or None
         if listen["ipfs"]:
             _check_libp2p(str(listen["ipfs"]))
         function(listen=listen, **given)
 
     made: Callable[..., None] = packed
-    for option in reversed(_LISTEN_OPTIONS):
+    for option in reversed(options):
         made = option(made)
     return made
 
@@ -78,7 +93,7 @@ def _check_libp2p(listen: str) -> None:
         raise ConfigError("--ipfs", listen, "needs libp2p: pip install 'sparehive[ipfs]' (in a checkout '.[ipfs]')")
 
 
-def _prepare(
+def prepare(
     mode: str,
     directory: PeerDirectory,
     run_id: bytes,
@@ -118,7 +133,8 @@ def _payout(where: PeerDirectory, wallet: str | None, is_paid: bool, quiet: bool
     return ask_wallet(where) if is_paid and is_first and not quiet and can_ask() else None
 
 
-def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoch: int | None = None) -> None:
+def supervised(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoch: int | None = None) -> None:
+    """Run the peer of `directory` and show it, until it ends; this process ends with its status."""
     from peers.leaving import EXIT_WARNED
     from peers.live import View
     from peers.status import PeerStatus
@@ -127,9 +143,12 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     options = ["--quiet"] if quiet else []
     if stop_after_epoch is not None:
         options += ["--stop-after-epoch", str(stop_after_epoch)]
-    arguments = [mode, *options, "--", str(directory.root)]  # its name may begin with a dash
+    arguments = [*options, "--", str(directory.root)]  # its name may begin with a dash
     with View(mode, directory, quiet=quiet) as view:
-        code = supervise(arguments, view)
+        if mode == "store":
+            code = supervise(["--", str(directory.root)], view, "peers.storing.process")
+        else:
+            code = supervise([mode, *arguments], view)
         if code == 0 and PeerStatus.read(directory.status).warning:
             code = EXIT_WARNED
         view.finish(code)
@@ -147,7 +166,7 @@ def _supervise(mode: str, directory: PeerDirectory, quiet: bool, stop_after_epoc
     show_default=True,
     help="Where this peer keeps everything.",
 )
-@_listen_options
+@listen_options
 @click.option(
     "--client/--listen",
     "client_mode",
@@ -217,7 +236,7 @@ def join(
         "micro_batch": micro_batch,
         "data_cache_bytes": cache,
     }
-    _prepare(
+    prepare(
         "join",
         where,
         decoded.binding.run_id,
@@ -230,7 +249,7 @@ def join(
         **listen,
         payout=_payout(where, wallet, decoded.binding.chain_id != 0, quiet),
     )
-    _supervise("join", where, quiet, stop_after_epoch)
+    supervised("join", where, quiet, stop_after_epoch)
 
 
 @click.command("seed")
@@ -243,7 +262,7 @@ def join(
     show_default=True,
     help="Where this seed keeps everything.",
 )
-@_listen_options
+@listen_options
 @click.option(
     "--invite-rpc",
     metavar="URL",
@@ -276,8 +295,8 @@ def seed(
     where = PeerDirectory(directory)
     link = {"run": str(run.root), "keystore": str(keystore), "password_file": str(password_file)}
     files = {where.seed_link: json.dumps(link, indent=1) + "\n"}
-    _prepare("seed", where, config.run_id, domain, None, files, **listen, invite_rpc=invite_rpc)
-    _supervise("seed", where, quiet)
+    prepare("seed", where, config.run_id, domain, None, files, **listen, invite_rpc=invite_rpc)
+    supervised("seed", where, quiet)
 
 
 @click.command("export")

@@ -17,6 +17,7 @@ ZERO_ACCOUNT: Account = bytes(20)
 
 FLAG_REDUCES = 1  # reachable from outside: may reduce and witness
 FLAG_VOTES = 2  # wants a seat in the next electorate
+FLAG_STORES = 4  # keeps content of the run; said in links and presence alone
 KIND_ROUND, KIND_SEATING = 0, 1
 NO_ATTEMPT = 2**32 - 1  # RoundSet.valid_attempt of a new proposal
 

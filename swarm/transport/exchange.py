@@ -138,7 +138,7 @@ class _Asker:
 
 class Exchange:
     """Of one peer. `is_linked(peer_id)`: it has a link in this run, a newcomer or a member. `bytes_per_day`: what all others together
-    may be given. `close` is idempotent."""
+    may be given; `upload_bytes_per_day`: what everybody together may be, members too, 0: without a limit. `close` is idempotent."""
 
     def __init__(
         self,
@@ -146,9 +146,11 @@ class Exchange:
         content: Content,
         is_linked: Callable[[str], bool] = lambda peer_id: True,
         bytes_per_day: int = 0,
+        upload_bytes_per_day: int = 0,
     ) -> None:
         self.node, self._content, self._is_linked = node, content, is_linked
         self._allowance = Allowance(bytes_per_day, time.monotonic)
+        self._upload = Allowance(upload_bytes_per_day, time.monotonic) if upload_bytes_per_day else None
         self._donors: dict[str, _Donor] = {}
         self._askers: dict[str, _Asker] = {}
         self._answering = Places()
@@ -386,14 +388,26 @@ class Exchange:
         answer = Answer()
         while not answer.is_long and (want := asker.wants.next()) is not None:
             found = await asyncio.to_thread(self._find, want)
-            if isinstance(found, bytes) and not is_linked and not self._allowance.take(peer_id, len(found)):
+            if isinstance(found, bytes) and not self._may_have(peer_id, len(found), is_linked):
                 found = None
                 if not asker.is_told:
                     asker.is_told = True
-                    log.info("%s has no link and was given what a day allows: it gets no more blocks", peer_id[:12])
+                    told = (
+                        "upload_bytes_per_day is used up"
+                        if is_linked
+                        else "has no link and was given what a day allows"
+                    )
+                    log.info("%s: %s: it gets no more blocks", peer_id[:12], told)
             answer.put(want, found)
         self.sent_bytes += answer.num_bytes
         return framed(answer.message()) if answer else b""
+
+    def _may_have(self, peer_id: str, num_bytes: int, is_linked: bool) -> bool:
+        """What is short goes to who is linked however much was given before: by it others see what is here, a proof of storage say."""
+        if not is_linked and not self._allowance.take(peer_id, num_bytes):
+            return False
+        is_short = is_linked and num_bytes <= SHORT_FRAME_BYTES
+        return self._upload is None or self._upload.take(peer_id, num_bytes) or is_short
 
     def _find(self, want: Want) -> bytes | bool | None:
         digest = digest_of(want.cid)

@@ -1,6 +1,8 @@
 """A start that is refused changes nothing, and what lies in the way of one is named before anything is begun."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from swarm.config import dump_run
 from swarm.device import Cards
 from tests.chain.commands import refused
 from tests.cli.test_wrong_inputs import ORGANISER, config, invite
+from tests.terminal import ROOT
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
@@ -95,6 +98,45 @@ def test_a_seed_in_a_volunteers_directory_and_the_other_way_round(
     seed.seed_link.write_text("{}")
     assert "belongs to a seed" in refused("join", invite(), "--dir", seed.root)
     assert list(seed.root.iterdir()) == [seed.seed_link]
+
+
+def test_a_storer_in_anothers_directory_and_the_other_way_round(running: PeerDirectory) -> None:
+    """One key signs in one role: a directory stays what it was made for."""
+    before = tree(running.root)
+    assert "belongs to a volunteer" in refused("store", "--run", invite(), "--dir", running.root)
+    assert tree(running.root) == before
+    save_peer_config(running.config, PeerConfig(port=4001, stores=True))
+    before = tree(running.root)
+    assert "belongs to a storer" in refused("join", invite(), "--dir", running.root)
+    assert tree(running.root) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--cid", "QmNone"), "store_cids"),
+        (("--owner", "0x12"), "is no account"),
+        (("--owner", "0x" + "zz" * 20), "must be 0x and 40 hexadecimal digits"),
+        (("--quota", "1kB"), "disk_quota_bytes"),
+    ],
+)
+def test_a_storer_of_what_is_none(tmp_path: Path, options: tuple[str, str], said: str) -> None:
+    assert said in refused("store", "--run", invite(), "--dir", tmp_path / "store", *options)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_storer_without_a_run(tmp_path: Path) -> None:
+    assert "--run INVITE is missing" in refused("store", "--dir", tmp_path / "store", code=2)
+    assert "is no count" in refused("store", "--run", invite(), "--quota", "much", "--dir", tmp_path / "store", code=2)
+
+
+def test_a_storer_imports_no_torch() -> None:
+    code = (
+        "import sys; from swarm.torchless import enter_without_torch; enter_without_torch(); import peers.storing.storer; "
+        "print([name for name in ('torch', 'transformers', 'hivemind.averaging') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
 def test_an_invite_to_a_swarm_that_another_seed_began(running: PeerDirectory) -> None:

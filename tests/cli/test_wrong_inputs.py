@@ -49,6 +49,7 @@ COMMANDS = {
     (): (
         "join",
         "seed",
+        "store",
         "export",
         "settle",
         "bind",

@@ -14,8 +14,8 @@ from peers.cli.options import show
 from peers.directory import PeerDirectory
 from peers.leaving import say_why
 from peers.live import View
+from peers.logs import ForTerminals
 from peers.notebook import NotebookPeer
-from peers.peer import ForTerminals
 from swarm.errors import PeerFault, RetryError, printable_lines
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\rpaid " + "x" * 10_000
