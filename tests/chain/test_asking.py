@@ -45,6 +45,7 @@ def status(world: World, *rpcs: str) -> tuple[object, ...]:
     return ("run", "status", world.run.root, *(option for rpc in rpcs for option in ("--rpc", rpc)))
 
 
+@pytest.mark.long
 def test_ten_calls_a_second_are_enough(world: World) -> None:
     with LyingNode(world.chain.rpc, most_calls=10) as slow:
         verified = ok("verify", *where(world, slow.rpc), "--dir", world.peer("alice").root)

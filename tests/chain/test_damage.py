@@ -194,7 +194,9 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("seeds")
-@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "settle" else name for name in READS]
+)
 def test_every_file_heals_or_is_named(kept: Kept, name: str) -> None:
     world = kept.world
     arguments = command(world, name)

@@ -61,6 +61,7 @@ def test_forge_passes(tmp_path: Path) -> None:
 
 
 @needs_node
+@pytest.mark.long
 def test_the_committed_abi_and_bytecode_are_those_of_the_source(tmp_path: Path) -> None:
     subprocess.run(["node", "build.mjs", str(tmp_path)], cwd=CONTRACTS, check=True, capture_output=True, timeout=200)
     fresh = {path.name: path.read_text() for path in tmp_path.glob("*.json")}

@@ -84,6 +84,7 @@ def test_an_earner_needs_nothing_of_a_peer(tmp_path: Path) -> None:
         assert json.loads(verified.stdout)["ok"] is True
 
 
+@pytest.mark.long
 def test_a_buyer_an_owner_and_a_key_holder_need_nothing_of_a_peer(tmp_path: Path) -> None:
     if find_tool("anvil") is None:
         pytest.skip("anvil is not installed: `make setup` needs npm to bring it")

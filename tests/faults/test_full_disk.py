@@ -21,7 +21,7 @@ def small_filesystem(path: Path) -> Iterator[None]:
     path.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", path], capture_output=True, check=False)
     if done.returncode:
-        pytest.skip("mounting a small filesystem needs root; the case with a limit on file sizes has run")
+        pytest.skip("mounting a small filesystem needs root; the case with a limit on file sizes is in make test-long")
     try:
         yield
     finally:
@@ -71,6 +71,7 @@ def check(swarm: Swarm, erin: PeerProcess, fill_up: Callable[[PeerProcess], Call
     erin.terminate()
 
 
+@pytest.mark.long
 def test_a_peer_whose_files_cannot_grow(swarm: Swarm) -> None:
     check(swarm, swarm.add("ella"), limit_files)
 

@@ -40,6 +40,7 @@ def test_the_run_outlives_its_seed_and_the_seed_catches_up(swarm: Swarm, newcome
         assert {c.epoch for c in ledger.certificates()} >= set(range(1, missed + 1))
 
 
+@pytest.mark.long
 def test_a_seed_leaves_in_the_middle_of_an_evaluation(swarm: Swarm) -> None:
     seed = swarm.seed
     assert seed.terminate() < 10.0

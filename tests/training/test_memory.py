@@ -44,18 +44,21 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return list(found["rows"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", PEAKS)
 def test_a_step_holds_nothing_twice(rows: list[dict[str, Any]], step: str) -> None:
     (row,) = (row for row in rows if row["step"] == step)
     assert row["peak"] <= PEAKS[step]
 
 
+@pytest.mark.long
 def test_after_a_round_nothing_is_left_but_what_training_needs(rows: list[dict[str, Any]]) -> None:
     """Live, gradient, two moments, anchor and its momentum are six, r is half of one; the rest are parts that others may ask for, what
     training imports, and what the allocator keeps of a few parts."""
     assert rows[-1]["after"] <= 9.5
 
 
+@pytest.mark.long
 def test_run_check_says_what_a_round_takes(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     said = needs.model_bytes(make_config(tmp_path, 1, 1, 64, "adamw"), 16 << 20, 0)
     measured = max(row["peak_bytes"] for row in rows) - rows[0]["after_bytes"]
