@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 GRACE_SECONDS = 10.0  # a swarm that comes together, or a link that comes back, is no news
+MISSED_ROUNDS = 3  # in a row, before its owner is told that its work comes too late
 AT_ONCE = "daemon-silent"  # the code of what is told without grace
 PORT_ADVICE = "open TCP port {port} in this machine's firewall and forward it in the router"
 
@@ -45,6 +46,8 @@ class Circumstances:
     smaller_pieces: int = 0  # samples that are computed at once, as the memory takes no more; 0: all of a step
     waits_for_data_seconds: float = 0.0  # training stands still until then
     missing_seats: int = 0  # peers that the run's first round still waits for; 0: it has begun
+    missed_rounds: int = 0  # that this peer took part in and that ended without its work, one after the other
+    contribute_seconds: float = 0.0  # what the run gives each for a round's bytes
     has_ended: bool = False  # the run: nothing is done any more that could be paid
 
 
@@ -129,8 +132,22 @@ def _of_this_machine(now: Circumstances) -> list[Advice]:
     return found
 
 
+def _of_late_work(now: Circumstances) -> list[Advice]:
+    if now.missed_rounds < MISSED_ROUNDS:
+        return []
+    unpaid = ", unpaid until then" if now.is_paid_run else ""
+    return [
+        Advice(
+            "too-late",
+            f"the last {now.missed_rounds} rounds ended without this peer's work, which did not reach the others in time: its units wait "
+            f"for a round that holds them{unpaid}; a round gives {now.contribute_seconds:g} s, so keep line and processor free of other "
+            "things, or join a run with a smaller model",
+        )
+    ]
+
+
 def _of_a_volunteer(now: Circumstances) -> list[Advice]:
-    found = []
+    found = _of_late_work(now)
     unpaid = "what is done now cannot be paid" if now.is_paid_run else "nobody can average or witness what is done now"
     port = PORT_ADVICE.format(port=now.port)
     if not now.linked and now.problems:

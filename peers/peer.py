@@ -32,6 +32,7 @@ from peers.finishing import Finishing
 from peers.identity import Identity, open_identity
 from peers.invite import Invite
 from peers.keeping import open_quota
+from peers.lateness import Lateness
 from peers.laying_in import bring_base, here
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, TRAINER_SECONDS, end_within, say_why
 from peers.listening import open_network
@@ -83,6 +84,7 @@ class Peer:
         self.ended = ""  # why, in words
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status = PeerStatus(mode=mode, pid=os.getpid(), account="0x" + self.identity.account.hex())
+        self.lateness = Lateness()
         self.finishing = Finishing(directory, self.config, self.status, self.has_been_ready)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.made: Assembled | None = None
@@ -119,6 +121,7 @@ class Peer:
     def emit(self, event: events.Event) -> None:
         """Called from any thread."""
         self.eventlog.write(event)
+        self.lateness.on_event(event)
         if self.made is not None:
             self.made.archive.on_event(event)
             self.made.accounting.on_event(event)
@@ -475,6 +478,8 @@ class Peer:
             has_node=self.lookout is not None and self.lookout.has_node,
             node_silence="" if self.lookout is None else self.lookout.silence(),
             has_ended=made.machine.has_ended,
+            missed_rounds=self.lateness.missed,
+            contribute_seconds=made.run.rounds.contribute_seconds,
             missing_seats=_missing_seats(made, len(training) + (not seeding)),
             is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from peers.invite import Invite
+from peers.status import PeerStatus
 from swarm.errors import RetryError
 from swarm.transport.bulk import Bulk
 from swarm.transport.node import Node
@@ -63,6 +64,17 @@ def test_who_breaks_a_rule_costs_the_others_nothing(swarm: Swarm, mallory: PeerP
     assert sum(len(p.events("Fault")) for p in honest) > faults or rule == "deadline"
     made = sum(e["own"] for e in mallory.certified())
     until(lambda: sum(e["own"] for e in mallory.certified()) > made, SECONDS, "mallory, honest again, is one of them")
+
+
+@pytest.mark.long
+def test_whose_work_always_comes_too_late_is_told(swarm: Swarm, mallory: PeerProcess) -> None:
+    def told() -> set[str]:
+        return {advice.code for advice in PeerStatus.read(mallory.directory.status).advice}
+
+    (mallory.directory.root / "attack").write_text("deadline")
+    until(lambda: "too-late" in told(), SECONDS, "mallory is told")
+    (mallory.directory.root / "attack").write_text("")
+    until(lambda: "too-late" not in told(), SECONDS, "it is in time again")
 
 
 def test_a_reducer_that_hands_out_no_averages_costs_attempts_and_not_the_run(

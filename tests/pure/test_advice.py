@@ -1,8 +1,12 @@
 """Each circumstance in which work is unpaid, or nobody gets through, is told with its remedy; nothing is told when all is well."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from peers.advice import GRACE_SECONDS, Circumstances, Patience, advise
+from peers.lateness import Lateness
+from swarm.events import Certified, Contributed
+from swarm.records.types import KIND_ROUND, KIND_SEATING, ZERO_HASH, Contribution, Signed
+from tests.pure.small_lineage import PEERS, ROUND_BODY, ROUND_RECORD
 
 WELL = Circumstances(
     is_seed=False,
@@ -94,3 +98,42 @@ def test_nothing_of_pay_once_the_run_has_ended() -> None:
     assert told(**alone) and not told(**alone, has_ended=True)
     silent = {"seed": True, "silent_addresses": (ADDRESS,), "is_reachable": False}
     assert told(**silent) == told(**silent, has_ended=True), "newcomers are to get the model"
+
+
+def test_work_that_comes_too_late_is_told_once_it_is_no_accident() -> None:
+    assert "too-late" not in told(missed_rounds=2, contribute_seconds=30.0)
+    text = told(missed_rounds=3, contribute_seconds=30.0)["too-late"]
+    assert "the last 3 rounds" in text and "unpaid" in text and "30 s" in text
+    assert "paid" not in told(missed_rounds=3, is_paid_run=False)["too-late"]
+    assert "too-late" not in told(missed_rounds=9, has_ended=True)
+
+
+def contributed(epoch: int) -> Contributed:
+    zeros = {field.name: 0 if field.type is int or field.type == "int" else bytes(32) for field in fields(Contribution)}
+    return Contributed(Signed(Contribution(**(zeros | {"epoch": epoch})), PEERS[0], bytes(65)))  # type: ignore[arg-type]
+
+
+def certified(epoch: int, own: bool, kind: int = KIND_ROUND, contributors: int = 2) -> Certified:
+    certificate = replace(ROUND_RECORD, epoch=epoch, kind=kind, num_contributors=contributors)
+    return Certified(bytes(32), certificate, ROUND_BODY, (), b"\1" * 32 if own else ZERO_HASH)
+
+
+def test_rounds_that_ended_without_this_peer_are_counted_in_a_row() -> None:
+    lateness = Lateness()
+    steps = [
+        (certified(1, own=False), 0),  # it had not contributed: it rested, or came later
+        (contributed(2), 0),
+        (certified(2, own=False), 1),
+        (certified(3, own=False), 1),
+        (contributed(4), 1),
+        (certified(4, own=False, kind=KIND_SEATING), 1),  # nobody's work is in a seating
+        (contributed(5), 1),
+        (certified(5, own=False, contributors=0), 1),  # nor in a void round
+        (contributed(6), 1),
+        (certified(6, own=False), 2),
+        (contributed(7), 2),
+        (certified(7, own=True), 0),
+    ]
+    for event, missed in steps:
+        lateness.on_event(event)
+        assert lateness.missed == missed, event
