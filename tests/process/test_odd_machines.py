@@ -104,6 +104,12 @@ class Swarm:
         until(lambda: holds() or job.process.poll() is not None, 60.0, what_it_said)
         assert holds(), what_it_said()
 
+    def join(self) -> None:
+        """The volunteer, once the seed is ready."""
+        self.wait("seed", 0)
+        if "alice" not in self.jobs:
+            self.start("alice", "join seed/invite.txt --dir alice --host 127.0.0.1")
+
     def leave(self) -> None:
         for job in self.jobs.values():
             job.process.send_signal(signal.SIGINT)
@@ -178,8 +184,7 @@ def swarms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Swarm
             swarm.start("seed", "seed run --dir seed --host 127.0.0.1")
         for swarm in running:
             with contextlib.suppress(AssertionError):  # told by the test of that swarm
-                swarm.wait("seed", 0)
-                swarm.start("alice", "join seed/invite.txt --dir alice --host 127.0.0.1")
+                swarm.join()
         yield found
     finally:
         for swarm in running:
@@ -191,7 +196,7 @@ def test_nobody_on_a_root_that_is_read_only_with_all_descriptors_closed(swarms: 
     swarm = swarms["nobody"]
     if isinstance(swarm, str):
         pytest.skip(swarm)
-    swarm.wait("seed", 0)
+    swarm.join()
     swarm.wait("alice", 2)
     swarm.leave()
     assert (swarm.home / "alice" / "peer.log").stat().st_uid == NOBODY
@@ -201,7 +206,7 @@ def test_nobody_on_a_root_that_is_read_only_with_all_descriptors_closed(swarms: 
 def test_a_terminal_of_ten_columns_without_utf8(swarms: dict[str, Swarm | str]) -> None:
     swarm = swarms["narrow"]
     assert isinstance(swarm, Swarm)
-    swarm.wait("seed", 0)
+    swarm.join()
     swarm.wait("alice", 2)
     swarm.leave()
     for job in swarm.jobs.values():
