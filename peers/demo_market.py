@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ class MarketDemo(TransferDemo):
         """What report.json holds."""
         exported = self.trained()
         model, published = self.published()
-        gateways, holders = self.held(model, published)
+        servers, holders = self.held(model, published)
         self.give("buyer", PRICE)
-        self.bought(model, gateways, holders)
+        self.bought(model, servers, holders)
         losses = self.measured()
         say(self.console, "evaluate", f"loss {losses['bought']:.4f}, as the run's anchor has it")
         rows = self.paid(model)
@@ -143,8 +144,8 @@ class MarketDemo(TransferDemo):
         return str(made["model"]), made
 
     def held(self, model: str, published: dict[str, Any]) -> tuple[dict[str, tuple[Running, str]], list[Running]]:
-        """Two storers that hand the blocks out over HTTP, and hold keys; a third one that puts up its bond and is not heard of again."""
-        gateways, holders = {}, []
+        """Two storers that hand the blocks out, and hold keys; a third one that puts up its bond and is not heard of again."""
+        servers, holders = {}, []
         for name in (*STORERS, SILENT):
             self.give(name, PRICE)
             share = published["shares"][self.wallets[name]]
@@ -173,8 +174,7 @@ class MarketDemo(TransferDemo):
                 "--json",
             )
             holders.append(self.demo.start(f"{name}-keys", *hold, "--every", "1"))
-            item = self.demo.start(name, "gateway", str(self.root / name), "--listen", "127.0.0.1:0", "--json")
-            gateways[name] = (item, self._said(item)["url"])
+            servers[name] = self._serving(name)
         self._until(lambda: all("put up" in item.last_words() for item in holders), holders[-1])
         self.chain.advance(1)
         say(
@@ -182,7 +182,16 @@ class MarketDemo(TransferDemo):
             "hold",
             f"{', '.join(STORERS)} store it; they and {SILENT} hold the key, two of three are needed",
         )
-        return gateways, holders
+        return servers, holders
+
+    def _serving(self, name: str) -> tuple[Running, str]:
+        """Over libp2p, where that is installed, else over HTTP; with its address."""
+        folder, listen = str(self.root / name), ("--listen", "127.0.0.1:0")
+        if find_spec("libp2p") is None:
+            item = self.demo.start(name, "gateway", folder, *listen, "--json")
+            return item, str(self._said(item)["url"])
+        item = self.demo.start(name, "ipfs", folder, *listen, "--key", str(self.root / f"{name}.key"))
+        return item, str(self._said(item)["addresses"][0])
 
     def _said(self, item: Running) -> dict[str, Any]:
         """Its first line, as JSON."""
@@ -197,9 +206,9 @@ class MarketDemo(TransferDemo):
                 raise StartError(f"{item.name}: {item.last_words()}")
             time.sleep(0.1)
 
-    def bought(self, model: str, gateways: dict[str, tuple[Running, str]], holders: list[Running]) -> None:
+    def bought(self, model: str, servers: dict[str, tuple[Running, str]], holders: list[Running]) -> None:
         """By one command of the base install; the first storer is killed as soon as a key holder has delivered."""
-        sources = [option for _, url in gateways.values() for option in ("--from", url)]
+        sources = [option for _, address in servers.values() for option in ("--from", address)]
         command = [
             "model",
             "buy",
@@ -220,17 +229,18 @@ class MarketDemo(TransferDemo):
         )
         try:
             self._until(lambda: any("share delivered" in h.last_words() for h in holders), holders[0])
-            self.demo.kill(gateways[STORERS[0]][0])
+            self.demo.kill(servers[STORERS[0]][0])
             out, err = process.communicate(timeout=WAIT_SECONDS)
         finally:
             process.kill()
         if process.returncode:
             raise StartError(f"the buyer's command failed: {err.strip()[-400:]}")
         files = from_json(out)["files"]
+        way = "HTTP" if find_spec("libp2p") is None else "libp2p"
         say(
             self.console,
             "buy",
-            f"{len(files)} files opened and checked; {STORERS[0]} was killed meanwhile, {SILENT} was silent",
+            f"{len(files)} files opened and checked, by {way}; {STORERS[0]} was killed meanwhile, {SILENT} was silent",
         )
         for item in holders:
             self.demo.stop(item)
