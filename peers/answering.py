@@ -1,5 +1,6 @@
 """A model in use behind `sparehive model serve`: a wish in, a text out. The only part of that which needs torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,15 @@ def answering(directory: Path, threads: int) -> Answer:
     model = found.newest()
     model.module.eval()
 
-    def answer(wish: Wish) -> str:
-        manner = Manner(wish.max_tokens, wish.temperature, wish.seed)
+    def answer(wish: Wish, told: Callable[[str], None]) -> str:
         given = _given(wish, kind)
-        text = str(found.use.respond(model, given, manner, lambda share: None)["text"])
-        prompt = given.get("text")
-        return (
-            text[len(prompt) :] if kind == "causal_lm" and isinstance(prompt, str) and text.startswith(prompt) else text
-        )
+        prompt = str(given.get("text", "")) if kind == "causal_lm" else ""  # which a model of texts says again
+
+        def follows(text: str) -> str:
+            return text.removeprefix(prompt)
+
+        manner = Manner(wish.max_tokens, wish.temperature, wish.seed, lambda text: told(follows(text)))
+        return follows(str(found.use.respond(model, given, manner, lambda share: None)["text"]))
 
     return answer
 

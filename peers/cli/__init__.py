@@ -51,6 +51,7 @@ _COMMANDS = {
     "model earnings": ("royalties", "Show and collect what models owe a wallet."),
     "model serve": ("serving", "Let a model answer whoever has a licence."),
     "model ask": ("serving", "Ask a model that is served to its licensees."),
+    "model proxy": ("serving", "Let programs that know OpenAI's interface use a served model."),
     "model fetch": ("buying", "Fetch the encrypted blocks of a model."),
     "model open": ("buying", "Decrypt a model that was bought."),
     "model list": ("market", "List the models that are offered on a chain."),

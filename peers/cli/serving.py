@@ -1,4 +1,5 @@
-"""model serve: answers who has a licence (torch is needed there); model ask: the licensee's question (the base install alone)."""
+"""model serve: answers who has a licence (torch is needed there); model ask: the licensee's question; model proxy: those of its programs
+(the base install alone)."""
 
 import asyncio
 import json
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 import click
 
 from incentives.chain.nodes import Nodes
-from incentives.errors import InputError
 from peers.cli.market import chain_id_option, market_on, model_argument
 from peers.cli.options import PATH, json_option, key_options, note, rpc_option, show
 from peers.cli.signing import open_key
@@ -23,6 +23,7 @@ from swarm.errors import printable, printable_lines
 
 ASK_SECONDS = 300.0
 MAX_ANSWER_BYTES = 4 << 20
+NO_CHAIN = "MODEL has to begin with its chain, as 31337:0x…: it is part of what is signed"
 
 
 def _listen(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, int]:
@@ -114,23 +115,64 @@ def model_ask(
     as_json: bool,
 ) -> None:
     """Ask MODEL, which is served at --url, by a request that your account signs: it has to have a licence. Nothing is sent to the chain."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-        raise InputError("--url", url, "is no http(s)://HOST[:PORT]")
+    from peers.market.proxying import server_of
+
     if model.chain_id is None:
-        raise click.UsageError("MODEL has to begin with its chain, as 31337:0x…: it is part of what is signed")
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-        note("others on the way can read question and answer: use https where there is one")
-    path = parts.path.rstrip("/").removesuffix("/v1") + ("/v1/chat/completions" if chat else "/v1/completions")
+        raise click.UsageError(NO_CHAIN)
+    base, host = server_of(url)
+    _warn_of_plain_http(base)
+    inside = "/v1/chat/completions" if chat else "/v1/completions"
     asked: dict[str, Any] = {"model": str(model), "max_tokens": tokens, "temperature": temperature, "seed": seed}
     asked |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     body = json.dumps(asked).encode()
-    request = Request("POST", parts.netloc, path, str(model), body)
+    request = Request("POST", host, urlsplit(base).path + inside, str(model), body)
     header = request.sign(open_key(keystore, password_file), int(time.time()))
-    found = asyncio.run(_post(f"{parts.scheme}://{parts.netloc}{path}", body, header))
+    found = asyncio.run(_post(base + inside, body, header))
     choice = found["choices"][0]
     text = choice["message"]["content"] if chat else choice["text"]
     show(as_json, found, printable_lines(str(text)))
+
+
+@click.command("proxy")
+@model_argument
+@click.option("--url", required=True, help="Of who serves it: http(s)://HOST[:PORT].")
+@key_options("the licensee")
+@click.option(
+    "--listen",
+    metavar="[HOST:]PORT",
+    default="127.0.0.1:8001",
+    show_default=True,
+    callback=_listen,
+    help="Where your programs ask; whoever can connect there asks in your name.",
+)
+@json_option
+def model_proxy(
+    model: ModelReference, url: str, keystore: Path, password_file: Path, listen: tuple[str, int], as_json: bool
+) -> None:
+    """Let programs that know OpenAI's interface (base URL http://127.0.0.1:8001/v1, any API key) use MODEL, which is served at --url: each
+    of their requests is signed by your account, which has to have a licence, and passed on; streams too. Until Ctrl-C."""
+    from peers.market.proxying import Proxy, server_of
+    from peers.offering import url_of
+
+    if model.chain_id is None:
+        raise click.UsageError(NO_CHAIN)
+    base, _ = server_of(url)
+    _warn_of_plain_http(base)
+    key = open_key(keystore, password_file)
+    proxy = Proxy(str(model), base, lambda request, when: request.sign(key, when))
+
+    def started(port: int) -> None:
+        here = url_of(listen[0], port)
+        show(as_json, {"url": here, "model": str(model)}, f"{here}/v1 passes on to {base}/v1; Ctrl-C ends it")
+        sys.stdout.flush()
+
+    asyncio.run(_serve(proxy, listen, started))
+
+
+def _warn_of_plain_http(base: str) -> None:
+    parts = urlsplit(base)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        note("others on the way can read question and answer: use https where there is one")
 
 
 async def _post(url: str, body: bytes, authorization: str) -> Any:
@@ -163,4 +205,4 @@ async def _post(url: str, body: bytes, authorization: str) -> Any:
     return found
 
 
-__all__ = ["model_ask", "model_serve"]
+__all__ = ["model_ask", "model_proxy", "model_serve"]

@@ -1,6 +1,9 @@
 """A model answers its licensees over HTTP, as OpenAI's interface has it; its weights stay here. One answer is computed at a time."""
 
 import asyncio
+import json
+import secrets
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import from_json
 
 from incentives.chain.license import LicenseContract
@@ -35,10 +38,11 @@ class _Asked(BaseModel):
 
     model: str = Field("", max_length=200)
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 128
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None  # the newer name
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.8
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     n: Literal[1] = 1
-    stream: Literal[False] = False
+    stream: bool = False
 
 
 Kind = TypeVar("Kind", bound=_Asked)
@@ -53,6 +57,17 @@ class Message(BaseModel):
 
     role: str = Field(max_length=20)
     content: str = Field(max_length=MAX_BODY_BYTES)
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _of_parts(cls, value: Any) -> Any:
+        """Newer clients send a list of parts."""
+        if not isinstance(value, list):
+            return value
+        texts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
+        if len(texts) != len(value) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("has parts that are no text")
+        return "".join(map(str, texts))
 
 
 class Chat(_Asked):
@@ -70,7 +85,34 @@ class Wish:
     seed: int
 
 
-Answer = Callable[[Wish], str]  # what follows; SwarmError where the model cannot take it
+# What follows; the second gets it as it grows, and what that raises ends it. SwarmError where the model cannot take it.
+Answer = Callable[[Wish, Callable[[str], None]], str]
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one of OpenAI's two endpoints writes an answer. `reason`: why it ended."""
+
+    kind: str
+    piece_kind: str
+    prefix: str
+    reason: str
+    is_chat: bool
+
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text}} if self.is_chat else {"text": text}
+
+    def piece(self, text: str, reason: str | None) -> dict[str, Any]:
+        said = {"delta": {"role": "assistant", "content": text}} if self.is_chat else {"text": text}
+        return {"object": self.piece_kind, "choices": [{"index": 0, **said, "finish_reason": reason}]}
+
+
+COMPLETION = Form("text_completion", "text_completion", "cmpl", "length", is_chat=False)
+CHAT = Form("chat.completion", "chat.completion.chunk", "chatcmpl", "stop", is_chat=True)
 
 
 class Access:
@@ -110,31 +152,64 @@ class Served:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def application(self, keeper: "Doorkeeper") -> web.Application:
-        made = web.Application(middlewares=[keeper.answering, _errors], client_max_size=MAX_BODY_BYTES)
+        made = web.Application(middlewares=[keeper.answering, as_openai], client_max_size=MAX_BODY_BYTES)
         made.router.add_get("/v1/models", self._models)
         made.router.add_post("/v1/completions", self._completions)
         made.router.add_post("/v1/chat/completions", self._chat)
         return made
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "sparehive"}]}
-        )
+        return model_list(self.name)
 
-    async def _completions(self, request: web.Request) -> web.Response:
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
         asked = _parsed(Completion, await self._admitted(request))
-        wish = Wish(asked.prompt, (), asked.max_tokens, asked.temperature, asked.seed)
-        choice = {"index": 0, "text": await self._computed(wish), "finish_reason": "length"}
-        return self._reply("text_completion", choice)
+        return await self._answered(request, asked, Wish(asked.prompt, (), *_manner(asked)), COMPLETION)
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = _parsed(Chat, await self._admitted(request))
-        wish = Wish("", asked.messages, asked.max_tokens, asked.temperature, asked.seed)
-        said = {"role": "assistant", "content": await self._computed(wish)}
-        return self._reply("chat.completion", {"index": 0, "message": said, "finish_reason": "stop"})
+        return await self._answered(request, asked, Wish("", asked.messages, *_manner(asked)), CHAT)
 
-    def _reply(self, kind: str, choice: dict[str, Any]) -> web.Response:
-        return web.json_response({"object": kind, "created": int(time.time()), "model": self.name, "choices": [choice]})
+    async def _answered(self, request: web.Request, asked: _Asked, wish: Wish, form: Form) -> web.StreamResponse:
+        head = {"id": f"{form.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.name}
+        if asked.stream:
+            return await self._streamed(request, wish, form, head)
+        text = await self._computed(wish, lambda text: None)
+        choice = {"index": 0, **form.whole(text), "finish_reason": form.reason}
+        return web.json_response(head | {"object": form.kind, "choices": [choice]})
+
+    async def _streamed(self, request: web.Request, wish: Wish, form: Form, head: dict[str, Any]) -> web.StreamResponse:
+        """Server-sent events, a piece of text each. Who hangs up is computed for no longer."""
+        loop, news = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        gone = threading.Event()
+
+        def told(text: str) -> None:
+            if gone.is_set():
+                raise Gone
+            loop.call_soon_threadsafe(news.put_nowait, text)
+
+        computing = asyncio.create_task(self._computed(wish, told))
+        computing.add_done_callback(lambda _: news.put_nowait(None))
+        so_far = await news.get()
+        if so_far is None:
+            await computing  # what is refused before a word was said is an ordinary answer
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        said = ""
+        try:
+            await answer.prepare(request)
+            while so_far is not None:
+                if len(so_far) > len(said):
+                    await answer.write(_event(head | form.piece(so_far[len(said) :], None)))
+                    said = so_far
+                so_far = await news.get()
+            rest = (await computing)[len(said) :]
+            await answer.write(_event(head | form.piece(rest, form.reason)) + b"data: [DONE]\n\n")
+            await answer.write_eof()
+        except Refused as refused:
+            await answer.write(_event(_error(refused.status, str(refused))))
+        finally:
+            gone.set()
+            await asyncio.gather(computing, return_exceptions=True)
+        return answer
 
     async def _admitted(self, request: web.Request) -> bytes:
         """The body of a request by somebody with a licence."""
@@ -144,16 +219,20 @@ class Served:
         await loop.run_in_executor(self._chain, self._doorman.admit, signed, header)
         return body
 
-    async def _computed(self, wish: Wish) -> str:
+    async def _computed(self, wish: Wish, told: Callable[[str], None]) -> str:
         if self._waiting >= MAX_WAITING:
             raise Refused(429, "too many wait for an answer: try again")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._model, self._answer, wish)
+            return await asyncio.get_running_loop().run_in_executor(self._model, self._answer, wish, told)
         except SwarmError as error:
             raise Refused(400, str(error)) from None
         finally:
             self._waiting -= 1
+
+
+def _manner(asked: _Asked) -> tuple[int, float, int]:
+    return asked.max_completion_tokens or asked.max_tokens, asked.temperature, asked.seed
 
 
 def _parsed(kind: type[Kind], body: bytes) -> Kind:
@@ -165,9 +244,13 @@ def _parsed(kind: type[Kind], body: bytes) -> Kind:
         raise Refused(400, f"is no JSON ({error})") from None
 
 
+def model_list(name: str) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "sparehive"}]})
+
+
 @web.middleware
-async def _errors(request: web.Request, handler: "Handler") -> web.StreamResponse:
-    """As OpenAI's clients read them."""
+async def as_openai(request: web.Request, handler: "Handler") -> web.StreamResponse:
+    """Errors as OpenAI's clients read them."""
     try:
         return await handler(request)
     except Refused as refused:
@@ -176,9 +259,15 @@ async def _errors(request: web.Request, handler: "Handler") -> web.StreamRespons
         status, text = 413, f"more than {MAX_BODY_BYTES} bytes"
     except web.HTTPException as error:
         status, text = error.status, f"{error.reason}: there are /v1/models, /v1/completions and /v1/chat/completions"
-    return web.json_response(
-        {"error": {"message": printable(text, 500), "type": "sparehive", "code": status}}, status=status
-    )
+    return web.json_response(_error(status, text), status=status)
 
 
-__all__ = ["Access", "Answer", "Served", "Wish"]
+def _error(status: int, text: str) -> dict[str, Any]:
+    return {"error": {"message": printable(text, 500), "type": "sparehive", "code": status}}
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+__all__ = ["MAX_BODY_BYTES", "Access", "Answer", "Gone", "Served", "Wish", "as_openai", "model_list"]

@@ -169,8 +169,11 @@ class TextWriter:
     def write(self, model: Trainable, prompt: str, manner: Manner, report: Report) -> str:
         """The prompt, and what follows."""
         tokens = list(self._tokenizer.encode(prompt).ids)
-        made = write_on(model, tokens, self._data.context, manner, report, lambda made: False)
-        return str(self._tokenizer.decode([*tokens, *made]))
+
+        def decoded(made: list[int]) -> str:
+            return str(self._tokenizer.decode([*tokens, *made]))
+
+        return decoded(write_on(model, tokens, self._data.context, manner, report, lambda made: False, decoded))
 
 
 def _loss(model: Trainable, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

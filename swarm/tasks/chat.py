@@ -70,11 +70,13 @@ class Chatter:
         return {"text": self.write(model, tokens, manner, report, template.end_of_turn())}
 
     def write(self, model: Trainable, tokens: list[int], manner: Manner, report: Report, end: str = "") -> str:
-        def ends(made: list[int]) -> bool:
-            return bool(end) and end in self.tokenizer.decode(made, skip_special_tokens=False)
+        def decoded(made: list[int]) -> str:
+            return str(self.tokenizer.decode(made, skip_special_tokens=False))
 
-        made = write_on(model, tokens, self._data.context, manner, report, ends)
-        text = str(self.tokenizer.decode(made, skip_special_tokens=False))
+        def ends(made: list[int]) -> bool:
+            return bool(end) and end in decoded(made)
+
+        text = decoded(write_on(model, tokens, self._data.context, manner, report, ends, decoded, end))
         return text.split(end, 1)[0] if end else text
 
 

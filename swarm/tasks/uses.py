@@ -30,11 +30,12 @@ class Measures:
 
 @dataclass(frozen=True)
 class Manner:
-    """How text is sampled."""
+    """How text is sampled. `told`: gets the text so far with each token, without what may still change; what it raises ends the writing."""
 
     num_tokens: int = 120
     temperature: float = 0.8
     seed: int = 0
+    told: Callable[[str], None] | None = None
 
 
 class Use(Protocol):
@@ -68,8 +69,11 @@ def write_on(
     manner: Manner,
     report: Report,
     ends: Callable[[list[int]], bool],
+    decoded: Callable[[list[int]], str],
+    end: str = "",
 ) -> list[int]:
-    """Tokens that follow `tokens`, one at a time, until `ends` says so of those that were made, at most `manner.num_tokens`."""
+    """Tokens that follow `tokens`, one at a time, until `ends` says so of those that were made, at most `manner.num_tokens`. `decoded`: the
+    text that made ones give, of which `end` is no part any more."""
     generator = torch.Generator().manual_seed(manner.seed)
     seen, made = list(tokens), list[int]()
     with torch.no_grad():
@@ -79,9 +83,21 @@ def write_on(
             seen.append(token)
             made.append(token)
             report((done + 1) / manner.num_tokens)
+            if manner.told is not None:
+                manner.told(settled(decoded(made), end))
             if ends(made):
                 break
     return made
+
+
+def settled(text: str, end: str = "") -> str:
+    """What of a text that is being written stays as it is, whatever follows: up to `end`, without what may be the beginning of it, or of a
+    character."""
+    if end and end in text:
+        return text.split(end, 1)[0]
+    text = text.rstrip("\ufffd")
+    longest = next((n for n in range(min(len(end) - 1, len(text)), 0, -1) if text.endswith(end[:n])), 0)
+    return text[: len(text) - longest]
 
 
 def mean_of(samples: np.ndarray, report: Report, sum_of: Callable[[np.ndarray], float]) -> float:
@@ -94,4 +110,4 @@ def mean_of(samples: np.ndarray, report: Report, sum_of: Callable[[np.ndarray], 
     return total / len(samples)
 
 
-__all__ = ["Manner", "Measures", "Report", "Use", "mean_of", "next_token", "write_on"]
+__all__ = ["Manner", "Measures", "Report", "Use", "mean_of", "next_token", "settled", "write_on"]

@@ -48,6 +48,7 @@ def test_a_licensee_is_answered_and_nobody_else(tmp_path: Path) -> None:
             said = ok(*ask, "--chat", *world.keys("buyer"))["choices"][0]["message"]
             assert said["role"] == "assistant" and said["content"]
             assert "has no licence" in refused(*ask, *world.keys("stranger"))
+            programs_without_keys_are_answered(world, model, url, first["choices"][0]["text"])
             body = json.dumps({"prompt": "some", "max_tokens": 2}).encode()
             host = url.removeprefix("http://")
             request = Request("POST", host, "/v1/completions", model, body)
@@ -68,6 +69,28 @@ def test_a_licensee_is_answered_and_nobody_else(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
+
+
+def programs_without_keys_are_answered(world: MarketWorld, model: str, url: str, expected: str) -> None:
+    """Through the licensee's proxy, whole and as a stream."""
+    command = ("model", "proxy", model, "--url", url, "--listen", "127.0.0.1:0", "--json", *world.keys("buyer"))
+    proxy = own_process_started(*command, cwd=world.root)
+    try:
+        assert proxy.stdout is not None
+        own = json.loads(proxy.stdout.readline())["url"]
+        asked = {"prompt": "some", "max_tokens": 5, "temperature": 0}
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer any"}
+        assert post(own, json.dumps(asked).encode(), headers) == (200, "text_completion")
+        with urlopen(
+            Question(f"{own}/v1/completions", json.dumps({**asked, "stream": True}).encode(), headers)
+        ) as answer:
+            events = answer.read().decode().split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""] and len(events) >= 3
+        assert "".join(json.loads(e[6:])["choices"][0]["text"] for e in events[:-2]) == expected
+    finally:
+        proxy.send_signal(signal.SIGTERM)
+        _, err = proxy.communicate(timeout=60)
+    assert proxy.returncode == 0, err
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:

@@ -12,8 +12,9 @@ from swarm import tasks
 from swarm.config import RunConfig
 from swarm.optim.inner import InnerOptimizer
 from swarm.optim.schedule import learning_rate
-from swarm.tasks import InPieces
+from swarm.tasks import InPieces, Manner
 from swarm.tasks.labelling import macro_f1
+from swarm.tasks.uses import settled
 from tests.training.labelled import CHATS, IMAGES, TEXTS, digits, echoes, lay_out, topical_texts, word_tokenizer
 from tests.training.swarmlet import Learner, make_learners
 
@@ -219,6 +220,21 @@ def test_a_chat_gets_better_and_answers(tmp_path: Path) -> None:
     after = learner.task.evaluate(learner.model, 50)
     assert after < before - 1.5, (before, after)
     assert learner.task.sample(learner.model)
+    told: list[str] = []
+    use = tasks.open_use(config, lambda name: (tmp_path / name).read_bytes())
+    given = {"messages": [{"role": "user", "content": "hello"}]}
+    answer = use.respond(learner.model, given, Manner(40, 0.8, 3, told.append), lambda share: None)["text"]
+    assert told and all(answer.startswith(text) for text in told), "nothing that was told is taken back"
+    assert len(answer) - len(told[-1]) <= len("<|im_end|>")
+
+
+def test_what_may_still_change_is_not_told() -> None:
+    assert settled("so far") == "so far"
+    assert settled("caf\ufffd") == "caf", "half of a character"
+    assert settled("well <|im_e", "<|im_end|>") == "well "
+    assert settled("well <|im_x", "<|im_end|>") == "well <|im_x"
+    assert settled("well<|im_end|> and more", "<|im_end|>") == "well"
+    assert settled("") == settled("", "<") == ""
 
 
 # -- saved ----------------------------------------------------------------------------------------------------------------
