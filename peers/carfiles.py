@@ -2,22 +2,22 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from peers.contents import Contents, blocks_of
 from peers.errors import ConfigError
 from peers.progressbar import ProgressBar
 from peers.sources import Sources, files_below
-from swarm.atomic import replacing
 from swarm.checkpoint.car import CarReader, car_header, car_section, graph_blocks
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.trees import FolderBlocks
-from swarm.checkpoint.unixfs import DAG_PB, cid_text, decode_node, parse_any_cid
+from swarm.checkpoint.unixfs import DAG_PB, Block, cid_text, decode_node, parse_any_cid
 from swarm.errors import PeerFault
 
 Root = tuple[bytes, int]
+MIN_PIECE_BYTES = 4 << 20  # holds the largest block
 
 
 def own_entries(path: Path, progress: ProgressBar) -> list[tuple[Path, str]]:
@@ -57,22 +57,107 @@ def own_blocks(path: Path, progress: ProgressBar) -> FolderBlocks:
         return FolderBlocks(entries, count)
 
 
-def export_car(source: str, out: Path, stores: tuple[Path, ...], progress: ProgressBar) -> dict[str, Any]:
-    """Write the content of a CID that lies in `stores`, or of a file or folder, to `out`, whole or not at all. ConfigError in one line
-    where a block is missing, or `out` is there already."""
+def most_bytes_of(piece_size: int) -> int:
+    """Bytes of the largest file that makes a piece of Filecoin of `piece_size` bytes: two of 256 bits are padding. ConfigError where
+    that is no size of a piece, or too small for a block."""
+    if piece_size & (piece_size - 1) or piece_size < MIN_PIECE_BYTES:
+        raise ConfigError("--piece-size", piece_size, "must be a power of two, 4MiB at least: 32GiB is usual")
+    return piece_size // 128 * 127
+
+
+def export_car(
+    source: str, out: Path, stores: tuple[Path, ...], progress: ProgressBar, most_bytes: int | None = None
+) -> dict[str, Any]:
+    """Write the content of a CID that lies in `stores`, or of a file or folder, to `out`, whole or not at all; what is larger than
+    `most_bytes` to several files, NAME.0.car, NAME.1.car and so on, each a CAR that names the same root and holds a part of its blocks.
+    ConfigError in one line where a block is missing, or a file is there already."""
+    _check_free(out)
+    root, get = _source(source, stores, progress)
+    writing = _Writing(out, root, most_bytes)
+    try:
+        with progress.during(f"writing {out.name}"):
+            for block in graph_blocks(root, get):
+                writing.add(block)
+            written = writing.end()
+    except BaseException as error:
+        writing.give_up()
+        if isinstance(error, PeerFault):
+            raise ConfigError("SOURCE", source, f"is no content of ours ({error})") from None
+        raise
+    return {
+        "cid": cid_text(*root),
+        "path": written[0]["path"],
+        "blocks": sum(each["blocks"] for each in written),
+        "block_bytes": writing.block_bytes,
+        "files": written,
+    }
+
+
+def _check_free(out: Path) -> None:
     if os.path.lexists(out):
         raise ConfigError("FILE", str(out), "is there already: choose another name, or move it away")
-    root, get = _source(source, stores, progress)
-    blocks = size = 0
-    try:
-        with replacing(out) as part, open(part, "wb") as handle, progress.during(f"writing {out.name}"):
-            handle.write(car_header([root]))
-            for block in graph_blocks(root, get):
-                handle.write(car_section(block))
-                blocks, size = blocks + 1, size + len(block.data)
-    except PeerFault as fault:
-        raise ConfigError("SOURCE", source, f"is no content of ours ({fault})") from None
-    return {"cid": cid_text(*root), "path": str(out), "blocks": blocks, "block_bytes": size}
+
+
+class _Writing:
+    """One file after the other, hidden until all of them are whole."""
+
+    def __init__(self, out: Path, root: Root, most_bytes: int | None) -> None:
+        self._out, self._header, self._most = out, car_header([root]), most_bytes
+        self._drafts: list[tuple[Path, int, int]] = []  # file, bytes, blocks
+        self._handle: BinaryIO | None = None
+        self.block_bytes = 0
+
+    def add(self, block: Block) -> None:
+        section = car_section(block)
+        _, size, blocks = self._drafts[-1] if self._drafts else (None, 0, 0)
+        if self._handle is None or (self._most is not None and size + len(section) > self._most):
+            self._begin()
+            _, size, blocks = self._drafts[-1]
+        assert self._handle is not None
+        self._handle.write(section)
+        self._drafts[-1] = (self._drafts[-1][0], size + len(section), blocks + 1)
+        self.block_bytes += len(block.data)
+
+    def _begin(self) -> None:
+        self._close()
+        number = len(self._drafts)
+        for each in {0, number} if number else set[int]():
+            _check_free(self._name(each))
+        draft = self._out.with_name(f"{self._out.name}.{number}.part")
+        self._handle = open(draft, "wb")  # noqa: SIM115  closed by `_close`
+        self._drafts.append((draft, len(self._header), 0))
+        self._handle.write(self._header)
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._handle.close()
+            self._handle = None
+
+    def _name(self, number: int) -> Path:
+        """Of one of several: data.car is data.0.car, data.1.car and so on."""
+        ending = self._out.suffix
+        return self._out.with_name(f"{self._out.name.removesuffix(ending)}.{number}{ending}")
+
+    def end(self) -> list[dict[str, Any]]:
+        """Path, bytes and blocks of each file, which are there now."""
+        self._close()
+        names = [self._out] if len(self._drafts) == 1 else [self._name(number) for number in range(len(self._drafts))]
+        for name, (draft, _, _) in zip(names, self._drafts, strict=True):
+            os.rename(draft, name)
+        found = [
+            {"path": str(name), "bytes": size, "blocks": blocks}
+            for name, (_, size, blocks) in zip(names, self._drafts, strict=True)
+        ]
+        self._drafts = []
+        return found
+
+    def give_up(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+        for draft, _, _ in self._drafts:
+            draft.unlink(missing_ok=True)
 
 
 def _source(source: str, stores: tuple[Path, ...], progress: ProgressBar) -> tuple[Root, Callable[[bytes], bytes]]:
@@ -97,25 +182,32 @@ def _source(source: str, stores: tuple[Path, ...], progress: ProgressBar) -> tup
     return root, get
 
 
-def import_car(file: Path, store_directory: Path, progress: ProgressBar) -> dict[str, Any]:
-    """Put what a CAR holds among the blocks of `store_directory`. ConfigError in one line where it is none, is cut off, has a wrong block
-    or lacks one of its roots' content; then nothing of it stays."""
-    size = max(1, file.stat().st_size)
+def import_car(files: Sequence[Path], store_directory: Path, progress: ProgressBar) -> dict[str, Any]:
+    """Put what CARs hold among the blocks of `store_directory`; several may be parts of the same content. ConfigError in one line where one
+    is none, is cut off, has a wrong block, or all of them lack content of a root; then nothing of them stays."""
     blocks_folder = _blocks_to_write(store_directory)
     made = [path for path in (blocks_folder, *blocks_folder.parents) if not path.exists()]
     store = BlockStore(blocks_folder, 1 << 62)
     added: list[bytes] = []
+    roots: dict[Root, Path] = {}
     blocks = taken = 0
+    file = files[0]
     try:
-        with open(file, "rb") as handle, progress.during(f"reading {file.name}") as report:
-            reader = CarReader(handle)
-            for block in reader:
-                if not store.has(block.digest):
-                    store.put_as(block.digest, block.data)
-                    added.append(block.digest)
-                blocks, taken = blocks + 1, taken + len(block.data)
-                report(taken / size)
-        for root in reader.roots:
+        for file in files:
+            read = 0
+            with open(file, "rb") as handle, progress.during(f"reading {file.name}") as report:
+                size = max(1, file.stat().st_size)
+                reader = CarReader(handle)
+                roots.update(dict.fromkeys(reader.roots, file))
+                for block in reader:
+                    if not store.has(block.digest):
+                        store.put_as(block.digest, block.data)
+                        added.append(block.digest)
+                    blocks, read = blocks + 1, read + len(block.data)
+                    report(read / size)
+            taken += read
+        for root, named in roots.items():
+            file = named
             _check_whole(root, store)
     except BaseException as error:
         for digest in added:
@@ -126,7 +218,7 @@ def import_car(file: Path, store_directory: Path, progress: ProgressBar) -> dict
         if isinstance(error, PeerFault):
             raise ConfigError("FILE", str(file), str(error)) from None
         raise
-    return {"roots": [cid_text(*root) for root in reader.roots], "blocks": blocks, "new_blocks": len(added),
+    return {"roots": [cid_text(*root) for root in roots], "blocks": blocks, "new_blocks": len(added),
             "block_bytes": taken, "store": str(store_directory)}  # fmt: skip
 
 
@@ -151,4 +243,4 @@ def _check_whole(root: Root, store: BlockStore) -> None:
             waiting += [(link.digest, link.codec) for link in decode_node(data).links]
 
 
-__all__ = ["export_car", "import_car", "own_blocks", "own_entries"]
+__all__ = ["export_car", "import_car", "most_bytes_of", "own_blocks", "own_entries"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from peers.cli.options import PATH, json_option, show
+from peers.cli.options import BYTES, PATH, Count, json_option, show
 
 DEFAULT_STORE = Path("sparehive-data")
 
@@ -34,26 +34,36 @@ store_option = click.option(
 @click.argument("source", metavar="CID|PATH")
 @click.argument("file", type=PATH)
 @stores_option
+@click.option(
+    "--piece-size",
+    type=BYTES,
+    metavar="BYTES",
+    help="Several files, each of which fits into such a piece of Filecoin, as 32GiB.",
+)
 @json_option
-def car_export(source: str, file: Path, stores: tuple[Path, ...], as_json: bool) -> None:
+def car_export(source: str, file: Path, stores: tuple[Path, ...], piece_size: Count | None, as_json: bool) -> None:
     """Write content as a CAR to FILE: of a CID whose blocks are here, or of a file or folder. Any IPFS program takes it."""
-    from peers.carfiles import export_car
+    from peers.carfiles import export_car, most_bytes_of
     from peers.progressbar import ProgressBar
 
-    result = export_car(source, file, stores, ProgressBar(quiet=as_json))
-    show(as_json, result, f"{result['cid']}: {result['blocks']} blocks, {result['block_bytes']:,} bytes in {file}")
+    most = most_bytes_of(piece_size.number) if piece_size else None
+    result = export_car(source, file, stores, ProgressBar(quiet=as_json), most)
+    paths = [each["path"] for each in result["files"]]
+    where = paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
+    show(as_json, result, f"{result['cid']}: {result['blocks']} blocks, {result['block_bytes']:,} bytes in {where}")
 
 
 @click.command("import")
-@click.argument("file", type=PATH)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH)
 @store_option
 @json_option
-def car_import(file: Path, store: Path, as_json: bool) -> None:
-    """Check the CAR in FILE, as `ipfs dag export` writes it, and put its blocks into a store. `fetch --from FILE` writes its files."""
+def car_import(files: tuple[Path, ...], store: Path, as_json: bool) -> None:
+    """Check the CAR in FILE, as `ipfs dag export` writes it, and put its blocks into a store; of one that was written in several files all
+    of them at once. `fetch --from FILE` writes its files."""
     from peers.carfiles import import_car
     from peers.progressbar import ProgressBar
 
-    result = import_car(file, store, ProgressBar(quiet=as_json))
+    result = import_car(files, store, ProgressBar(quiet=as_json))
     show(as_json, result, *(f"{root} is in {store}" for root in result["roots"]))
 
 

@@ -1,5 +1,6 @@
 """`sparehive car`: content out to a file and in again, whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,32 @@ def test_what_is_left_out_is_told(folder: Path, tmp_path: Path) -> None:
     (folder / "way out").symlink_to(tmp_path)
     code, _, err = sparehive("car", "export", folder, tmp_path / "a.car")
     assert code == 0 and "1 hidden (.hidden)" in err and "1 symbolic link (way out)" in err
+
+
+def test_what_is_larger_than_a_piece_is_several_files_of_one_root(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(11 << 20))
+    whole = ok("car", "export", tmp_path / "big", tmp_path / "whole.car", "--piece-size", "16MiB")
+    assert [each["path"] for each in whole["files"]] == [str(tmp_path / "whole.car")], "it fits into one"
+    made = ok("car", "export", tmp_path / "big", tmp_path / "data.car", "--piece-size", "4MiB")
+    paths = [Path(each["path"]) for each in made["files"]]
+    assert [path.name for path in paths] == [f"data.{n}.car" for n in range(len(paths))] and len(paths) == 4
+    assert all(path.stat().st_size == each["bytes"] <= 4161536 for path, each in zip(paths, made["files"], strict=True))
+    assert made["cid"] == whole["cid"] and sum(each["blocks"] for each in made["files"]) == whole["blocks"]
+    assert not list(tmp_path.glob("*.part"))
+    store = ("--store", tmp_path / "store")
+    assert "lacks block" in refused("car", "import", *paths[:-1], *store) and not (tmp_path / "store").exists()
+    assert ok("car", "import", *reversed(paths), *store)["roots"] == [made["cid"]]
+    sources = (option for path in paths for option in ("--from", path))
+    ok("fetch", made["cid"], *sources, "--out", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
+
+
+def test_nothing_is_left_of_several_files_where_one_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(9 << 20))
+    (tmp_path / "data.1.car").write_bytes(b"mine")
+    before = sorted(tmp_path.iterdir())
+    export = ("car", "export", tmp_path / "big", tmp_path / "data.car", "--piece-size")
+    assert "is there already" in refused(*export, "4MiB")
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "data.1.car").read_bytes() == b"mine"
+    for wrong in ("5MiB", "2MiB", "100"):
+        assert "power of two" in refused(*export, wrong)
