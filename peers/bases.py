@@ -1,8 +1,10 @@
 """Where the models lie that runs start from: one folder for each, shared by all runs of this user, by the root of its CID."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
 from swarm.checkpoint.bases import BaseFolder, found_base, size_of, write_base
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import parse_cid
+from swarm.checkpoint.unixfs import cid_text, parse_cid
 from swarm.config import Base, RunConfig
 from swarm.errors import PeerFault
 from swarm.records.types import Hash
@@ -92,13 +94,16 @@ def cid_of(text: str) -> Hash | None:
         return None
 
 
-def folder_of_cid(cid: str, root: Hash, directories: Sequence[Path]) -> Path:
-    """The base of this root: out of the cache, or of the blocks in `directories`, of runs, peers, or of blocks alone. ConfigError
-    where it is in none."""
+def folder_of_cid(cid: str, root: Hash, sources: Sequence[str]) -> Path:
+    """The base of this root: out of the cache, of the blocks in directories of runs, peers, or of blocks alone, or fetched from whoever
+    else `sources` name (gateways, libp2p nodes, CAR files). ConfigError or StartError where it is nowhere."""
     folder = cache_root() / root.hex()
     found = _same(folder, root)
     if found is not None:
         return found
+    directories = [path for path in map(Path, sources) if path.is_dir()]
+    if len(directories) < len(sources):
+        return _fetched(cid, root, sources, folder)
     stores = [
         BlockStore(each / "blocks" if (each / "blocks").is_dir() else each, 1 << 62, owned=False)
         for each in directories
@@ -110,8 +115,8 @@ def folder_of_cid(cid: str, root: Hash, directories: Sequence[Path]) -> Path:
             raise ConfigError(
                 "--from",
                 cid,
-                f"block {digest.hex()[:12]} of it is in no directory that --blocks names, nor is it in {folder.parent}: name the "
-                "run's with --blocks DIR (from the network it cannot be fetched yet)",
+                f"block {digest.hex()[:12]} of it is in no directory that --blocks names, nor is it in {folder.parent}: name "
+                "the run's with --blocks DIR, or who hands it out with --blocks ADDR",
             )
         return data
 
@@ -121,6 +126,32 @@ def folder_of_cid(cid: str, root: Hash, directories: Sequence[Path]) -> Path:
             return _same(folder, root) or write_base(base, get, folder).folder
     except PeerFault as error:
         raise ConfigError("--from", cid, f"is of no model that a run starts from ({error})") from None
+
+
+def _fetched(cid: str, root: Hash, sources: Sequence[str], folder: Path) -> Path:
+    from peers.donors import IpfsProcess, open_donor
+    from peers.fetching import fetch
+    from peers.progressbar import ProgressBar
+
+    for source in sources:
+        try:
+            asyncio.run(open_donor(source, IpfsProcess()).close())
+        except ConfigError as error:
+            raise ConfigError("--blocks", source, str(error).partition(": ")[2]) from None
+    draft = folder.with_name(f"{folder.name}.fetched")
+    with alone(folder):
+        if _same(folder, root) is not None:
+            return folder
+        shutil.rmtree(draft, ignore_errors=True)
+        fetch(cid_text(root), sources, draft, ProgressBar())
+        try:
+            if _same(draft, root) is None:
+                raise ConfigError("--from", cid, "is of no model that a run starts from")
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            os.rename(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
 
 
 def _same(folder: Path, root: Hash) -> Path | None:

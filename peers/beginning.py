@@ -21,13 +21,14 @@ _NO_HASH = "0" * 64
 @dataclass(frozen=True)
 class Start:
     """`source`: a folder, the CID of another run's base, or a hub's name of a model; `rank`: of LoRA, 0: the weights themselves; `freeze`:
-    parts that stay; `base`: numbers of what stays; `blocks`: directories of runs and peers, or of blocks, that a CID is looked for in."""
+    parts that stay; `base`: numbers of what stays; `blocks`: where a CID is looked for: directories of runs and peers, or of blocks, or who
+    else may have it."""
 
     source: str
     rank: int = 0
     freeze: tuple[str, ...] = ()
     base: str = ""
-    blocks: tuple[Path, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     @cached_property
     def folder(self) -> Path:

@@ -341,10 +341,10 @@ _START_OPTIONS = (
     ),
     click.option(
         "--blocks",
-        type=PATH,
         multiple=True,
-        metavar="DIR",
-        help="A run's, seed's or peer's directory in which a CID of --from is looked for.",
+        metavar="DIR|ADDR",
+        help="Where the blocks of a CID of --from are: a run's, seed's or peer's directory, a gateway's http(s)://HOST[:PORT], a node's "
+        "/ip4/…/p2p/…, a CAR file.",
     ),
     click.option(
         "--lora",
@@ -373,7 +373,7 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def packed(
         start_from: str | None,
-        blocks: tuple[Path, ...],
+        blocks: tuple[str, ...],
         rank: int | None,
         freeze: tuple[str, ...],
         base: str | None,

@@ -15,7 +15,7 @@ from incentives.ledger import Ledger
 from incentives.records import Domain
 from peers.beginning import Start
 from peers.creating import create_run
-from peers.errors import ConfigError
+from peers.errors import ConfigError, PeerError
 from peers.lineage import Lineage, Work, lineage_of, model_card, read_lineage
 from peers.planning import Length
 from peers.published import read_published
@@ -30,6 +30,8 @@ from swarm.models import FlatModel, for_tokens
 from swarm.models.pretrained import base_config, bits_of, load_base
 from swarm.optim.inner import InnerOptimizer
 from swarm.tasks import KINDS, new_model, open_task, purpose_of, save_model
+from tests.chain.commands import ok
+from tests.cli.test_fetch import gateway
 
 SIZES = {
     "vocab_size": 300, "max_position_embeddings": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -395,14 +397,48 @@ def test_a_cid_is_found_in_a_run_s_blocks_and_in_the_cache(tmp_path: Path, own_c
     with pytest.raises(ConfigError, match="in no directory that --blocks names"):
         make_run(tmp_path, Path(cid), name="lost")
     assert not (tmp_path / "lost").exists()
-    again = make_run(tmp_path, Path(cid), name="again", blocks=(run.root,))
+    again = make_run(tmp_path, Path(cid), name="again", blocks=(str(run.root),))
     assert again.load().task.model == run.load().task.model
     third = make_run(tmp_path, Path(f"ipfs://{cid}"), name="third")
     assert third.load().initial_root == run.load().initial_root
     with pytest.raises(ConfigError, match="is of no model"):
-        make_run(tmp_path, Path(cid_text(bytes.fromhex(run.load().initial_root))), name="anchor", blocks=(run.root,))
+        make_run(
+            tmp_path, Path(cid_text(bytes.fromhex(run.load().initial_root))), name="anchor", blocks=(str(run.root),)
+        )
     with pytest.raises(ConfigError, match="is no folder"):
         make_run(tmp_path, Path("no:where"), name="nowhere")
+
+
+def test_a_cid_is_fetched_from_who_hands_it_out(tmp_path: Path, own_cache: Path) -> None:
+    """Over HTTP from a gateway of the run's own blocks, and out of a CAR; what is no model is not kept."""
+    run = make_run(tmp_path, write_model(tmp_path / "source"))
+    base = run.load().task.model.published()
+    assert base is not None
+    cid = cid_text(base.root)
+    ok("car", "export", cid, tmp_path / "a.car", "--store", run.root)
+    ok("car", "export", run.data, tmp_path / "other.car")
+    other = ok("car", "import", tmp_path / "other.car", "--store", tmp_path / "store")["roots"][0]
+
+    def left() -> list[str]:
+        return [path.name for path in own_cache.iterdir() if not path.name.endswith(".lock")]
+
+    with gateway(run.root) as url:
+        for name, source in (("http", url), ("car", str(tmp_path / "a.car"))):
+            shutil.rmtree(own_cache)
+            made = make_run(tmp_path, Path(cid), name=name, blocks=(source,))
+            assert made.load().task.model == run.load().task.model
+            assert left() == [base.root.hex()]
+        shutil.rmtree(own_cache)
+        nobody = Path(cid_text(bytes(32)))
+        for source, where, words in (
+            (nobody, url, "has it not"),
+            (Path(other), str(tmp_path / "other.car"), "is of no model"),
+            (Path(cid), "nonsense", "--blocks = .*no folder of blocks"),
+        ):
+            with pytest.raises(PeerError, match=words):
+                make_run(tmp_path, source, name="none", blocks=(where,))
+            assert not (tmp_path / "none").exists()
+    assert left() == []
 
 
 @pytest.mark.parametrize(
