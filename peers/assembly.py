@@ -35,6 +35,9 @@ from peers.notary import JournalNotary
 from peers.opening import RESTORE_BLOCK
 from peers.remembering import check_journal
 from peers.runs import RunDirectory, bind_run, copy_blocks
+from peers.storage import storage_rules
+from peers.storing.receipts import StorageAccounting, is_linked_storer
+from peers.storing.witnessing import Witness
 from swarm import events
 from swarm.atomic import write_atomically
 from swarm.audit.archive import Archive
@@ -54,7 +57,16 @@ from swarm.models import FlatModel
 from swarm.network import Membership, NetworkSettings, SwarmNetwork
 from swarm.optim.codec import wire_bytes
 from swarm.pace import Pace
-from swarm.records.types import FLAG_VOTES, ZERO_HASH, Account, Contribution, ContributionReceipt, Hash, Signed
+from swarm.records.types import (
+    FLAG_VOTES,
+    ZERO_HASH,
+    Account,
+    Contribution,
+    ContributionReceipt,
+    Hash,
+    Signed,
+    StorageReceipt,
+)
 from swarm.records.wire import pack, unpack
 from swarm.tasks import Task, new_model
 from swarm.train import Trainer
@@ -181,6 +193,7 @@ class Assembled:
     budget: DiskBudget
     cache: LeafCache | None  # of records; None: the run has none, or all of them are here
     published: Contents  # what else is handed out
+    storage: StorageAccounting | None = None  # None: the run pays nobody for storing
 
     @property
     def run(self) -> RunConfig:
@@ -225,15 +238,14 @@ async def assemble(
     notary, gate, books, archive = await _open_books(stack, directory, identity, invite, parts, budget)
     content = _content(run, store, model, network, archive, config, wiring, budget, not is_training)
     cache = open_cache(run, notary.account, content, config, stack) if is_training else None
-    pace = Pace(config.step_pause_seconds)
-    num_values = model.layout.num_values()
-    rules = RunRules.of(run, invite.binding.founders, num_values)
-    machine = RoundMachine(notary, rules, reduces=False, votes=is_training)
+    pace, num_values, founders = Pace(config.step_pause_seconds), model.layout.num_values(), invite.binding.founders
+    machine = RoundMachine(notary, RunRules.of(run, founders, num_values), reduces=False, votes=is_training)
 
     def publish(receipt: Signed) -> None:
         books.after(lambda: network.publish(pack(receipt)))
 
     accounting = Accounting(notary, books, run.witnesses, publish, machine.certified_body)
+    storage = _storage(stack, run, notary, books, publish, network)
     kept = Kept(kept_states(run, archive, parts, content, machine, books), budget)
     trainer = _trainer(notary, model, archive, directory, config, wiring, run, pace, kept) if is_training else None
     driver = Driver(
@@ -248,12 +260,32 @@ async def assemble(
         accounting.on_receipt,
         role.flags,
         pace,
+        None if storage is None else storage.on_receipt,
     )
     stack.push_async_callback(driver.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
     made = (network, invite, notary, gate, books, store, parts, archive, model, content, base, machine, accounting)
     published = Contents([Path(each) for each in config.published])
-    return Assembled(*made, trainer, driver, history, pace, budget, cache, published)
+    return Assembled(*made, trainer, driver, history, pace, budget, cache, published, storage)
+
+
+def _storage(
+    stack: contextlib.AsyncExitStack,
+    run: RunConfig,
+    notary: JournalNotary,
+    books: Books,
+    publish: Callable[[Signed], None],
+    network: SwarmNetwork,
+) -> StorageAccounting | None:
+    """Books of who stores, and this peer's part as their witness; `stack` ends it."""
+    rules = storage_rules(run)
+    if rules is None:
+        return None
+    witness = Witness(rules, network.ask)
+    stack.push_async_callback(witness.close)
+    is_storer = is_linked_storer(network.linked)
+    witness.accounting = StorageAccounting(notary, books, rules, publish, witness.asked, is_storer)
+    return witness.accounting
 
 
 def _model_on(run: RunConfig, base: Path | None, device: torch.device) -> FlatModel:
@@ -461,5 +493,7 @@ async def begin(made: Assembled, task: Task | None, events_file: Path) -> None:
     for said in kept:  # who has co-signed the newest work already: nobody says it again
         if isinstance(said.record, ContributionReceipt) and said.record.certificate == made.machine.tip:
             made.accounting.on_receipt(said)
+        elif isinstance(said.record, StorageReceipt) and made.storage is not None:
+            made.storage.on_receipt(said)
     if made.trainer is not None:
         made.trainer.start()

@@ -51,6 +51,10 @@ class Books:
         pairs: _Pairs = list(signatures)
         self._writer.put((lambda: self._ledger.add_receipt(receipt, pairs), None))
 
+    def add_storage_receipt(self, receipt: Values, signatures: Iterable[tuple[bytes, bytes]]) -> None:
+        pairs: _Pairs = list(signatures)
+        self._writer.put((lambda: self._ledger.add_storage_receipt(receipt, pairs), None))
+
     def set_tip(self, certificate_id: bytes) -> None:
         self._writer.put((lambda: self._ledger.set_tip(certificate_id), None))
 

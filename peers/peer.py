@@ -125,6 +125,8 @@ class Peer:
         if self.made is not None:
             self.made.archive.on_event(event)
             self.made.accounting.on_event(event)
+            if self.made.storage is not None:
+                self.made.storage.on_event(event)
         status = self.status
         if isinstance(event, events.UnitDone):
             self.finishing.has_worked = True

@@ -15,11 +15,13 @@ from peers.identity import Identity
 from peers.invite import Invite
 from peers.notary import JournalNotary
 from peers.remembering import check_journal
+from peers.storage import storage_rules
 from peers.storing.following import Follower
+from peers.storing.receipts import StorageAccounting, is_linked_storer
 from swarm import events
 from swarm.consensus.machine import RoundMachine, RunRules
 from swarm.network import SwarmNetwork
-from swarm.records.types import Hash, Signed
+from swarm.records.types import Hash, Signed, StorageReceipt
 from swarm.records.wire import pack, unpack
 
 
@@ -32,6 +34,7 @@ class StorerBooks:
     books: Books
     machine: RoundMachine
     accounting: Accounting
+    storage: StorageAccounting | None  # None: the run pays nobody for storing
     follower: Follower
     history: LedgerHistory
 
@@ -49,6 +52,8 @@ class StorerBooks:
         self.follower.start(kept, signed)
         for said in kept:
             self.follower.remember(said)
+            if self.storage is not None and isinstance(said.record, StorageReceipt):
+                self.storage.on_receipt(said)
 
 
 async def open_books(
@@ -77,14 +82,22 @@ async def open_books(
 
     accounting = Accounting(notary, books, run.witnesses, publish, machine.certified_body)
 
+    rules = storage_rules(run)
+    storage = None
+    if rules is not None:
+        storage = StorageAccounting(notary, books, rules, publish, is_storer=is_linked_storer(network.linked))
+
     def followed(event: events.Event) -> None:
         accounting.on_event(event)
+        if storage is not None:
+            storage.on_event(event)
         emit(event)
 
-    follower = Follower(notary, machine, network, followed, accounting.on_receipt)
+    on_storage = None if storage is None else storage.on_receipt
+    follower = Follower(notary, machine, network, followed, accounting.on_receipt, on_storage)
     stack.push_async_callback(follower.close)
     history = LedgerHistory(books.reader, machine.current_messages, machine.certificates_since, notary.may_show)
-    return StorerBooks(notary, gate, books, machine, accounting, follower, history)
+    return StorerBooks(notary, gate, books, machine, accounting, storage, follower, history)
 
 
 __all__ = ["StorerBooks", "open_books"]

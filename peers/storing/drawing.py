@@ -7,7 +7,7 @@ than its own.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from swarm.hashing import keccak256
+from incentives.storage import storer_rank
 from swarm.records.types import Account, Hash
 
 MAX_OBJECTS = 256  # that a run may list, and as many that are pinned here
@@ -26,13 +26,9 @@ class StoredObject:
     is_pinned: bool = False
 
 
-def rank(key: Hash, storer: Account) -> Hash:
-    """The lower the earlier."""
-    return keccak256(b"sparehive storage storer" + key + storer)
-
-
 def by_rank(key: Hash, storers: Collection[Account]) -> list[Account]:
-    return sorted(set(storers), key=lambda storer: rank(key, storer))
+    """The order in which storers are to hold an object, and are paid for it (protocol §14.3)."""
+    return sorted(set(storers), key=lambda storer: storer_rank(key, storer))
 
 
 def is_wanted(
@@ -57,4 +53,4 @@ def before(item: StoredObject, me: Account, storers: Collection[Account]) -> lis
     return order[: order.index(me)]
 
 
-__all__ = ["MAX_OBJECTS", "StoredObject", "before", "by_rank", "is_wanted", "rank"]
+__all__ = ["MAX_OBJECTS", "StoredObject", "before", "by_rank", "is_wanted"]

@@ -20,7 +20,7 @@ from swarm.errors import ForgottenSignature, PeerFault, RetryError
 from swarm.network import SwarmNetwork
 from swarm.records import wire
 from swarm.records.notary import Notary
-from swarm.records.types import ZERO_HASH, Account, ContributionReceipt, Progress, Record, Signed
+from swarm.records.types import ZERO_HASH, Account, ContributionReceipt, Progress, Record, Signed, StorageReceipt
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -37,9 +37,10 @@ class Follower:
         network: SwarmNetwork,
         emit: Callable[[events.Event], None],
         on_receipt: Callable[[Signed], bool],
+        on_storage: Callable[[Signed], bool] | None = None,
     ) -> None:
         self.notary, self.machine, self.network = notary, machine, network
-        self.emit, self.on_receipt = emit, on_receipt
+        self.emit, self.on_receipt, self.on_storage = emit, on_receipt, on_storage
         self.failure: BaseException | None = None
         self.faults = 0
         self.progress = ProgressBook(time.monotonic)
@@ -97,6 +98,8 @@ class Follower:
             return self.progress.take(signed.signer, record, lambda: {*self.network.linked(), *self.machine.voters()})
         if isinstance(record, ContributionReceipt):
             return self.on_receipt(signed)
+        if isinstance(record, StorageReceipt):
+            return self.on_storage is not None and self.on_storage(signed)
         faults = self.faults
         self._act(self.machine.receive(signed, sender))
         return self.faults == faults and self.machine.may_pass_on(signed)

@@ -1,6 +1,6 @@
 """Blocks of what a storer keeps: which objects are here whole, what belongs to none, what has rotted.
 
-All methods but `is_whole` read the disk and are called beside the loop, one at a time.
+All methods but `is_whole`, `doubt` and `whole_roots` read the disk and are called beside the loop, one at a time.
 """
 
 import json
@@ -37,6 +37,10 @@ class Holdings:
     def is_whole(self, item: StoredObject) -> bool:
         """As `look` found it last."""
         return item.root in self._whole
+
+    def doubt(self, item: StoredObject) -> None:
+        """It is not whole, as somebody found who read it; from any thread."""
+        self._whole.pop(item.root, None)
 
     def whole_roots(self) -> list[Hash]:
         return list(self._whole)

@@ -271,6 +271,10 @@ class Keeper:
             self._refused[item.root] = self._problems[item.root] = str(fault)
             return False
 
+    def look_again(self, item: StoredObject) -> None:
+        """A block of it was not there when it was needed; from any thread."""
+        self.holdings.doubt(item)
+
     async def _others_show(self, item: StoredObject) -> bool:
         """Whether as many as are to have it, of those before this storer, hand out a block of it that is drawn here and now."""
         holders = self.holders(item.root)

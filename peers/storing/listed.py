@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from peers.storing.drawing import StoredObject
 from swarm.checkpoint.unixfs import DAG_PB, parse_any_cid
 from swarm.config import RunConfig
+from swarm.config.storage import StoredObject as Listed
 
 DEFAULT_REPLICAS = 3  # of a run that says nothing of storage
 
 
 def objects_of(run: RunConfig) -> list[StoredObject]:
-    """Its data, and the published model that it starts from."""
+    """What it pays for, in its order; of a run that pays nobody: its data, and the published model that it starts from."""
+    if run.storage is not None:
+        return [_listed(number, each) for number, each in enumerate(run.storage.objects)]
     data = run.task.data
     root = bytes.fromhex(data.root)
     size = sum(file.size for file in data.content().values()) + sum(t.size_bytes() for t in data.tables().values())
@@ -23,7 +26,12 @@ def objects_of(run: RunConfig) -> list[StoredObject]:
 
 def replicas_of(run: RunConfig) -> int:
     """How many storers are to hold each."""
-    return DEFAULT_REPLICAS
+    return DEFAULT_REPLICAS if run.storage is None else run.storage.replicas
+
+
+def _listed(number: int, listed: Listed) -> StoredObject:
+    root, codec = parse_any_cid(listed.cid)
+    return StoredObject(root, codec, listed.bytes, bytes.fromhex(listed.segments_root), f"the run's object {number}")
 
 
 def pinned(cids: Sequence[str]) -> list[StoredObject]:

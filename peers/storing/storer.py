@@ -29,10 +29,12 @@ from peers.remembering import forgot
 from peers.status import PeerStatus
 from peers.storing.books import StorerBooks, open_books
 from peers.storing.collecting import Collector
+from peers.storing.drawing import StoredObject
 from peers.storing.holdings import Holdings
 from peers.storing.joining import Reactions, anchor_blocks, find_num_values, join
 from peers.storing.keeper import Keeper, KeeperStatistics
 from peers.storing.listed import objects_of, pinned, replicas_of
+from peers.storing.proving import Prover, Trees
 from peers.supervisor import die_with_parent
 from swarm import events
 from swarm.budget import DiskBudget, Measure
@@ -68,6 +70,7 @@ class Storer:
         self.books: StorerBooks | None = None
         self.keeper: Keeper | None = None
         self.collector: Collector | None = None
+        self.prover: Prover | None = None
         self._budget = _open_budget(directory, self.config)
         self._patience = Patience()
         self._gateway = Beside("peers.offering", directory, directory.gateway, is_wanted=bool(self.config.gateway))
@@ -98,11 +101,15 @@ class Storer:
         )
         self.keeper = keeper = self._keeper(store)
         proofs = Proofs()
+        self.prover = self._prover(store, proofs)
         reactions = Reactions(books, store, proofs, lambda reach: self.network.declare(FLAG_STORES))
         await join(self.network, *common, reactions, door, self._listing)
         stack.push_async_callback(self.network.close)  # before the books: nothing more is heard then
         books.begin()
-        keeper.start(*([self.collector.run()] if self.collector else []))
+        beside = [] if self.collector is None else [self.collector.run()]
+        if self.prover is not None:
+            beside.append(self.prover.run())
+        keeper.start(*beside)
         stack.push_async_callback(keeper.close)
         stack.callback(self._gateway.close)
         stack.callback(self._ipfs.close)
@@ -136,6 +143,25 @@ class Storer:
             [root for root in self.collector.found if root in self.keeper.holdings.whole_roots()]
         )
 
+    def _prover(self, store: BlockStore, proofs: "Proofs") -> Prover | None:
+        """None: the run pays nobody for storing."""
+        books, keeper, run = self.books, self.keeper, self.invite.config
+        assert books is not None and keeper is not None
+        if books.storage is None:
+            return None
+        listed = {item.root: number for number, item in enumerate(keeper.objects)}
+
+        def shown() -> dict[int, StoredObject]:
+            return {
+                listed[root]: item
+                for root, item in keeper.kept.items()
+                if root in listed and keeper.holdings.is_whole(item)
+            }
+
+        trees = Trees(self.directory.root / "trees", store)
+        rules, storage = books.storage.rules, books.storage
+        return Prover(run.run_id, rules, storage, trees, shown, proofs.put, keeper.look_again)
+
     def _take_network(self, network: SwarmNetwork) -> None:
         self.network = network
 
@@ -155,6 +181,8 @@ class Storer:
     def _emit(self, event: events.Event) -> None:
         self.eventlog.write(event)
         if isinstance(event, events.Certified):
+            if self.prover is not None:
+                self.prover.on_event(event)
             self.status.epoch, self.status.root = event.certificate.epoch, "0x" + event.certificate.next_root.hex()
 
     def _enter(self, phase: str, received: int = 0, total: int = 0) -> None:
@@ -187,6 +215,7 @@ class Storer:
             status.stored_objects, status.wanted_objects = kept.objects, kept.wanted
             status.stored_bytes, status.quota_bytes = kept.stored_bytes, self.quota_bytes
             status.storers, status.rotten_blocks = kept.storers, kept.rotten
+            status.storage_receipts = 0 if books.storage is None else books.storage.num_cosigned
             status.peers, status.present = len(network.linked()), len(network.present())
             status.addresses = network.told_addresses()
             status.reachable = network.reach.is_reachable if network.reach.is_known else None
