@@ -104,6 +104,21 @@ class PeerDirectory:
         return self.root / "written.json"
 
     @property
+    def scrubbed(self) -> Path:
+        """Of a storer: how far its blocks were read again."""
+        return self.root / "scrub.json"
+
+    @property
+    def collected(self) -> Path:
+        """Of a storer: data sets of the owners that it collects."""
+        return self.root / "collected.json"
+
+    @property
+    def trees(self) -> Path:
+        """Of a storer: what paths of proofs are made of, a file for each object."""
+        return self.root / "trees"
+
+    @property
     def known(self) -> Path:
         """Addresses of peers that were linked, so that a restart finds the swarm when the seed peer is gone."""
         return self.root / "known.json"
@@ -136,7 +151,7 @@ class PeerDirectory:
         """StartError names what lies in the way of a start: a folder in a file's place, or the reverse, or what may not be read.
 
         Each of these would be found later, too, but by the one part that needs it, perhaps after hours."""
-        folders = [self.root, self.hot_key.parent, self.blocks, self.data, self.contributions, self.archive]
+        folders = [self.root, self.hot_key.parent, self.blocks, self.data, self.contributions, self.archive, self.trees]
         folders += [self.archive / name for name in ("states", "contributions", "averages", "anchors", "draws")]
         for path in folders:
             if os.path.lexists(path):
@@ -170,6 +185,8 @@ class PeerDirectory:
             self.ipfs,
             self.ipfs_key,
             self.written,
+            self.scrubbed,
+            self.collected,
             self.ready,
         ]
         return [*keys, *ledger, *other, self.events, old_events(self.events), *logs]

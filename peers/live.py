@@ -94,7 +94,8 @@ class View:
         """The owner asked to stop, with that signal."""
         self._by = f"stopped by {'Ctrl-C' if by == signal.SIGINT else signal.Signals(by).name}"
         if not self._leaving and not self.quiet:
-            kept = ": the step under way ends and what was done is kept" if self._worked else ""
+            works = self._worked and self.mode != "store"
+            kept = ": the step under way ends and what was done is kept" if works else ""
             self._say(f"leaving{kept}")
         self._leaving = True
 

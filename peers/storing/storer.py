@@ -124,7 +124,7 @@ class Storer:
         keeper = Keeper(
             self.identity.account,
             self.network,
-            Holdings(store, self.config.scrub_seconds, self.directory.root / "scrub.json"),
+            Holdings(store, self.config.scrub_seconds, self.directory.scrubbed),
             self.quota_bytes,
             objects_of(run),
             replicas_of(run),
@@ -132,8 +132,8 @@ class Storer:
             anchor_blocks(root, store),
             lambda num_bytes: self._budget.look() + num_bytes <= self.config.disk_write_bytes_per_day,
         )
-        file = self.directory.root / "collected.json"
-        self.collector = Collector(self.config.store_owners, self.network, store, lambda: keeper.listings, file)
+        owners, file = self.config.store_owners, self.directory.collected
+        self.collector = Collector(owners, self.network, store, lambda: keeper.listings, file)
         return keeper
 
     def _listing(self) -> Listing:
@@ -158,7 +158,7 @@ class Storer:
                 if root in listed and keeper.holdings.is_whole(item)
             }
 
-        trees = Trees(self.directory.root / "trees", store)
+        trees = Trees(self.directory.trees, store)
         rules, storage = books.storage.rules, books.storage
         return Prover(run.run_id, rules, storage, trees, shown, proofs.put, keeper.look_again)
 

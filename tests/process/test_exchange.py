@@ -35,10 +35,12 @@ async def stranger(tmp_path: Path, target: Member) -> AsyncIterator[Member]:
 
 
 @asynccontextmanager
-async def serving(path: Path, bytes_per_day: int, is_linked: bool = False) -> AsyncIterator[Member]:
+async def serving(
+    path: Path, bytes_per_day: int, is_linked: bool = False, upload_bytes_per_day: int = 0
+) -> AsyncIterator[Member]:
     async with await Node.open(path) as node:
         member = Member(node, 0)
-        member.exchange = Exchange(node, member, lambda peer_id: is_linked, bytes_per_day)
+        member.exchange = Exchange(node, member, lambda peer_id: is_linked, bytes_per_day, upload_bytes_per_day)
         await member.exchange.start()
         yield member
         await member.exchange.close()
@@ -176,6 +178,17 @@ def test_who_has_no_link_gets_what_a_day_allows_and_who_has_one_all(tmp_path: Pa
                 digests = [target.put(big(n)) for n in range(12)]
                 async with stranger(tmp_path, target) as free:
                     assert len(await free.exchange.get(target.node.peer_id, digests, 64 * MIB, 20.0)) == given
+
+    run(work())
+
+
+def test_a_cap_on_what_is_given_away_holds_for_who_is_linked_but_for_what_is_short(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "capped", 0, True, 16 * MIB) as target:
+            digests, short = [target.put(big(n)) for n in range(12)], target.put(b"a proof of storage")
+            async with stranger(tmp_path, target) as linked:
+                assert len(await linked.exchange.get(target.node.peer_id, digests, 64 * MIB, 20.0)) == 4
+                assert short in await linked.exchange.get(target.node.peer_id, [short], MIB, 20.0)
 
     run(work())
 

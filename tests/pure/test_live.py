@@ -41,6 +41,40 @@ class Scene:
         return self.out.getvalue().splitlines()
 
 
+def test_a_storer_says_what_it_keeps(tmp_path: Path) -> None:
+    kept = {"mode": "store", "phase": "serving", "wanted_objects": 2, "quota_bytes": 10**9, "storers": 3}
+    scene = Scene(tmp_path, "store")
+    scene.status(**kept, stored_objects=0)
+    scene.status(**kept, stored_objects=1, stored_bytes=5 * 10**6)
+    scene.status(**kept, stored_objects=1, stored_bytes=5 * 10**6, epoch=9)
+    scene.view.leaving(signal.SIGTERM)
+    scene.view.finish(0)
+    assert [line for line in scene.lines() if line.startswith("keeps")] == [
+        "keeps 0 of 2 objects, 0.0 MB of 1000.0 MB",
+        "keeps 1 of 2 objects, 5.0 MB of 1000.0 MB",
+    ]
+    assert "leaving" in scene.lines() and "go on: sparehive store --dir" in scene.out.getvalue()
+    with Scene(tmp_path, "store", terminal=True).view as view:
+        view.tick(PID)
+        out = io.StringIO()
+        write_json(
+            tmp_path / "status.json",
+            {
+                **AT_WORK,
+                **kept,
+                "stored_objects": 1,
+                "stored_bytes": 5 * 10**6,
+                "storage_receipts": 4,
+                "rotten_blocks": 1,
+            },
+        )
+        view.tick(PID)
+        Console(file=out, width=200).print(view.panel(view.last))
+    told = out.getvalue()
+    for words in ("1 of 2 objects", "3 storers", "4 receipts of storage", "1 block, fetched again"):
+        assert words in told
+
+
 @pytest.mark.parametrize(
     "text", ["", '{"epoch": 3', "[1]", "null", "\x00\xff", '{"epoch": NaN, "peers": "x", "pid": 4711}']
 )

@@ -13,7 +13,7 @@ from incentives.commitments import CONTRIBUTOR_TYPES
 from incentives.tables import CertificateRow, PayoutRow, ReceiptRow
 from swarm.records.types import Record, Signed
 from swarm.records.wire import pack
-from swarm.transport import bulk, dialback, links, node
+from swarm.transport import bulk, catalogue, dialback, links, node
 from swarm.transport.link import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_it_has_the_kinds_of_messages_and_frames() -> None:
     frames = {int(row[0]): row[1] for row in rows("11.2") if row[0].isdigit()}
     assert frames == {int(kind): kind.name for kind in Kind}
     named = set(re.findall(r"`(/sparehive/[a-z]+/\d)`", section("11.1")))
-    assert named == {links.PROTOCOL, bulk.GET, bulk.PUSH, dialback.PROTOCOL, node.HERE}
+    assert named == {links.PROTOCOL, bulk.GET, bulk.PUSH, dialback.PROTOCOL, node.HERE, catalogue.PROTOCOL}
 
 
 def test_its_gas_is_that_of_the_snapshot() -> None:
