@@ -164,8 +164,10 @@ class FaultyNetwork(SwarmNetwork):
             return
         if self._call is not None and self._is_due("mid-scatter", self._call[2]):
             self._dying = True
-            await super().push_parts(account, parts[: max(1, len(parts) // 2)], timeout)
-            os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                await super().push_parts(account, parts[: max(1, len(parts) // 2)], timeout)
+            finally:  # also where the other one has just left: else it would neither die nor take part
+                os.kill(os.getpid(), signal.SIGKILL)
         await super().push_parts(account, parts, timeout)
 
 
