@@ -1,7 +1,8 @@
 """StorageReceipts as everybody keeps them: taken in, bounded, written down once a witness stands behind them (protocol §14.2).
 
 A storer signs that it has shown pieces; drawn witnesses co-sign; the books keep what both have signed. Anybody can sign as a storer,
-with as many keys as it likes: so what no witness has signed stays in memory, little of it, and is not on any disk but its signer's own.
+with as many keys as it likes: so what no witness has signed stays in memory, little of it, and is in nobody's books, its storer's own
+neither: books that differ for ever would be compared, and sent, for ever (`peers.history`).
 """
 
 import logging
@@ -138,7 +139,7 @@ class StorageAccounting:
         key = (record.certificate, self.notary.hash(record))
         found = self._waiting.get(key)
         if found is None:
-            is_strangers = not self.is_storer(record.peer)
+            is_strangers = record.peer != self.notary.account and not self.is_storer(record.peer)
             if challenge is not None and is_strangers and challenge.strangers >= MAX_OF_ONE:
                 return False
             while len(self._waiting) >= MAX_WAITING:
@@ -197,13 +198,7 @@ class StorageAccounting:
             log.warning("storage receipt not signed: %s", error)
             return False
         own = Signed(record, self.notary.account, signature)
-        with self._lock:
-            hash_, challenge = self.notary.hash(record), self._known.get(record.certificate)
-            if challenge is not None:
-                waited = self._waiting.pop((record.certificate, hash_), None)
-                if waited is not None:
-                    challenge.strangers -= waited.is_strangers
-                self._write(record, hash_, [*(waited.signed.values() if waited else ()), own], challenge)
+        self.on_receipt(own)
         self.publish(own)
         return True
 

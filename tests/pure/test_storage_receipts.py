@@ -131,6 +131,7 @@ def test_a_challenge_is_answered_by_a_proof_that_a_witness_fetches_checks_and_si
     receipt = said.of(StorageReceipt).record
     assert fault_of_proof(rules, event.id, receipt.peer, receipt.held, blocks[receipt.proof]) is None
     assert receipt.held == held_of([0])
+    assert not storer.pages.signers, "no books hold what no witness stands behind: they would differ from all others"
     assert witness.books.on_receipt(said) and witness.asked == [receipt]
     assert other.books.on_receipt(said) and not other.asked and not other.pages.signers, "nobody stands behind it yet"
 
