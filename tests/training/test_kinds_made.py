@@ -21,6 +21,7 @@ from swarm.config import RunConfig
 from swarm.data.tokenizer import parse_tokenizer
 from swarm.errors import InputError, RetryError
 from swarm.tasks import Manner
+from tests.chain.commands import ok
 from tests.training.labelled import CHAT_MODEL, IMAGE_MODEL, TEXT_MODEL, digits, echoes, topical_texts
 
 QUIET = ProgressBar(quiet=True)
@@ -379,6 +380,62 @@ def test_a_published_body_gets_a_new_head_that_is_trained(
     assert (found["parameters"] < 8000) == bool(rank)
     measured = evaluate(tmp_path / "run", None, 20, QUIET)
     assert measured["base"]["loss"] == pytest.approx(np.log(4 if kind == "text_classification" else 10), rel=0.2)
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["all", "lora"])
+def test_a_chat_starts_from_a_published_model_with_its_tokenizer_and_template(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run measures first is what that model says of the same conversations, by transformers alone."""
+    import torch
+    import transformers
+
+    from swarm.data.tokenizer import train_bpe
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = echoes(200)
+    words = "\n".join(row["messages"][0]["content"] for row in rows).encode()
+    saved = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=parse_tokenizer(train_bpe(words, 400)), bos_token="<s>", eos_token="</s>"
+    )
+    saved.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[Q]{{ m.content }}{% else %}[A]{{ m.content }}{{ eos_token }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}[A]{% endif %}"
+    )
+    saved.save_pretrained(tmp_path / "model")
+    torch.manual_seed(1)
+    shape = transformers.GPT2Config(vocab_size=len(saved), n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    model = transformers.GPT2LMHeadModel(shape).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8.0)  # far from saying that all is equally likely
+    model.save_pretrained(tmp_path / "model")
+    data = write_rows(tmp_path / "chats.jsonl", rows)
+    lora = ("--lora", rank) if rank else ()
+    ok(
+        "run", "new", tmp_path / "run", "--task", "chat", "--data", data, "--from", tmp_path / "model", *lora,
+        "--preset", "demo", "--set", "task.data.context=48", "--set", "codec.part_values=1024",
+    )  # fmt: skip
+    config, task = opened(tmp_path / "run")
+    assert config.task.model.published() is not None and check_run(tmp_path / "run" / "run.toml")["opened"]
+    records = task.held_out(20)
+    losses = []
+    for record in records:
+        tokens = torch.tensor(record["tokens"].astype(np.int64))
+        learnt = torch.tensor(record["learnt"].astype(bool))
+        with torch.no_grad():
+            logits = model(input_ids=tokens[None]).logits[0]
+        each = torch.nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="none")
+        losses.append(float(each[learnt[1:]].mean()))
+    measured = evaluate(tmp_path / "run", None, 20, QUIET)
+    assert measured["base"]["loss"] == pytest.approx(np.mean(losses), rel=0.02)
+    prompt = saved.apply_chat_template(
+        [{"role": "user", "content": "some words"}], tokenize=False, add_generation_prompt=True
+    )
+    asked = saved(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        greedy = model.generate(asked, max_new_tokens=5, do_sample=False, pad_token_id=0)[0, asked.shape[1] :]
+    (answer,) = sample(tmp_path / "run", "some words", None, Manner(5, temperature=0), QUIET)
+    assert answer["text"] == saved.decode(greedy).split("</s>")[0]
 
 
 def opened_model(where: Path) -> Any:
