@@ -46,8 +46,11 @@ class StorageConfig(Part):
     @model_validator(mode="after")
     def _can_be_counted(self) -> "StorageConfig":
         if self.num_segments > MAX_KIB:
+            largest = max(range(len(self.objects)), key=lambda number: self.objects[number].bytes)
             raise Refusal(
-                "storage.objects", f"{self.num_segments} KiB", f"may have {MAX_KIB} KiB together; list fewer objects"
+                f"storage.objects.{largest}.bytes",
+                self.objects[largest].bytes,
+                f"is too much: all objects may have {MAX_KIB} KiB together; list fewer objects",
             )
         return self
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import tomli_w
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from peers.config import PeerConfig, load_peer_config, save_peer_config
 from peers.errors import ConfigError
 from peers.invite import SHORT_TEXT, Invite, anybodys_binding
+from swarm.checkpoint.unixfs import cid_text
 from swarm.config import RunConfig, dump_run, load_run
 from swarm.consensus.machine import RunRules
 from swarm.errors import InputError
@@ -28,6 +29,7 @@ KEY = PrivateKey(b"\x0b" * 32)
 FILE = {"size": 5, "sha256": "ab" * 32}
 BASE: dict[str, Any] = {
     "name": "run",
+    "storage": {"objects": [{"cid": cid_text(b"\x33" * 32), "bytes": 5000, "segments_root": "44" * 32}]},
     "initial_root": "00" * 32,
     "task": {
         "kind": "causal_lm",
@@ -92,7 +94,9 @@ def paths(model: type[BaseModel], values: Any, prefix: tuple[str, ...] = ()) -> 
         tables = [table for table in tables if issubclass(table, BaseModel)]
         if len(tables) > 1:
             tables = [table for table in tables if found.get("kind") in get_args(table.model_fields["kind"].annotation)]
-        if tables:
+        if tables and get_origin(field.annotation) is tuple:
+            yield from paths(tables[0], found[0], (*here, "0"))  # of several tables the first
+        elif tables:
             yield from paths(tables[0], found, here)
 
 
@@ -130,9 +134,9 @@ VALUES = st.one_of(
 
 def with_value(path: tuple[str, ...], value: Any, kind: str = "causal_lm") -> dict[str, Any]:
     values: dict[str, Any] = copy.deepcopy({**BASE, "task": TASKS[kind]})
-    at = values
+    at: Any = values
     for name in path[:-1]:
-        at = at.setdefault(name, {})
+        at = at[int(name)] if isinstance(at, list) else at.setdefault(name, {})
     at[path[-1]] = value
     return values
 
