@@ -21,12 +21,13 @@ from incentives.closing import LeftOut, PayRules, has_ended, payable_after, prop
 from incentives.commitments import KIND_SEATING, body_hash, parse_body
 from incentives.copies import Copies, Copy
 from incentives.errors import InputError, TamperedError
-from incentives.evidence import Evidence
+from incentives.evidence import Evidence, SignedCertificate, SignedReceipt, SignedStorageReceipt
 from incentives.ledger import Ledger
 from incentives.publication import evidence_path
 from incentives.records import ZERO_HASH, Domain
 from incentives.rewards import check_payouts
 from incentives.shelf import Shelf
+from incentives.storage_checks import judge_epoch
 from incentives.tables import CertificateRow, ReceiptRow, Tables, signatures_hash
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check_books(chain: "Chain", state: RunState, copies: Copies, rules: PayRules
     from the own ledger; what lies there changed is an error.
 
     With `rules` and evidence all signatures are verified too. TamperedError or InputError: the first difference."""
-    if rules is not None and rules.run_id != state.run_id:
+    if rules is not None and rules.paid_run_id != state.run_id:
         raise InputError(
             "--invite", f"of run 0x{rules.run_id.hex()}", f"the settlement pays run 0x{state.run_id.hex()}"
         )
@@ -170,7 +171,7 @@ def check_evidence(
 
     `before`: the tables of the period before, None for the first. Returns how many records were checked; TamperedError
     names the first that fails."""
-    domain = Domain(tables.chain_id, tables.settlement)
+    domain = rules.domain(tables.chain_id, tables.settlement)
     rows = {row.certificate: row for row in tables.certificates}
     _check_ends(tables, evidence, before)
     by_id = {certificate.id: certificate for certificate in evidence.certificates}
@@ -185,17 +186,45 @@ def check_evidence(
             _check_certificate(
                 CertificateCase(certificate, predecessor, domain, rules.run_id, rules.founders, judge), row
             )
-        for index in naming.pop(certificate.id, ()):
-            receipt, line = evidence.receipts[index], tables.receipts[index]
-            _check_receipt(
-                ReceiptCase(receipt, certificate, row is not None, domain, rules.run_id, rules.witnesses, judge), line
-            )
+        lines = [(evidence.receipts[index], tables.receipts[index]) for index in naming.pop(certificate.id, ())]
+        if lines and row is None:
+            raise TamperedError(f"{_named(lines[0][0])}: the certificate it names is not on the lineage")
+        _check_receipts(lines, certificate, domain, rules, judge)
     for index in min(naming.values(), default=()):
-        _check_receipt(
-            ReceiptCase(evidence.receipts[index], None, False, domain, rules.run_id, rules.witnesses, judge),
-            tables.receipts[index],
-        )
+        raise TamperedError(f"{_named(evidence.receipts[index])}: the certificate it names is not here")
     return len(rows) + len(evidence.receipts)
+
+
+def _check_receipts(
+    lines: Sequence[tuple[SignedReceipt | SignedStorageReceipt, ReceiptRow]],
+    certificate: SignedCertificate,
+    domain: Domain,
+    rules: PayRules,
+    judge: Judge,
+) -> None:
+    """All that name one certificate of the period."""
+    if rules.storage is None:
+        for receipt, line in lines:
+            if not isinstance(receipt, SignedReceipt):
+                raise TamperedError(f"{_named(receipt)}: it is for storing, and this pool pays for work")
+            _check_receipt(ReceiptCase(receipt, certificate, True, domain, rules.run_id, rules.witnesses, judge), line)
+        return
+    stored = {receipt.hash: line for receipt, line in lines}
+    receipts = [receipt for receipt, _ in lines if isinstance(receipt, SignedStorageReceipt)]
+    if len(receipts) != len(lines):
+        raise TamperedError(f"epoch {certificate.epoch}: receipts for work, and this pool pays for storing")
+    for each in judge_epoch(receipts, certificate, domain, rules.run_id, rules.storage.rules, judge):
+        receipt, line = each.receipt, stored[each.receipt.hash]
+        if not each.is_paid:
+            raise TamperedError(f"{_named(receipt)}: {each.outcome.reason}")
+        if (receipt.peer, receipt.epoch, each.units) != (line.account, line.epoch, line.units):
+            raise TamperedError(f"{_named(receipt)}: it has {each.units} units, its leaf {line.units}")
+        if signatures_hash(signature for _, signature in receipt.signatures) != line.signatures:
+            raise TamperedError(f"{_named(receipt)}: its signatures are not those of its leaf")
+
+
+def _named(receipt: SignedReceipt | SignedStorageReceipt) -> str:
+    return f"receipt of 0x{receipt.peer.hex()}, epoch {receipt.epoch}"
 
 
 def _check_certificate(case: CertificateCase, row: CertificateRow) -> None:
@@ -211,7 +240,7 @@ def _check_certificate(case: CertificateCase, row: CertificateRow) -> None:
 
 def _check_receipt(case: ReceiptCase, line: ReceiptRow) -> None:
     receipt, named = case.receipt, case.certificate
-    where = f"receipt of 0x{receipt.peer.hex()}, epoch {receipt.epoch}"
+    where = _named(receipt)
     outcome = check_receipt(case)
     if not outcome or named is None:
         raise TamperedError(f"{where}: {outcome.reason}")
@@ -262,14 +291,14 @@ def compare_ledger(ledger: Ledger, rules: PayRules, tables: Tables) -> tuple[int
             "follows its end is to be paid; ask the organiser"
         )
     paid = {row.receipt for row in tables.receipts}
-    known = {receipt.hash for receipt in payable}
+    known = {receipt.receipt for receipt in payable}
     return (
         followed,
         known,
         [
-            LeftOut(r.peer, r.epoch, r.units, "it is signed and not in the tables", False)
+            LeftOut(r.account, r.epoch, r.units, "it is signed and not in the tables", False)
             for r in payable
-            if r.hash not in paid
+            if r.receipt not in paid
         ],
     )
 

@@ -325,8 +325,15 @@ def _voters(case: CertificateCase) -> tuple[bytes, ...]:
 
 
 def _signed(case: ReceiptCase, signers: tuple[bytes, ...], role: str) -> Outcome:
-    counted = tuple((signer, signature) for signer, signature in case.receipt.signatures if signer in signers)
-    wrong = _wrong_signature(case.judge, counted, case.digest)
+    return signed_by(case.receipt.signatures, signers, role, case.digest, case.judge)
+
+
+def signed_by(
+    signatures: Signatures, signers: tuple[bytes, ...], role: str, digest: bytes, judge: Judge = judge_signature
+) -> Outcome:
+    """Whether each of `signers`, who are `role` in words, has signed the digest; what others have signed does not count."""
+    counted = tuple((signer, signature) for signer, signature in signatures if signer in signers)
+    wrong = _wrong_signature(judge, counted, digest)
     if wrong is not None:
         return failed(wrong)
     missing = set(signers) - {signer for signer, _ in counted}
@@ -360,5 +367,6 @@ __all__ = [
     "judge_signature",
     "receipt_signatures",
     "run_checks",
+    "signed_by",
     "try_later",
 ]

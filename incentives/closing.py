@@ -6,6 +6,7 @@ two settlers with the same receipts get the same receipt and payout trees.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from incentives.chain.state import PeriodState, RunState
 from incentives.checks import (
@@ -21,25 +22,48 @@ from incentives.checks import (
 )
 from incentives.commitments import KIND_ROUND, clock_units, parse_body
 from incentives.errors import InputError, NothingToSettle, NoWork, StorageError, TamperedError
-from incentives.evidence import Evidence, SignedCertificate, SignedReceipt, number
+from incentives.evidence import Evidence, SignedCertificate, SignedReceipt, SignedStorageReceipt, number
 from incentives.ledger import Ledger
-from incentives.records import ZERO_HASH
+from incentives.records import ZERO_HASH, Domain
 from incentives.rewards import PaidReceipt, Payment, payment_of
+from incentives.storage import StorageRules, pool_id
+from incentives.storage_checks import judge_epoch
 from incentives.tables import CertificateRow, Tables, signatures_hash
 
 NO_END = 1 << 62
+Receipt: TypeAlias = SignedReceipt | SignedStorageReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePool:
+    """What the pool for storing pays by (decision 0029). `settlement`: the run's own, in whose domain all of the run is signed, while
+    the pool is paid by another."""
+
+    rules: StorageRules
+    settlement: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PayRules:
     """What one has to know of a run besides its ledger to say what it pays: k, who may sign the first seating, and where it ends: of a
-    contribution `max_units` count, and the run ends where its clock reaches `total_units`."""
+    contribution `max_units` count, and the run ends where its clock reaches `total_units`. With `storage` they are those of the run's
+    other pool, which pays for storing instead of for work."""
 
     run_id: bytes
     witnesses: int
     founders: tuple[bytes, ...]
     max_units: int = NO_END
     total_units: int = NO_END
+    storage: StoragePool | None = None
+
+    @property
+    def paid_run_id(self) -> bytes:
+        """The run id of the Settlement that pays by these rules."""
+        return self.run_id if self.storage is None else pool_id(self.run_id)
+
+    def domain(self, chain_id: int, settlement: bytes) -> Domain:
+        """In which the run's records are signed, where `settlement` pays by these rules."""
+        return Domain(chain_id, settlement if self.storage is None else self.storage.settlement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +173,15 @@ def proposal_of(tables: Tables, amount: int, number: int) -> PeriodState:
 def unpaid_after(
     ledger: Ledger, rules: PayRules, from_epoch: int
 ) -> tuple[list[tuple[bytes, int]], list[LeftOut], int]:
-    """(account, units) of the receipts above `from_epoch` on the lineage that would be paid now, the contributions without
-    such a one, and the newest epoch."""
+    """(account, units) of the receipts above `from_epoch` on the lineage that would be paid now, what of work (or of receipts for storing)
+    is without such a one, and the newest epoch."""
     tip = ledger.tip()
     if tip is None:
         return [], [], 0
     certificates = ledger.lineage(tip, from_epoch)
-    _, signed, left_out = _receipts(certificates, ledger, rules)
+    paid, _, left_out = _receipts(certificates, ledger, rules)
     return (
-        [(receipt.peer, receipt.units) for receipt in signed],
+        [(receipt.account, receipt.units) for receipt in paid],
         left_out,
         certificates[-1].epoch if certificates else 0,
     )
@@ -189,14 +213,14 @@ def own_work_after(
 
 def payable_after(
     ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: int | None = None
-) -> tuple[list[SignedCertificate], list[SignedReceipt]]:
+) -> tuple[list[SignedCertificate], list[PaidReceipt]]:
     """The lineage above `from_epoch`, as far as `to_epoch`, and the receipts on it that would be paid now."""
     tip = ledger.tip()
     if tip is None:
         return [], []
     certificates = ledger.lineage(tip, from_epoch, to_epoch)
-    _, signed, _ = _receipts(certificates, ledger, rules)
-    return certificates, signed
+    paid, _, _ = _receipts(certificates, ledger, rules)
+    return certificates, paid
 
 
 def paid_receipts(ledger: Ledger, rules: PayRules, from_epoch: int, to_epoch: int) -> list[PaidReceipt]:
@@ -225,10 +249,9 @@ def was_judged(digest: bytes, signer: bytes, signature: bytes) -> str | None:
 
 
 def _check_run(ledger: Ledger, rules: PayRules, state: RunState, previous: Tables | None) -> None:
-    if not ledger.run_id == rules.run_id == state.run_id:
+    if ledger.run_id != rules.run_id or rules.paid_run_id != state.run_id:
         raise InputError("--dir", f"run 0x{ledger.run_id.hex()}", f"the settlement is of run 0x{state.run_id.hex()}")
-    domain = ledger.domain
-    if (domain.chain_id, domain.verifying_contract) != (state.chain_id, state.settlement):
+    if ledger.domain != rules.domain(state.chain_id, state.settlement):
         raise InputError("--dir", str(ledger.path), "its records were signed for another chain or settlement")
     if (previous is None) != (state.last is None):
         raise InputError("--tables", None, "the tables of the last final period are needed to go on from them")
@@ -289,10 +312,14 @@ def _receipts(
     rules: PayRules,
     account: bytes | None = None,
     judge: Judge = judge_signature,
-) -> tuple[list[PaidReceipt], list[SignedReceipt], list[LeftOut]]:
+) -> tuple[list[PaidReceipt], list[Receipt], list[LeftOut]]:
     """The payable ones, the same with the signatures that count in the order that is hashed, and all others; of one `account`, or of
-    everybody."""
-    paid, signed, left_out = [], [], []
+    everybody. By the rules of a pool for storing those are StorageReceipts."""
+    if rules.storage is not None:
+        return _storage_receipts(certificates, ledger, rules, rules.storage.rules, account, judge)
+    paid: list[PaidReceipt] = []
+    signed: list[Receipt] = []
+    left_out: list[LeftOut] = []
     known: dict[bytes, bytes] = {}  # accounts, each held once
     for certificate in certificates:
         if certificate.values["kind"] != KIND_ROUND:
@@ -320,11 +347,42 @@ def _receipts(
     return paid, signed, left_out
 
 
+def _storage_receipts(
+    certificates: Iterable[SignedCertificate],
+    ledger: Ledger,
+    rules: PayRules,
+    storage: StorageRules,
+    account: bytes | None,
+    judge: Judge,
+) -> tuple[list[PaidReceipt], list[Receipt], list[LeftOut]]:
+    """As `_receipts`; who is paid what depends on all of a certificate's, of `account` or not."""
+    paid: list[PaidReceipt] = []
+    signed: list[Receipt] = []
+    left_out: list[LeftOut] = []
+    for certificate in certificates:
+        if not storage.is_challenged(certificate.epoch):
+            continue
+        receipts = ledger.storage_receipts(certificate.id)
+        for each in judge_epoch(receipts, certificate, ledger.domain, rules.run_id, storage, judge):
+            receipt, epoch = each.receipt, certificate.epoch
+            if account not in (None, receipt.peer):
+                continue
+            if each.is_paid:
+                signatures = signatures_hash(signature for _, signature in receipt.signatures)
+                paid.append(PaidReceipt(receipt.peer, epoch, each.units, receipt.hash, signatures))
+                signed.append(receipt)
+            else:
+                may_come = each.outcome.answer is Answer.TRY_LATER
+                left_out.append(LeftOut(receipt.peer, epoch, each.units, each.outcome.reason, may_come))
+    return paid, signed, left_out
+
+
 __all__ = [
     "Closed",
     "LeftOut",
     "OwnWork",
     "PayRules",
+    "StoragePool",
     "close_period",
     "has_ended",
     "own_work_after",

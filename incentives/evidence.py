@@ -4,7 +4,7 @@ a period as one file, which is published beside its tables."""
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -12,7 +12,7 @@ from incentives import records
 from incentives.errors import InputError, TamperedError
 from incentives.jsonform import canonical, first_fault, from_hex, to_hex
 
-FORMAT = "sparehive-evidence-1"
+FORMAT, STORAGE_FORMAT = "sparehive-evidence-1", "sparehive-storage-evidence-1"
 Signatures = tuple[tuple[bytes, bytes], ...]  # (signer, 65 bytes), ascending by signer
 
 
@@ -100,10 +100,10 @@ class SignedStorageReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is under the tables' hashes: the paid receipts in the order of the table, with the signatures that count;
-    the certificates of the period, and before them the one that the first of them follows, if there is one."""
+    """What is under the tables' hashes: the paid receipts in the order of the table, all for work or all for storing, with the
+    signatures that count; the certificates of the period, and before them the one that the first of them follows, if there is one."""
 
-    receipts: tuple[SignedReceipt, ...]
+    receipts: tuple[SignedReceipt | SignedStorageReceipt, ...]
     certificates: tuple[SignedCertificate, ...]
 
 
@@ -112,12 +112,16 @@ def evidence_chunks(evidence: Evidence) -> Iterator[bytes]:
     order."""
     yield b'{"certificates":['
     yield from _joined(_certificate_json(certificate) for certificate in evidence.certificates)
-    yield _BETWEEN
+    is_storage = any(isinstance(receipt, SignedStorageReceipt) for receipt in evidence.receipts)
+    yield _between(STORAGE_FORMAT if is_storage else FORMAT)
     yield from _joined(_receipt_json(receipt) for receipt in evidence.receipts)
     yield b"]}"
 
 
-_BETWEEN = b'],"format":' + canonical(FORMAT) + b',"receipts":['
+def _between(format_: str) -> bytes:
+    return b'],"format":' + canonical(format_) + b',"receipts":['
+
+
 _BLOCK = 1 << 20
 
 
@@ -128,8 +132,9 @@ def _joined(items: Iterable[Any]) -> Iterator[bytes]:
         before = b","
 
 
-def _receipt_json(receipt: SignedReceipt) -> list[Any]:
-    return [to_hex(records.encode_words("ContributionReceipt", receipt.values)), _pairs(receipt.signatures)]
+def _receipt_json(receipt: SignedReceipt | SignedStorageReceipt) -> list[Any]:
+    kind = "StorageReceipt" if isinstance(receipt, SignedStorageReceipt) else "ContributionReceipt"
+    return [to_hex(records.encode_words(kind, receipt.values)), _pairs(receipt.signatures)]
 
 
 def _certificate_json(certificate: SignedCertificate) -> list[Any]:
@@ -149,7 +154,7 @@ _WORD_BYTES, _PAIR_BYTES = (
 LEAST_RECEIPT_BYTES = 6 * _WORD_BYTES + 2 * (_PAIR_BYTES - 1)  # six fields, the peer's signature and a witness's
 
 
-def receipt_bytes(receipt: SignedReceipt) -> int:
+def receipt_bytes(receipt: SignedReceipt | SignedStorageReceipt) -> int:
     """At most how many a receipt takes in the published file, with what parts it from the next."""
     return 10 + _WORD_BYTES * len(receipt.values) + _PAIR_BYTES * len(receipt.signatures)
 
@@ -172,7 +177,7 @@ _CertificateItem = tuple[_Hex, str, dict[str, _Pairs]]
 class _EvidenceModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format: Annotated[str, Field(pattern=f"^{FORMAT}$")]
+    format: Literal["sparehive-evidence-1", "sparehive-storage-evidence-1"]
     receipts: list[_ReceiptItem]
     certificates: list[_CertificateItem]
 
@@ -195,7 +200,7 @@ def read_evidence(stream: BinaryIO) -> Evidence:
     stream.seek(0)
     try:
         model = _EvidenceModel.model_validate_json(stream.read())
-        return Evidence(tuple(_receipts(model.receipts)), tuple(_certificates(model.certificates)))
+        return Evidence(tuple(_receipts(model.receipts, model.format)), tuple(_certificates(model.certificates)))
     except ValidationError as error:
         raise TamperedError(f"evidence: {first_fault(error)}") from None
     except (InputError, ValueError) as error:
@@ -209,10 +214,13 @@ def _read_in_blocks(stream: BinaryIO) -> Evidence:
     rows = _Rows(stream)
     # Quotes inside a body are escaped, so that these marks are not in one; in a row they end it.
     certificates = tuple(
-        each for batch in rows.up_to(_BETWEEN, b'}],["0x') for each in _certificates(_CERTIFICATES.validate_json(batch))
+        each
+        for batch in rows.up_to(map(_between, _FORMATS), b'}],["0x')
+        for each in _certificates(_CERTIFICATES.validate_json(batch))
     )
+    format_ = _FORMATS[rows.ended_with]
     receipts = tuple(
-        each for batch in rows.up_to(b"]}", b']],["0x') for each in _receipts(_RECEIPTS.validate_json(batch))
+        each for batch in rows.up_to([b"]}"], b']],["0x') for each in _receipts(_RECEIPTS.validate_json(batch), format_)
     )
     if rows.rest() or stream.read(1):
         raise ValueError
@@ -223,19 +231,21 @@ class _Rows:
     """Arrays of rows in a stream, handed out as JSON arrays of about a block each."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._held = stream, b""
+        self._stream, self._held, self.ended_with = stream, b"", 0
 
-    def up_to(self, end: bytes, separator: bytes) -> Iterator[bytes]:
-        """The rows before `end`, cut where one row ends and the next begins. ValueError where the end never comes."""
-        closing = separator.index(b",")
+    def up_to(self, ends: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
+        """The rows before one of `ends`, whose number is then in `ended_with`, cut where one row ends and the next begins. ValueError where
+        the end never comes."""
+        closing, ends = separator.index(b","), list(ends)
         while True:
             block = self._stream.read(_BLOCK)
             self._held += block
-            at = self._held.find(end)
-            if at >= 0:
-                yield b"[" + self._held[:at] + b"]"
-                self._held = self._held[at + len(end) :]
-                return
+            for number_, end in enumerate(ends):
+                at = self._held.find(end)
+                if at >= 0:
+                    yield b"[" + self._held[:at] + b"]"
+                    self._held, self.ended_with = self._held[at + len(end) :], number_
+                    return
             if not block:
                 raise ValueError
             cut = self._held.rfind(separator)
@@ -247,15 +257,23 @@ class _Rows:
         return self._held
 
 
-def _receipts(items: Iterable[_ReceiptItem]) -> Iterator[SignedReceipt]:
+_FORMATS = (FORMAT, STORAGE_FORMAT)
+_RECEIPT_OF: dict[str, tuple[str, type[SignedReceipt | SignedStorageReceipt]]] = {
+    FORMAT: ("ContributionReceipt", SignedReceipt),
+    STORAGE_FORMAT: ("StorageReceipt", SignedStorageReceipt),
+}
+
+
+def _receipts(items: Iterable[_ReceiptItem], format_: str) -> Iterator[SignedReceipt | SignedStorageReceipt]:
+    kind, receipt_type = _RECEIPT_OF[format_]
     known: dict[bytes, bytes] = {}  # accounts and hashes that come again and again are held once
     for words, pairs in items:
-        values = records.decode_words("ContributionReceipt", from_hex(words))
+        values = records.decode_words(kind, from_hex(words))
         for name in ("run_id", "peer", "certificate"):
             value = data(values, name)
             values[name] = known.setdefault(value, value)
         signatures = tuple((known.setdefault(signer, signer), signature) for signer, signature in _unpairs(pairs))
-        yield SignedReceipt(records.hash_struct("ContributionReceipt", values), values, signatures)
+        yield receipt_type(records.hash_struct(kind, values), values, signatures)
 
 
 def _certificates(items: Iterable[_CertificateItem]) -> Iterator[SignedCertificate]:

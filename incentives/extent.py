@@ -10,11 +10,13 @@ from incentives.closing import Closed
 from incentives.errors import StorageError
 from incentives.evidence import LEAST_RECEIPT_BYTES, SignedCertificate, certificate_bytes, number, receipt_bytes
 from incentives.shelf import MAX_EVIDENCE_BYTES, MAX_TABLES_BYTES
+from incentives.storage import GRACE_EPOCHS
 from incentives.tables import LEAST_RECEIPT_ROW_BYTES, row_bytes
 
 # A receipt is said when its certificate has joined the lineage, and co-signed by whoever has got it; both come before the votes for the
 # next certificate on the same links (protocol §6). So with one more epoch certified, what can be paid is here.
 EPOCHS_ON_THEIR_WAY = 1
+STORAGE_EPOCHS_ON_THEIR_WAY = GRACE_EPOCHS + 1  # a StorageReceipt's witnesses sign for so long
 _TABLES_FRAME_BYTES, _EVIDENCE_FRAME_BYTES = 1024, 128  # what stands around the rows, at most
 
 
@@ -110,4 +112,11 @@ def _bytes_by_epoch(closed: Closed) -> tuple[dict[int, int], dict[int, int]]:
     return in_tables, in_evidence
 
 
-__all__ = ["EPOCHS_ON_THEIR_WAY", "FileLimits", "last_epoch_allowed", "last_epoch_readable", "likely_end"]
+__all__ = [
+    "EPOCHS_ON_THEIR_WAY",
+    "STORAGE_EPOCHS_ON_THEIR_WAY",
+    "FileLimits",
+    "last_epoch_allowed",
+    "last_epoch_readable",
+    "likely_end",
+]

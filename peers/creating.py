@@ -20,6 +20,7 @@ from peers.planning import Length, Plan
 from peers.progressbar import ProgressBar
 from peers.runs import RunDirectory
 from peers.settings import with_settings
+from peers.storage import Storing, listed_objects, storage_json
 from swarm.config import RunConfig, dump_run
 
 _MAKING = ".making-"  # beginning of the name of what is not made yet
@@ -39,19 +40,20 @@ def create_run(
     start: Start | None = None,
     dataset: TakenData | None = None,
     organiser: bytes | None = None,
+    storing: Storing | None = None,
 ) -> dict[str, Any]:
     """Make the directory and open what is in it as a seed and a peer will; ConfigError or InputError names what is wrong, and leaves
     nothing behind. Refuses one that holds a run already. `tokenizer`: "bytes", "bpe:N" to train one of N tokens, or where a tokenizer.json
     is. `length`: when it ends, where that is not what preset and settings say. `shape`: how the data is to be taken.
     `start`: the published model that it starts from; None: noise. `dataset`: what `data` is of, where that is one by CID. `organiser`:
-    account of the wallet that proposes periods, where that is not the run's own key, which then signs invites alone."""
+    account of the wallet that proposes periods, where that is not the run's own key, which then signs invites alone. `storing`: what
+    it pays for storing its data and base; None: nothing."""
     progress = progress or ProgressBar(quiet=True)
-    run = RunDirectory(root)
-    _check_place(run)
+    _check_place(run := RunDirectory(root))
     task = choose_task(data, tokenizer, shape or DataShape())
     begun = None if start is None else start.read(progress)
     given: dict[str, Any] = {"name": name, "unit_price_amount": str(unit_price), "initial_root": NO_ROOT}
-    given["task"] = task.draft()
+    given |= {"task": task.draft(), **({} if storing is None else {"storage": storing.draft()})}
     if begun is not None:
         given = begun.given(given, progress, preset, tuple(settings))
     given = _ending(length, given, preset, settings)
@@ -71,6 +73,7 @@ def create_run(
         **Plan.of(config).json_value(),
         **task.facts(),
         "organiser": "0x" + (organiser or key_account(run.organiser_key) or bytes(20)).hex(),
+        "storage": storage_json(config),
         "path": str(root),
     }
 
@@ -175,6 +178,9 @@ def _write(
         for block in anchor_blocks(anchor):
             store.put(block.data)
     values["initial_root"] = anchor_root(anchor).hex()
+    if draft.storage is not None:
+        with progress.during("hashing what is paid to be stored"):
+            values["storage"]["objects"] = listed_objects(draft, store.get)
     config = RunConfig.parse(values)
     dump_run(config, run.toml)
     return config, model.layout.num_values()

@@ -81,7 +81,8 @@ def _peer_row(session: "Session", name: str, money: dict[str, Any]) -> dict[str,
 def _receipts_of(account: bytes, tables: Path) -> list[SignedReceipt]:
     """The account's paid receipts, with those who signed them."""
     published = (parse_evidence(path.read_bytes()) for path in sorted(tables.glob("evidence-?.json")))
-    return [receipt for evidence in published for receipt in evidence.receipts if receipt.peer == account]
+    receipts = (receipt for evidence in published for receipt in evidence.receipts if receipt.peer == account)
+    return [receipt for receipt in receipts if isinstance(receipt, SignedReceipt)]
 
 
 def _common_roots(survivors: dict[str, PeerDirectory]) -> tuple[int, dict[str, str]]:

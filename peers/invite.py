@@ -147,16 +147,30 @@ class Invite:
         """Of the settlement that pays, as the run, its organiser and `limits` make them; None: nothing is paid."""
         return None if self.limits is None else self.limits.terms(self.config, self.organiser)
 
-    def pay_rules(self) -> "PayRules":
-        """What one has to know of the run to say what a ledger pays."""
-        from incentives.closing import PayRules
+    def storage_terms(self) -> "Terms | None":
+        """Of the settlement that pays for storing; None: nothing is paid. ConfigError where the run has no such pool."""
+        from peers.storage import storage_terms
 
+        return None if self.terms is None else storage_terms(self.terms, self.config)
+
+    def pay_rules(self, of_storage: bool = False) -> "PayRules":
+        """What one has to know of the run to say what a ledger pays for work, or `of_storage` for storing (ConfigError: it does not)."""
+        from incentives.closing import PayRules, StoragePool
+        from peers.storage import storage_of, storage_rules
+
+        pool = None
+        if of_storage:
+            storage_of(self.config)
+            rules = storage_rules(self.config)
+            assert rules is not None
+            pool = StoragePool(rules, self.binding.settlement)
         return PayRules(
             self.config.run_id,
             self.config.witnesses,
             self.binding.founders,
             self.config.rounds.max_units_per_contribution,
             self.config.inner.total_units,
+            pool,
         )
 
     @classmethod

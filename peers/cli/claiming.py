@@ -27,6 +27,7 @@ from incentives.tables import PayoutRow
 from peers.cli.judging import judge_proposal, warning_of
 from peers.cli.options import (
     PATH,
+    STORAGE_FOLDER,
     NamedSettlement,
     address,
     at_block,
@@ -39,6 +40,7 @@ from peers.cli.options import (
     run_option,
     settlement_option,
     show,
+    storage_option,
     tables_option,
 )
 from peers.cli.places import Place, copies_of, find_place, hot_account
@@ -67,6 +69,7 @@ CLAIMS_PER_TRANSACTION = 40
 @invite_option
 @rpc_option
 @tables_option
+@storage_option
 @key_options("the wallet (with --push: of whoever pays the gas)", required=False)
 @click.option("--wallet", "wallet_text", metavar="ADDRESS", help="With --unsigned: the wallet to claim for.")
 @click.option("--push", is_flag=True, help="Claim for everybody who is bound; money goes to their own wallets.")
@@ -84,6 +87,7 @@ def claim(
     invite: str | None,
     rpc: Nodes,
     tables: Shelf,
+    of_storage: bool,
     keystore: Path | None,
     password_file: Path | None,
     wallet_text: str | None,
@@ -108,8 +112,8 @@ def claim(
         raise click.UsageError("--unsigned needs --wallet, whose claims they are, or --push for everybody's")
     if is_all != bool(places) or (is_all and (directory or run or settlement or invite)):
         raise click.UsageError("--all takes PLACES, and these alone say where: the directories and invites of the runs")
-    found = [_In.of(text, tables) for text in places] if is_all else []
-    found = found or [_In(find_place(run, settlement, directory, invite), directory, tables, "")]
+    found = [_In.of(text, tables, of_storage) for text in places] if is_all else []
+    found = found or [_In(find_place(run, settlement, directory, invite, of_storage), directory, tables, "")]
     of_models = _Models(models, all_models, tables)
     if is_all and of_models:
         raise click.UsageError(
@@ -117,8 +121,7 @@ def claim(
         )
     key = None if unsigned else open_key(keystore, password_file)
     if key is None or keystore is None:
-        chain = found[0].place.connect(rpc)
-        _show_unsigned(chain, found, wallet, chosen, safe_batch, as_json, is_all, of_models)
+        _show_unsigned(found[0].place.connect(rpc), found, wallet, chosen, safe_batch, as_json, is_all, of_models)
         return
     fees = Fees(max_fee, dry_run, as_json)
     if is_all:
@@ -178,26 +181,29 @@ class _In:
 
     def copies(self, chain: "Chain") -> Copies:
         """Where its tables are looked for."""
-        return copies_of(chain, self.place.settlement, self.tables, self.directory)
+        place = self.place
+        return copies_of(chain, place.settlement, self.tables, self.directory, None, place.of_storage)
 
     @classmethod
-    def of(cls, text: str, tables: Shelf) -> "_In":
+    def of(cls, text: str, tables: Shelf, of_storage: bool) -> "_In":
         """One of --all's PLACES. A folder `tables` in a directory is its own; else those of --tables, whatever their files are called."""
         path = Path(text)
         own = path / "tables" if os.path.isdir(path / "tables") else tables
+        if of_storage and own != tables:
+            own = path / "tables" / STORAGE_FOLDER
         if os.path.isdir(path) and not os.path.exists(
             path / "chain.json"
         ):  # False too of a text that is too long for a name
-            return cls(find_place(None, None, path), path, own, text)
+            return cls(find_place(None, None, path, None, of_storage), path, own, text)
         if os.path.isdir(path) or path.suffix == ".json":
-            return cls(find_place(path), None, own, text)
-        return cls(find_place(None, None, None, text), None, tables, text)
+            return cls(find_place(path, of_storage=of_storage), None, own, text)
+        return cls(find_place(None, None, None, text, of_storage), None, tables, text)
 
 
 def _warn(chain: "Chain", where: _In) -> str | None:
     """Of a proposal that the own ledger would not make, if a peer is asked; said first: what follows may end with an error."""
     state = where.place.state(chain)
-    warning = warning_of(judge_proposal(chain, state, where.directory, where.tables), state)
+    warning = warning_of(judge_proposal(chain, state, where.directory, where.tables, where.place.of_storage), state)
     if warning:
         click.echo(f"sparehive: WARNING: {warning}", err=True)
     return warning

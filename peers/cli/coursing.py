@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from incentives.errors import InputError
+from incentives.storage import pool_id
 from peers.directory import PeerDirectory
 from peers.ending import course_words, duration_words
 from peers.invite import Invite
@@ -22,9 +23,11 @@ def read_course(directory: Path) -> PeerStatus:
     return status
 
 
-def check_course_of(directory: Path, run_id: bytes) -> None:
-    """InputError where the peer in `directory` is of another run."""
+def check_course_of(directory: Path, run_id: bytes, of_storage: bool = False) -> None:
+    """InputError where the peer in `directory` is of another run than the settlement, whose run id is that of a pool for storing where
+    `of_storage`."""
     own = Invite.of_file(PeerDirectory(directory).invite).binding.run_id
+    own = pool_id(own) if of_storage else own
     if own != run_id:
         raise InputError(
             "--dir", str(directory), f"is of run 0x{own.hex()}, the settlement of 0x{run_id.hex()}: give a peer of that"

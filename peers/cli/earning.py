@@ -30,6 +30,7 @@ from peers.cli.options import (
     run_option,
     settlement_option,
     show,
+    storage_option,
     tables_option,
 )
 from peers.cli.places import copies_of, find_place, hot_account, read_rules
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @invite_option
 @rpc_option
 @tables_option
+@storage_option
 @click.option("--dir", "directory", type=PATH, help="A peer's directory: its account, and what its ledger has pending.")
 @click.option("--account", "accounts", multiple=True, metavar="ADDRESS", help="A hot account to show; may be repeated.")
 @click.option("--wallet", "wallet_text", metavar="ADDRESS", help="Show all accounts bound to this wallet.")
@@ -65,6 +67,7 @@ def rewards(
     invite: str | None,
     rpc: Nodes,
     tables: Shelf,
+    of_storage: bool,
     directory: Path | None,
     accounts: tuple[str, ...],
     wallet_text: str | None,
@@ -75,28 +78,27 @@ def rewards(
     as_json: bool,
 ) -> None:
     """Show what is pending, in its window, claimable and claimed. Without a choice of accounts: everybody's."""
-    place = find_place(run, settlement, directory, invite)
+    place = find_place(run, settlement, directory, invite, of_storage)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     unit = place.unit(chain, state)
-    copies = copies_of(chain, state.settlement, tables, directory, invite)
-    warning = warning_of(judged := judge_proposal(chain, state, directory, tables), state)
+    copies = copies_of(chain, state.settlement, tables, directory, invite, of_storage)
+    warning = warning_of(judged := judge_proposal(chain, state, directory, tables, of_storage), state)
     final = _final_payouts(state, copies, warning)
     proposed, is_known = _proposed(state, copies)
-    pending, unpaid = _pending_units(directory, state)
+    pending, unpaid = _pending_units(directory, state, of_storage)
     chosen, owner = _chosen(accounts, directory), wallet_address(wallet_text, keystore)
     everybody = sorted({row.account for t in (final, proposed) if t for row in t.rows} | pending.keys() | set(chosen))
     found, later = _found(chain, state, final, proposed, everybody)
     found = _only(found, chosen, owner)
     rows = [_standing_json(s, pending, state, is_known, later) | _unpaid_json(unpaid.get(s.account, {})) for s in found]
-    _explain_own(rows, chain, state, directory, copies)
+    _explain_own(rows, chain, state, directory, copies, of_storage)
     advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
     payee = _payee(directory, found)
     about = proposal_lines(state, final, proposed, unit)
     lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about]
     lines += [_standing_line(row, is_known, unit) for row in rows] or ([] if about else ["nothing earned yet"])
     of_models, said = shown_models(chain, owner, tables, models, state.settlement if all_models else None, as_json)
-    lines += [*(f"note: {text}" for text in advice), *note_of(judged), *said]
     result = {
         **_state_json(state, unit),
         "warning": warning,
@@ -106,7 +108,7 @@ def rewards(
         **_payee_json(payee),
         **of_models,
     }
-    show(as_json, result, *lines, *_at_risk(payee))
+    show(as_json, result, *lines, *(f"note: {text}" for text in advice), *note_of(judged), *said, *_at_risk(payee))
     if warning:
         raise TamperedError(warning)
 
@@ -122,11 +124,16 @@ def _final_payouts(state: RunState, copies: Copies, warning: str | None) -> Payo
 
 
 def _explain_own(
-    rows: Sequence[dict[str, Any]], chain: "Chain", state: RunState, directory: Path | None, copies: Copies
+    rows: Sequence[dict[str, Any]],
+    chain: "Chain",
+    state: RunState,
+    directory: Path | None,
+    copies: Copies,
+    of_storage: bool,
 ) -> None:
     """Why each of the own contributions was not paid, into the row of the peer in --dir."""
     hot = hot_account(directory)
-    own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, copies)]
+    own = [unpaid_json(each) for each in own_unpaid(chain, state, directory, hot, copies, of_storage)]
     for row in rows:
         if hot is not None and row["account"] == to_checksum(hot):
             row["unpaid"] = own
@@ -219,12 +226,14 @@ def _proposed(state: RunState, copies: Copies) -> tuple[Payouts | None, bool]:
         return None, False
 
 
-def _pending_units(directory: Path | None, state: RunState) -> tuple[dict[bytes, int], dict[bytes, dict[str, int]]]:
+def _pending_units(
+    directory: Path | None, state: RunState, of_storage: bool
+) -> tuple[dict[bytes, int], dict[bytes, dict[str, int]]]:
     """Of what no period covers yet, by account: units that the peer's ledger has payable receipts for; and units without, by
     the reason."""
     units: dict[bytes, int] = {}
     without: dict[bytes, dict[str, int]] = {}
-    rules = None if directory is None else read_rules(None, directory)
+    rules = None if directory is None else read_rules(None, directory, of_storage)
     if directory is None or rules is None or not PeerDirectory(directory).ledger.exists():
         return units, without
     from incentives.closing import unpaid_after

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from incentives.chain.node import Chain
 
 
-def judge_proposal(chain: "Chain", state: RunState, directory: Path | None, tables: Shelf) -> Outcome:
+def judge_proposal(
+    chain: "Chain", state: RunState, directory: Path | None, tables: Shelf, of_storage: bool = False
+) -> Outcome:
     """Whether the ledger in `directory` would make the proposal under way. OK too where there is none, or no ledger to ask."""
-    rules = None if directory is None else read_rules(None, directory)
+    rules = None if directory is None else read_rules(None, directory, of_storage)
     if directory is None or rules is None or state.pending is None or not PeerDirectory(directory).ledger.exists():
         return OK
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import click
 
@@ -39,12 +40,21 @@ PATH = _GivenPath(path_type=Path)
 
 
 def _shelf(context: click.Context, parameter: click.Parameter, value: str) -> Shelf:
+    inside = STORAGE_FOLDER if kept_option(context, "of_storage") else ""
     if scheme_of(value) in ("http", "https"):
-        return open_shelf(value)
+        return open_shelf(_below(value, inside))
     try:
-        return given_path(value)
+        return given_path(value) / inside
     except ValueError as error:
         raise InputError("--tables", value, str(error)) from None
+
+
+def _below(url: str, inside: str) -> str:
+    """The URL of a folder in that of a URL; a file is named as it is."""
+    parts = urlsplit(url)
+    if not inside or parts.path.endswith(".json"):
+        return url
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{inside}/"))
 
 
 def _published(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -59,6 +69,7 @@ def _published(context: click.Context, parameter: click.Parameter, value: str) -
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
+STORAGE_FOLDER = "storage"  # inside that of the tables: of the pool for storing
 NEEDS_RPC = "--rpc URL is needed (or SPAREHIVE_RPC in the environment): a node of the run's chain"
 
 
@@ -170,6 +181,19 @@ def settlement_option(command: Command) -> Command:
     )(command)
 
 
+def _keep_and_take(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    keep_option(context, parameter, value)
+    return value
+
+
+storage_option = click.option(
+    "--storage",
+    "of_storage",
+    is_flag=True,
+    is_eager=True,
+    callback=_keep_and_take,
+    help="The run's pool for storing, which is apart from that for work (its tables: in `storage` inside --tables).",
+)
 tables_option = click.option(
     "--tables",
     default="tables",

@@ -41,6 +41,7 @@ from peers.cli.options import (
     rpc_option,
     settlement_option,
     show,
+    storage_option,
     tables_option,
 )
 from peers.cli.places import Place, find_place, read_rules
@@ -49,6 +50,7 @@ from peers.cli.signing import Fees, cost_line, organisers_key, sender_of, sendin
 from peers.cli.unsigned import show_calls, unsigned_options
 from peers.costs import Costs
 from peers.payee import can_ask
+from peers.storage import storage_json, storage_lasts, storage_line, storage_of, storage_terms
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -137,11 +139,8 @@ def run_deploy(
     chain = _agreed_chain(rpc, chain_id)
     _check_window(chain, window)
     unit = TEST_TOKEN_UNIT if given_token is None else _unit_of(chain, given_token)
-    costs = Costs.of(config)
-    _check_price(costs, unit, unit_price, run.toml)
-    daily = 2 * USUAL_EPOCHS_PER_DAY * costs.epoch_amount
-    if amount_per_day is not None:
-        daily = amount_per_day.base_units(unit, "--amount-per-day")
+    _check_price(costs := Costs.of(config), unit, unit_price, run.toml)
+    daily = _daily_amount(amount_per_day, costs, unit)
     with sending(chain, key, keystore, Fees(max_fee, dry_run, as_json)):
         if with_factory:
             chain.create_factory(key)
@@ -149,10 +148,41 @@ def run_deploy(
         limits = {"epochs_per_day": epochs_per_day, "units_per_epoch": costs.most_epoch_units, "amount_per_day": daily}
         terms = Terms(paid_in, config.run_id, _organiser(config, key), config.unit_price, window, **limits)
         deploy_registry(chain, key)
+        _deploy_storage(chain, key, terms, config)
         deployment = replace(deploy_settlement(chain, key, terms), unit=unit)
         deployment.write(run.chain)
     result = {**deployment.json_value(), **costs.json_value(), "path": str(run.chain), "cost": str(chain.spent_amount)}
-    show(as_json, result, *_deployed_lines(deployment, costs, unit, run.chain), *cost_line(chain))
+    stored, more = _deployed_storage(terms, config, unit)
+    lines = _deployed_lines(deployment, costs, unit, run.chain)
+    show(as_json, {**result, "storage": stored}, *lines, *more, *cost_line(chain))
+
+
+def _daily_amount(given: Amount | None, costs: Costs, unit: Unit) -> int:
+    """What a day may release: twice what as many epochs as usual cost, where nobody said."""
+    if given is not None:
+        return given.base_units(unit, "--amount-per-day")
+    return 2 * USUAL_EPOCHS_PER_DAY * costs.epoch_amount
+
+
+def _deploy_storage(chain: "Chain", key: PrivateKey, terms: Terms, config: "RunConfig") -> None:
+    """The pool for storing, where the run has one."""
+    if config.storage is not None:
+        deploy_settlement(chain, key, storage_terms(terms, config))
+
+
+def _deployed_storage(terms: Terms, config: "RunConfig", unit: Unit) -> tuple[dict[str, Any] | None, list[str]]:
+    """Of the pool for storing, where the run has one."""
+    if config.storage is None:
+        return None, []
+    other = storage_terms(terms, config)
+    place = address(other.settlement)
+    found = {"settlement": place, "run_id": "0x" + other.run_id.hex(), "amount_per_day": str(other.amount_per_day)}
+    lines = [
+        storage_line(config.storage, unit),
+        f"its pool is apart: settlement {place} releases at most {unit.shown(other.amount_per_day)} a day; "
+        "`sparehive run fund --storage` fills it",
+    ]
+    return {**(storage_json(config) or {}), **found}, lines
 
 
 def _organiser(config: "RunConfig", key: PrivateKey) -> bytes:
@@ -243,6 +273,7 @@ def _check_not_deployed(description: Path) -> None:
 
 @click.command("fund")
 @click.argument("run", type=PATH)
+@storage_option
 @rpc_option
 @key_options("whoever pays (default with the run's directory: its organiser)", required=False)
 @click.option("--amount", type=AMOUNT, required=True, help="In tokens (500), or with the suffix `base` in base units.")
@@ -255,6 +286,7 @@ def _check_not_deployed(description: Path) -> None:
 @json_option
 def run_fund(
     run: Path,
+    of_storage: bool,
     rpc: Nodes,
     keystore: Path | None,
     password_file: Path | None,
@@ -268,7 +300,7 @@ def run_fund(
     as_json: bool,
 ) -> None:
     """Put tokens into the pool of RUN (its directory or chain.json). Nobody can take them out but by claims."""
-    place = find_place(run)
+    place = find_place(run, of_storage=of_storage)
     if unsigned:
         _show_fund(place, rpc, amount, sender_text, safe_batch, as_json)
         return
@@ -283,8 +315,7 @@ def run_fund(
         state = place.state(chain)
         unit = place.unit(chain, state)
         contract = SettlementContract(chain, state.settlement)
-        base_units = amount.base_units(unit, "--amount")
-        sent = contract.fund(key, TokenContract(chain, state.token), base_units, again=again)
+        sent = contract.fund(key, TokenContract(chain, state.token), amount.base_units(unit, "--amount"), again=again)
     after = place.state(chain)
     resumed = [each.hash for each in chain.resumed if each in sent]
     result = {
@@ -299,7 +330,7 @@ def run_fund(
         as_json,
         result,
         f"funded {unit.shown(after.funded_amount)} in all, {unit.shown(after.available_amount)} not yet released",
-        *_lasts(run, after, unit),
+        *_lasts(run, of_storage, after, unit),
         *(f"transaction {hash_} of a command that was broken off counts for this one" for hash_ in resumed),
         *cost_line(chain),
     )
@@ -335,12 +366,14 @@ def _check_organiser(run: Path, place: Place, key: PrivateKey) -> None:
         )
 
 
-def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
+def _lasts(run: Path, of_storage: bool, state: RunState, unit: Unit) -> list[str]:
     """What is in the pool as epochs, where run.toml says how many units one has."""
     from peers.runs import RunDirectory
 
     if not RunDirectory(run).toml.is_file():
         return []
+    if of_storage:
+        return storage_lasts(storage_of(RunDirectory(run).load()), state.available_amount, unit)
     return Costs.of(RunDirectory(run).load()).lasts(state.available_amount, unit, 60.0)
 
 
@@ -353,6 +386,7 @@ def _lasts(run: Path, state: RunState, unit: Unit) -> list[str]:
 )
 @optional_rpc_option
 @tables_option
+@storage_option
 @latest_option
 @json_option
 def run_status(
@@ -362,6 +396,7 @@ def run_status(
     directory: Path | None,
     rpc: Nodes | None,
     tables: Shelf,
+    of_storage: bool,
     latest: bool,
     as_json: bool,
 ) -> None:
@@ -373,11 +408,11 @@ def run_status(
         return
     if rpc is None:
         raise click.UsageError(NEEDS_RPC)
-    place = find_place(run, settlement, directory, invite)
+    place = find_place(run, settlement, directory, invite, of_storage)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     if directory is not None:
-        check_course_of(directory, state.run_id)
+        check_course_of(directory, state.run_id, of_storage)
     result, lines = _status_of(place, chain, state, invite, tables)
     if course is not None:
         result, lines = {**result, **course_json(course)}, [lines[0], course_line(course), *lines[1:]]

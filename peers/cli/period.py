@@ -12,7 +12,14 @@ from incentives.chain.state import RunState
 from incentives.checks import Judge, judge_signature
 from incentives.closing import Closed, PayRules, close_period, has_ended
 from incentives.errors import InFlight, InputError, NoWork
-from incentives.extent import EPOCHS_ON_THEIR_WAY, FileLimits, last_epoch_allowed, last_epoch_readable, likely_end
+from incentives.extent import (
+    EPOCHS_ON_THEIR_WAY,
+    STORAGE_EPOCHS_ON_THEIR_WAY,
+    FileLimits,
+    last_epoch_allowed,
+    last_epoch_readable,
+    likely_end,
+)
 from incentives.judging import newest_epoch
 from incentives.ledger import Ledger
 from incentives.publication import publish
@@ -77,6 +84,7 @@ class ToSettle:
     finalise: bool
     replace: bool
     judge: Judge = judge_signature
+    of_storage: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Next:
 _Close: TypeAlias = Callable[[Ledger, int | None], Closed]
 _TOO_LARGE = "with them a file would be larger than readers take, or --max-file-bytes"
 AFTER_THE_END_SECONDS = 180.0  # peers wait a minute for each other's signatures, then they leave
+_STORAGE_ON_THEIR_WAY = "receipts of the three newest epochs may still be on their way (--to-newest takes them)"
 _ON_THEIR_WAY = "receipts of the newest epoch may still be on their way (--to-newest takes it)"
 
 
@@ -106,7 +115,8 @@ def close_next(chain: "Chain", state: RunState, what: ToSettle) -> Next:
     with _ledger(what) as ledger:
         newest, end, why = newest_epoch(ledger), extent.to_epoch, ""
         if end is None and not extent.to_newest and newest and not _is_complete(ledger, rules):
-            end, why = newest - EPOCHS_ON_THEIR_WAY, _ON_THEIR_WAY
+            on_their_way = EPOCHS_ON_THEIR_WAY if rules.storage is None else STORAGE_EPOCHS_ON_THEIR_WAY
+            end, why = newest - on_their_way, _ON_THEIR_WAY if rules.storage is None else _STORAGE_ON_THEIR_WAY
             if end <= state.settled_epoch < newest:
                 raise InFlight("--to-epoch", newest, f"is the newest: {why}")
         try:
@@ -157,7 +167,7 @@ def _ledger(what: ToSettle) -> Ledger:
 
 
 def _rules(what: ToSettle) -> PayRules:
-    rules = read_rules(what.invite, what.directory)
+    rules = read_rules(what.invite, what.directory, what.of_storage)
     if rules is None:
         raise InputError("--dir", str(what.directory), "holds no invite; give the run's with --invite")
     return rules
@@ -166,7 +176,7 @@ def _rules(what: ToSettle) -> PayRules:
 def _closing(chain: "Chain", state: RunState, what: ToSettle) -> _Close:
     """Closes up to an epoch. Tables of the period before that are lost are found again, and put back."""
     rules = _rules(what)
-    copies = copies_of(chain, state.settlement, what.tables, what.directory, what.invite)
+    copies = copies_of(chain, state.settlement, what.tables, what.directory, what.invite, what.of_storage)
     copies.keep = partial(publish, what.tables)
     previous = copies.of(state, state.last).tables if state.last else None
     return lambda ledger, to_epoch: close_period(ledger, rules, state, previous, to_epoch, judge=what.judge)

@@ -34,6 +34,7 @@ class Place:
     chain_id: int | None
     deployment: Deployment | None = None
     path: Path = Path()
+    of_storage: bool = False  # the run's pool for storing
 
     def connect(self, rpc: Nodes) -> "Chain":
         """UsageError where nobody has said which chain it is: the node is not asked that."""
@@ -66,9 +67,10 @@ def find_place(
     settlement: NamedSettlement | None = None,
     directory: Path | None = None,
     invite: str | None = None,
+    of_storage: bool = False,
 ) -> Place:
     """From --run, else --settlement, else --invite, else the peer in --dir: its invite, or the ledger that it has signed for. InputError
-    where an invite is given and pays elsewhere."""
+    where an invite is given and pays elsewhere. `of_storage`: where the same run pays for storing; ConfigError where it does not."""
     found = _find(run, settlement, directory, invite)
     if found.chain_id is None and invite is None and hot_account(directory) is not None:
         own = _find(None, None, directory, None)
@@ -84,7 +86,28 @@ def find_place(
                 f"is not for {to_checksum(found.settlement)}: give the invite of that run, or leave it out",
             )
         found = replace(found, chain_id=domain.chain_id)
-    return found
+    return _for_storage(found, run, directory, invite) if of_storage else found
+
+
+def _for_storage(found: Place, run: Path | None, directory: Path | None, invite: str | None) -> Place:
+    """The run's other pool. Its terms follow from those of the run and from its run.toml, which a directory or an invite has."""
+    from peers.invite import Invite
+    from peers.runs import RunDirectory
+    from peers.storage import storage_terms
+
+    own = None if directory is None else PeerDirectory(directory).invite
+    terms = None
+    if found.deployment is not None and run is not None and run.is_dir() and RunDirectory(run).toml.is_file():
+        terms = storage_terms(found.deployment.terms, RunDirectory(run).load())
+    elif invite is not None or (own is not None and own.is_file()):
+        said = Invite.decode(invite) if invite is not None else Invite.of_file(own or Path())
+        if said.binding.domain().verifying_contract == found.settlement:
+            terms = said.storage_terms()
+    if terms is None:
+        raise click.UsageError(
+            "--storage needs what the run's run.toml says: give --run DIRECTORY (not its chain.json alone), --invite or --dir of the run"
+        )
+    return replace(found, settlement=terms.settlement, of_storage=True)
 
 
 def _find(run: Path | None, settlement: NamedSettlement | None, directory: Path | None, invite: str | None) -> Place:
@@ -131,8 +154,8 @@ def _check_same_run(run: Path, deployment: Deployment) -> None:
     RunDirectory(run).check_deployed(config, deployment)
 
 
-def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
-    """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there."""
+def read_rules(invite: str | None, directory: Path | None, of_storage: bool = False) -> "PayRules | None":
+    """Who may sign, from --invite or the invite of the peer in --dir; None where neither is there. `of_storage`: for what is stored."""
     from peers.invite import Invite
 
     if invite is not None:
@@ -141,11 +164,16 @@ def read_rules(invite: str | None, directory: Path | None) -> "PayRules | None":
         found = Invite.of_file(PeerDirectory(directory).invite)
     else:
         return None
-    return found.pay_rules()
+    return found.pay_rules(of_storage)
 
 
 def copies_of(
-    chain: "Chain", settlement: bytes, tables: Shelf, directory: Path | None, invite: str | None = None
+    chain: "Chain",
+    settlement: bytes,
+    tables: Shelf,
+    directory: Path | None,
+    invite: str | None = None,
+    of_storage: bool = False,
 ) -> Copies:
     """Where tables are looked for: at --tables; what is lost there in the ledger of the peer in --dir, and at the URL on chain."""
 
@@ -153,7 +181,7 @@ def copies_of(
         if directory is None or not PeerDirectory(directory).ledger.exists():
             return None
         try:
-            rules = read_rules(invite, directory)
+            rules = read_rules(invite, directory, of_storage)
         except PeerError as error:
             raise InputError("--dir", str(directory), f"its ledger was not asked: {error}") from None
         return None if rules is None else (PeerDirectory(directory).ledger, rules)

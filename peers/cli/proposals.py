@@ -105,10 +105,15 @@ def _most(state: RunState, final: Payouts | None, proposed: Payouts | None) -> l
 
 
 def own_unpaid(
-    chain: "Chain", state: RunState, directory: Path | None, account: bytes | None, copies: Copies
+    chain: "Chain",
+    state: RunState,
+    directory: Path | None,
+    account: bytes | None,
+    copies: Copies,
+    of_storage: bool = False,
 ) -> list[Unpaid]:
     """Of the peer in `directory`, by its ledger; nothing where there is none to ask."""
-    rules = None if directory is None else read_rules(None, directory)
+    rules = None if directory is None else read_rules(None, directory, of_storage)
     if directory is None or account is None or rules is None or not PeerDirectory(directory).ledger.exists():
         return []
     contract = SettlementContract(chain, state.settlement)
@@ -120,7 +125,7 @@ def own_unpaid(
     for period in periods[-2:]:
         with contextlib.suppress(IncentivesError):
             here[period.number] = copies.of(state, period).tables
-    done = PeerStatus.read(PeerDirectory(directory).status).units
+    done = 0 if of_storage else PeerStatus.read(PeerDirectory(directory).status).units
     with Ledger.read(PeerDirectory(directory).ledger) as ledger:
         found = unpaid_work(ledger, rules, account, periods, here, state.unit_price_amount, done)
     return [each for each in found if each.last is None or each.last > from_epoch]

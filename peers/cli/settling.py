@@ -30,6 +30,7 @@ from peers.cli.options import (
     run_option,
     settlement_option,
     show,
+    storage_option,
     tables_option,
     uri_option,
 )
@@ -57,6 +58,7 @@ _OVERTAKEN = ("ProposalPending", "NoProposal", "EmptyPeriod", "WrongStart", "Wro
     "the organiser (to finalise alone: of anyone; default with --run DIRECTORY: the run's own)", required=False
 )
 @tables_option
+@storage_option
 @invite_option
 @uri_option
 @extent_options
@@ -74,6 +76,7 @@ def settle(
     keystore: Path | None,
     password_file: Path | None,
     tables: Shelf,
+    of_storage: bool,
     invite: str | None,
     uri: str,
     extent: Extent,
@@ -91,16 +94,18 @@ def settle(
     Without --dir it only finalises (--finalise) or cancels (--cancel) what is proposed. An epoch is settled once:
     receipts that lack a signature now are never paid, so settle when the last ones have arrived.
 
+    With --storage it settles what is paid for storing, from the same ledger: a pool, periods and tables of its own. Its receipts may come
+    for three epochs, so those of the three newest are left for the next period.
+
     Fit for a timer: exit status 0 also where all is settled, or proposed as this ledger has it and in its window."""
-    place = find_place(run, settlement, directory, invite)
+    place = find_place(run, settlement, directory, invite, of_storage)
     _check_choices(directory, finalise, replace, cancel)
     if not isinstance(tables, Path):
         raise InputError("--tables", str(tables), "is a URL: the tables are written here first, give a folder")
     check_batch(unsigned, safe_batch)
     if unsigned:
-        what = ToSettle(directory, tables, invite, uri, extent, finalise, replace)
-        chain = place.connect(rpc)
-        result, calls, lines = _unsigned(chain, place, what, cancel)
+        what = ToSettle(directory, tables, invite, uri, extent, finalise, replace, of_storage=of_storage)
+        result, calls, lines = _unsigned(chain := place.connect(rpc), place, what, cancel)
         show_calls(chain.chain_id, calls, "Sparehive: settle", safe_batch, as_json, result, lines)
         return
     keystore, key = organisers_key(run, keystore, password_file)
@@ -110,7 +115,7 @@ def settle(
             result, lines = _cancel(chain, key, place.state(chain))
         else:
             with RememberedSignatures(tables / NAME, key.secret) as remembered:
-                what = ToSettle(directory, tables, invite, uri, extent, finalise, replace, remembered.judge)
+                what = ToSettle(directory, tables, invite, uri, extent, finalise, replace, remembered.judge, of_storage)
                 result, lines = _settle(chain, key, place, what)
     show(as_json, {**result, "cost": str(chain.spent_amount)}, *lines, *cost_line(chain))
 

@@ -448,6 +448,18 @@ def _start_options(function: Callable[..., None]) -> Callable[..., None]:
     metavar="ADDRESS",
     help="Who proposes what is paid, where that is another wallet: a Safe, a hardware wallet. The run's own key then only signs invites.",
 )
+@click.option(
+    "--store-price",
+    type=AMOUNT,
+    help="Pay people to store the run's data and base: for a GiB and epoch, shared by its storers; in tokens or, with `base`, base units.",
+)
+@click.option(
+    "--store-replicas",
+    type=click.IntRange(1, 64),
+    default=3,
+    show_default=True,
+    help="With --store-price: how many storers of one thing are paid at most.",
+)
 @_start_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run_new(
@@ -467,6 +479,8 @@ def run_new(
     tokens: Count | None,
     samples: Count | None,
     organiser: str | None,
+    store_price: Amount | None,
+    store_replicas: int,
     start: "Start | None",
     as_json: bool,
 ) -> None:
@@ -476,6 +490,7 @@ def run_new(
     from peers.planning import Length, Plan
     from peers.progressbar import ProgressBar
     from peers.runs import RunDirectory
+    from peers.storage import Storing, storage_line
 
     if tokens is not None and samples is not None:
         raise click.UsageError("--tokens and --samples both say when the run ends: give one of them")
@@ -485,10 +500,16 @@ def run_new(
     shape = DataShape(records, text_column, label_column, task)
     tokens_of = tokenizer or (start and start.tokenizer()) or "bytes"
     wallet = None if organiser is None else parse_address(organiser)
-    more = (ProgressBar(), length, shape, start, dataset, wallet)
+    unit = Unit.of("", token_decimals)
+    storing = None
+    if store_price is not None:
+        storing = Storing.of(store_price.base_units(unit, "--store-price"), store_replicas)
+    more = (ProgressBar(), length, shape, start, dataset, wallet, storing)
     result = create_run(run_directory, name, data, preset, price, settings, tokens_of, *more)
     made = f"run {result['run_id']} in {run_directory}: {result['parameters']:,} parameters"
-    show(as_json, result, made, Plan.of(RunDirectory(run_directory).load()).line())
+    config = RunDirectory(run_directory).load()
+    stored = [] if config.storage is None else [storage_line(config.storage, unit)]
+    show(as_json, result, made, Plan.of(config).line(), *stored)
 
 
 @click.command("check")

@@ -32,6 +32,7 @@ from peers.cli.options import (
     run_option,
     settlement_option,
     show,
+    storage_option,
     tables_option,
 )
 from peers.cli.places import copies_of, find_place, read_rules
@@ -50,6 +51,7 @@ MAX_SHOWN, MAX_LISTED = 20, 1000  # lines of one kind, for people and for progra
 @settlement_option
 @rpc_option
 @tables_option
+@storage_option
 @click.option(
     "--dir", "directory", type=PATH, help="A peer of the run: its invite says who may sign, its ledger what is due."
 )
@@ -61,6 +63,7 @@ def verify(
     settlement: NamedSettlement | None,
     rpc: Nodes,
     tables: Shelf,
+    of_storage: bool,
     directory: Path | None,
     invite: str | None,
     latest: bool,
@@ -73,13 +76,14 @@ def verify(
     With --invite (or --dir) every signature in the evidence is verified too. With --dir the certificates must be those
     that this peer follows, each paid receipt one that it has or that is proved, and a proposal must pay all that it has; where the
     ledger would propose otherwise, what differs is shown leaf by leaf."""
-    place = find_place(run, settlement, directory, invite)
+    place = find_place(run, settlement, directory, invite, of_storage)
     chain = place.connect(rpc)
     state = place.state(chain, finalised=not latest)
     check_code(chain, state)
     unit = place.unit(chain, state)
-    rules = read_rules(invite, directory)
-    checked = check_books(chain, state, copies_of(chain, state.settlement, tables, directory, invite), rules)
+    rules = read_rules(invite, directory, of_storage)
+    copies = copies_of(chain, state.settlement, tables, directory, invite, of_storage)
+    checked = check_books(chain, state, copies, rules)
     if not checked:
         raise ChainError("nothing to verify yet: no period is proposed or final")
     opinion, differing = _ask_ledger(directory, rules, state, checked)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swarm.checkpoint.segments import content_order
 from swarm.checkpoint.store import Keeps
 from swarm.checkpoint.unixfs import (
     CHUNK_BYTES,
@@ -53,6 +54,16 @@ class Plan:
 
     def total_bytes(self) -> int:
         return sum(file.size for file in self.files)
+
+
+def content_leaves(plan: Plan) -> list[tuple[bytes, int]]:
+    """(digest, bytes) of the leaves that are the content one after the other (`swarm.checkpoint.segments`); one may come again."""
+    rank = {path: number for number, path in enumerate(content_order(file.path for file in plan.files))}
+    order = [rank[file.path] for file in plan.files]
+    places = [
+        (order[file], offset, digest, size) for digest, found in plan.places.items() for file, offset, size in found
+    ]
+    return [(digest, size) for _, _, digest, size in sorted(places)]
 
 
 def check_name(name: str) -> None:
@@ -288,6 +299,7 @@ __all__ = [
     "TreeFile",
     "check_name",
     "check_names",
+    "content_leaves",
     "pieces_of",
     "put_folders",
     "put_path",

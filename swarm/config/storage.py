@@ -45,6 +45,14 @@ class StorageConfig(Part):
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> "StorageConfig":
+        for number, each in enumerate(self.objects):  # or some that store it got nothing, and yet took from others
+            if each.num_segments < self.replicas:
+                raise Refusal(
+                    f"storage.objects.{number}.bytes",
+                    each.bytes,
+                    f"must be {(self.replicas - 1) * SEGMENT_BYTES + 1} at least to be paid to storage.replicas = {self.replicas} "
+                    "storers; take fewer replicas, or leave it out",
+                )
         if self.num_segments > MAX_KIB:
             largest = max(range(len(self.objects)), key=lambda number: self.objects[number].bytes)
             raise Refusal(

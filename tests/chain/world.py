@@ -11,6 +11,7 @@ from incentives import records
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, store_key, to_checksum
 from incentives.ledger import Ledger
+from incentives.storage import storage_witnesses
 from peers.directory import PeerDirectory
 from peers.invite import Invite, RunBinding
 from peers.notary import values_of
@@ -25,6 +26,7 @@ from swarm.records.types import (
     ContributorLeaf,
     RoundBody,
     RoundCertificate,
+    StorageReceipt,
 )
 from tests.chain.commands import ok, refused, sparehive
 
@@ -43,6 +45,7 @@ class Lineage:
         self.by_account = {records.account_of(key): key for key in [*keys, founder]}
         self.entries: list[tuple[RoundCertificate, RoundBody, tuple[bytes, ...]]] = []
         self.receipts: list[tuple[ContributionReceipt, tuple[bytes, ...]]] = []
+        self.stored: list[tuple[StorageReceipt, tuple[bytes, ...]]] = []
         body = RoundBody((), (), (), (), 0.0, tuple(self.accounts))
         self.append(KIND_SEATING, body, (records.account_of(founder),))
 
@@ -67,6 +70,14 @@ class Lineage:
                 self.receipts.append((receipt, signers))
         return certificate.epoch
 
+    def store(self, storer: bytes, held: bytes, *, is_witnessed: bool = True, proof: bytes = b"\x07" * 32) -> None:
+        """The newest certificate's receipt for storing, signed by `storer` and, if it is, by its witness (k = 1)."""
+        certificate, body, _ = self.entries[-1]
+        identity = records.certificate_id(values_of(certificate))
+        receipt = StorageReceipt(self.run_id, certificate.epoch, storer, identity, held, proof)
+        (witness,) = storage_witnesses(body.electorate, identity, storer, 1)
+        self.stored.append((receipt, (storer, witness) if is_witnessed else (storer,)))
+
     def write(self, path: Path) -> None:
         """Into the ledger at `path`; what is there already stays."""
         with Ledger(path, run_id=self.run_id, domain=self.domain) as ledger:
@@ -77,6 +88,8 @@ class Lineage:
             for receipt, signers in self.receipts:
                 signed = self.sign("ContributionReceipt", receipt, signers)
                 ledger.add_receipt(values_of(receipt), signed)
+            for stored, signers in self.stored:
+                ledger.add_storage_receipt(values_of(stored), self.sign("StorageReceipt", stored, signers))
 
     def append(self, kind: int, body: RoundBody, signers: tuple[bytes, ...]) -> RoundCertificate:
         last = self.entries[-1][0] if self.entries else None
@@ -117,6 +130,7 @@ class World:
         None  # of another token than the test token, all of it the account's that is given
     )
     unit_price: int = UNIT_PRICE
+    storage: dict[str, Any] | None = None  # the table of run.toml
     organiser: str | None = None  # a wallet elsewhere, whose invites "organiser" signs
 
     def __post_init__(self) -> None:
@@ -159,6 +173,7 @@ class World:
         config = RunConfig.parse(
             {
                 **(elsewhere or {}),
+                **({"storage": self.storage} if self.storage else {}),
                 "name": "test",
                 "initial_root": "00" * 32,
                 "unit_price_amount": str(self.unit_price),

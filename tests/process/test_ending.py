@@ -78,7 +78,7 @@ def test_what_was_certified_is_within_one_epoch_of_the_plan_and_paid_where_it_wa
         rules = invite.pay_rules()
         with Ledger.read(seed.directory.ledger) as ledger:
             certificates, receipts = payable_after(ledger, rules, -1)
-        paid = {(receipt.peer, receipt.epoch) for receipt in receipts}
+        paid = {(receipt.account, receipt.epoch) for receipt in receipts}
         assert paid
         bodies = [(each.epoch, parse_body(each.body)) for each in certificates]
         due = {

@@ -113,10 +113,10 @@ def storage(*objects: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_what_is_stored_for_pay_is_read_and_written_again(tmp_path: Path) -> None:
-    run = RunConfig.parse(values(storage=storage(stored("a"), stored("b", bytes=1024))))
+    run = RunConfig.parse(values(storage=storage(stored("a"), stored("b", bytes=2049))))
     assert run.storage is not None
     assert (run.storage.price, run.storage.replicas, run.storage.every_epochs, run.storage.segments) == (7, 3, 1, 4)
-    assert run.storage.num_segments == 6
+    assert run.storage.num_segments == 8
     dump_run(run, tmp_path / "run.toml")
     assert load_run(tmp_path / "run.toml") == run
     assert "[[storage.objects]]" in (tmp_path / "run.toml").read_text()
@@ -134,6 +134,7 @@ def test_what_is_stored_for_pay_is_read_and_written_again(tmp_path: Path) -> Non
         (storage(stored("a"), stored("b"), stored("a")), r"storage\.objects\.2 = .*listed twice"),
         (storage(stored("a"), {**stored("b"), "segments_root": stored("a")["segments_root"]}), "listed twice"),
         (storage(stored(bytes=2**43)), "may have 4294967295 KiB together; list fewer"),
+        (storage(stored(bytes=2048)), r"storage\.objects\.0\.bytes = 2048: must be 2049 at least"),
         (storage(price_amount="-1"), r"storage\.price_amount = '-1'"),
         (storage(replicas=0), r"storage\.replicas = 0"),
         (storage(every_epochs=2000), r"storage\.every_epochs = 2000"),

@@ -1,7 +1,8 @@
 """The tree over segments of content: against RFC 9162's own definition, and what must not pass for a piece."""
 
+import asyncio
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pydantic_core import from_json
 from incentives import storage
 from swarm.checkpoint import segments
 from swarm.checkpoint.segments import GROUP_BYTES, SegmentTree, content_order, segments_root, verify
+from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.trees import content_leaves, put_folders, put_pieces, read_plan
+from swarm.checkpoint.unixfs import DAG_PB
 from swarm.errors import InputError
 from swarm.hashing import sha256
 
@@ -124,3 +128,20 @@ def test_what_rotted_or_is_not_there_is_told() -> None:
 
 def test_files_stand_in_the_order_of_their_folders() -> None:
     assert content_order(["b", "a/z", "a.txt", "a/b/c", "a"]) == ["a", "a/b/c", "a/z", "a.txt", "b"]
+
+
+def test_a_folder_of_blocks_is_the_content_of_its_files(tmp_path: Path) -> None:
+    """Also where a file has several blocks, one of them twice, and folders lie beside files."""
+    big = content(GROUP_BYTES) * 2 + b"end"
+    files = {"b": b"b" * 10, "a/z": big, "a.txt": b"t" * 2000, "a/b/c": b"", "a/b/d": b"d" * 5}
+    store = BlockStore(tmp_path, 1 << 30)
+    root = put_folders({path: put_pieces([data], store) for path, data in files.items()}, store)
+
+    async def bring(digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {digest: store.get(digest) or b"" for digest in digests}
+
+    plan = asyncio.run(read_plan(root.digest, DAG_PB, bring, 1 << 30))
+    leaves = content_leaves(plan)
+    joined = b"".join(files[path] for path in content_order(files))
+    assert b"".join(store.get(digest) or b"" for digest, _ in leaves) == joined
+    assert [size for _, size in leaves] == [len(store.get(digest) or b"") for digest, _ in leaves]
