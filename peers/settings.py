@@ -97,6 +97,9 @@ def with_settings(preset: str, given: dict[str, Any], settings: Sequence[str]) -
     changes: dict[str, Any] = {}
     for setting in settings:
         _merge(changes, _parse(setting))
+    if "storage" in changes and "storage" not in given:
+        *_, name = _leaves({"storage": changes["storage"]})
+        raise ConfigError("--set", name, "is about people who are paid to store: give --store-price, too")
     values = copy.deepcopy(PRESETS[preset])
     family = _at(changes, "task", "model", "family")
     kind = given.get("task", {}).get("kind", "causal_lm")

@@ -42,7 +42,7 @@ PATH = _GivenPath(path_type=Path)
 def _shelf(context: click.Context, parameter: click.Parameter, value: str) -> Shelf:
     inside = STORAGE_FOLDER if kept_option(context, "of_storage") else ""
     if scheme_of(value) in ("http", "https"):
-        return open_shelf(_below(value, inside))
+        return open_shelf(_below(value, inside) if inside else value)
     try:
         return given_path(value) / inside
     except ValueError as error:
@@ -51,8 +51,11 @@ def _shelf(context: click.Context, parameter: click.Parameter, value: str) -> Sh
 
 def _below(url: str, inside: str) -> str:
     """The URL of a folder in that of a URL; a file is named as it is."""
-    parts = urlsplit(url)
-    if not inside or parts.path.endswith(".json"):
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url  # what is wrong with it is said by who opens it
+    if parts.path.endswith(".json"):
         return url
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{inside}/"))
 

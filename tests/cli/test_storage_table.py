@@ -65,7 +65,7 @@ def test_without_the_option_a_run_is_what_it_was(text: Path, tmp_path: Path) -> 
         (("--store-price", "1", "--set", "storage.objects=[]"), "storage.objects cannot be set: it follows from data and base"),
         (("--store-price", "1", "--set", "storage.replicas=2"), "storage.replicas cannot be set: it is that of --store-replicas"),
         (("--store-price", "1", "--set", "storage.segments=99"), "storage.segments = 99"),
-        (("--set", "storage.every_epochs=2"), "storage.objects"),
+        (("--set", "storage.every_epochs=2"), "storage.every_epochs': is about people who are paid to store: give --store-price"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_told_and_leaves_nothing(

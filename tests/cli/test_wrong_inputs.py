@@ -81,6 +81,7 @@ COMMANDS = {
         "earnings",
         "serve",
         "ask",
+        "proxy",
     ),
 }
 

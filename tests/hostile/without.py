@@ -328,7 +328,7 @@ GUARDS = (
     Guard(
         "who has no link gets what a day allows",
         "swarm/transport/exchange.py",
-        "if isinstance(found, bytes) and not is_linked and not self._allowance.take(peer_id, len(found)):",
+        "if not is_linked and not self._allowance.take(peer_id, num_bytes):",
         "if False:",
         ("tests/process/test_exchange.py", "-k", "day_allows"),
     ),
