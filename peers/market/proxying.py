@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from peers.errors import ConfigError
 from peers.gateway import Limits
@@ -28,11 +29,16 @@ Sign = Callable[[Request, int], str]  # the header Authorization, at unix second
 
 
 def server_of(url: str) -> tuple[str, str]:
-    """(base without /v1, its Host). ConfigError where it is no URL of a server."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or parts.query:
+    """(base without /v1, its Host as it will be sent, which is what is signed). ConfigError where it is no URL of a server."""
+    try:
+        parts = URL(url)
+        is_server = parts.scheme in ("http", "https") and parts.host and not parts.user and not parts.query_string
+    except ValueError:
+        is_server = False
+    if not is_server or parts.host_port_subcomponent is None:
         raise ConfigError("--url", printable(url.split("@")[-1], 200), "is no http(s)://HOST[:PORT]")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}", parts.netloc
+    host = parts.host_port_subcomponent  # in small letters, without the port that its scheme has anyway
+    return f"{parts.scheme}://{host}{parts.raw_path.rstrip('/').removesuffix('/v1')}", host
 
 
 class Proxy:

@@ -213,7 +213,17 @@ def test_a_server_that_misbehaves_costs_one_answer(
 
 def test_what_is_no_server_is_named() -> None:
     assert server_of("https://host:8000/under/v1/") == ("https://host:8000/under", "host:8000")
-    for wrong in ("host:8000", "ftp://host", "http://", "http://me:secret@host"):
+    assert server_of("HTTP://LocalHost:80/v1") == ("http://localhost", "localhost"), "as its Host is sent"
+    assert server_of("https://[::1]:443") == ("https://[::1]", "[::1]")
+    for wrong in (
+        "host:8000",
+        "ftp://host",
+        "http://",
+        "http://me:secret@host",
+        "http://h:99999",
+        "http://[::1",
+        "http://h?a=1",
+    ):
         with pytest.raises(ConfigError, match="--url") as error:
             server_of(wrong)
         assert "secret" not in str(error.value)
