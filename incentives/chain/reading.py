@@ -41,6 +41,7 @@ class Reader:
         self.max_age_seconds: float | None = None
         self._most_range = 1 << 62  # blocks at once that the node looks through for events, as far as is known
         self._first_blocks: dict[bytes, int] = {}
+        self._contracts: dict[tuple[str, bytes], Contract] = {}  # web3 takes 20 ms to make one of an ABI
 
     @classmethod
     def connect(
@@ -56,6 +57,8 @@ class Reader:
         asked = Nodes((nodes,)) if isinstance(nodes, str) else nodes
         provider = NodesProvider(asked.urls, asked.timeout_seconds, tell)
         web3 = Web3(provider)
+        # It asks for the chain's id before each call. `connect` asks once, and what is signed names its chain.
+        web3.middleware_onion.remove("validation")
         web3.middleware_onion.inject(
             ExtraDataToPOAMiddleware, layer=0
         )  # Polygon, BNB and others have longer extra data
@@ -232,7 +235,10 @@ class Reader:
 
     # -- inside -------------------------------------------------------------------------------------------------------
     def _contract(self, name: str, address: bytes) -> Contract:
-        return self._web3.eth.contract(address=web3s(address), abi=artifact(name).abi)
+        if (known := self._contracts.get((name, address))) is not None:
+            return known
+        made = self._web3.eth.contract(address=web3s(address), abi=artifact(name).abi)
+        return self._contracts.setdefault((name, address), made)
 
     def _too_little_gas(self, sender: str, what: str) -> ChainError:
         return ChainError(
