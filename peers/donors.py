@@ -2,6 +2,7 @@
 fetches checks the bytes."""
 
 import asyncio
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from swarm.checkpoint.unixfs import cid_text
 from swarm.errors import PeerFault, RetryError, printable
 
 IN_FLIGHT = 4  # requests to one gateway at once
+START_SECONDS = 60.0  # that the process which speaks libp2p may take until it listens to us
 ANSWER_SECONDS = 20.0  # after so long what has come of a batch is taken, and the rest asked for again
 CONNECT_SECONDS = 10.0
 
@@ -196,9 +198,15 @@ class IpfsProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._began = asyncio.Event()  # it is there, or has ended
+
+    @property
+    def is_starting(self) -> bool:
+        """Nobody has been asked through it yet: what it imports takes seconds."""
+        return self._process is not None and not self._began.is_set()
 
     async def send(self, data: bytes) -> None:
-        """`RetryError` where the process has ended."""
+        """`RetryError` where the process has ended, or never begins."""
         async with self._starting:
             if self._process is None:
                 self._process = await asyncio.create_subprocess_exec(
@@ -208,6 +216,10 @@ class IpfsProcess:
                 self._reading = asyncio.create_task(self._read(self._process))
                 for number, donor in enumerate(self.donors):
                     self._write(frame(READY, number, donor.name.encode()))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(START_SECONDS):
+                        await self._began.wait()
+                self._began.set()
             self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -219,8 +231,10 @@ class IpfsProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for kind, number, payload in frames_in(process.stdout.read):
+            self._began.set()
             if 0 <= number < len(self.donors):
                 self.donors[number].take(kind, payload)
+        self._began.set()
         for donor in self.donors:
             donor.take(FAILED, b"the process that speaks libp2p has ended")
 

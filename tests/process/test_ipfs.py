@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,20 @@ def test_blocks_come_over_libp2p_from_several_and_the_id_stays(
         assert again.rpartition("/")[2] == address.rpartition("/")[2]
     code, _, said = sparehive("fetch", cid, "--from", address, "--timeout", 5, "--out", tmp_path / "gone")
     assert code == 1 and "cannot be reached" in said.splitlines()[-1]
+
+
+def test_what_our_own_process_takes_to_start_is_not_what_nothing_came_for(
+    published: tuple[Path, str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine its imports alone last longer than somebody waits for blocks."""
+    store, cid, data = published
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 4\nexec {shlex.quote(sys.executable)} "$@"\n')
+    slow.chmod(0o700)
+    with node(store, tmp_path) as (_, address), monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(slow))
+        ok("fetch", cid, "--from", address, "--timeout", 3, "--out", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
 
 
 def test_a_liar_is_told_and_does_no_harm(published: tuple[Path, str, bytes], tmp_path: Path) -> None:
