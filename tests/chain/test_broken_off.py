@@ -17,12 +17,10 @@ from tests.chain.breaking_node import BreakingNode
 from tests.chain.commands import ok, own_process_started, refused
 from tests.chain.world import BUDGET, UNIT_PRICE, World
 
-POINTS = pytest.mark.parametrize("forward", [False, True], ids=["lost", "sent"])
-
-
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
+SELDOM = pytest.mark.long  # what is like another one, with another command
+POINTS = pytest.mark.parametrize(
+    "forward", [pytest.param(False, id="lost", marks=SELDOM), pytest.param(True, id="sent")]
+)
 
 
 def kill_at_transaction(node: DevChain, nth: int, forward: bool, *arguments: object) -> None:
@@ -45,8 +43,12 @@ def transactions_of(world: World, name: str) -> int:
 
 @pytest.mark.parametrize(
     ("nth", "forward"),
-    [(1, False), (1, True), (2, False), (2, True)],
-    ids=["token-lost", "token-sent", "settlement-lost", "settlement-sent"],
+    [
+        pytest.param(1, False, id="token-lost"),
+        pytest.param(1, True, id="token-sent", marks=SELDOM),
+        pytest.param(2, False, id="settlement-lost", marks=SELDOM),
+        pytest.param(2, True, id="settlement-sent"),
+    ],
 )
 def test_deploy_goes_on_with_what_stands(world: World, nth: int, forward: bool) -> None:
     """The chain's registry stands already, for all runs."""
@@ -66,7 +68,12 @@ def test_deploy_goes_on_with_what_stands(world: World, nth: int, forward: bool) 
 
 
 @pytest.mark.parametrize(
-    ("nth", "forward"), [(1, True), (2, False), (2, True)], ids=["approve-sent", "fund-lost", "fund-sent"]
+    ("nth", "forward"),
+    [
+        pytest.param(1, True, id="approve-sent", marks=SELDOM),
+        pytest.param(2, False, id="fund-lost"),
+        pytest.param(2, True, id="fund-sent"),
+    ],
 )
 def test_fund_pays_once(world: World, nth: int, forward: bool) -> None:
     command = ("run", "fund", world.run.root, *world.rpc, *world.keys("organiser"), "--amount", "7base")

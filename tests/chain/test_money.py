@@ -4,18 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address, to_checksum
 from incentives.publication import find_evidence, find_tables
 from tests.chain.commands import ok, refused, sparehive
 from tests.chain.world import BUDGET, UNIT_PRICE, World
-
-
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
 
 
 def test_from_deployment_to_the_last_claim(world: World) -> None:

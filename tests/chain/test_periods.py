@@ -2,18 +2,9 @@
 
 import os
 import time
-from pathlib import Path
 
-import pytest
-
-from incentives.devchain import DevChain
 from tests.chain.commands import ok, refused, sparehive
 from tests.chain.world import UNIT_PRICE, World
-
-
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
 
 
 def on_a_timer(world: World, *options: object) -> tuple[object, ...]:

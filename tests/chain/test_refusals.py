@@ -23,11 +23,6 @@ from tests.chain.commands import last_words, ok, own_process, own_process_starte
 from tests.chain.world import BUDGET, UNIT_PRICE, World
 
 
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
-
-
 def settled(world: World) -> World:
     """alice has worked 2 units, which are final, and is bound."""
     world.work(alice=2, bob=1)

@@ -8,18 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from incentives.devchain import DevChain
 from incentives.keys import load_key, load_password, parse_address
 from tests.chain.commands import ok, own_process_started, refused, sparehive
 from tests.chain.lying_node import LyingNode
 from tests.chain.world import BUDGET, UNIT_PRICE, World
-
-
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
 
 
 def elsewhere(world: World, name: str) -> tuple[object, ...]:

@@ -21,11 +21,6 @@ SAFE = to_checksum(b"\x5a" * 20)
 SAYS_YES = "0x631626ba7e60e01b60005260206000f3"
 
 
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
-
-
 def send(world: World, calls: list[dict[str, Any]], anybody: str = SAFE) -> None:
     """As the wallets that have to."""
     for call in calls:

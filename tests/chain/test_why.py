@@ -1,20 +1,11 @@
 """What a proposal releases, to whom most and until when; and why each piece of one's own work was not paid."""
 
 import json
-from pathlib import Path
 
-import pytest
-
-from incentives.devchain import DevChain
 from incentives.keys import to_checksum
 from incentives.unpaid import LATE, NOT_CERTIFIED
 from tests.chain.commands import ok, sparehive
 from tests.chain.world import BUDGET, UNIT_PRICE, World
-
-
-@pytest.fixture
-def world(node: DevChain, tmp_path: Path) -> World:
-    return World(tmp_path, node)
 
 
 def test_each_piece_that_is_not_paid_has_its_reason(world: World) -> None:

@@ -1,6 +1,8 @@
 """A run without training: a really signed ledger for a deployed settlement, and the commands as users call them."""
 
+import shutil
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,12 @@ class Lineage:
         self.stored: list[tuple[StorageReceipt, tuple[bytes, ...]]] = []
         body = RoundBody((), (), (), (), 0.0, tuple(self.accounts))
         self.append(KIND_SEATING, body, (records.account_of(founder),))
+
+    def copy(self) -> "Lineage":
+        """What is appended to the one is not in the other."""
+        made = copy(self)
+        made.entries, made.receipts, made.stored = list(self.entries), list(self.receipts), list(self.stored)
+        return made
 
     def round(self, units: dict[bytes, int], *, unsigned: tuple[bytes, ...] = ()) -> int:
         """A certified round in which each account did its units; those in `unsigned` get no witness. Its epoch."""
@@ -158,6 +166,13 @@ class World:
             directory.root.mkdir()
             directory.invite.write_text(self.invite + "\n")
             store_key(directory.hot_key, key, load_password(directory.hot_password, create=True))
+
+    def copy(self, root: Path) -> "World":
+        """Its files again in `root`, which is empty; the chain is the same."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        made = copy(self)
+        made.root, made.run, made.lineage = root, RunDirectory(root / "run"), self.lineage.copy()
+        return made
 
     def pay(self) -> tuple[str, ...]:
         if self.make_token is None:

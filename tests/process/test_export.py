@@ -1,9 +1,6 @@
-"""`sparehive export` as its user runs it, from a block store and a ledger on disk; what it writes is opened by transformers."""
+"""`sparehive export` from a block store and a ledger on disk, once in a process of its own; transformers opens what it writes."""
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,22 +20,16 @@ from swarm.checkpoint.store import BlockStore
 from swarm.records.commitments import body_bytes, body_hash, contributors_root, electorate_hash
 from swarm.records.types import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
 from swarm.tasks import new_model
-from tests.chain.commands import last_words
+from tests.chain.commands import last_words, own_process, sparehive
 
 TINY = ("task.model.fields={n_embd=16,n_layer=1,n_head=2}", "task.data.context=16", "codec.part_values=2048")
 KEY = PrivateKey(b"\x05" * 32)
 VOTER = records.account_of(KEY)
 
 
-def export(directory: PeerDirectory, out: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "peers", "export", "--dir", str(directory.root), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+def export(directory: PeerDirectory, out: Path | str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)"""
+    return sparehive("export", "--dir", directory.root, "--out", out)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +68,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeerDirectory, An
 
 def test_transformers_opens_the_certified_model(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
     directory, anchor = trained
-    done = export(directory, tmp_path / "model")
+    done = own_process(
+        "export", "--dir", directory.root, "--out", tmp_path / "model", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"epoch 2 written to {tmp_path / 'model'}\n"
     assert done.stderr == ""
@@ -111,41 +104,36 @@ def test_who_stopped_before_it_had_the_newest_state_gets_the_one_before(
         )  # fmt: skip
         signature = records.sign(KEY, records.digest(domain, "RoundCertificate", values_of(certificate)))
         ledger.set_tip(ledger.add_certificate(values_of(certificate), body_bytes(body), [(VOTER, signature)]))
-    done = export(directory, tmp_path / "model")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("epoch 2 written to") and "epoch 3 was certified, too" in done.stdout
+    code, out, err = export(directory, tmp_path / "model")
+    assert code == 0, err
+    assert out.startswith("epoch 2 written to") and "epoch 3 was certified, too" in out
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
 def test_a_full_folder_is_not_written_into(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    done = export(trained[0], tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert last_words(done.stderr).startswith("sparehive: --out = ")
+    code, out, err = export(trained[0], tmp_path)
+    assert (code, out) == (1, "")
+    assert last_words(err).startswith("sparehive: --out = ")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_working_directory_is_filled(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
+def test_the_working_directory_is_filled(
+    trained: tuple[PeerDirectory, Anchor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither it nor a mount point can be replaced by another folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "peers", "export", "--dir", str(trained[0].root.resolve()), "--out", "."],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    code, _, err = export(trained[0], ".")
+    assert code == 0, err
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.startswith(".")]
 
 
 def test_a_directory_of_no_peer_is_named(tmp_path: Path) -> None:
-    done = export(PeerDirectory(tmp_path), tmp_path / "model")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "sparehive join" in last_words(done.stderr)
+    code, out, err = export(PeerDirectory(tmp_path), tmp_path / "model")
+    assert (code, out) == (1, "")
+    assert "sparehive join" in last_words(err)
 
 
 def test_a_damaged_block_is_found_and_nothing_half_written_stays(
@@ -156,9 +144,9 @@ def test_a_damaged_block_is_found_and_nothing_half_written_stays(
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        done = export(directory, tmp_path / "model")
+        code, out, err = export(directory, tmp_path / "model")
     finally:
         path.write_bytes(whole)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "missing or damaged" in last_words(done.stderr)
+    assert (code, out) == (1, "")
+    assert "missing or damaged" in last_words(err)
     assert list(tmp_path.iterdir()) == []
