@@ -10,7 +10,10 @@ from peers.demo import Demo, everything_ends
 from peers.demo_report import draw_transfer, show_transfer
 from peers.demo_transfer import ADAPTER, Trained, TransferDemo, write_language_reference
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.long,
+]  # two swarms; three minutes of the processor, on whatever machine
 SIZES = (
     "--set",
     "task.model.fields={n_embd=32,n_layer=1,n_head=2}",

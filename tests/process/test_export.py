@@ -68,9 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeerDirectory, An
 
 def test_transformers_opens_the_certified_model(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
     directory, anchor = trained
-    done = own_process(
-        "export", "--dir", directory.root, "--out", tmp_path / "model", cwd=tmp_path
-    )
+    done = own_process("export", "--dir", directory.root, "--out", tmp_path / "model", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"epoch 2 written to {tmp_path / 'model'}\n"
     assert done.stderr == ""

@@ -107,8 +107,7 @@ class Swarm:
     def join(self) -> None:
         """The volunteer, once the seed is ready."""
         self.wait("seed", 0)
-        if "alice" not in self.jobs:
-            self.start("alice", "join seed/invite.txt --dir alice --host 127.0.0.1")
+        self.start("alice", "join seed/invite.txt --dir alice --host 127.0.0.1")
 
     def leave(self) -> None:
         for job in self.jobs.values():
@@ -151,65 +150,56 @@ def of_nobody(home: Path) -> Swarm | str:
     )
 
 
-@pytest.fixture(scope="module")
-def swarms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Swarm | str]]:
-    """Two at the same time, and both left: a process takes seconds to start."""
-    made = tmp_path_factory.mktemp("made")
+@pytest.fixture
+def home(tmp_path: Path) -> Callable[[int], Path]:
+    """With a run in it that is the given user's."""
     subprocess.run(
         f"{PROGRAM} run new run --preset demo {SMALL}",
         shell=True,
-        cwd=made,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         timeout=60,
         check=True,
     )
-    homes = [tmp_path_factory.mktemp(name) for name in ("nobody", "narrow")]
-    for home, owner in zip(homes, (NOBODY if os.getuid() == 0 else os.getuid(), os.getuid()), strict=True):
-        shutil.copytree(made / "run", home / "run")
-        for path in (home, *home.rglob("*")):
+
+    def owned(owner: int) -> Path:
+        for path in (tmp_path, *tmp_path.rglob("*")):
             os.chown(path, owner, -1)
-    narrow = Swarm(
-        homes[1],
-        10,
-        lambda arguments: ["bash", "-c", f"exec {PROGRAM} {arguments}"],
-        LC_ALL="C",
-        PYTHONUTF8="0",
-        PYTHONCOERCECLOCALE="0",
-    )
-    found: dict[str, Swarm | str] = {"nobody": of_nobody(homes[0]), "narrow": narrow}
-    running = [swarm for swarm in found.values() if isinstance(swarm, Swarm)]
+        return tmp_path
+
+    return owned
+
+
+@contextlib.contextmanager
+def trained(swarm: Swarm) -> Iterator[None]:
+    """The volunteer has finished two units, and both have left."""
     try:
-        for swarm in running:
-            swarm.start("seed", "seed run --dir seed --host 127.0.0.1")
-        for swarm in running:
-            with contextlib.suppress(AssertionError):  # told by the test of that swarm
-                swarm.join()
-        yield found
+        swarm.start("seed", "seed run --dir seed --host 127.0.0.1")
+        swarm.join()
+        swarm.wait("alice", 2)
+        swarm.leave()
+        yield
     finally:
-        for swarm in running:
-            swarm.end()
+        swarm.end()
 
 
-def test_nobody_on_a_root_that_is_read_only_with_all_descriptors_closed(swarms: dict[str, Swarm | str]) -> None:
+def test_nobody_on_a_root_that_is_read_only_with_all_descriptors_closed(home: Callable[[int], Path]) -> None:
     """Needs root, for mounts and to become nobody."""
-    swarm = swarms["nobody"]
+    swarm = of_nobody(home(NOBODY if os.getuid() == 0 else os.getuid()))
     if isinstance(swarm, str):
         pytest.skip(swarm)
-    swarm.join()
-    swarm.wait("alice", 2)
-    swarm.leave()
-    assert (swarm.home / "alice" / "peer.log").stat().st_uid == NOBODY
-    assert not any(job.shown for job in swarm.jobs.values())
+    with trained(swarm):
+        assert (swarm.home / "alice" / "peer.log").stat().st_uid == NOBODY
+        assert not any(job.shown for job in swarm.jobs.values())
 
 
-def test_a_terminal_of_ten_columns_without_utf8(swarms: dict[str, Swarm | str]) -> None:
-    swarm = swarms["narrow"]
-    assert isinstance(swarm, Swarm)
-    swarm.join()
-    swarm.wait("alice", 2)
-    swarm.leave()
-    for job in swarm.jobs.values():
-        job.reader.join(5)
-        assert b"Traceback" not in job.shown
-        assert b"epoch" in job.shown and not any(byte > 127 for byte in job.shown)
+@pytest.mark.long
+def test_a_terminal_of_ten_columns_without_utf8(home: Callable[[int], Path]) -> None:
+    narrow = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    swarm = Swarm(home(os.getuid()), 10, lambda arguments: ["bash", "-c", f"exec {PROGRAM} {arguments}"], **narrow)
+    with trained(swarm):
+        for job in swarm.jobs.values():
+            job.reader.join(5)
+            assert b"Traceback" not in job.shown
+            assert b"epoch" in job.shown and not any(byte > 127 for byte in job.shown)
