@@ -12,8 +12,9 @@ from pathlib import Path
 from peers.config import load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import ConfigError, StartError
-from swarm.checkpoint.bases import BaseFolder, found_base, size_of, write_base
+from swarm.checkpoint.bases import BaseFolder, found_base, is_base, size_of, write_base
 from swarm.checkpoint.store import BlockStore
+from swarm.checkpoint.trees import Plan
 from swarm.checkpoint.unixfs import cid_text, parse_cid
 from swarm.config import Base, RunConfig
 from swarm.errors import PeerFault
@@ -143,7 +144,12 @@ def _fetched(cid: str, root: Hash, sources: Sequence[str], folder: Path) -> Path
         if _same(folder, root) is not None:
             return folder
         shutil.rmtree(draft, ignore_errors=True)
-        fetch(cid_text(root), sources, draft, ProgressBar())
+
+        def judge(plan: Plan) -> None:
+            if not is_base(plan.is_folder, {file.path for file in plan.files}) or plan.folders:
+                raise ConfigError("--from", cid, "is of no model that a run starts from")
+
+        fetch(cid_text(root), sources, draft, ProgressBar(), judge=judge)
         try:
             if _same(draft, root) is None:
                 raise ConfigError("--from", cid, "is of no model that a run starts from")

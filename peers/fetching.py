@@ -170,11 +170,16 @@ async def plan_of(crowd: Crowd, root: bytes, codec: int, max_bytes: int) -> Plan
 
 
 def fetch(
-    cid: str, sources: Sequence[str], out: Path, progress: ProgressBar, stall_seconds: float = STALL_SECONDS
+    cid: str,
+    sources: Sequence[str],
+    out: Path,
+    progress: ProgressBar,
+    stall_seconds: float = STALL_SECONDS,
+    judge: Callable[[Plan], None] = lambda plan: None,
 ) -> dict[str, Any]:
     """Write the file or folder that `cid` names to `out`, once it is whole; what has come of one that was broken off is kept beside it and
-    counts the next time. ConfigError, StartError or DiskError in one line: no CID, nobody has it, a tree that nobody honest makes, no
-    room."""
+    counts the next time. `judge` sees what there is before it comes, and raises ConfigError where it is not wanted. ConfigError,
+    StartError or DiskError in one line: no CID, nobody has it, a tree that nobody honest makes, no room."""
     try:
         root, codec = parse_any_cid(cid)
     except ValueError as error:
@@ -189,7 +194,7 @@ def fetch(
         )
     begun = time.monotonic()
     part = out.with_name(f"{out.name}.{cid_text(root, codec)[-8:]}.part")
-    crowd, landing = asyncio.run(_fetch(root, codec, sources, part, progress, stall_seconds))
+    crowd, landing = asyncio.run(_fetch(root, codec, sources, part, progress, stall_seconds, judge))
     landing.finish(out)
     return {
         "cid": cid_text(root, codec),
@@ -205,12 +210,19 @@ def fetch(
 
 
 async def _fetch(
-    root: bytes, codec: int, sources: Sequence[str], part: Path, progress: ProgressBar, stall_seconds: float
+    root: bytes,
+    codec: int,
+    sources: Sequence[str],
+    part: Path,
+    progress: ProgressBar,
+    stall_seconds: float,
+    judge: Callable[[Plan], None],
 ) -> tuple[Crowd, Landing]:
     name = cid_text(root, codec)
     async with crowd_of(sources, stall_seconds) as crowd:
         with progress.during(f"looking for {name[:12]}…"):
             plan = await _judged(name, plan_of(crowd, root, codec, _room(part)))
+        judge(plan)
         with _alone(part):
             landing = Landing(plan, part)
             total = max(1, plan.total_bytes())

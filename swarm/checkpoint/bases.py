@@ -93,6 +93,11 @@ def found_base(folder: Path, base: Base) -> BaseFolder | None:
     return found if found.root == base.root else None
 
 
+def is_base(is_directory: bool, names: set[str]) -> bool:
+    """Whether a base can be what has these files."""
+    return is_directory and {FILES[0], FILES[-1]} <= names <= set(FILES)
+
+
 def size_of(root: Hash, get: Callable[[Hash], bytes]) -> int:
     """Bytes of the files of the directory `root`, as its blocks say. `PeerFault` where it is none."""
     node = decode_node(get(root))
@@ -114,7 +119,7 @@ def write_base(base: Base, get: Callable[[Hash], bytes], folder: Path) -> BaseFo
     they cannot be written, and nothing half-made is left."""
     node = decode_node(get(base.root))
     files = {link.name: link for link in node.links}
-    if not node.is_directory or not {FILES[0], FILES[-1]} <= set(files) <= set(FILES):
+    if not is_base(node.is_directory, set(files)):
         raise PeerFault("base: its directory has other files than a base")
     try:
         with making(folder) as part:
@@ -153,4 +158,4 @@ def making(folder: Path) -> Iterator[Path]:
         raise
 
 
-__all__ = ["FILES", "BaseFolder", "found_base", "put_base", "size_of", "write_base"]
+__all__ = ["FILES", "BaseFolder", "found_base", "is_base", "put_base", "size_of", "write_base"]

@@ -418,11 +418,15 @@ def test_a_cid_is_fetched_from_who_hands_it_out(tmp_path: Path, own_cache: Path)
     ok("car", "export", cid, tmp_path / "a.car", "--store", run.root)
     ok("car", "export", run.data, tmp_path / "other.car")
     other = ok("car", "import", tmp_path / "other.car", "--store", tmp_path / "store")["roots"][0]
+    (node,) = [path for path in (tmp_path / "store").rglob("*") if path.name == parse_cid(other).hex()]
+    nodes = tmp_path / "nodes" / "blocks" / node.name
+    nodes.parent.mkdir(parents=True)
+    shutil.copy(node, nodes)
 
     def left() -> list[str]:
         return [path.name for path in own_cache.iterdir() if not path.name.endswith(".lock")]
 
-    with gateway(run.root) as url:
+    with gateway(run.root) as url, gateway(nodes.parents[1]) as beside:
         for name, source in (("http", url), ("car", str(tmp_path / "a.car"))):
             shutil.rmtree(own_cache)
             made = make_run(tmp_path, Path(cid), name=name, blocks=(source,))
@@ -433,6 +437,11 @@ def test_a_cid_is_fetched_from_who_hands_it_out(tmp_path: Path, own_cache: Path)
         for source, where, words in (
             (nobody, url, "has it not"),
             (Path(other), str(tmp_path / "other.car"), "is of no model"),
+            (
+                Path(other),
+                beside,
+                "is of no model",
+            ),  # its names say so: the files themselves, which are nowhere, are not asked for
             (Path(cid), "nonsense", "--blocks = .*no folder of blocks"),
         ):
             with pytest.raises(PeerError, match=words):
