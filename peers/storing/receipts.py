@@ -7,6 +7,7 @@ neither: books that differ for ever would be compared, and sent, for ever (`peer
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +26,7 @@ MAX_KNOWN = 8192  # certificates that receipts are compared with; those of longe
 MAX_WAITING = 4096  # receipts in memory that lack a witness or their certificate
 MAX_OF_ONE = 256  # of one certificate, from strangers
 MAX_WRITTEN = 1024  # of one certificate
+MIN_BY_WITNESS = 64  # of those, that one witness may stand behind, however many there are
 _Key = tuple[Hash, Hash]  # certificate, hash of the receipt
 
 
@@ -41,6 +43,7 @@ class _Challenge:
     epoch: int
     electorate: tuple[Account, ...]
     written: set[Hash] = field(default_factory=set)
+    by_witness: Counter[Account] = field(default_factory=Counter)  # of what is written
     strangers: int = 0  # receipts that wait, of who is no storer that is linked
 
 
@@ -117,6 +120,8 @@ class StorageAccounting:
             elif not self._waiting[record.certificate, hash_].signed.keys().isdisjoint(witnesses):
                 waited = self._waiting.pop((record.certificate, hash_))
                 challenge.strangers -= waited.is_strangers
+                if not self._has_room(challenge, waited.signed.keys() & set(witnesses)):
+                    return False
                 self._write(record, hash_, list(waited.signed.values()), challenge)
             if signed.signer == record.peer and self.notary.account in witnesses and self.is_open(record.epoch):
                 self.ask(record)
@@ -154,9 +159,16 @@ class StorageAccounting:
         found.signed[signed.signer] = signed
         return True
 
+    def _has_room(self, challenge: "_Challenge", signed: set[Account]) -> bool:
+        """For one more that these witnesses have signed; it is counted. Keys cost a storer nothing, and one is found to any witness that
+        lies: alone it must not fill the books of a challenge, so it gets twice the part of each."""
+        most = max(MIN_BY_WITNESS, 2 * MAX_WRITTEN // len(challenge.electorate))
+        if len(challenge.written) >= MAX_WRITTEN or any(challenge.by_witness[who] >= most for who in signed):
+            return False
+        challenge.by_witness.update(signed)
+        return True
+
     def _write(self, record: StorageReceipt, hash_: Hash, signed: list[Signed], challenge: "_Challenge") -> None:
-        if hash_ not in challenge.written and len(challenge.written) >= MAX_WRITTEN:
-            return
         challenge.written.add(hash_)
         self.ledger.add_storage_receipt(values_of(record), [(each.signer, each.signature) for each in signed])
         if record.peer == self.notary.account:

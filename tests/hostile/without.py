@@ -45,6 +45,7 @@ _ENDING = ("tests/machine/test_ending.py",)
 _FLOODS = ("tests/machine/test_floods.py",)
 _RECHECKS = ("tests/machine/test_rechecks.py",)
 _RECEPTION = ("tests/pure/test_reception.py",)
+_STORED = ("tests/pure/test_storage_receipts.py",)
 _STREAMS = "tests/process/test_hostile_streams.py"
 
 GUARDS = (
@@ -338,6 +339,56 @@ GUARDS = (
         "stream.patience_seconds = math.inf if place.is_member else PATIENCE_SECONDS",
         "stream.patience_seconds = math.inf",
         ("tests/process/test_exchange.py", "-k", "reads_slowly"),
+    ),
+    # Storing
+    Guard(
+        "a witness signs what it found right alone",
+        "peers/storing/witnessing.py",
+        "if fault is None:",
+        "if True:",
+        _STORED,
+    ),
+    Guard(
+        "a segment is the run's, by its path",
+        "incentives/storage.py",
+        "        if not _answers(rules, draw, segment, path):\n",
+        "        if False:\n",
+        ("tests/pure/test_storage.py",),
+    ),
+    Guard(
+        "the draw says which segment is shown",
+        "incentives/storage.py",
+        "if block[at : at + 9] != _head(draw):",
+        "if False:",
+        ("tests/pure/test_storage.py",),
+    ),
+    Guard(
+        "of strangers' storage receipts so many wait",
+        "peers/storing/receipts.py",
+        "if challenge is not None and is_strangers and challenge.strangers >= MAX_OF_ONE:",
+        "if False:",
+        _STORED,
+    ),
+    Guard(
+        "storage receipts of who is neither storer nor witness are refused",
+        "peers/storing/receipts.py",
+        "if witnesses is None or signed.signer not in (record.peer, *witnesses):",
+        "if witnesses is None:",
+        _STORED,
+    ),
+    Guard(
+        "a witness that lies fills its part of a challenge's books",
+        "peers/storing/receipts.py",
+        " or any(challenge.by_witness[who] >= most for who in signed)",
+        "",
+        _STORED,
+    ),
+    Guard(
+        "who lets go of a copy asks others for a block of it first",
+        "peers/storing/keeper.py",
+        "if not self.holdings.is_whole(item) or await self._others_show(item)]",
+        "]",
+        ("tests/pure/test_storing.py",),
     ),
 )
 

@@ -262,3 +262,29 @@ def test_receipts_wait_for_their_certificate_and_strangers_fill_neither_disk_nor
     assert len(other.pages.signers) == 1
     other.books.is_storer = lambda account: True
     assert flood(99), "a storer that is linked finds room"
+
+
+def test_a_witness_that_lies_does_not_fill_the_books_of_a_challenge(
+    tmp_path: Path, rules: StorageRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "MAX_WRITTEN", 40)
+    monkeypatch.setattr(receipts, "MIN_BY_WITNESS", 2)
+    voters = ("witness", "storer", "stranger", "other")
+    event = _certified(5, voters)
+    third = _Peer("other", tmp_path, rules)
+    third.books.on_event(event)
+    good = StorageReceipt(RUN, 5, ACCOUNTS["storer"], event.id, held_of([0]), bytes(32))
+
+    def shown(witness: str, number: int) -> bool:
+        """By the next free key that draws this witness."""
+        for nonce in range(200):
+            key = PrivateKey(bytes([100 + number, nonce + 1]) * 16)
+            record = replace(good, peer=account_of(key))
+            if third.books.witnesses(record) == (ACCOUNTS[witness],):
+                third.books.on_receipt(Signed(record, record.peer, b"checked before"))
+                return third.books.on_receipt(Signed(record, ACCOUNTS[witness], b"checked before"))
+        raise AssertionError
+
+    assert [shown("stranger", number) for number in range(30)] == [True] * 20 + [False] * 10
+    assert all(shown("witness", number) for number in range(30, 50)), "others have their part"
+    assert not shown("storer", 50) and len(third.pages.signers) == 40, "of one challenge so many"
