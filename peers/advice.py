@@ -71,27 +71,34 @@ def advise(now: Circumstances) -> list[Advice]:
                 "share nothing, and a settlement pays one of them: ask the organiser which seed to keep, and leave the other",
             ),
         )
-    if now.is_paid_run and not now.has_node:
-        found.append(
-            Advice(
-                "nobody-watches",
-                "nobody watches for you what the organiser proposes to pay: name a node of its chain with --rpc URL, or look yourself with "
-                "`sparehive rewards` and `sparehive verify` while a window is open",
-            )
-        )
-    if now.is_paid_run and now.node_silence:
-        found.append(
-            Advice(
-                "watch-fails",
-                f"nobody watches now what the organiser proposes to pay: {now.node_silence}; if it stays so name another node with --rpc",
-            )
-        )
+    if now.is_paid_run:
+        found += of_watching(now.has_node, now.node_silence)
     found += _of_this_machine(now)
     if now.daemon_silent_seconds:
         found.insert(
             0, Advice(AT_ONCE, "the p2p daemon does not answer: nobody is heard; if it stays so the peer starts anew")
         )
     return found
+
+
+def of_watching(has_node: bool, silence: str) -> list[Advice]:
+    """Of proposals that nobody looks at. `has_node`: there is one to ask; `silence`: why it has not answered for a while."""
+    if not has_node:
+        return [
+            Advice(
+                "nobody-watches",
+                "nobody watches for you what the organiser proposes to pay: name a node of its chain with --rpc URL, or look yourself with "
+                "`sparehive rewards` and `sparehive verify` while a window is open",
+            )
+        ]
+    if silence:
+        return [
+            Advice(
+                "watch-fails",
+                f"nobody watches now what the organiser proposes to pay: {silence}; if it stays so name another node with --rpc",
+            )
+        ]
+    return []
 
 
 def _of_this_machine(now: Circumstances) -> list[Advice]:
@@ -260,4 +267,4 @@ class Patience:
         return [a for a in advice if a.code == AT_ONCE or now - self._codes[a.code] >= GRACE_SECONDS]
 
 
-__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_a_storer", "of_problems"]
+__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_a_storer", "of_problems", "of_watching"]

@@ -1,4 +1,5 @@
-"""Watches for its owner what the run's organiser proposes: `python -m peers.lookout DIRECTORY`, a process beside the peer.
+"""Watches for its owner what the run's organiser proposes, for work and for storing: `python -m peers.lookout DIRECTORY`, a process beside
+the peer.
 
 A node that hangs, lies or sends without end, and a ledger of any size, cost training nothing: the process runs when nobody
 else wants the processor, holds at most `MEMORY_BYTES`, and one look that takes longer than `LOOK_SECONDS` ends it; the
@@ -137,13 +138,15 @@ def nodes_of(config: PeerConfig, invite: "Invite") -> tuple[str, ...]:
 # -- the process ------------------------------------------------------------------------------------------------------
 @dataclass
 class Looking:
-    """Looks again and again. `is_at_work`: whether the peer hears what is certified; `now`: a clock in seconds."""
+    """Looks at one pool again and again: the run's for work or, `of_storage`, that for storing, which its invite has to know. `is_at_work`:
+    whether the peer hears what is certified; `now`: a clock in seconds."""
 
     directory: PeerDirectory
     invite: "Invite"
     connect: Callable[[], "Chain"]
     is_at_work: Callable[[], bool]
     now: Callable[[], float] = time.monotonic
+    of_storage: bool = False
     _chain: "Chain | None" = None
     _books: "OwnBooks | None" = None
     _proposal: "PeriodState | None" = None  # the one that is looked at
@@ -159,14 +162,24 @@ class Looking:
         else:
             self._chain.renew()
             self._chain.check_age()
-        contract = SettlementContract(self._chain, self.invite.binding.settlement)
+        contract = SettlementContract(self._chain, self._pool())
+        if self.of_storage and not self._chain.has_code(contract.address, None):
+            return Watch(time.time())  # nobody has deployed it: nothing can be proposed
         state = contract.state()
         pending = state.pending
         if pending is None:
             return Watch(time.time(), state.block)
         why = self._refused(state, pending, lambda number: contract.period(number, block=state.block))
-        warning = warning_text(pending, why, is_over=pending.ready_at <= state.block_time) if why else ""
+        is_over = pending.ready_at <= state.block_time
+        warning = warning_text(pending, why, is_over=is_over, of_storage=self.of_storage) if why else ""
         return Watch(time.time(), state.block, pending.number, pending.ready_at, warning)
+
+    def _pool(self) -> bytes:
+        if not self.of_storage:
+            return self.invite.binding.settlement
+        terms = self.invite.storage_terms()
+        assert terms is not None
+        return terms.settlement
 
     def _refused(self, state: "RunState", pending: "PeriodState", period_of: Callable[[int], "PeriodState"]) -> str:
         """Why the ledger would not make the proposal, and that is no delay any more; empty: it would, or cannot tell (yet)."""
@@ -175,7 +188,7 @@ class Looking:
         from incentives.ledger import Ledger
 
         if self._books is None:
-            self._books = OwnBooks(self.invite.pay_rules())
+            self._books = OwnBooks(self.invite.pay_rules(self.of_storage))
         if pending != self._proposal:
             self._proposal, self._since, self._judged = pending, None, None
         if self._judged is not None and self._judged[1] == OK:
@@ -196,17 +209,35 @@ class Looking:
         return outcome.reason if is_behind and waited >= BEHIND_SECONDS and self.is_at_work() else ""
 
 
-def warning_text(pending: "PeriodState", why: str, *, is_over: bool) -> str:
+def warning_text(pending: "PeriodState", why: str, *, is_over: bool, of_storage: bool = False) -> str:
     """Of a proposal that the own ledger would not make: why, and what its owner can do."""
     left = (
         "its window is over and anybody can make it final: claim"
         if is_over
         else f"until {until(pending.ready_at)} claim"
     )
-    return (
-        f"the proposal of period {pending.number} is not what your own ledger gives: {why}; {left} what is final now (`sparehive claim`), "
-        "look with `sparehive verify --dir`, and ask the organiser to take it back"
+    what, option = (
+        (f"period {pending.number} for storing", " --storage") if of_storage else (f"period {pending.number}", "")
     )
+    return (
+        f"the proposal of {what} is not what your own ledger gives: {why}; {left} what is final now (`sparehive claim{option}`), "
+        f"look with `sparehive verify --dir{option}`, and ask the organiser to take it back"
+    )
+
+
+def pools_of(
+    directory: PeerDirectory, invite: "Invite", connect: Callable[[], "Chain"], is_at_work: Callable[[], bool]
+) -> list[Looking]:
+    """That for work, and the one for storing where the run has it and the invite says on which terms."""
+    has_storage = invite.config.storage is not None and invite.terms is not None
+    kinds = (False, True) if has_storage else (False,)
+    return [Looking(directory, invite, connect, is_at_work, of_storage=kind) for kind in kinds]
+
+
+def look_at_all(pools: Sequence[Looking]) -> Watch:
+    """One look for the owner: the first pool's, with the warnings of all. Errors as `Looking.look`."""
+    first, *rest = [pool.look() for pool in pools]
+    return dataclasses.replace(first, warning="; ".join(each.warning for each in (first, *rest) if each.warning))
 
 
 def main() -> None:
@@ -229,7 +260,7 @@ def main() -> None:
     from peers.status import PeerStatus
 
     config, invite = load_peer_config(directory.config), Invite.of_file(directory.invite)
-    looking = Looking(
+    pools = pools_of(
         directory,
         invite,
         lambda: Chain.connect(Nodes(nodes_of(config, invite)), invite.binding.chain_id),
@@ -240,7 +271,7 @@ def main() -> None:
         begun = time.monotonic()
         signal.alarm(LOOK_SECONDS)  # ends this process: nothing else is sure to
         try:
-            watch = looking.look()
+            watch = look_at_all(pools)
         except (IncentivesError, PeerError, OSError, MemoryError) as error:
             watch = dataclasses.replace(watch, problem=one_line(str(error) or "no memory"))
         signal.alarm(0)

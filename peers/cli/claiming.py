@@ -203,7 +203,11 @@ class _In:
 def _warn(chain: "Chain", where: _In) -> str | None:
     """Of a proposal that the own ledger would not make, if a peer is asked; said first: what follows may end with an error."""
     state = where.place.state(chain)
-    warning = warning_of(judge_proposal(chain, state, where.directory, where.tables, where.place.of_storage), state)
+    warning = warning_of(
+        judge_proposal(chain, state, where.directory, where.tables, where.place.of_storage),
+        state,
+        where.place.of_storage,
+    )
     if warning:
         click.echo(f"sparehive: WARNING: {warning}", err=True)
     return warning

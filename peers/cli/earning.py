@@ -83,7 +83,7 @@ def rewards(
     state = place.state(chain, finalised=not latest)
     unit = place.unit(chain, state)
     copies = copies_of(chain, state.settlement, tables, directory, invite, of_storage)
-    warning = warning_of(judged := judge_proposal(chain, state, directory, tables, of_storage), state)
+    warning = warning_of(judged := judge_proposal(chain, state, directory, tables, of_storage), state, of_storage)
     final = _final_payouts(state, copies, warning)
     proposed, is_known = _proposed(state, copies)
     pending, unpaid = _pending_units(directory, state, of_storage)

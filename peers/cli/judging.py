@@ -45,11 +45,12 @@ def judge_proposal(
         return try_later(str(error))
 
 
-def warning_of(outcome: Outcome, state: RunState) -> str | None:
+def warning_of(outcome: Outcome, state: RunState, of_storage: bool = False) -> str | None:
     """Of a proposal that the own ledger would not make: why, and what its owner can do."""
     if outcome.answer is not Answer.FAILED or state.pending is None:
         return None
-    return warning_text(state.pending, outcome.reason, is_over=state.pending.ready_at <= state.block_time)
+    is_over = state.pending.ready_at <= state.block_time
+    return warning_text(state.pending, outcome.reason, is_over=is_over, of_storage=of_storage)
 
 
 def note_of(outcome: Outcome) -> list[str]:

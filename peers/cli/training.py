@@ -57,7 +57,7 @@ _LISTEN_OPTIONS = (
 
 
 _LISTEN_NAMES = ("host", "port", "rpc", "announce", "gateway", "ipfs", "after_end")
-_PLACE_NAMES = {"host", "port", "announce", "gateway", "ipfs"}
+_PLACE_NAMES = {"host", "port", "rpc", "announce", "gateway", "ipfs"}
 
 
 def listen_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +66,7 @@ def listen_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def place_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The same without those of who watches the chain or trains until the run's end."""
+    """The same without that of who trains until the run's end."""
     return _as_one(
         function, [option for option, name in zip(_LISTEN_OPTIONS, _LISTEN_NAMES, strict=True) if name in _PLACE_NAMES]
     )

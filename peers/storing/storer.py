@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from incentives.errors import IncentivesError, StorageError
-from peers.advice import Advice, Patience, of_a_storer, of_problems
+from peers.advice import Advice, Patience, of_a_storer, of_problems, of_watching
 from peers.beside import Beside
 from peers.config import PeerConfig, load_peer_config
 from peers.descriptors import take_standard_descriptors
@@ -25,6 +25,7 @@ from peers.invite import Invite
 from peers.leaving import CLOSE_SECONDS, LEAVE_SECONDS, end_within, say_why
 from peers.listening import open_network
 from peers.logs import log_to, print_nothing
+from peers.lookout import Lookout, nodes_of
 from peers.remembering import forgot
 from peers.status import PeerStatus
 from peers.storing.books import StorerBooks, open_books
@@ -74,6 +75,7 @@ class Storer:
         self._budget = _open_budget(directory, self.config)
         self._patience = Patience()
         self._gateway = Beside("peers.offering", directory, directory.gateway, is_wanted=bool(self.config.gateway))
+        self._lookout: Lookout | None = None
         self._ipfs = Beside("peers.ipfs_node", directory, directory.ipfs, is_wanted=bool(self.config.ipfs))
 
     @property
@@ -111,6 +113,8 @@ class Storer:
             beside.append(self.prover.run())
         keeper.start(*beside)
         stack.push_async_callback(keeper.close)
+        self._lookout = Lookout(self.directory, nodes_of(config, self.invite), config.watch_seconds)
+        stack.callback(self._lookout.close)
         stack.callback(self._gateway.close)
         stack.callback(self._ipfs.close)
         await self._until_linked(bootstrap)
@@ -210,6 +214,9 @@ class Storer:
         status, books, keeper, network = self.status, self.books, self.keeper, self.network
         self._gateway.look()
         self._ipfs.look()
+        if self._lookout is not None:
+            watch = self._lookout.look()
+            status.warning, status.watched_time = watch.warning, watch.time or None
         if books is not None and keeper is not None:
             kept = keeper.statistics()
             status.stored_objects, status.wanted_objects = kept.objects, kept.wanted
@@ -229,6 +236,8 @@ class Storer:
         network, reach = self.network, self.network.reach
         is_silent = reach.is_known and not reach.is_reachable
         found = of_problems({} if network.linked() else network.problems())
+        if self._lookout is not None and self.invite.terms is not None and self.invite.config.storage is not None:
+            found += of_watching(self._lookout.has_node, self._lookout.silence())
         return found + of_a_storer(is_silent, network.node.port, kept.is_full, kept.problem)
 
 

@@ -17,8 +17,10 @@ from incentives.rewards import PaidReceipt, payment_of
 from incentives.storage import held_of, pool_id, storer_rank
 from incentives.tables import signatures_hash
 from peers.invite import Invite
+from peers.lookout import Lookout, look_at_all, pools_of
 from tests.chain.commands import ok, refused, sparehive
 from tests.chain.world import World
+from tests.terminal import until
 
 PRICE, FUNDED = 10**12 + 7, 10**18
 KIB = (7, 3)  # of the two objects
@@ -185,6 +187,33 @@ def test_an_organiser_who_makes_up_units_is_found_out(world: World) -> None:
     contract.propose(world.key("organiser"), proposal_of(tables, payment.paid_amount, 0), 0, replace=True)
     said = refused("verify", *where(world), "--invite", world.invite)
     assert f"it has {paid[0].units} units, its leaf {first.units}" in said
+    _its_storers_are_told(world)
+
+
+def _its_storers_are_told(world: World) -> None:
+    """By the process that watches beside each of them, as it is started there, and by `rewards`."""
+    directory = world.peer("alice")
+    directory.config.write_text(f'rpc = ["{world.chain.rpc}"]\nwatch_seconds = 1.0\n')
+    lookout = Lookout(directory, [world.chain.rpc], 1.0)
+    try:
+        until(lambda: bool(lookout.look().warning), 60.0, lambda: str(lookout.look()))
+        told = lookout.look()
+    finally:
+        lookout.close()
+    assert told.warning.startswith("the proposal of period 0 for storing is not what your own ledger gives: ")
+    assert "`sparehive claim --storage`" in told.warning and told.problem == "" and told.period is None
+    code, _, said = sparehive("rewards", *where(world), "--dir", directory.root)
+    assert code == 1 and "the proposal of period 0 for storing is not" in said
+
+
+def test_a_pool_for_storing_that_nobody_deployed_is_no_fault_of_the_node(world: World) -> None:
+    invite = Invite.decode(world.invite)
+    work, storing = pools_of(world.peer("alice"), invite, world.chain.chain, lambda: True)
+    assert (work.of_storage, storing.of_storage) == (False, True)
+    assert look_at_all([work, storing]).warning == ""
+    world.chain.request("anvil_setCode", world.deployed["storage"]["settlement"], "0x")
+    found = look_at_all([work, storing])
+    assert (found.warning, found.problem) == ("", "")
 
 
 def test_what_needs_the_table_says_so(world: World) -> None:
