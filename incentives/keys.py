@@ -29,6 +29,7 @@ from incentives.records import account_of
 LIGHT_SCRYPT, STRONG_SCRYPT = 2**12, 2**18
 # What opening a key may cost: eight times what STRONG_SCRYPT takes, of memory and of time. A damaged or hostile file asks for more.
 MAX_SCRYPT_BYTES, MAX_PBKDF2_ROUNDS, MAX_DERIVED_BYTES = 1 << 31, 1 << 24, 64
+MAX_SCRYPT_BLOCKS = 512  # r times p; each of them costs time whatever n is, and no wallet asks for more than 48
 _warned: set[Path] = set()  # directories
 PIPE_SECONDS = 10.0  # that whoever writes into a pipe in a file's place has
 
@@ -74,12 +75,18 @@ def _is_cheap(value: Any) -> bool:
     crypto = _lower(_lower(value)["crypto"])
     parameters = _lower(crypto["kdfparams"])
     if crypto["kdf"] == "scrypt":
-        costs = [(128 * parameters["n"] * parameters["r"] * parameters["p"], MAX_SCRYPT_BYTES)]
+        n, r, p = (_count(parameters[name]) for name in "nrp")
+        costs = [(128 * n * r * p, MAX_SCRYPT_BYTES), (r * p, MAX_SCRYPT_BLOCKS)]
     else:
-        costs = [(parameters["c"], MAX_PBKDF2_ROUNDS)]
-    return all(
-        type(cost) is int and 0 < cost <= most for cost, most in [*costs, (parameters["dklen"], MAX_DERIVED_BYTES)]
-    )
+        costs = [(_count(parameters["c"]), MAX_PBKDF2_ROUNDS)]
+    return all(cost <= most for cost, most in [*costs, (_count(parameters["dklen"]), MAX_DERIVED_BYTES)])
+
+
+def _count(value: object) -> int:
+    """Before anything is multiplied: a text times 10^12 is a terabyte."""
+    if type(value) is not int or value < 1:
+        raise ValueError("is no count")
+    return value
 
 
 def _lower(value: dict[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,12 @@ from swarm.records.types import FLAG_STORES, Account, Hash, Signed, StorageRecei
 
 log = logging.getLogger(__name__)
 MAX_KNOWN = 8192  # certificates that receipts are compared with; those of longer ago come with the history no more
-MAX_WAITING = 4096  # receipts in memory that lack a witness or their certificate
-MAX_OF_ONE = 256  # of one certificate, from strangers
-MAX_WRITTEN = 1024  # of one certificate
-MIN_BY_WITNESS = 64  # of those, that one witness may stand behind, however many there are
+MAX_OPEN = 8192  # receipts in memory that lack a signature, of certificates that are still witnessed
+MAX_LATE, MAX_UNKNOWN = 1024, 1024  # the same, of those that are not any more, and of those that are not here
+MAX_OF_STRANGERS = 256  # of one certificate, that wait for a witness and are of no linked storer
+MAX_OF_STORER = 2  # of one certificate, that one storer signs: an honest one signs one
+# Of one certificate, that one witness signs: twice its part of so many, and so many however many witnesses there are.
+MAX_OF_WITNESSES, MIN_OF_WITNESS = 1024, 64
 _Key = tuple[Hash, Hash]  # certificate, hash of the receipt
 
 
@@ -37,21 +39,68 @@ class StoragePages(Protocol):
 
 
 @dataclass(slots=True)
+class _Waiting:
+    """Until its storer and a witness have signed it."""
+
+    record: StorageReceipt
+    signed: dict[Account, Signed] = field(default_factory=dict)
+    is_strangers: bool = False
+
+
+@dataclass(slots=True)
 class _Challenge:
     """A certificate that is one. `electorate`: those whom it seats."""
 
     epoch: int
     electorate: tuple[Account, ...]
     written: set[Hash] = field(default_factory=set)
-    by_witness: Counter[Account] = field(default_factory=Counter)  # of what is written
-    strangers: int = 0  # receipts that wait, of who is no storer that is linked
+    # Receipts that are written or wait, by who has signed them: keys cost nothing, and one can be found that draws a given witness, so
+    # whoever lies takes what is its own, and nothing from others.
+    by_storer: Counter[Account] = field(default_factory=Counter)
+    by_witness: Counter[Account] = field(default_factory=Counter)
+    strangers: int = 0  # that wait
+
+    def admits(self, signer: Account, waiting: _Waiting, is_own: bool, is_strangers: bool) -> bool:
+        """Whether one more that `signer` signs has room; it is counted then."""
+        is_storer = signer == waiting.record.peer
+        counted, most = (self.by_storer, MAX_OF_STORER) if is_storer else (self.by_witness, self._most_of_witness())
+        is_strangers = is_strangers and is_storer and not waiting.signed
+        if not is_own and (counted[signer] >= most or (is_strangers and self.strangers >= MAX_OF_STRANGERS)):
+            return False
+        counted[signer] += 1
+        waiting.is_strangers, self.strangers = is_strangers, self.strangers + is_strangers
+        return True
+
+    def _most_of_witness(self) -> int:
+        return max(MIN_OF_WITNESS, 2 * MAX_OF_WITNESSES // len(self.electorate))
+
+    def forget(self, waiting: _Waiting) -> None:
+        """One that waited is gone."""
+        self.strangers -= waiting.is_strangers
+        for signer in waiting.signed:
+            counted = self.by_storer if signer == waiting.record.peer else self.by_witness
+            counted[signer] -= 1
 
 
-@dataclass(slots=True)
-class _Waiting:
-    record: StorageReceipt
-    signed: dict[Account, Signed] = field(default_factory=dict)
-    is_strangers: bool = True
+class _Room:
+    """Receipts that wait, the oldest first; those that are too many are given to `gone`."""
+
+    def __init__(self, most: int, gone: Callable[[_Waiting], None] = lambda waiting: None) -> None:
+        self._most, self._gone, self._held = most, gone, dict[_Key, _Waiting]()
+
+    def get(self, key: _Key) -> _Waiting | None:
+        return self._held.get(key)
+
+    def put(self, key: _Key, waiting: _Waiting) -> None:
+        self._held[key] = waiting
+        while len(self._held) > self._most:
+            self._gone(self._held.pop(next(iter(self._held))))
+
+    def pop(self, key: _Key) -> _Waiting | None:
+        return self._held.pop(key, None)
+
+    def of(self, certificate: Hash) -> list[_Key]:
+        return [key for key in self._held if key[0] == certificate]
 
 
 class StorageAccounting:
@@ -73,7 +122,8 @@ class StorageAccounting:
         self._lock = threading.RLock()
         self._known: dict[Hash, _Challenge] = {}
         self._epoch = 0  # of the newest certificate that is followed
-        self._waiting: dict[_Key, _Waiting] = {}
+        self._open, self._late = _Room(MAX_OPEN, self._forget), _Room(MAX_LATE, self._forget)
+        self._unknown = _Room(MAX_UNKNOWN)
         self._own: dict[Hash, set[Account]] = {}  # own receipts → who has signed
         self.num_cosigned = 0  # own receipts that all their witnesses have signed
 
@@ -96,8 +146,9 @@ class StorageAccounting:
         self._known[event.id] = _Challenge(self._epoch, event.body.electorate)
         while len(self._known) > MAX_KNOWN:
             self._known.pop(next(iter(self._known)))
-        for key in [key for key in self._waiting if key[0] == event.id]:
-            for signed in list(self._waiting.pop(key).signed.values()):
+        for key in self._unknown.of(event.id):
+            waiting = self._unknown.pop(key)
+            for signed in () if waiting is None else waiting.signed.values():
                 self.on_receipt(signed)
 
     # -- what others say -----------------------------------------------------------------------------------------------
@@ -108,26 +159,57 @@ class StorageAccounting:
         with self._lock:
             challenge = self._known.get(record.certificate)
             if challenge is None:
-                return self._wait(record, signed, None)
+                return self._await_certificate(record, signed)
             witnesses = self.witnesses(record, challenge)
             if witnesses is None or signed.signer not in (record.peer, *witnesses):
                 return False
-            hash_ = self.notary.hash(record)
-            if hash_ in challenge.written:
-                self._write(record, hash_, [signed], challenge)
-            elif not self._wait(record, signed, challenge):
+            if not self._take(record, signed, challenge, witnesses):
                 return False
-            elif not self._waiting[record.certificate, hash_].signed.keys().isdisjoint(witnesses):
-                waited = self._waiting.pop((record.certificate, hash_))
-                challenge.strangers -= waited.is_strangers
-                if not self._has_room(challenge, waited.signed.keys() & set(witnesses)):
-                    return False
-                self._write(record, hash_, list(waited.signed.values()), challenge)
             if signed.signer == record.peer and self.notary.account in witnesses and self.is_open(record.epoch):
                 self.ask(record)
             return True
 
-    def witnesses(self, record: StorageReceipt, challenge: "_Challenge | None" = None) -> tuple[Account, ...] | None:
+    def _await_certificate(self, record: StorageReceipt, signed: Signed) -> bool:
+        """What is pushed out comes again with the history of who has it, once it is written there."""
+        key = record.certificate, self.notary.hash(record)
+        waiting = self._unknown.get(key) or _Waiting(record)
+        if len(waiting.signed) > self.rules.witnesses and signed.signer not in waiting.signed:
+            return False
+        waiting.signed[signed.signer] = signed
+        self._unknown.put(key, waiting)
+        return True
+
+    def _take(
+        self, record: StorageReceipt, signed: Signed, challenge: _Challenge, witnesses: tuple[Account, ...]
+    ) -> bool:
+        """Written down once its storer and a witness have signed; until then it waits. False: one too many."""
+        hash_ = self.notary.hash(record)
+        if hash_ in challenge.written:
+            self._write(record, hash_, [signed], challenge)
+            return True
+        key, own = (record.certificate, hash_), self.notary.account
+        waiting = self._open.get(key) or self._late.get(key) or _Waiting(record)
+        if signed.signer not in waiting.signed:
+            is_strangers = record.peer != own and not self.is_storer(record.peer)
+            if not challenge.admits(signed.signer, waiting, signed.signer == own, is_strangers):
+                return False
+        waiting.signed[signed.signer] = signed
+        if record.peer not in waiting.signed or waiting.signed.keys().isdisjoint(witnesses):
+            is_open = self.is_open(challenge.epoch) or self._open.get(key) is not None
+            (self._open if is_open else self._late).put(key, waiting)
+            return True
+        self._open.pop(key)
+        self._late.pop(key)
+        challenge.strangers -= waiting.is_strangers
+        self._write(record, hash_, list(waiting.signed.values()), challenge)
+        return True
+
+    def _forget(self, waiting: _Waiting) -> None:
+        challenge = self._known.get(waiting.record.certificate)
+        if challenge is not None:
+            challenge.forget(waiting)
+
+    def witnesses(self, record: StorageReceipt, challenge: _Challenge | None = None) -> tuple[Account, ...] | None:
         """Who has to co-sign it; None where it answers no challenge, or nobody could."""
         challenge = challenge or self._known.get(record.certificate)
         if challenge is None or challenge.epoch != record.epoch:
@@ -139,36 +221,7 @@ class StorageAccounting:
         found = storage_witnesses(challenge.electorate, record.certificate, record.peer, self.rules.witnesses)
         return found or None
 
-    def _wait(self, record: StorageReceipt, signed: Signed, challenge: "_Challenge | None") -> bool:
-        """What is pushed out here comes again with the history of who has it, once a witness has signed."""
-        key = (record.certificate, self.notary.hash(record))
-        found = self._waiting.get(key)
-        if found is None:
-            is_strangers = record.peer != self.notary.account and not self.is_storer(record.peer)
-            if challenge is not None and is_strangers and challenge.strangers >= MAX_OF_ONE:
-                return False
-            while len(self._waiting) >= MAX_WAITING:
-                old = self._waiting.pop(next(iter(self._waiting)))
-                if old.is_strangers and (at := self._known.get(old.record.certificate)) is not None:
-                    at.strangers -= 1
-            found = self._waiting[key] = _Waiting(record, is_strangers=is_strangers)
-            if challenge is not None:
-                challenge.strangers += is_strangers
-        if len(found.signed) > self.rules.witnesses and signed.signer not in found.signed:
-            return False
-        found.signed[signed.signer] = signed
-        return True
-
-    def _has_room(self, challenge: "_Challenge", signed: set[Account]) -> bool:
-        """For one more that these witnesses have signed; it is counted. Keys cost a storer nothing, and one is found to any witness that
-        lies: alone it must not fill the books of a challenge, so it gets twice the part of each."""
-        most = max(MIN_BY_WITNESS, 2 * MAX_WRITTEN // len(challenge.electorate))
-        if len(challenge.written) >= MAX_WRITTEN or any(challenge.by_witness[who] >= most for who in signed):
-            return False
-        challenge.by_witness.update(signed)
-        return True
-
-    def _write(self, record: StorageReceipt, hash_: Hash, signed: list[Signed], challenge: "_Challenge") -> None:
+    def _write(self, record: StorageReceipt, hash_: Hash, signed: list[Signed], challenge: _Challenge) -> None:
         challenge.written.add(hash_)
         self.ledger.add_storage_receipt(values_of(record), [(each.signer, each.signature) for each in signed])
         if record.peer == self.notary.account:

@@ -19,7 +19,7 @@ from swarm.records.types import Account, Hash, StorageReceipt
 log = logging.getLogger(__name__)
 AGAIN_SECONDS = 2.0
 AT_ONCE = 16  # proofs that are fetched; others wait for their turn
-MAX_TASKS = 512
+MAX_TASKS = 2048  # of one storer two for a challenge, of strangers 256 (`peers.storing.receipts`)
 MAX_DONE = 16384
 
 Ask = Callable[[Account, Sequence[Hash]], Awaitable[dict[Hash, bytes]]]

@@ -365,8 +365,8 @@ GUARDS = (
     Guard(
         "of strangers' storage receipts so many wait",
         "peers/storing/receipts.py",
-        "if challenge is not None and is_strangers and challenge.strangers >= MAX_OF_ONE:",
-        "if False:",
+        " or (is_strangers and self.strangers >= MAX_OF_STRANGERS)",
+        "",
         _STORED,
     ),
     Guard(
@@ -379,8 +379,22 @@ GUARDS = (
     Guard(
         "a witness that lies fills its part of a challenge's books",
         "peers/storing/receipts.py",
-        " or any(challenge.by_witness[who] >= most for who in signed)",
-        "",
+        "else (self.by_witness, self._most_of_witness())",
+        "else (self.by_witness, 1 << 30)",
+        _STORED,
+    ),
+    Guard(
+        "of one storer two receipts for a challenge",
+        "peers/storing/receipts.py",
+        "(self.by_storer, MAX_OF_STORER) if",
+        "(self.by_storer, 1 << 30) if",
+        _STORED,
+    ),
+    Guard(
+        "what its storer has not signed is in nobody's books",
+        "peers/storing/receipts.py",
+        "if record.peer not in waiting.signed or waiting.signed.keys().isdisjoint(witnesses):",
+        "if waiting.signed.keys().isdisjoint(witnesses):",
         _STORED,
     ),
     Guard(

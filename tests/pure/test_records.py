@@ -177,11 +177,15 @@ def test_what_is_wrong_with_a_key_file_is_said_in_one_line_without_the_key(tmp_p
         ("scrypt", {"dklen": 10**12}),
         ("scrypt", {"r": "8"}),
         ("scrypt", {"n": -4096}),
+        ("scrypt", {"n": "a", "r": 10**12}),  # a text of a terabyte, where they are multiplied first
+        ("scrypt", {"n": [0], "r": 10**12}),
+        ("scrypt", {"n": 2, "r": 1, "p": 2**19}),  # a minute of Python, with little memory
+        ("scrypt", {"n": 1, "r": 1, "p": 2**24}),
     ],
 )
 @pytest.mark.timeout(20)
 def test_a_key_file_that_asks_for_years_or_for_all_memory_is_malformed(
-    tmp_path: Path, kdf: str, changes: dict[str, int | str]
+    tmp_path: Path, kdf: str, changes: dict[str, int | str | list[int]]
 ) -> None:
     cost = 2 if kdf == "scrypt" else 1000
     value = Account.encrypt(b"\x11" * 32, "secret", kdf=kdf, iterations=cost)

@@ -244,8 +244,7 @@ def test_what_answers_no_challenge_or_is_of_no_witness_is_refused(tmp_path: Path
 def test_receipts_wait_for_their_certificate_and_strangers_fill_neither_disk_nor_memory(
     tmp_path: Path, rules: StorageRules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipts, "MAX_OF_ONE", 10)
-    monkeypatch.setattr(receipts, "MAX_WAITING", 30)
+    monkeypatch.setattr(receipts, "MAX_OF_STRANGERS", 10)
     other, event = _Peer("other", tmp_path, rules), _certified(5)
     good = StorageReceipt(RUN, 5, ACCOUNTS["storer"], event.id, held_of([0]), bytes(32))
     assert other.books.on_receipt(_signed("witness", good, tmp_path)), "of a certificate that is not here yet"
@@ -267,8 +266,8 @@ def test_receipts_wait_for_their_certificate_and_strangers_fill_neither_disk_nor
 def test_a_witness_that_lies_does_not_fill_the_books_of_a_challenge(
     tmp_path: Path, rules: StorageRules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipts, "MAX_WRITTEN", 40)
-    monkeypatch.setattr(receipts, "MIN_BY_WITNESS", 2)
+    monkeypatch.setattr(receipts, "MAX_OF_WITNESSES", 20)
+    monkeypatch.setattr(receipts, "MIN_OF_WITNESS", 2)
     voters = ("witness", "storer", "stranger", "other")
     event = _certified(5, voters)
     third = _Peer("other", tmp_path, rules)
@@ -285,6 +284,33 @@ def test_a_witness_that_lies_does_not_fill_the_books_of_a_challenge(
                 return third.books.on_receipt(Signed(record, ACCOUNTS[witness], b"checked before"))
         raise AssertionError
 
-    assert [shown("stranger", number) for number in range(30)] == [True] * 20 + [False] * 10
-    assert all(shown("witness", number) for number in range(30, 50)), "others have their part"
-    assert not shown("storer", 50) and len(third.pages.signers) == 40, "of one challenge so many"
+    assert [shown("stranger", number) for number in range(30)] == [True] * 10 + [False] * 20
+    assert all(shown("witness", number) for number in range(30, 40)), "others have their part"
+    assert len(third.pages.signers) == 20
+
+
+def test_many_receipts_of_one_storer_take_nothing_from_others(tmp_path: Path, rules: StorageRules) -> None:
+    """Neither those that a linked storer signs, which a witness would look at one after the other, nor those that a lying witness
+    signs in the name of another storer, which has not signed them."""
+    other, event = _Peer("other", tmp_path, rules), _certified(5, ["witness", "stranger", "other"])
+    other.books.on_event(event)
+    other.books.is_storer = lambda account: True
+    good = StorageReceipt(RUN, 5, ACCOUNTS["storer"], event.id, held_of([0]), bytes(32))
+    (drawn,) = other.books.witnesses(good) or ()
+
+    def said(signer: bytes, peer: bytes, number: int) -> bool:
+        record = replace(good, peer=peer, proof=number.to_bytes(32, "big"))
+        return other.books.on_receipt(Signed(record, signer, b"checked before"))
+
+    liar = next(
+        key
+        for key in (account_of(PrivateKey(bytes([50, n]) * 16)) for n in range(1, 200))
+        if other.books.witnesses(replace(good, peer=key)) == (ACCOUNTS["other"],)
+    )
+    assert [said(liar, liar, number) for number in range(1, 6)] == [True, True, False, False, False]
+    assert len(other.asked) == 2, "it is looked at no more often"
+    assert sum(said(drawn, ACCOUNTS["storer"], number) for number in range(1, 1000)) < 700
+    assert not other.pages.signers, "what its storer has not signed is in nobody's books"
+    assert other.books.on_receipt(_signed("storer", good, tmp_path))
+    assert not other.pages.signers
+    assert not said(drawn, ACCOUNTS["storer"], 0), "what such a witness signs has no room; others' has"
