@@ -1,6 +1,5 @@
 """`sparehive car`: content as one file that any IPFS program takes, and such a file as blocks here."""
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any, BinaryIO
 
 from peers.contents import Contents, blocks_of
 from peers.errors import ConfigError
+from peers.filling import Filling, filling
 from peers.progressbar import ProgressBar
 from peers.sources import Sources, files_below
 from swarm.checkpoint.car import CarReader, car_header, car_section, graph_blocks
-from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.trees import FolderBlocks
 from swarm.checkpoint.unixfs import DAG_PB, Block, cid_text, decode_node, parse_any_cid
 from swarm.errors import PeerFault
@@ -185,40 +184,28 @@ def _source(source: str, stores: tuple[Path, ...], progress: ProgressBar) -> tup
 def import_car(files: Sequence[Path], store_directory: Path, progress: ProgressBar) -> dict[str, Any]:
     """Put what CARs hold among the blocks of `store_directory`; several may be parts of the same content. ConfigError in one line where one
     is none, is cut off, has a wrong block, or all of them lack content of a root; then nothing of them stays."""
-    blocks_folder = _blocks_to_write(store_directory)
-    made = [path for path in (blocks_folder, *blocks_folder.parents) if not path.exists()]
-    store = BlockStore(blocks_folder, 1 << 62)
-    added: list[bytes] = []
     roots: dict[Root, Path] = {}
     blocks = taken = 0
     file = files[0]
     try:
-        for file in files:
-            read = 0
-            with open(file, "rb") as handle, progress.during(f"reading {file.name}") as report:
-                size = max(1, file.stat().st_size)
-                reader = CarReader(handle)
-                roots.update(dict.fromkeys(reader.roots, file))
-                for block in reader:
-                    if not store.has(block.digest):
-                        store.put_as(block.digest, block.data)
-                        added.append(block.digest)
-                    blocks, read = blocks + 1, read + len(block.data)
-                    report(read / size)
-            taken += read
-        for root, named in roots.items():
-            file = named
-            _check_whole(root, store)
-    except BaseException as error:
-        for digest in added:
-            store.delete(digest)
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
-        if isinstance(error, PeerFault):
-            raise ConfigError("FILE", str(file), str(error)) from None
-        raise
-    return {"roots": [cid_text(*root) for root in roots], "blocks": blocks, "new_blocks": len(added),
+        with filling(_blocks_to_write(store_directory), progress) as into:
+            for file in files:
+                read = 0
+                with open(file, "rb") as handle, progress.during(f"reading {file.name}") as report:
+                    size = max(1, file.stat().st_size)
+                    reader = CarReader(handle)
+                    roots.update(dict.fromkeys(reader.roots, file))
+                    for block in reader:
+                        into.put_as(block.digest, block.data)
+                        blocks, read = blocks + 1, read + len(block.data)
+                        report(read / size)
+                taken += read
+            for root, named in roots.items():
+                file = named
+                _check_whole(root, into)
+    except PeerFault as error:
+        raise ConfigError("FILE", str(file), str(error)) from None
+    return {"roots": [cid_text(*root) for root in roots], "blocks": blocks, "new_blocks": into.num_written,
             "block_bytes": taken, "store": str(store_directory)}  # fmt: skip
 
 
@@ -229,7 +216,7 @@ def _blocks_to_write(directory: Path) -> Path:
     return directory / "blocks"
 
 
-def _check_whole(root: Root, store: BlockStore) -> None:
+def _check_whole(root: Root, store: Filling) -> None:
     waiting, seen = [root], set[bytes]()
     while waiting:
         digest, codec = waiting.pop()
@@ -237,7 +224,7 @@ def _check_whole(root: Root, store: BlockStore) -> None:
             continue
         seen.add(digest)
         data = store.get(digest) if codec == DAG_PB else None
-        if data is None and not store.has(digest):
+        if data is None and not store.is_right(digest):
             raise PeerFault(f"car: it lacks block {digest.hex()[:12]} of its root {cid_text(*root)}")
         if data is not None:
             waiting += [(link.digest, link.codec) for link in decode_node(data).links]

@@ -23,6 +23,7 @@ from peers.carfiles import own_entries
 from peers.contents import WITHDRAWN
 from peers.errors import ConfigError, StartError
 from peers.fetching import STALL_SECONDS, Crowd, crowd_of, fetch, plan_of
+from peers.filling import Filling, filling
 from peers.progressbar import ProgressBar
 from swarm.atomic import write_atomically
 from swarm.checkpoint.store import BlockStore
@@ -132,35 +133,6 @@ class About:
     owners: tuple[DataOwner, ...] = ()
 
 
-class _Adding:
-    """A store in which what is new is taken back after an error."""
-
-    def __init__(self, store: BlockStore) -> None:
-        self.store, self.added = store, list[bytes]()
-        self.has, self.get = store.has, store.get
-
-    def put_as(self, digest: bytes, data: bytes) -> None:
-        if not self.store.has(digest):
-            self.store.put_as(digest, data)
-            self.added.append(digest)
-
-
-@contextlib.contextmanager
-def _adding(directory: Path) -> Iterator[_Adding]:
-    folder = directory / "blocks"
-    made = [path for path in (folder, directory, *directory.parents) if not path.exists()]
-    adding = _Adding(BlockStore(folder, _KEEP_BYTES))
-    try:
-        yield adding
-    except BaseException:
-        for digest in adding.added:
-            adding.store.delete(digest)
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
-        raise
-
-
 def publish(source: Path, directory: Path, about: About, progress: ProgressBar) -> dict[str, Any]:
     """Put a file or a folder with its manifest into the store at `directory`. ConfigError or InputError in one line, and nothing of it
     stays."""
@@ -169,7 +141,7 @@ def publish(source: Path, directory: Path, about: About, progress: ProgressBar) 
         raise ConfigError("SOURCE", str(source), f"holds a {FILE} of its own, where a data set has one: rename it")
     links, files, done = dict[str, BlockLink](), list[DataEntry](), 0
     whole = max(1, sum(path.stat().st_size for path, _ in entries))
-    with _adding(directory) as adding:
+    with filling(directory / "blocks", progress) as adding:
         with progress.during(f"publishing {source.name}") as report:
             for path, name in entries:
                 links[name], entry = _put(path, name, adding)
@@ -183,7 +155,7 @@ def publish(source: Path, directory: Path, about: About, progress: ProgressBar) 
         write_atomically(directory / PUBLISHED / cid, f"{time.time():.0f}\n".encode())
         with contextlib.suppress(FileNotFoundError):
             (directory / WITHDRAWN / parse_any_cid(cid)[0].hex()).unlink()
-    return {"cid": cid, "store": str(directory), "new_blocks": len(adding.added), **described(manifest)}
+    return {"cid": cid, "store": str(directory), "new_blocks": adding.num_written, **described(manifest)}
 
 
 def _manifest(about: About, files: list[DataEntry]) -> DataManifest:
@@ -199,7 +171,7 @@ def _manifest(about: About, files: list[DataEntry]) -> DataManifest:
         raise ConfigError("data publish", about.name, first_fault(error)) from None
 
 
-def _put(path: Path, name: str, store: _Adding) -> tuple[BlockLink, DataEntry]:
+def _put(path: Path, name: str, store: Filling) -> tuple[BlockLink, DataEntry]:
     digest, size = hashlib.sha256(), 0
 
     def pieces() -> Iterator[bytes]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chain.commands import ok, refused, sparehive
+from peers.directory import PeerDirectory
+from swarm.checkpoint.car import CarReader
+from tests.chain.commands import ok, own_process_started, refused, sparehive
 
 
 @pytest.fixture
@@ -102,3 +104,56 @@ def test_nothing_is_left_of_several_files_where_one_is_in_the_way(tmp_path: Path
     assert sorted(tmp_path.iterdir()) == before and (tmp_path / "data.1.car").read_bytes() == b"mine"
     for wrong in ("5MiB", "2MiB", "100"):
         assert "power of two" in refused(*export, wrong)
+
+
+def test_a_second_import_waits_and_loses_nothing_to_the_first_that_fails(folder: Path, tmp_path: Path) -> None:
+    made, store = ok("car", "export", folder, tmp_path / "a.car"), tmp_path / "store"
+    os.mkfifo(tmp_path / "slow.car")
+    first = own_process_started("car", "import", tmp_path / "slow.car", "--store", store, cwd=tmp_path)
+    with open(tmp_path / "slow.car", "wb") as pipe:
+        pipe.write((tmp_path / "a.car").read_bytes()[:-1])
+        pipe.flush()
+        half = store / "blocks" / f"{'a' * 64}.part"
+        half.write_bytes(b"being written")
+        second = own_process_started("car", "import", tmp_path / "a.car", "--store", store, cwd=tmp_path)
+        assert second.stderr is not None
+        assert "waiting for another import into" in second.stderr.readline()
+        assert half.exists() and first.poll() is second.poll() is None
+    assert "cut off" in first.communicate(timeout=60)[1] and first.returncode == 1
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert ok("car", "export", made["cid"], tmp_path / "b.car", "--store", store)["blocks"] == made["blocks"]
+
+
+def test_no_import_where_a_peer_runs(folder: Path, tmp_path: Path) -> None:
+    ok("car", "export", folder, tmp_path / "a.car")
+    with PeerDirectory(tmp_path / "peer").locked():
+        said = refused("car", "import", tmp_path / "a.car", "--store", tmp_path / "peer")
+        assert "a peer or storer is running in it" in said and not (tmp_path / "peer" / "blocks").exists()
+    ok("car", "import", tmp_path / "a.car", "--store", tmp_path / "peer")
+
+
+def test_what_has_rotted_in_the_store_is_mended(folder: Path, tmp_path: Path) -> None:
+    made, store = ok("car", "export", folder, tmp_path / "a.car"), tmp_path / "store"
+    ok("car", "import", tmp_path / "a.car", "--store", store)
+    largest = max((store / "blocks").iterdir(), key=lambda path: path.stat().st_size)
+    whole = largest.read_bytes()
+    largest.write_bytes(b"?" + whole[1:])
+    assert ok("car", "import", tmp_path / "a.car", "--store", store)["new_blocks"] == 1
+    assert largest.read_bytes() == whole
+    largest.write_bytes(b"?" + whole[1:])
+    assert ok("data", "publish", folder, "--licence", "CC0-1.0", "--store", store)["new_blocks"] > 1
+    assert largest.read_bytes() == whole
+    assert ok("car", "export", made["cid"], tmp_path / "b.car", "--store", store)["blocks"] == made["blocks"]
+
+
+def test_a_rotten_block_that_no_car_brings_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(9 << 20))
+    made = ok("car", "export", tmp_path / "big", tmp_path / "data.car", "--piece-size", "4MiB")
+    paths = [Path(each["path"]) for each in made["files"]]
+    ok("car", "import", *paths, "--store", tmp_path / "store")
+    with open(paths[-1], "rb") as handle:
+        last = [block.digest for block in CarReader(handle)]
+    rotten = tmp_path / "store" / "blocks" / last[-1].hex()
+    rotten.write_bytes(b"?" + rotten.read_bytes()[1:])
+    assert "lacks block" in refused("car", "import", *paths[:-1], "--store", tmp_path / "store")
