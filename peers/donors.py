@@ -3,8 +3,10 @@ fetches checks the bytes."""
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +38,10 @@ class Donor(Protocol):
     lacks: set[bytes]
     last_error: str
 
+    @property
+    def is_preparing(self) -> bool:
+        """Nothing can come of it yet, for what is at work on it here takes its time: that is no silence of others."""
+
     async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
         """What it has of them, unchecked. `RetryError`: nothing now; `PeerFault`: it does not keep to the rules."""
 
@@ -44,6 +50,8 @@ class Donor(Protocol):
 
 class FolderDonor:
     """A store of data, a run's or peer's directory, a folder of blocks."""
+
+    is_preparing = False
 
     def __init__(self, directory: Path) -> None:
         self.name, self.lacks, self.last_error = str(directory), set[bytes](), ""
@@ -62,50 +70,57 @@ class FolderDonor:
 
 
 class CarDonor:
-    """A CAR file, which is read through once."""
+    """A CAR file, which is read through once, however long that takes: whoever asks meanwhile waits for the same reading."""
 
     def __init__(self, file: Path) -> None:
         self.name, self.lacks, self.last_error = str(file), set[bytes](), ""
-        self._file: BinaryIO | None = open(file, "rb")  # noqa: SIM115  closed by `close`
-        self._places: dict[bytes, tuple[int, int]] | None = None
-
-    def _index(self) -> dict[bytes, tuple[int, int]]:
-        assert self._file is not None
-        return {block.digest: (begin, len(block.data)) for block, begin in CarReader(self._file).placed()}
-
-    def _read(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
-        if self._file is None:
-            raise RetryError("it is closed")
-        if self._places is None:
-            self._places = self._index()
-        found = {}
-        for digest, _ in wants:
-            if digest not in self._places:
-                self.lacks.add(digest)
-                continue
-            begin, size = self._places[digest]
-            self._file.seek(begin)
-            found[digest] = self._file.read(size)
-        return found
-
-    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
-        async with self._alone:
-            return await asyncio.to_thread(self._read, wants)
+        self._file: BinaryIO = open(file, "rb")  # noqa: SIM115  closed by `close`
+        self._indexing: asyncio.Task[dict[bytes, tuple[int, int]]] | None = None
+        self._closing = threading.Event()
 
     @property
-    def _alone(self) -> asyncio.Lock:
-        if not hasattr(self, "_lock"):
-            self._lock = asyncio.Lock()
-        return self._lock
+    def is_preparing(self) -> bool:
+        return self._indexing is not None and not self._indexing.done()
+
+    def _index(self) -> dict[bytes, tuple[int, int]]:
+        places = {}
+        self._file.seek(0)
+        for block, begin in CarReader(self._file).placed():
+            places[block.digest] = (begin, len(block.data))
+            if self._closing.is_set():
+                break  # nobody asks any more
+        return places
+
+    def _read(self, places: dict[bytes, tuple[int, int]], wants: Sequence[Want]) -> dict[bytes, bytes]:
+        self.lacks.update(digest for digest, _ in wants if digest not in places)
+        handle, found = self._file.fileno(), [(digest, places[digest]) for digest, _ in wants if digest in places]
+        return {digest: os.pread(handle, size, begin) for digest, (begin, size) in found}
+
+    async def ask(self, wants: Sequence[Want]) -> dict[bytes, bytes]:
+        if self._closing.is_set():
+            raise RetryError("it is closed")
+        if self._indexing is None:
+            self.last_error = "is still being read through"
+            self._indexing = asyncio.create_task(asyncio.to_thread(self._index))
+        try:
+            places = await asyncio.shield(self._indexing)  # who asks gives up after a while, and asks again
+            self.last_error = ""
+            return await asyncio.to_thread(self._read, places, wants)
+        except OSError as error:
+            self.last_error = f"cannot be read ({_why(error)})"
+            raise RetryError(self.last_error) from None
 
     async def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._closing.set()
+        if self._indexing is not None:
+            await asyncio.gather(self._indexing, return_exceptions=True)
+        self._file.close()
 
 
 class GatewayDonor:
     """A trustless HTTP gateway, block by block."""
+
+    is_preparing = False
 
     def __init__(self, url: str) -> None:
         """ConfigError where it is no URL of one."""
@@ -266,6 +281,10 @@ class IpfsDonor:
         self._lie = ""
         process.donors.append(self)
         self._number = len(process.donors) - 1
+
+    @property
+    def is_preparing(self) -> bool:
+        return self._process.is_starting
 
     def take(self, kind: int, payload: bytes) -> None:
         """What the process says of it."""

@@ -54,7 +54,6 @@ class Crowd:
 
     donors: Sequence[Donor]
     stall_seconds: float = STALL_SECONDS
-    process: IpfsProcess | None = None  # of those among them that speak libp2p
     codecs: dict[bytes, int] = field(default_factory=dict)  # of what is not a leaf
     given: dict[str, int] = field(default_factory=dict)  # bytes by name
     liars: dict[str, str] = field(default_factory=dict)  # name → why
@@ -123,8 +122,8 @@ class Crowd:
                 if self.nobody is not None:
                     await asyncio.wait({task}, timeout=_LAST_SECONDS)
                     raise StartError(f"block {self.nobody.hex()[:12]} is nowhere: {self.words()}")
-                if self.process is not None and self.process.is_starting:
-                    self.last = time.monotonic()  # the seconds are those of the others, not of our own start
+                if any(donor.is_preparing for donor in self.donors):
+                    self.last = time.monotonic()  # the seconds are those of the others, not of our own work
                 if time.monotonic() - self.last > self.stall_seconds:
                     raise StartError(f"nothing came for {self.stall_seconds:.0f} s: {self.words()}")
             task.result()
@@ -149,7 +148,7 @@ async def crowd_of(sources: Sequence[str], stall_seconds: float = STALL_SECONDS)
     try:
         for source in dict.fromkeys(sources):
             donors.append(open_donor(source, process))
-        yield Crowd(donors, stall_seconds, process)
+        yield Crowd(donors, stall_seconds)
     finally:
         for donor in donors:
             await donor.close()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import pytest
 from aiohttp import web
 
 from peers.contents import Contents
+from peers.donors import IpfsProcess, open_donor
+from peers.fetching import fetch
 from peers.gateway import Gateway, serving
+from peers.progressbar import ProgressBar
+from swarm.checkpoint.car import car_header, car_section
 from swarm.checkpoint.store import BlockStore
-from swarm.checkpoint.unixfs import cid_text, encode_directory, encode_file, parse_any_cid
+from swarm.checkpoint.unixfs import RAW, Block, cid_text, encode_directory, encode_file, parse_any_cid
+from swarm.hashing import sha256
 from tests.chain.commands import ok, refused
 
 TEXT = b"".join(os.urandom(1 << 20) for _ in range(5)) + b"end"
@@ -205,3 +211,37 @@ def test_a_single_file_and_an_empty_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     ok("fetch", made["cid"], "--from", tmp_path / "a.car", "--out", tmp_path / "h")
     assert (tmp_path / "h").read_bytes() == TEXT
+
+
+def test_a_car_that_takes_longer_to_read_through_than_anybody_may_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (leaf, blocks), file = encode_file(b"what is asked for"), tmp_path / "long.car"
+    others = [number.to_bytes(4) for number in range(200_000)]
+    with open(file, "wb") as handle:
+        handle.write(car_header([(leaf.digest, leaf.codec)]))
+        for block in (*(Block(sha256(data), RAW, data) for data in others), *blocks):
+            handle.write(car_section(block))
+    monkeypatch.setattr("swarm.checkpoint.fetch.REQUEST_SECONDS", 0.1)
+    cid = cid_text(leaf.digest, leaf.codec)
+    made = fetch(cid, [str(file)], tmp_path / "out", ProgressBar(quiet=True), stall_seconds=0.3)
+    assert (tmp_path / "out").read_bytes() == b"what is asked for" and made["refused"] == {}
+
+
+def test_a_car_that_is_read_through_is_let_go_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "long.car"
+    with open(file, "wb") as handle:
+        section = car_section(Block(sha256(b"x"), RAW, b"x"))
+        handle.write(car_header([(sha256(b"y"), RAW)]) + section * 2_000_000)  # ten seconds and more
+
+    async def given_up() -> float:
+        donor = open_donor(str(file), IpfsProcess())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(donor.ask([(sha256(b"y"), RAW)]), 0.1)
+        assert donor.is_preparing
+        begun = time.monotonic()
+        await donor.close()
+        assert not donor.is_preparing
+        return time.monotonic() - begun
+
+    assert asyncio.run(given_up()) < 2.0
