@@ -1,6 +1,8 @@
 """`sparehive car`: content as one file that any IPFS program takes, and such a file as blocks here."""
 
+import contextlib
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,6 +73,8 @@ def export_car(
     `most_bytes` to several files, NAME.0.car, NAME.1.car and so on, each a CAR that names the same root and holds a part of its blocks.
     ConfigError in one line where a block is missing, or a file is there already."""
     _check_free(out)
+    if not out.parent.is_dir():
+        raise ConfigError("FILE", str(out), f"there is no folder {out.parent}: make it, or choose another")
     root, get = _source(source, stores, progress)
     writing = _Writing(out, root, most_bytes)
     try:
@@ -104,6 +108,7 @@ class _Writing:
         self._out, self._header, self._most = out, car_header([root]), most_bytes
         self._drafts: list[tuple[Path, int, int]] = []  # file, bytes, blocks
         self._handle: BinaryIO | None = None
+        self._placed: list[Path] = []
         self.block_bytes = 0
 
     def add(self, block: Block) -> None:
@@ -122,8 +127,8 @@ class _Writing:
         number = len(self._drafts)
         for each in {0, number} if number else set[int]():
             _check_free(self._name(each))
-        draft = self._out.with_name(f"{self._out.name}.{number}.part")
-        self._handle = open(draft, "wb")  # noqa: SIM115  closed by `_close`
+        draft = self._out.with_name(f"{self._out.name}.{number}.{secrets.token_hex(4)}.part")
+        self._handle = open(draft, "xb")  # noqa: SIM115  closed by `_close`
         self._drafts.append((draft, len(self._header), 0))
         self._handle.write(self._header)
 
@@ -144,7 +149,8 @@ class _Writing:
         self._close()
         names = [self._out] if len(self._drafts) == 1 else [self._name(number) for number in range(len(self._drafts))]
         for name, (draft, _, _) in zip(names, self._drafts, strict=True):
-            os.rename(draft, name)
+            _place(draft, name)
+            self._placed.append(name)
         found = [
             {"path": str(name), "bytes": size, "blocks": blocks}
             for name, (_, size, blocks) in zip(names, self._drafts, strict=True)
@@ -153,10 +159,27 @@ class _Writing:
         return found
 
     def give_up(self) -> None:
+        """Remove what it has made. Nothing is raised: what led here is what its user is told."""
         if self._handle is not None:
-            self._handle.close()
-        for draft, _, _ in self._drafts:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a full disk refuses again what is still to be written
+                self._handle.close()
+        for made in (*(draft for draft, _, _ in self._drafts), *self._placed):
+            with contextlib.suppress(OSError):
+                made.unlink(missing_ok=True)
+
+
+def _place(draft: Path, name: Path) -> None:
+    """Give it its name, which nobody else's file loses by it."""
+    try:
+        os.link(draft, name)
+    except FileExistsError:
+        _check_free(name)
+        raise
+    except OSError:  # a disk without links
+        _check_free(name)
+        os.rename(draft, name)
+    else:
+        draft.unlink()
 
 
 def _source(source: str, stores: tuple[Path, ...], progress: ProgressBar) -> tuple[Root, Callable[[bytes], bytes]]:

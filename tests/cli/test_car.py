@@ -1,13 +1,19 @@
 """`sparehive car`: content out to a file and in again, whole or not at all."""
 
+import contextlib
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from peers.carfiles import export_car
 from peers.directory import PeerDirectory
+from peers.errors import ConfigError
+from peers.progressbar import ProgressBar
 from swarm.checkpoint.car import CarReader
-from tests.chain.commands import ok, own_process_started, refused, sparehive
+from tests.chain.commands import last_words, ok, own_process, own_process_started, refused, sparehive
 
 
 @pytest.fixture
@@ -66,6 +72,7 @@ def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "no file or folder here" in refused("car", "export", "surprise", other)
     (tmp_path / "empty").mkdir()
     assert "holds no files" in refused("car", "export", tmp_path / "empty", other)
+    assert "there is no folder" in refused("car", "export", folder, tmp_path / "nowhere" / "a.car")
     assert "No such file" in refused("car", "import", tmp_path / "missing.car")
     assert not other.exists() and not list(tmp_path.glob("*.part"))
 
@@ -157,3 +164,42 @@ def test_a_rotten_block_that_no_car_brings_is_missing(tmp_path: Path) -> None:
     rotten = tmp_path / "store" / "blocks" / last[-1].hex()
     rotten.write_bytes(b"?" + rotten.read_bytes()[1:])
     assert "lacks block" in refused("car", "import", *paths[:-1], "--store", tmp_path / "store")
+
+
+def test_a_full_disk_leaves_nothing_of_an_export(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(9 << 20))
+    export = ("car", "export", tmp_path / "big", tmp_path / "a.car")
+    most = (5 << 20, resource.RLIM_INFINITY)
+    made = own_process(*export, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
+    assert made.returncode == 1 and "File too large" in last_words(made.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]
+
+
+def test_an_export_takes_no_file_of_others_for_its_own(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.car.0.part").write_bytes(b"mine")
+    ok("car", "export", folder, tmp_path / "a.car")
+    assert (tmp_path / "a.car.0.part").read_bytes() == b"mine"
+
+
+class Meanwhile(ProgressBar):
+    """While files are written another one takes a name."""
+
+    def __init__(self, name: Path) -> None:
+        super().__init__(quiet=True)
+        self._name = name
+
+    def during(self, what: str) -> contextlib.AbstractContextManager[Callable[[float], None]]:
+        if what.startswith("writing"):
+            self._name.write_bytes(b"of another export")
+        return super().during(what)
+
+
+@pytest.mark.parametrize("most", [None, 4 << 20])
+def test_of_two_exports_to_one_file_the_second_is_refused(tmp_path: Path, most: int | None) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(5 << 20))
+    out = tmp_path / "a.car"
+    taken = out if most is None else tmp_path / "a.1.car"
+    with pytest.raises(ConfigError, match="is there already"):
+        export_car(str(tmp_path / "big"), out, (), Meanwhile(taken), most)
+    assert taken.read_bytes() == b"of another export"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["big", taken.name])
