@@ -3,10 +3,12 @@ fetches checks the bytes."""
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +28,7 @@ IN_FLIGHT = 4  # requests to one gateway at once
 START_SECONDS = 60.0  # that the process which speaks libp2p may take until it listens to us
 ANSWER_SECONDS = 20.0  # after so long what has come of a batch is taken, and the rest asked for again
 CONNECT_SECONDS = 10.0
+AGAIN_SECONDS = 5.0  # within which a donor that has just become ready is asked again, though it gave nothing before
 
 Want = tuple[bytes, int]  # digest, codec
 
@@ -76,11 +79,12 @@ class CarDonor:
         self.name, self.lacks, self.last_error = str(file), set[bytes](), ""
         self._file: BinaryIO = open(file, "rb")  # noqa: SIM115  closed by `close`
         self._indexing: asyncio.Task[dict[bytes, tuple[int, int]]] | None = None
+        self._ready_by = 0.0
         self._closing = threading.Event()
 
     @property
     def is_preparing(self) -> bool:
-        return self._indexing is not None and not self._indexing.done()
+        return time.monotonic() < self._ready_by
 
     def _index(self) -> dict[bytes, tuple[int, int]]:
         places = {}
@@ -90,6 +94,9 @@ class CarDonor:
             if self._closing.is_set():
                 break  # nobody asks any more
         return places
+
+    def _indexed(self, task: asyncio.Task[dict[bytes, tuple[int, int]]]) -> None:
+        self._ready_by = time.monotonic() + AGAIN_SECONDS
 
     def _read(self, places: dict[bytes, tuple[int, int]], wants: Sequence[Want]) -> dict[bytes, bytes]:
         self.lacks.update(digest for digest, _ in wants if digest not in places)
@@ -101,9 +108,14 @@ class CarDonor:
             raise RetryError("it is closed")
         if self._indexing is None:
             self.last_error = "is still being read through"
-            self._indexing = asyncio.create_task(asyncio.to_thread(self._index))
+            self._indexing, self._ready_by = asyncio.create_task(asyncio.to_thread(self._index)), math.inf
+            self._indexing.add_done_callback(self._indexed)
         try:
-            places = await asyncio.shield(self._indexing)  # who asks gives up after a while, and asks again
+            try:
+                places = await asyncio.shield(self._indexing)  # who asks gives up after a while, and asks again
+            finally:
+                if self._indexing.done():
+                    self._ready_by = 0.0
             self.last_error = ""
             return await asyncio.to_thread(self._read, places, wants)
         except OSError as error:
@@ -114,6 +126,7 @@ class CarDonor:
         self._closing.set()
         if self._indexing is not None:
             await asyncio.gather(self._indexing, return_exceptions=True)
+        self._ready_by = 0.0
         self._file.close()
 
 

@@ -192,9 +192,13 @@ def fetch(
             "--from", None, "nobody was named who may have it: give a gateway, a CAR file or a folder of blocks"
         )
     begun = time.monotonic()
-    part = out.with_name(f"{out.name}.{cid_text(root, codec)[-8:]}.part")
+    place = out.absolute()  # "." has no name
+    part = place.with_name(f"{place.name}.{cid_text(root, codec)[-8:]}.part")
     crowd, landing = asyncio.run(_fetch(root, codec, sources, part, progress, stall_seconds, judge))
-    landing.finish(out)
+    is_here = place.is_dir() and place.samefile(os.curdir)
+    landing.finish(place)
+    if is_here:
+        progress.note(f"{place} has been made anew: `cd {place}` leads into it, your shell is in the old one still")
     return {
         "cid": cid_text(root, codec),
         "path": str(out),

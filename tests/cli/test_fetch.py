@@ -20,7 +20,7 @@ from swarm.checkpoint.car import car_header, car_section
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import RAW, Block, cid_text, encode_directory, encode_file, parse_any_cid
 from swarm.hashing import sha256
-from tests.chain.commands import ok, refused
+from tests.chain.commands import ok, refused, sparehive
 
 TEXT = b"".join(os.urandom(1 << 20) for _ in range(5)) + b"end"
 
@@ -224,7 +224,7 @@ def test_a_car_that_takes_longer_to_read_through_than_anybody_may_wait(
             handle.write(car_section(block))
     monkeypatch.setattr("swarm.checkpoint.fetch.REQUEST_SECONDS", 0.1)
     cid = cid_text(leaf.digest, leaf.codec)
-    made = fetch(cid, [str(file)], tmp_path / "out", ProgressBar(quiet=True), stall_seconds=0.3)
+    made = fetch(cid, [str(file)], tmp_path / "out", ProgressBar(quiet=True), stall_seconds=1.0)
     assert (tmp_path / "out").read_bytes() == b"what is asked for" and made["refused"] == {}
 
 
@@ -245,3 +245,14 @@ def test_a_car_that_is_read_through_is_let_go_at_once(tmp_path: Path) -> None:
         return time.monotonic() - begun
 
     assert asyncio.run(given_up()) < 2.0
+
+
+def test_into_the_empty_folder_that_one_is_in(
+    published: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, cid = published
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, out, err = sparehive("fetch", cid, "--from", at / "a.car", "--out", ".")
+    assert code == 0 and is_right(tmp_path / "here") and f"cd {tmp_path / 'here'}" in err and " in ., " in out
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
