@@ -149,7 +149,12 @@ def _fetched(cid: str, root: Hash, sources: Sequence[str], folder: Path) -> Path
             if not is_base(plan.is_folder, {file.path for file in plan.files}) or plan.folders:
                 raise ConfigError("--from", cid, "is of no model that a run starts from")
 
-        fetch(cid_text(root), sources, draft, ProgressBar(), judge=judge)
+        try:
+            fetch(cid_text(root), sources, draft, ProgressBar(), judge=judge)
+        except ConfigError as error:
+            if not str(error).startswith("CID = "):  # as `fetch` calls what is --from here
+                raise
+            raise ConfigError("--from", cid, str(error).partition(": ")[2]) from None
         try:
             if _same(draft, root) is None:
                 raise ConfigError("--from", cid, "is of no model that a run starts from")

@@ -207,9 +207,13 @@ def _source(source: str, stores: tuple[Path, ...], progress: ProgressBar) -> tup
 def import_car(files: Sequence[Path], store_directory: Path, progress: ProgressBar) -> dict[str, Any]:
     """Put what CARs hold among the blocks of `store_directory`; several may be parts of the same content. ConfigError in one line where one
     is none, is cut off, has a wrong block, or all of them lack content of a root; then nothing of them stays."""
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(
+                "FILE", str(file), "is a folder, and no CAR: give files, as `sparehive car export` writes them"
+            )
     roots: dict[Root, Path] = {}
     blocks = taken = 0
-    file = files[0]
     try:
         with filling(_blocks_to_write(store_directory), progress) as into:
             for file in files:
@@ -248,7 +252,10 @@ def _check_whole(root: Root, store: Filling) -> None:
         seen.add(digest)
         data = store.get(digest) if codec == DAG_PB else None
         if data is None and not store.is_right(digest):
-            raise PeerFault(f"car: it lacks block {digest.hex()[:12]} of its root {cid_text(*root)}")
+            raise PeerFault(
+                f"car: it lacks block {digest.hex()[:12]} of its root {cid_text(*root)}; where that was written in several "
+                "files, give all of them at once"
+            )
         if data is not None:
             waiting += [(link.digest, link.codec) for link in decode_node(data).links]
 

@@ -5,6 +5,7 @@ All methods but `is_whole`, `doubt` and `whole_roots` read the disk and are call
 
 import json
 import logging
+import re
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
@@ -20,6 +21,7 @@ from swarm.errors import PeerFault
 from swarm.records.types import Hash
 
 log = logging.getLogger(__name__)
+_BLOCK = re.compile("[0-9a-f]{64}")  # what else lies there is not ours
 KEEP_SECONDS = 30.0  # how often it is written down how far the reading has come
 
 
@@ -80,7 +82,7 @@ class Holdings:
     def sweep(self, wanted: Collection[StoredObject], also: Collection[Hash] = ()) -> int:
         """Remove all blocks that belong to none of `wanted` and are none of `also`; bytes that this made free. What is fetched meanwhile
         stays: a block comes after the node that names it, and is in no list that was made before."""
-        names = [path.name for path in self.store.directory.iterdir() if len(path.name) == 64]
+        names = [path.name for path in self.store.directory.iterdir() if _BLOCK.fullmatch(path.name)]
         kept = set(also)
         for item in wanted:
             try:

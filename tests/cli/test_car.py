@@ -74,6 +74,8 @@ def test_what_is_wrong_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert "holds no files" in refused("car", "export", tmp_path / "empty", other)
     assert "there is no folder" in refused("car", "export", folder, tmp_path / "nowhere" / "a.car")
     assert "No such file" in refused("car", "import", tmp_path / "missing.car")
+    said = refused("car", "import", out, folder, "--store", tmp_path / "store")
+    assert f"FILE = '{folder}': is a folder, and no CAR" in said and not (tmp_path / "store").exists()
     assert not other.exists() and not list(tmp_path.glob("*.part"))
 
 
@@ -95,7 +97,8 @@ def test_what_is_larger_than_a_piece_is_several_files_of_one_root(tmp_path: Path
     assert made["cid"] == whole["cid"] and sum(each["blocks"] for each in made["files"]) == whole["blocks"]
     assert not list(tmp_path.glob("*.part"))
     store = ("--store", tmp_path / "store")
-    assert "lacks block" in refused("car", "import", *paths[:-1], *store) and not (tmp_path / "store").exists()
+    said = refused("car", "import", *paths[:-1], *store)
+    assert "lacks block" in said and "give all of them at once" in said and not (tmp_path / "store").exists()
     assert ok("car", "import", *reversed(paths), *store)["roots"] == [made["cid"]]
     sources = (option for path in paths for option in ("--from", path))
     ok("fetch", made["cid"], *sources, "--out", tmp_path / "back")

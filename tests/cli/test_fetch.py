@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from peers.bases import folder_of_cid
 from peers.contents import Contents
 from peers.donors import IpfsProcess, open_donor
+from peers.errors import ConfigError
 from peers.fetching import fetch
 from peers.gateway import Gateway, serving
 from peers.progressbar import ProgressBar
-from swarm.checkpoint.car import car_header, car_section
+from swarm.checkpoint.car import car_bytes, car_header, car_section
 from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import RAW, Block, cid_text, encode_directory, encode_file, parse_any_cid
 from swarm.hashing import sha256
@@ -256,3 +258,13 @@ def test_into_the_empty_folder_that_one_is_in(
     code, out, err = sparehive("fetch", cid, "--from", at / "a.car", "--out", ".")
     assert code == 0 and is_right(tmp_path / "here") and f"cd {tmp_path / 'here'}" in err and " in ., " in out
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_model_to_start_from_that_is_none_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    leaf, blocks = encode_file(b"mine now")
+    root, node = encode_directory([("../../escaped", leaf)])
+    (tmp_path / "a.car").write_bytes(b"".join(car_bytes((root.digest, root.codec), (node, *blocks))))
+    cid = cid_text(root.digest)
+    with pytest.raises(ConfigError, match=f"^--from = '{cid}': .*leads out of its folder"):
+        folder_of_cid(cid, root.digest, [str(tmp_path / "a.car")])

@@ -96,6 +96,15 @@ def test_what_belongs_to_nothing_that_is_kept_goes_and_shared_blocks_stay(holdin
     assert set(holdings.whole_roots()) == {kept.root}
 
 
+def test_what_is_no_block_is_not_swept(holdings: Holdings) -> None:
+    others = {"x" * 64, "A" * 64, " ".join("ab" for _ in range(21)) + "  ", "notes"}
+    for name in others:
+        (holdings.store.directory / name).touch()
+    gone = _content(holdings.store, b"a" * 100)
+    assert holdings.sweep([]) > 0 and not holdings.store.has(gone.root)
+    assert {path.name for path in holdings.store.directory.iterdir()} == others
+
+
 def test_a_graph_that_is_on_its_way_is_not_swept(holdings: Holdings) -> None:
     item = _content(holdings.store, b"a" * 100, b"b" * 100)
     leaf = holdings.leaves(item)[0]
