@@ -282,7 +282,8 @@ class Doorkeeper:
 
     @web.middleware
     async def answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A connection on which a request is answered is not idle; while others wait it is the last one on it."""
+        """A connection on which a request is answered is not idle; while others wait it is the last one on it. A handler that reads a body
+        bounds the time for it, as nobody else does."""
         connection = self.connections.get(request.protocol)
         if connection is None:
             return await handler(request)
@@ -399,7 +400,8 @@ async def serving(gateway: Served, host: str, port: int) -> AsyncIterator[int]:
     """Answers while this lasts; gives the port. StartError where it cannot listen there."""
     keeper = Doorkeeper(gateway.limits)
     runner = web.AppRunner(gateway.application(keeper), access_log=None, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES,
-                           keepalive_timeout=gateway.limits.idle_seconds)  # fmt: skip
+                           keepalive_timeout=gateway.limits.idle_seconds,
+                           lingering_time=min(10.0, gateway.limits.idle_seconds))  # fmt: skip
     await runner.setup()
     assert runner.server is not None
     answering = runner.server

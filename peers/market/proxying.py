@@ -14,7 +14,7 @@ from yarl import URL
 from peers.errors import ConfigError
 from peers.gateway import Limits
 from peers.market.asking import Refused, Request
-from peers.market.serving import MAX_BODY_BYTES, as_openai, model_list
+from peers.market.serving import MAX_BODY_BYTES, as_openai, model_list, whole_body
 from swarm.errors import printable
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Proxy:
     """Implements `peers.gateway.Served`. Whoever can connect asks in the licensee's name, so browsers' pages are kept out: only JSON is
     taken, which a page of another origin may not send, and only under a name of this machine."""
 
-    def __init__(self, model: str, url: str, sign: Sign) -> None:
-        self.model, self.limits, self._sign = model, Limits(), sign
+    def __init__(self, model: str, url: str, sign: Sign, limits: Limits = Limits()) -> None:
+        self.model, self.limits, self._sign = model, limits, sign
         self._base, self._host = server_of(url)
         self._session: aiohttp.ClientSession | None = None
 
@@ -79,7 +79,7 @@ class Proxy:
         self._check_caller(request)
         if request.content_type != "application/json":
             raise Refused(415, "send Content-Type: application/json")
-        body = await request.read()
+        body = await whole_body(request, self.limits.idle_seconds)
         assert self._session is not None
         path = urlsplit(self._base).path + request.path
         signed = Request("POST", self._host, path, self.model, body)

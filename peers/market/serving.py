@@ -141,8 +141,8 @@ class Access:
 class Served:
     """`name`: of the model, with its chain; `answer`: computes, in a thread of its own."""
 
-    def __init__(self, name: str, doorman: Doorman, answer: Answer) -> None:
-        self.name, self.limits = name, Limits()
+    def __init__(self, name: str, doorman: Doorman, answer: Answer, limits: Limits = Limits()) -> None:
+        self.name, self.limits = name, limits
         self._doorman, self._answer, self._waiting = doorman, answer, 0
         self._chain, self._model = ThreadPoolExecutor(1, "chain"), ThreadPoolExecutor(1, "model")
 
@@ -213,7 +213,7 @@ class Served:
 
     async def _admitted(self, request: web.Request) -> bytes:
         """The body of a request by somebody with a licence."""
-        body = await request.read()
+        body = await whole_body(request, self.limits.idle_seconds)
         signed = Request(request.method, request.host, request.path, self.name, body)
         loop, header = asyncio.get_running_loop(), request.headers.get("Authorization", "")
         await loop.run_in_executor(self._chain, self._doorman.admit, signed, header)
@@ -244,6 +244,17 @@ def _parsed(kind: type[Kind], body: bytes) -> Kind:
         raise Refused(400, f"is no JSON ({error})") from None
 
 
+async def whole_body(request: web.Request, seconds: float) -> bytes:
+    """What was sent, before anybody knows who sends it. Refused where it is not there in time, or its sender is gone."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise Refused(408, f"the body was not whole within {seconds:g} s: send it at once") from None
+    except ConnectionError:
+        raise Refused(400, "the connection broke off before the body was whole") from None  # which nobody will read
+
+
 def model_list(name: str) -> web.Response:
     return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "sparehive"}]})
 
@@ -270,4 +281,4 @@ def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-__all__ = ["MAX_BODY_BYTES", "Access", "Answer", "Gone", "Served", "Wish", "as_openai", "model_list"]
+__all__ = ["MAX_BODY_BYTES", "Access", "Answer", "Gone", "Served", "Wish", "as_openai", "model_list", "whole_body"]
