@@ -35,6 +35,18 @@ def _listen(context: click.Context, parameter: click.Parameter, text: str) -> tu
         raise click.BadParameter(f"{text!r} {error}") from None
 
 
+def _names(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from peers.market.names import name_of
+
+    found = []
+    for text in given:
+        try:
+            found.append(name_of(text))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} {error}") from None
+    return tuple(found)
+
+
 @click.command("serve")
 @model_argument
 @click.argument("directory", metavar="DIR", type=PATH)
@@ -48,6 +60,14 @@ def _listen(context: click.Context, parameter: click.Parameter, text: str) -> tu
     callback=_listen,
     help="Where to answer; this machine alone unless HOST says otherwise (0.0.0.0 for all).",
 )
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    callback=_names,
+    help="As licensees write it in --url; requests for another are refused. May be repeated. (default: the address of --listen)",
+)
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 @json_option
 def model_serve(
@@ -56,6 +76,7 @@ def model_serve(
     rpc: Nodes,
     chain_id: int | None,
     listen: tuple[str, int],
+    names: tuple[str, ...],
     threads: int,
     as_json: bool,
 ) -> None:
@@ -63,21 +84,26 @@ def model_serve(
 
     Requests are OpenAI's /v1/completions and /v1/chat/completions, signed by the licensee's account: `sparehive model ask`."""
     from peers.answering import answering
+    from peers.market.names import Names
     from peers.market.serving import Access, Served
-    from peers.offering import url_of
 
     contract = market_on(rpc, chain_id, model)
     contract.model(model.model)
     name = str(ModelReference(contract.chain.chain_id, model.model))
-    served = Served(name, Doorman(time.time, Access(contract, model.model)), answering(directory, threads))
+    doorman = Doorman(time.time, Access(contract, model.model))
+    served = Served(name, doorman, answering(directory, threads), Names(names))
     try:
-        asyncio.run(_serve(served, listen, lambda port: _started(name, url_of(listen[0], port), as_json)))
+        asyncio.run(_serve(served, listen, lambda port: _started(served, listen[0], port, as_json)))
     finally:
         served.close()
 
 
-def _started(name: str, url: str, as_json: bool) -> None:
-    show(as_json, {"url": url, "model": name}, f"{url}/v1 answers for {name}; Ctrl-C ends it")
+def _started(served: Any, host: str, port: int, as_json: bool) -> None:
+    from peers.offering import url_of
+
+    url, names = url_of(host, port), served.names.words(host, port)
+    said = f"{url}/v1 answers for {served.name}; Ctrl-C ends it\nrequests have to be for {names} (--name says others)"
+    show(as_json, {"url": url, "model": served.name, "names": names}, said)
     sys.stdout.flush()
 
 

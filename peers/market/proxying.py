@@ -45,8 +45,8 @@ class Proxy:
     """Implements `peers.gateway.Served`. Whoever can connect asks in the licensee's name, so browsers' pages are kept out: only JSON is
     taken, which a page of another origin may not send, and only under a name of this machine."""
 
-    def __init__(self, model: str, url: str, sign: Sign, limits: Limits = Limits()) -> None:
-        self.model, self.limits, self._sign = model, limits, sign
+    def __init__(self, model: str, url: str, sign: Sign, limits: Limits | None = None) -> None:
+        self.model, self.limits, self._sign = model, limits or Limits(), sign
         self._base, self._host = server_of(url)
         self._session: aiohttp.ClientSession | None = None
 

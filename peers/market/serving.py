@@ -19,6 +19,7 @@ from incentives.errors import ChainError
 from incentives.jsonform import first_fault
 from peers.gateway import Limits
 from peers.market.asking import Doorman, Refused, Request
+from peers.market.names import Names
 from swarm.errors import SwarmError, printable
 
 if TYPE_CHECKING:
@@ -139,10 +140,12 @@ class Access:
 
 
 class Served:
-    """`name`: of the model, with its chain; `answer`: computes, in a thread of its own."""
+    """`name`: of the model, with its chain; `answer`: computes, in a thread of its own; `names`: of this server."""
 
-    def __init__(self, name: str, doorman: Doorman, answer: Answer, limits: Limits = Limits()) -> None:
-        self.name, self.limits = name, limits
+    def __init__(
+        self, name: str, doorman: Doorman, answer: Answer, names: Names | None = None, limits: Limits | None = None
+    ) -> None:
+        self.name, self.names, self.limits = name, names or Names(), limits or Limits()
         self._doorman, self._answer, self._waiting = doorman, answer, 0
         self._chain, self._model = ThreadPoolExecutor(1, "chain"), ThreadPoolExecutor(1, "model")
 
@@ -212,9 +215,14 @@ class Served:
         return answer
 
     async def _admitted(self, request: web.Request) -> bytes:
-        """The body of a request by somebody with a licence."""
+        """The body of a request to this server by somebody with a licence."""
+        host = request.headers.get("Host", "")
+        own = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        if not self.names.has(host, (own or ("", 0))[:2]):
+            answers = ", ".join(self.names.given) or "the address and port that it listens on"
+            raise Refused(421, f"asked as {host!r}, and this server answers as {answers}: ask there (its --name)")
         body = await whole_body(request, self.limits.idle_seconds)
-        signed = Request(request.method, request.host, request.path, self.name, body)
+        signed = Request(request.method, host, request.path, self.name, body)
         loop, header = asyncio.get_running_loop(), request.headers.get("Authorization", "")
         await loop.run_in_executor(self._chain, self._doorman.admit, signed, header)
         return body

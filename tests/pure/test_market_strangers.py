@@ -9,7 +9,8 @@ import pytest
 from coincurve import PrivateKey
 
 from peers.gateway import Limits, serving
-from peers.market.asking import Doorman
+from peers.market.asking import Doorman, Request
+from peers.market.names import Names, name_of
 from peers.market.proxying import Proxy
 from peers.market.serving import Served, Wish
 
@@ -23,11 +24,11 @@ def words(wish: Wish, told: Callable[[str], None]) -> str:
     return "words"
 
 
-def at(kind: str, test: Callable[[int], Awaitable[None]], limits: Limits = Limits()) -> None:
+def at(kind: str, test: Callable[[int], Awaitable[None]], limits: Limits | None = None) -> None:
     """`test(port)` of one of the two servers."""
 
     async def run() -> None:
-        served = Served(MODEL, Doorman(time.time, lambda account: True), words, limits)
+        served = Served(MODEL, Doorman(time.time, lambda account: True), words, Names(("localhost",)), limits)
         proxy = Proxy(MODEL, "http://127.0.0.1:9", lambda request, when: request.sign(KEY, when), limits)
         try:
             async with serving(served if kind == "serve" else proxy, "127.0.0.1", 0) as port:
@@ -71,3 +72,65 @@ def test_who_hangs_up_in_a_body_is_no_error_of_ours(kind: str, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         at(kind, test)
     assert not caplog.records
+
+
+def signed(host: str, nonce: str | None = None) -> bytes:
+    body = b'{"prompt":"a"}'
+    header = Request("POST", host, "/v1/completions", MODEL, body).sign(KEY, int(time.time()), nonce)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: {header}\r\nConnection: close\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def test_what_was_signed_for_another_server_is_refused() -> None:
+    async def run() -> None:
+        doormen = [Doorman(time.time, lambda account: True) for _ in range(3)]
+        one, other, nameless = (
+            Served(MODEL, doorman, words, names)
+            for doorman, names in zip(
+                doormen, (Names(("a.org",)), Names(("b.org:8000", "c.org:443")), Names()), strict=True
+            )
+        )
+        async with (
+            serving(one, "127.0.0.1", 0) as at_one,
+            serving(other, "127.0.0.1", 0) as at_other,
+            serving(nameless, "0.0.0.0", 0) as at_nameless,
+        ):
+            request = signed("a.org")
+            assert (await said(at_one, request)).startswith(b"HTTP/1.1 200 ")
+            for port in (at_other, at_nameless):
+                answer = await said(port, request)
+                assert answer.startswith(b"HTTP/1.1 421 ") and b"a.org" in answer
+            for host in ("B.org:8000", "c.org", "c.org:443"):
+                assert (await said(at_other, signed(host))).startswith(b"HTTP/1.1 200 "), host
+            for host in ("b.org", "c.org:80", f"127.0.0.1:{at_other}"):
+                assert (await said(at_other, signed(host))).startswith(b"HTTP/1.1 421 "), host
+            for host in (f"127.0.0.1:{at_nameless}", f"localhost:{at_nameless}"):
+                assert (await said(at_nameless, signed(host))).startswith(b"HTTP/1.1 200 "), host
+            for host in (f"127.0.0.1:{at_one}", "127.0.0.1", f"127.0.0.2:{at_nameless}", ""):
+                assert (await said(at_nameless, signed(host))).startswith(b"HTTP/1.1 421 "), host
+        for each in (one, other, nameless):
+            each.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_names_are_written_as_clients_send_them() -> None:
+    assert [name_of(text) for text in ("Model.Example.ORG", "h:8000", "[::1]:80", "203.0.113.7")] == [
+        "model.example.org",
+        "h:8000",
+        "[::1]:80",
+        "203.0.113.7",
+    ]
+    for wrong in ("", "https://h", "h/v1", "me@h", "h:99999", "h:x", "h:0", "a b", "[::1", "h\n", ":80"):
+        with pytest.raises(ValueError, match="HOST"):
+            name_of(wrong)
+
+
+def test_who_starts_a_server_hears_its_names() -> None:
+    assert Names(("a.org", "b.org:8000")).words("0.0.0.0", 8000) == "a.org, b.org:8000"
+    assert Names().words("0.0.0.0", 8000) == "any address of this machine with port 8000"
+    assert Names().words("127.0.0.1", 8000) == "127.0.0.1:8000, localhost:8000"
+    assert Names().words("localhost", 8000) == "localhost:8000"
+    assert Names().words("::1", 80) == "[::1], [::1]:80, localhost, localhost:80"
+    assert Names().has("[2001:db8::1]:8000", ("2001:db8::1", 8000))
+    assert not Names().has("localhost:8000", ("203.0.113.7", 8000)), "what was signed for somebody's own machine"
