@@ -26,6 +26,8 @@ CAR_ANSWER = f"{CAR_TYPE}; version=1; order=dfs; dups=n"
 EMPTY_CID = "bafkqaaa"  # the identity CID of nothing, by which programs try whether a gateway is one
 MAX_LINE_BYTES = 4096
 MAX_PATH_PARTS = 32
+LINGER_SECONDS = 10.0  # for a body that nobody reads
+ENDING_SECONDS = 2.0  # for answers under way when it ends, and once more for what they leave
 FOR_EVER = "public, max-age=29030400, immutable"
 
 Root = tuple[bytes, int]
@@ -280,6 +282,11 @@ class Doorkeeper:
                 each.begin()
                 return
 
+    def close(self) -> None:
+        """Breaks off who is left. Again: does nothing."""
+        for each in (*self.waiting, *self.connections.values()):
+            each.abort()
+
     @web.middleware
     async def answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A connection on which a request is answered is not idle; while others wait it is the last one on it. A handler that reads a body
@@ -333,6 +340,10 @@ class Watched(asyncio.Protocol):
         self._inner.connection_made(self._transport)
         self._transport.resume_reading()
         self._wait(self._keeper.limits.idle_seconds, self._look_idle)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def _refuse(self) -> None:
         assert self._transport is not None
@@ -397,11 +408,11 @@ class Watched(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def serving(gateway: Served, host: str, port: int) -> AsyncIterator[int]:
-    """Answers while this lasts; gives the port. StartError where it cannot listen there."""
-    keeper = Doorkeeper(gateway.limits)
+    """Answers while this lasts; gives the port. At its end answers under way have `ENDING_SECONDS`. StartError where it cannot listen
+    there."""
+    keeper, idle = Doorkeeper(gateway.limits), gateway.limits.idle_seconds
     runner = web.AppRunner(gateway.application(keeper), access_log=None, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES,
-                           keepalive_timeout=gateway.limits.idle_seconds,
-                           lingering_time=min(10.0, gateway.limits.idle_seconds))  # fmt: skip
+                           keepalive_timeout=idle, lingering_time=min(LINGER_SECONDS, idle), shutdown_timeout=ENDING_SECONDS)  # fmt: skip
     await runner.setup()
     assert runner.server is not None
     answering = runner.server
@@ -412,10 +423,13 @@ async def serving(gateway: Served, host: str, port: int) -> AsyncIterator[int]:
             raise StartError(
                 f"--gateway {host}:{port}: cannot be listened on ({error.strerror or error}); choose another port"
             ) from None
-        async with server:
+        try:
             yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()  # and does not wait: from Python 3.12 on that is for all who are connected
     finally:
         await runner.cleanup()
+        keeper.close()
 
 
 def parse_listen(text: str) -> tuple[str, int]:

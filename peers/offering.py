@@ -15,7 +15,7 @@ from peers.config import load_peer_config
 from peers.contents import Contents
 from peers.directory import PeerDirectory, write_json
 from peers.errors import PeerError, in_one_line
-from peers.gateway import Gateway, parse_listen, serving
+from peers.gateway import Gateway, Served, parse_listen, serving
 from peers.invite import Invite
 from swarm.checkpoint.bases import BaseFolder, found_base
 from swarm.errors import SwarmError
@@ -33,11 +33,24 @@ def offer(directories: Sequence[Path], listen: tuple[str, int], started: Callabl
 
 
 async def _offer(contents: Contents, listen: tuple[str, int], started: Callable[[str], None]) -> None:
-    ending = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    async with serving(Gateway(contents), *listen) as port:
-        started(url_of(listen[0], port))
+    await serve_until_told(Gateway(contents), listen, lambda port: started(url_of(listen[0], port)))
+
+
+async def serve_until_told(served: Served, listen: tuple[str, int], started: Callable[[int], None]) -> None:
+    """Until SIGINT or SIGTERM; one more ends the process at once. `started`: gets the port. StartError in one line."""
+    ending, loop = asyncio.Event(), asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def told() -> None:
+        ending.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # nothing here has to be put away first
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    async with serving(served, *listen) as port:
+        started(port)
         await ending.wait()
 
 

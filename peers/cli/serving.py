@@ -3,7 +3,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -86,6 +85,7 @@ def model_serve(
     from peers.answering import answering
     from peers.market.names import Names
     from peers.market.serving import Access, Served
+    from peers.offering import serve_until_told
 
     contract = market_on(rpc, chain_id, model)
     contract.model(model.model)
@@ -93,7 +93,7 @@ def model_serve(
     doorman = Doorman(time.time, Access(contract, model.model))
     served = Served(name, doorman, answering(directory, threads), Names(names))
     try:
-        asyncio.run(_serve(served, listen, lambda port: _started(served, listen[0], port, as_json)))
+        asyncio.run(serve_until_told(served, listen, lambda port: _started(served, listen[0], port, as_json)))
     finally:
         served.close()
 
@@ -105,17 +105,6 @@ def _started(served: Any, host: str, port: int, as_json: bool) -> None:
     said = f"{url}/v1 answers for {served.name}; Ctrl-C ends it\nrequests have to be for {names} (--name says others)"
     show(as_json, {"url": url, "model": served.name, "names": names}, said)
     sys.stdout.flush()
-
-
-async def _serve(served: Any, listen: tuple[str, int], started: Any) -> None:
-    from peers.gateway import serving
-
-    ending = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    async with serving(served, *listen) as port:
-        started(port)
-        await ending.wait()
 
 
 @click.command("ask")
@@ -178,7 +167,7 @@ def model_proxy(
     """Let programs that know OpenAI's interface (base URL http://127.0.0.1:8001/v1, any API key) use MODEL, which is served at --url: each
     of their requests is signed by your account, which has to have a licence, and passed on; streams too. Until Ctrl-C."""
     from peers.market.proxying import Proxy, server_of
-    from peers.offering import url_of
+    from peers.offering import serve_until_told, url_of
 
     if model.chain_id is None:
         raise click.UsageError(NO_CHAIN)
@@ -192,7 +181,7 @@ def model_proxy(
         show(as_json, {"url": here, "model": str(model)}, f"{here}/v1 passes on to {base}/v1; Ctrl-C ends it")
         sys.stdout.flush()
 
-    asyncio.run(_serve(proxy, listen, started))
+    asyncio.run(serve_until_told(proxy, listen, started))
 
 
 def _warn_of_plain_http(base: str) -> None:

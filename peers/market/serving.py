@@ -147,10 +147,12 @@ class Served:
     ) -> None:
         self.name, self.names, self.limits = name, names or Names(), limits or Limits()
         self._doorman, self._answer, self._waiting = doorman, answer, 0
+        self._is_closed = threading.Event()
         self._chain, self._model = ThreadPoolExecutor(1, "chain"), ThreadPoolExecutor(1, "model")
 
     def close(self) -> None:
         """Again: does nothing."""
+        self._is_closed.set()
         for pool in (self._chain, self._model):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -230,9 +232,15 @@ class Served:
     async def _computed(self, wish: Wish, told: Callable[[str], None]) -> str:
         if self._waiting >= MAX_WAITING:
             raise Refused(429, "too many wait for an answer: try again")
+
+        def heard(text: str) -> None:
+            if self._is_closed.is_set():  # or the process would wait for the whole answer
+                raise Gone
+            told(text)
+
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._model, self._answer, wish, told)
+            return await asyncio.get_running_loop().run_in_executor(self._model, self._answer, wish, heard)
         except SwarmError as error:
             raise Refused(400, str(error)) from None
         finally:

@@ -134,3 +134,19 @@ def test_who_starts_a_server_hears_its_names() -> None:
     assert Names().words("::1", 80) == "[::1], [::1]:80, localhost, localhost:80"
     assert Names().has("[2001:db8::1]:8000", ("2001:db8::1", 8000))
     assert not Names().has("localhost:8000", ("203.0.113.7", 8000)), "what was signed for somebody's own machine"
+
+
+@pytest.mark.parametrize("request_line", [POST + b"Content-Length: 1000\r\n\r\nx", POST[:30]])
+@pytest.mark.parametrize("kind", SERVERS)
+def test_what_is_half_sent_does_not_hold_the_end_up(kind: str, request_line: bytes) -> None:
+    async def test(port: int) -> None:
+        nonlocal begun
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_line)
+        await asyncio.sleep(0.2)  # the server has begun to read
+        begun = time.monotonic()
+        open_ones.append(writer)
+
+    begun, open_ones = 0.0, list[asyncio.StreamWriter]()
+    at(kind, test)
+    assert time.monotonic() - begun < 10
