@@ -8,6 +8,7 @@ reads slowly.
 import asyncio
 import contextlib
 import ipaddress
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -406,13 +407,25 @@ class Watched(asyncio.Protocol):
             self._wait(self._keeper.limits.slow_seconds, self._look_slow)
 
 
+class _OurFaults(logging.Filter):
+    """A body that is none is its sender's fault, which is answered and needs no traceback here."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], web.RequestPayloadError))
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_OurFaults())
+
+
 @contextlib.asynccontextmanager
 async def serving(gateway: Served, host: str, port: int) -> AsyncIterator[int]:
     """Answers while this lasts; gives the port. At its end answers under way have `ENDING_SECONDS`. StartError where it cannot listen
     there."""
     keeper, idle = Doorkeeper(gateway.limits), gateway.limits.idle_seconds
     runner = web.AppRunner(gateway.application(keeper), access_log=None, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES,
-                           keepalive_timeout=idle, lingering_time=min(LINGER_SECONDS, idle), shutdown_timeout=ENDING_SECONDS)  # fmt: skip
+                           keepalive_timeout=idle, lingering_time=min(LINGER_SECONDS, idle), shutdown_timeout=ENDING_SECONDS,
+                           logger=_log)  # fmt: skip
     await runner.setup()
     assert runner.server is not None
     answering = runner.server

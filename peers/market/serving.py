@@ -267,6 +267,8 @@ async def whole_body(request: web.Request, seconds: float) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Refused(408, f"the body was not whole within {seconds:g} s: send it at once") from None
+    except web.RequestPayloadError as error:
+        raise Refused(400, f"the body is not as its headers say ({' '.join(str(error).split())})") from None
     except ConnectionError:
         raise Refused(400, "the connection broke off before the body was whole") from None  # which nobody will read
 

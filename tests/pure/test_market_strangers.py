@@ -136,6 +136,20 @@ def test_who_starts_a_server_hears_its_names() -> None:
     assert not Names().has("localhost:8000", ("203.0.113.7", 8000)), "what was signed for somebody's own machine"
 
 
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_body_that_is_not_as_its_headers_say_is_one_error(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(port: int) -> None:
+        answer = await said(port, POST + b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nnotgzip")
+        assert (
+            answer.startswith(b"HTTP/1.1 400 ")
+            and b'{"error": {"message": "the body is not as its headers say' in answer
+        )
+
+    with caplog.at_level(logging.WARNING):
+        at(kind, test)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("request_line", [POST + b"Content-Length: 1000\r\n\r\nx", POST[:30]])
 @pytest.mark.parametrize("kind", SERVERS)
 def test_what_is_half_sent_does_not_hold_the_end_up(kind: str, request_line: bytes) -> None:
