@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS, CONNECT_SECONDS = 300.0, 10.0
 MAX_ANSWER_BYTES = 8 << 20
 PATHS = ("/v1/completions", "/v1/chat/completions")
-_PASSED = ("Content-Type", "Cache-Control")
+_MEDIA = ("application/json", "text/event-stream")
 
 Sign = Callable[[Request, int], str]  # the header Authorization, at unix seconds
 
@@ -89,12 +89,10 @@ class Proxy:
             async with self._session.post(
                 self._base + request.path, data=body, headers=headers, allow_redirects=False
             ) as theirs:
-                if theirs.status in range(300, 400):
-                    raise Refused(
-                        502, f"{self._base} sends elsewhere ({theirs.status}): give the URL that answers itself"
-                    )
-                passed = {name: theirs.headers[name] for name in _PASSED if name in theirs.headers}
-                answer = web.StreamResponse(status=theirs.status, headers=passed)
+                media = self._checked(theirs)
+                answer = web.StreamResponse(
+                    status=theirs.status, headers={"Content-Type": media, "Cache-Control": "no-store"}
+                )
                 await answer.prepare(request)
                 taken = 0
                 async for piece in theirs.content.iter_any():
@@ -111,6 +109,18 @@ class Proxy:
             if request.transport is not None:
                 request.transport.abort()  # broken off, so that it does not look whole
             return answer
+
+    def _checked(self, theirs: aiohttp.ClientResponse) -> str:
+        """The media type of an answer that can be passed on; nothing else of its head is. Refused where it is no answer of a model."""
+        if theirs.status in range(300, 400):
+            raise Refused(502, f"{self._base} sends elsewhere ({theirs.status}): give the URL that answers itself")
+        if theirs.status not in range(200, 300) and theirs.status not in range(400, 600):
+            raise Refused(502, f"{self._base} gave no usable answer (status {theirs.status})")
+        media = theirs.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media not in _MEDIA:
+            why = f"status {theirs.status}, Content-Type {printable(media, 40)!r}"
+            raise Refused(502, f"{self._base} gave no usable answer ({why}): is it one of `sparehive model serve`?")
+        return media
 
 
 __all__ = ["Proxy", "server_of"]

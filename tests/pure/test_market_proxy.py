@@ -178,7 +178,7 @@ def test_a_server_that_misbehaves_costs_one_answer(
     async def answers(request: web.Request) -> web.StreamResponse:
         if way == "elsewhere":
             raise web.HTTPFound("http://127.0.0.1:1/")
-        answer = web.StreamResponse()
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         for _ in range(1 << 12):
             await answer.write(bytes(1 << 10))

@@ -164,3 +164,41 @@ def test_what_is_half_sent_does_not_hold_the_end_up(kind: str, request_line: byt
     begun, open_ones = 0.0, list[asyncio.StreamWriter]()
     at(kind, test)
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"200 OK\r\nContent-Type: application/json; charset=utf-8", 200),
+        (b"429 Wait\r\nContent-Type: application/json", 429),
+        (b"200 OK\r\nContent-Type: text/\x01x", 502),
+        (b"200 OK\r\nContent-Type: te\xffxt", 502),
+        (b"200 OK\r\nContent-Type: text/html", 502),
+        (b"200 OK\r\nX: y", 502),
+        (b"101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade", 502),
+        (b"304 Not Modified\r\nContent-Type: application/json", 502),
+        (b"999 No\r\nContent-Type: application/json", 502),
+        (b"200 OK\r\nContent-Type: application/json\r\nCache-Control: \x01\r\nSet-Cookie: a=b", 200),
+    ],
+)
+def test_only_what_a_model_answers_is_passed_on(head: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + head + b"\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        upstream = await asyncio.start_server(answers, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}"
+        async with serving(Proxy(MODEL, url, lambda request, when: "signed"), "127.0.0.1", 0) as port:
+            answer = await said(port, POST + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
+        upstream.close()
+        said_head, _, body = answer.partition(b"\r\n\r\n")
+        assert said_head.startswith(b"HTTP/1.1 %d " % status) and b"Content-Type: application/json" in said_head, answer
+        assert b"Set-Cookie" not in said_head
+        assert (b"no usable answer" in body or b"sends elsewhere" in body) if status == 502 else b"{}" in body
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(asyncio.wait_for(run(), 60))
+    assert not caplog.records
