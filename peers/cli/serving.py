@@ -2,6 +2,7 @@
 (the base install alone)."""
 
 import asyncio
+import ipaddress
 import json
 import sys
 import time
@@ -178,6 +179,8 @@ def model_proxy(
 
     def started(port: int) -> None:
         here = url_of(listen[0], port)
+        if listen[0] != "localhost" and not ipaddress.ip_address(listen[0]).is_loopback:
+            note(f"--listen {listen[0]}: whoever can connect there asks in the licensee's name")
         show(as_json, {"url": here, "model": str(model)}, f"{here}/v1 passes on to {base}/v1; Ctrl-C ends it")
         sys.stdout.flush()
 

@@ -3,7 +3,6 @@
 import ipaddress
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -68,10 +67,11 @@ class Proxy:
         return model_list(self.model)
 
     def _check_caller(self, request: web.Request) -> None:
-        name = request.host.rpartition(":")[0].strip("[]") if ":" in request.host else request.host
-        is_here = name == "localhost"
-        with suppress(ValueError):
-            is_here = is_here or not ipaddress.ip_address(name).is_global
+        try:
+            name = URL(f"http://{request.headers.get('Host', '')}").host or ""  # small, without port and brackets
+            is_here = name == "localhost" or not ipaddress.ip_address(name).is_global
+        except ValueError:
+            is_here = False
         if not is_here or "Origin" in request.headers:
             raise Refused(403, "programs on this machine are answered, pages in a browser are not")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
 from incentives.chain.license import LicenseContract
@@ -44,6 +44,12 @@ class _Asked(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     n: Literal[1] = 1
     stream: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, value: Any) -> Any:
+        """Many clients write null for what they leave to the server."""
+        return {name: said for name, said in value.items() if said is not None} if isinstance(value, dict) else value
 
 
 Kind = TypeVar("Kind", bound=_Asked)

@@ -1,4 +1,5 @@
-"""Ctrl-C ends what answers over HTTP in seconds, whatever is open; a second one at once."""
+"""The proxy of a licensee as a process: who listens for others is told what that means; Ctrl-C ends it in seconds, whatever is open; a
+second one at once."""
 
 import json
 import signal
@@ -64,3 +65,19 @@ def test_a_second_one_ends_it_at_once(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.2)
         assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(("host", "is_for_others"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_who_listens_for_others_is_told_so(tmp_path: Path, host: str, is_for_others: bool) -> None:
+    keys = ("--keystore", tmp_path / "key.json", "--password-file", tmp_path / "key.password")
+    ok("wallet", *keys)
+    command = ("model", "proxy", MODEL, "--url", "http://127.0.0.1:9", "--listen", f"{host}:0", *keys)
+    process = own_process_started(*command, cwd=tmp_path)
+    try:
+        assert process.stdout is not None and "passes on" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert ("whoever can connect there asks in the licensee's name" in err) == is_for_others
+    assert process.returncode == 0 and err.count("\n") == is_for_others

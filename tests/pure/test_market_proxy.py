@@ -149,10 +149,27 @@ def test_what_is_refused_is_said_by_whoever_refuses() -> None:
         assert (await status({"prompt": "a"}, **{"Content-Type": "text/plain"}))[0] == 415
         assert (await status({"prompt": "a"}, Origin="https://example.org"))[0] == 403
         assert (await status({"prompt": "a"}, Host="example.org"))[0] == 403
+        for elsewhere in ("", "[::1", "localhost.example.org", "127.0.0.1.example.org", "8.8.8.8", "a@b"):
+            assert (await status({"prompt": "a"}, Host=elsewhere))[0] == 403, elsewhere
         assert not [wish for wish in writer.wishes if wish.prompt == "a"]
-        assert (await status({"prompt": "a"}, Host="localhost:1"))[0] == 200
+        for here in ("localhost:1", "LOCALHOST", "[::1]", "[::1]:1", "127.0.0.1", "192.168.1.5:80"):
+            assert (await status({"prompt": "a"}, Host=here))[0] == 200, here
         async with session.post(f"{url}/nowhere", json={}) as answer:
             assert answer.status == 404
+
+    behind(test)
+
+
+def test_null_is_what_is_not_said() -> None:
+    async def test(url: str, writer: Writer, session: aiohttp.ClientSession) -> None:
+        nulls = dict.fromkeys(
+            ("max_tokens", "max_completion_tokens", "temperature", "seed", "n", "stream", "model", "stop")
+        )
+        async with session.post(f"{url}/completions", json={"prompt": "a", **nulls}) as answer:
+            assert answer.status == 200
+        assert writer.wishes == [Wish("a", (), 128, 0.8, 0)]
+        async with session.post(f"{url}/completions", json={"prompt": None}) as answer:
+            assert answer.status == 400
 
     behind(test)
 
