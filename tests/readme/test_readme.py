@@ -159,7 +159,7 @@ def test_the_targets_they_name_exist() -> None:
 def test_make_test_runs_every_folder_of_tests() -> None:
     done = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
     found = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert sorted(re.findall(r"tests/([a-z]+)", done.stdout)) == sorted(found)
+    assert set(re.findall(r"tests/([a-z]+)", done.stdout)) == found
 
 
 def test_what_it_shows_is_small_and_says_nothing_of_who_made_it() -> None:
