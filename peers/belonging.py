@@ -10,7 +10,14 @@ from peers.invite import Invite
 
 def check_role_of(directory: PeerDirectory, mode: str) -> None:
     """ConfigError where a seed is to start as a volunteer ("join") or a storer ("store"), or one of these as another: its
-    invite, which names whose swarm it is in, would be lost."""
+    invite, which names whose swarm it is in, would be lost. Also where it would begin in a directory that holds a run: its keys would lie
+    beside the organiser's, and it would take the run's blocks for its own."""
+    if (directory.root / "run.toml").exists() and not directory.config.exists():
+        raise ConfigError(
+            "--dir",
+            str(directory.root),
+            "holds a run (run.toml) and no peer: choose a directory of its own for this one",
+        )
     is_seed = directory.seed_link.exists()
     if not is_seed and directory.invite.exists() and load_peer_config(directory.config).stores != (mode == "store"):
         said = "belongs to a storer, which `sparehive store --dir …` starts; choose another directory for this peer"

@@ -100,6 +100,14 @@ def test_a_seed_in_a_volunteers_directory_and_the_other_way_round(
     assert list(seed.root.iterdir()) == [seed.seed_link]
 
 
+@pytest.mark.parametrize("command", ["join", "store", "seed"])
+def test_in_the_directory_of_a_run(organiser: Path, command: str) -> None:
+    before = tree(organiser)
+    given = {"join": (invite(),), "store": ("--run", invite()), "seed": (organiser,)}[command]
+    assert "holds a run (run.toml) and no peer" in refused(command, *given, "--dir", organiser)
+    assert tree(organiser) == before
+
+
 def test_a_storer_in_anothers_directory_and_the_other_way_round(running: PeerDirectory) -> None:
     """One key signs in one role: a directory stays what it was made for."""
     before = tree(running.root)
