@@ -302,6 +302,12 @@ def load_run(path: Path) -> RunConfig:
     """Read `run.toml`. InputError in one line: missing, not TOML, unknown key, value out of range."""
     try:
         values = parse_toml(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            "run config",
+            str(path),
+            f"is not there: give the directory that `sparehive run new` made; if it is lost {_RESTORE}",
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "run config", str(path), f"cannot be read ({getattr(error, 'strerror', None) or error}); {_RESTORE}"

@@ -210,8 +210,8 @@ def test_run_check_of_a_bad_run_toml(tmp_path: Path, text: str, said: str) -> No
 def test_run_check_of_a_missing_file(tmp_path: Path) -> None:
     line = refused("run", "check", tmp_path / "run.toml")
     assert str(tmp_path / "run.toml") in line
-    assert "No such file" in line
-    assert "cannot be read" in refused("run", "check", tmp_path)
+    assert "is not there: give the directory that `sparehive run new` made" in line
+    assert "is not there" in refused("run", "check", tmp_path)
 
 
 def test_run_baseline(tmp_path: Path) -> None:

@@ -228,8 +228,10 @@ def test_a_wrong_value_is_one_line_that_names_it(more: dict[str, Any], words: st
 
 
 def test_a_file_that_is_no_toml_or_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not there: give the directory that `sparehive run new` made"):
         load_run(tmp_path / "run.toml")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_run(tmp_path)
     (tmp_path / "run.toml").write_text("name = \n")
     with pytest.raises(InputError, match="is not TOML"):
         load_run(tmp_path / "run.toml")
