@@ -138,7 +138,7 @@ def _fetched(cid: str, root: Hash, sources: Sequence[str], folder: Path) -> Path
         try:
             asyncio.run(open_donor(source, IpfsProcess()).close())
         except ConfigError as error:
-            raise ConfigError("--blocks", source, str(error).partition(": ")[2]) from None
+            raise ConfigError("--blocks", source, error.remedy) from None
     draft = folder.with_name(f"{folder.name}.fetched")
     with alone(folder):
         if _same(folder, root) is not None:
@@ -152,9 +152,9 @@ def _fetched(cid: str, root: Hash, sources: Sequence[str], folder: Path) -> Path
         try:
             fetch(cid_text(root), sources, draft, ProgressBar(), judge=judge)
         except ConfigError as error:
-            if not str(error).startswith("CID = "):  # as `fetch` calls what is --from here
+            if error.field != "CID":  # as `fetch` calls what is --from here
                 raise
-            raise ConfigError("--from", cid, str(error).partition(": ")[2]) from None
+            raise ConfigError("--from", cid, error.remedy) from None
         try:
             if _same(draft, root) is None:
                 raise ConfigError("--from", cid, "is of no model that a run starts from")

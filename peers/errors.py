@@ -34,6 +34,7 @@ class ConfigError(PeerError):
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
         super().__init__(f"{printable(field, 120)} = {shown(value)}: {printable(remedy, 800)}")
+        self.field, self.remedy = field, remedy
 
 
 def in_one_line(error: BaseException) -> str:

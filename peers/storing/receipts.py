@@ -68,7 +68,8 @@ class _Challenge:
         if not is_own and (counted[signer] >= most or (is_strangers and self.strangers >= MAX_OF_STRANGERS)):
             return False
         counted[signer] += 1
-        waiting.is_strangers, self.strangers = is_strangers, self.strangers + is_strangers
+        if is_strangers:
+            waiting.is_strangers, self.strangers = True, self.strangers + 1
         return True
 
     def _most_of_witness(self) -> int:

@@ -1,6 +1,7 @@
 """Bringing a graph: every block checked against the certified root, bad donors dropped, bytes and time bounded."""
 
 import asyncio
+import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,28 +128,41 @@ def test_a_tampered_block_is_never_stored_and_its_donor_is_dropped(tmp_path: Pat
     assert liar.asked <= 2  # both requests may be under way when the first lie is seen
 
 
+class PassingLoop(asyncio.SelectorEventLoop):
+    """Its seconds pass at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Passing(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Passing(selectors.SelectSelector):
+    def __init__(self, loop: PassingLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._loop.now += timeout or 0.0
+        return super().select(0)
+
+
 def seconds_of(work: Coroutine[Any, Any, None], monkeypatch: pytest.MonkeyPatch) -> float:
     """That it waits, by a clock that passes at once: what a busy machine takes for the rest does not count."""
-    loop, now = asyncio.new_event_loop(), 0.0
-    select = loop._selector.select  # type: ignore[attr-defined]
-
-    def pass_at_once(seconds: float | None) -> object:
-        nonlocal now
-        now += seconds or 0.0
-        return select(0)
+    loop = PassingLoop()
 
     async def in_place(call: Callable[..., object], *arguments: object) -> object:
         return call(*arguments)
 
-    monkeypatch.setattr(loop, "time", lambda: now)
-    monkeypatch.setattr(loop._selector, "select", pass_at_once)  # type: ignore[attr-defined]
     monkeypatch.setattr(asyncio, "to_thread", in_place)
-    monkeypatch.setattr("swarm.checkpoint.fetch.time.monotonic", lambda: now)
+    monkeypatch.setattr("swarm.checkpoint.fetch.time.monotonic", loop.time)
     try:
         loop.run_until_complete(work)
     finally:
         loop.close()
-    return now
+    return loop.now
 
 
 @pytest.mark.parametrize("kind", [Slow, Stale, Liar, Silent])
