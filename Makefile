@@ -54,7 +54,7 @@ test: setup ## Run the tests, in a quarter of an hour
 	$(PY) -m pytest -n 3 $(FILES) -m "not long" $(COMPUTING)
 	@mkdir -p build; $(PY) -m pytest -m "not long" tests/faults > build/faults.txt 2>&1 & faults=$$!; \
 	trap 'kill $$faults' INT TERM; status=0; \
-	$(PY) -m pytest -n 3 $(FILES) -m "not long" $(OWN_PROCESSES) || status=$$?; \
+	$(PY) -m pytest -n 2 $(FILES) -m "not long" $(OWN_PROCESSES) || status=$$?; \
 	$(PY) -m pytest -m "not long" $(LIARS) || status=$$?; \
 	wait $$faults || status=$$?; cat build/faults.txt; exit $$status
 	$(PY) -m pytest -m "not long" tests/hostile $(LIARS:%=--ignore=%)
