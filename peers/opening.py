@@ -126,13 +126,23 @@ def _checked_leaves(
 
 
 def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
-    """Of one sample: twice the same loss and gradient, but for how sums are rounded, and finite numbers after it at the largest learning
-    rate."""
+    """InputError where a step has a fault: of those fields of the model without which it has none, if there are such."""
+    from swarm.tasks import blamed
+
+    fault = _fault(config, task, model)
+    if fault is not None:
+        raise blamed(config, fault, lambda other: _fault(config, task, other))
+
+
+def _fault(config: RunConfig, task: "Task", model: "FlatModel") -> InputError | None:
+    """What is wrong with a step of one sample. Nothing is where it is twice the same loss and gradient, but for how sums are rounded,
+    and finite numbers after it at the largest learning rate."""
     import torch
 
+    from swarm.models import named_line
     from swarm.optim.inner import InnerOptimizer
 
-    last = [task.num_samples() - 1]
+    last, whole = [task.num_samples() - 1], config.task.model.model_dump()
     try:
         first = float(task.step_on(model, last))
         gradient = model.grad_flat.clone()
@@ -145,23 +155,16 @@ def _try_step(config: RunConfig, task: "Task", model: "FlatModel") -> None:
     except (InputError, OSError):
         raise
     except Exception as error:  # a model's code fails in whatever way its fields make it fail
-        raise InputError(
-            "task.model",
-            config.task.model.model_dump(),
-            f"the model cannot take a step: {type(error).__name__}: {error}",
-        ) from None
+        return InputError("task.model", whole, f"the model cannot take a step with it: {named_line(error)}")
     if not math.isfinite(first) or not bool(torch.isfinite(gradient).all()):
-        raise InputError(
-            "task.model", config.task.model.model_dump(), "the untrained model's loss or gradient is not finite"
-        )
+        return InputError("task.model", whole, "with it the untrained model's loss or gradient is not finite")
     if not same:
-        raise InputError(
-            "task.model",
-            config.task.model.model_dump(),
-            "the same step gives another result each time: it could not be redone",
+        return InputError(
+            "task.model", whole, "with it the same step gives another result each time: it could not be redone"
         )
     if not math.isfinite(after) or not bool(torch.isfinite(model.flat).all()):
-        raise InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")
+        return InputError("inner.lr", config.inner.lr, "the first step at this rate leaves numbers that are not finite")
+    return None
 
 
 __all__ = ["RESTORE_BLOCK", "check_parts", "missing_here", "open_run", "open_settings"]

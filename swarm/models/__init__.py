@@ -8,9 +8,10 @@ import torch
 from swarm.config import Lora, PretrainedModel, Untrained
 from swarm.errors import InputError
 from swarm.models import pretrained, transformer
+from swarm.models.blame import blamed
 from swarm.models.flat import FlatModel, Trainable
 from swarm.models.pretrained import frozen_bytes, load_adapter, read_config
-from swarm.models.transformer import Purpose, for_images, for_tokens
+from swarm.models.transformer import Purpose, for_images, for_tokens, named_line, small_build
 
 
 def build_model(
@@ -63,6 +64,6 @@ def _there(config: PretrainedModel, base: Path | None) -> Path:
 
 
 __all__ = [
-    "FlatModel", "Purpose", "Trainable", "build_model", "check_model", "for_images", "for_tokens", "frozen_bytes",
-    "load_adapter", "read_config", "save_model",
+    "FlatModel", "Purpose", "Trainable", "blamed", "build_model", "check_model", "for_images", "for_tokens", "frozen_bytes",
+    "load_adapter", "named_line", "read_config", "save_model", "small_build",
 ]  # fmt: skip

@@ -2,17 +2,22 @@
 
 import importlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import fields as fields_of
+from typing import Any, get_args
 
 import torch
 
 from swarm.config import Untrained
 from swarm.errors import InputError
+from swarm.models.blame import blamed
 
 BYTE_VOCABULARY = 256
 MAX_LAYERS = 512
+SMALL_VALUES = (
+    10_000_000  # of a model that may be built to find out which field is to blame, however small the run's is
+)
+_ACTIVATIONS = ("activation_function", "hidden_act", "activation")
 _WITHOUT_ATTENTION = ("convnext",)
 BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
 # Fields that are not the organiser's to set, and why.
@@ -70,10 +75,9 @@ def transformer_config(config: Untrained, purpose: Purpose) -> Any:
     default = AutoConfig.for_model(config.family)
     general = PretrainedConfig().to_dict()  # names of labels and the like: no part of a model's shape
     known = {name: value for name, value in default.to_dict().items() if name not in general}
-    for name, value in config.fields.items():
-        _check_field(config.family, name, value, known, getattr(default, "attribute_map", {}))
+    own = {name: _taken(config.family, name, value, known, default) for name, value in config.fields.items()}
     ours = {name: value for name, value in purpose.fields.items() if name in known or name.endswith("_token_id")}
-    fields: dict[str, Any] = {**purpose.defaults, **ours, **config.fields}
+    fields: dict[str, Any] = {**purpose.defaults, **ours, **own}
     if purpose.num_labels:
         fields["num_labels"] = purpose.num_labels
     made = AutoConfig.for_model(config.family, **fields)
@@ -84,28 +88,24 @@ def transformer_config(config: Untrained, purpose: Purpose) -> Any:
     return made
 
 
-def _check_field(family: str, name: str, value: Any, known: dict[str, Any], aliases: dict[str, str]) -> None:
+def _taken(family: str, name: str, value: Any, known: dict[str, Any], default: Any) -> Any:
+    """The value as transformers' config takes it: where that has a fraction a whole number becomes one."""
+    _check_field(family, name, value, known, default)
+    return float(value) if isinstance(known[name], float) else value
+
+
+def _check_field(family: str, name: str, value: Any, known: dict[str, Any], default: Any) -> None:
     field = f"task.model.fields.{name}"
     if name in _FIXED:
         raise InputError(field, value, _FIXED[name])
     if name not in known:
+        aliases = getattr(default, "attribute_map", {})
         other = f": it calls that {aliases[name]}" if name in aliases else ""
         raise InputError(field, value, f"transformers' {family} has no such field{other}")
     own = known[name]
     if isinstance(own, dict) or (isinstance(own, list) and not isinstance(value, list)):
         raise InputError(field, value, "is a table or a list in transformers, which this run cannot set so")
-    if isinstance(own, list):
-        fits, wanted = bool(own) and isinstance(own[0], int), "left out: it is no list of whole numbers in transformers"
-    elif isinstance(own, bool):
-        fits, wanted = isinstance(value, bool), "true or false"
-    elif isinstance(own, int):
-        fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
-    elif isinstance(own, float):
-        fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-    elif isinstance(own, str):
-        fits, wanted = isinstance(value, str), f"a word such as {own!r}"
-    else:
-        fits, wanted = not isinstance(value, list), "no list"
+    fits, wanted = _fits(own, value, default, name)
     if not fits:
         raise InputError(field, value, f"must be {wanted}")
     if isinstance(value, int) and not isinstance(value, bool) and not isinstance(own, float):
@@ -114,20 +114,50 @@ def _check_field(family: str, name: str, value: Any, known: dict[str, Any], alia
             raise InputError(field, value, f"must be from 1 to {most}")
 
 
+def _fits(own: Any, value: Any, default: Any, name: str) -> tuple[bool, str]:
+    """Whether the value is of the kind of the family's own, and what that is."""
+    if name in _ACTIVATIONS:
+        from transformers.activations import ACT2FN
+
+        return isinstance(
+            value, str
+        ) and value in ACT2FN, "an activation that transformers has: gelu, relu, silu, tanh …"
+    if isinstance(own, list):
+        whole = bool(own) and isinstance(own[0], int)
+        return whole, "left out: it is no list of whole numbers in transformers"
+    kinds = _kinds(own, default, name)
+    if kinds is None:
+        return not isinstance(value, list), "no list"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    wanted = " or ".join(words[kind] for kind in words if kind in kinds)
+    is_one = type(value) in kinds or (float in kinds and type(value) is int)
+    return is_one, f"{wanted} such as {own!r}" if isinstance(own, str) else wanted
+
+
+def _kinds(own: Any, default: Any, name: str) -> set[type] | None:
+    """Types of a field's values: that of the family's own value, or where that is none, what transformers says; None: nothing."""
+    plain: set[type] = {bool, int, float, str}
+    if own is not None:
+        return {type(own)} & plain or None
+    declared = next((each.type for each in fields_of(default) if each.name == name), None)
+    return {kind for kind in (declared, *get_args(declared)) if isinstance(kind, type)} & plain or None
+
+
 def build_model(config: Untrained, purpose: Purpose, seed: int = 0) -> torch.nn.Module:
     """A freshly initialised model in fp32. The seed only matters for whoever makes a run: all others load the anchor.
 
     InputError where it cannot be built from these fields, or is too large for this machine's memory."""
     check_model(config, purpose)
+    try:
+        return _drawn(config, purpose, seed)
+    except Exception as error:  # as below: what only shows with real numbers
+        raise blamed(config.fields, lambda other: small_build(config, other, purpose), _cannot(error)) from None
+
+
+def _drawn(config: Untrained, purpose: Purpose, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            module = _built(config, purpose)
-        except Exception as error:  # as above: what only shows with real numbers, so no field that decides on a size
-            names = [name for name, value in config.fields.items() if not isinstance(value, int)]
-            raise _blamed(config, names, lambda rest: _built(rest, purpose), error) from None
-    module.train()
-    return module
+        return _built(config, purpose).train()
 
 
 def check_model(config: Untrained, purpose: Purpose) -> int:
@@ -137,7 +167,9 @@ def check_model(config: Untrained, purpose: Purpose) -> int:
     except InputError:
         raise
     except Exception as error:  # transformers and torch raise whatever they meet; only what they build here is tried
-        raise _blamed(config, list(config.fields), lambda rest: count_values(rest, purpose), error) from None
+        raise blamed(
+            config.fields, lambda other: count_values(with_fields(config, other), purpose), _cannot(error)
+        ) from None
     needed, there = values * BYTES_PER_VALUE, memory_bytes()
     if there is not None and needed > there:
         raise InputError(
@@ -195,19 +227,27 @@ def import_dynamo() -> None:
             os.environ[name] = told
 
 
-def _blamed(
-    config: Untrained, names: list[str], attempt: Callable[[Untrained], object], error: Exception
-) -> InputError:
-    """It names the field of `names` without which `attempt` ends well, if there is one."""
-    said = f"transformers cannot build the model: {line_of(error)}"
-    for name in names:
-        others = {other: value for other, value in config.fields.items() if other != name}
-        try:
-            attempt(config.model_copy(update={"fields": others}))
-        except Exception:  # as in build_model: then it is not this field, or not this one alone
-            continue
-        return InputError(f"task.model.fields.{name}", config.fields[name], said)
-    return InputError("task.model.fields", config.fields, said)
+def with_fields(config: Untrained, fields: dict[str, Any]) -> Untrained:
+    return config.model_copy(update={"fields": fields})
+
+
+def small_build(config: Untrained, fields: dict[str, Any], purpose: Purpose) -> torch.nn.Module:
+    """With other fields, to see whether these mend it; ValueError where that would be larger than the run's model and `SMALL_VALUES`."""
+    other = with_fields(config, fields)
+    if count_values(other, purpose) > max(SMALL_VALUES, count_values(config, purpose)):
+        raise ValueError("too large to be tried")
+    return _drawn(other, purpose, 0)
+
+
+def _cannot(error: Exception) -> str:
+    return f"transformers cannot build the model with it: {named_line(error)}"
+
+
+def named_line(error: Exception) -> str:
+    """What a library said, as one line, after what kind of error that is: a KeyError's text is the key alone. Of one that another was
+    wrapped into, that other."""
+    inner = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return f"{type(inner).__name__}: {line_of(inner).rstrip('.')}"
 
 
 def line_of(error: Exception, most: int = 200) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from swarm import models
-from swarm.config import RunConfig, dump_run
+from swarm.config import RunConfig, Untrained, dump_run
 from swarm.data.records import FileLeaves, OpenLeaves
 from swarm.data.tokenizer import read_agreed
 from swarm.device import HOST
@@ -108,6 +108,22 @@ def new_model(config: RunConfig, seed: int = 0, device: torch.device = HOST, bas
     return FlatModel(build_model(config.task.model, purpose_of(config), seed, base), device)
 
 
+def blamed(config: RunConfig, fault: InputError, find: Callable[[FlatModel], InputError | None]) -> InputError:
+    """`fault`, which `find` found in the run's model, of those fields of the model without which it finds none: models from noise, as
+    the run's would be, are built with others. As it is where there are no such fields, or they are not found in seconds."""
+    untrained = config.task.model
+    if not isinstance(untrained, Untrained):
+        return fault
+
+    def attempt(fields: dict[str, Any]) -> None:
+        other = find(FlatModel(models.small_build(untrained, fields, purpose_of(config))))
+        if other is not None:
+            raise other
+
+    found = models.blamed(untrained.fields, attempt, fault.remedy)
+    return fault if found.field == models.blame.TABLE else found
+
+
 def check_model(config: RunConfig, base: Path | None = None) -> int:
     """Number of the model's parameters that are trained, before it takes any memory; errors as `new_model`."""
     return models.check_model(config.task.model, purpose_of(config), base)
@@ -176,6 +192,6 @@ def open_saved(config: RunConfig, folder: Path) -> Opened:
 
 
 __all__ = [
-    "RUN_FOLDER", "InPieces", "Manner", "Measures", "Opened", "Subject", "Task", "Use", "check_model", "kept_bytes", "new_model",
-    "open_saved", "open_task", "open_use", "purpose_of", "save_model",
+    "RUN_FOLDER", "InPieces", "Manner", "Measures", "Opened", "Subject", "Task", "Use", "blamed", "check_model", "kept_bytes",
+    "new_model", "open_saved", "open_task", "open_use", "purpose_of", "save_model",
 ]  # fmt: skip
