@@ -57,7 +57,7 @@ def create_run(
     if begun is not None:
         given = begun.given(given, progress, preset, tuple(settings))
     given = _ending(length, given, preset, settings)
-    _check_settings(RunConfig.parse(with_settings(preset, given, settings)), begun)
+    _check_settings(RunConfig.parse(with_settings(preset, given, settings)), begun, progress)
     given["task"] = {**task.read(progress), **({} if begun is None else {"model": given["task"]["model"]})}
     task.check(RunConfig.parse(with_settings(preset, given, settings)))
     with _made(run) as making:
@@ -111,11 +111,13 @@ def _organised(run: RunDirectory, making: RunDirectory, wallet: bytes | None) ->
     return {"organiser": {"wallet": wallet.hex(), "invites": own.hex()}}
 
 
-def _check_settings(draft: RunConfig, begun: Beginning | None) -> None:
+def _check_settings(draft: RunConfig, begun: Beginning | None, progress: ProgressBar) -> None:
     """Wrong ones are told before the text is read."""
-    from swarm.tasks import check_model
+    with progress.during("loading the model library"):
+        from swarm.tasks import check_model
 
-    check_parts(draft, check_model(draft, None if begun is None else begun.folder))
+        num_values = check_model(draft, None if begun is None else begun.folder)
+    check_parts(draft, num_values)
 
 
 def _check_place(run: RunDirectory) -> None:

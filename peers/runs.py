@@ -118,13 +118,13 @@ class RunDirectory:
 def check_run(path: Path, epoch_seconds: float = 60.0, progress: ProgressBar | None = None) -> dict[str, Any]:
     """Opens the run as a seed and a peer will, and says what it asks of a peer; disk for audits with epochs of `epoch_seconds`.
     Where only run.toml is there, the settings are checked alone ("opened": False)."""
-    from peers.needs import committed_bytes, memory_bytes
-    from swarm.models import frozen_bytes
-    from swarm.optim.codec import wire_bytes
-    from swarm.tasks import kept_bytes
-
-    config = load_run(path)
+    config = load_run(path)  # what is wrong in it is said before the model library is loaded
     progress = progress or ProgressBar(quiet=True)
+    with progress.during("loading the model library"):
+        from peers.needs import committed_bytes, memory_bytes
+        from swarm.models import frozen_bytes
+        from swarm.optim.codec import wire_bytes
+        from swarm.tasks import kept_bytes
     run = RunDirectory(path.parent)
     is_whole = run.data.exists() or run.blocks.exists()
     model = open_run(config, run.data, run.blocks, progress) if is_whole else open_settings(config, cached_base(config))

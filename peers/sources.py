@@ -75,23 +75,40 @@ def read_sources(data: Path | None) -> Sources:
 
         found.files.append(Source("standard-library.txt", standard_library_text()))
         return found
+    kind = _kind(data)
+    if kind == stat.S_IFREG:
+        _take(found, os.fspath(data), data.name)
+    elif kind == stat.S_IFDIR:
+        for path, name in files_below(found, os.fspath(data), SUFFIXES):
+            _take(found, path, name)
+    if not found.files:
+        raise _no_text(data, found)
+    return found
+
+
+def check_sources(data: Path | None) -> None:
+    """ConfigError where `read_sources` will find no file to read; none is opened."""
+    found = Sources()
+    if data is not None and _kind(data) == stat.S_IFDIR and not any(files_below(found, os.fspath(data), SUFFIXES)):
+        raise _no_text(data, found)
+
+
+def _kind(data: Path) -> int:
+    """Whether it is a file or a folder; ConfigError where it is neither."""
     try:
         kind = stat.S_IFMT(data.stat().st_mode)  # what the user names may be a link
     except FileNotFoundError:
         raise ConfigError("--data", str(data), f"does not exist; {_REMEDY}") from None
     except (OSError, ValueError) as error:
         raise ConfigError("--data", str(data), f"cannot be read ({_why(error)}); {_REMEDY}") from None
-    if kind == stat.S_IFREG:
-        _take(found, os.fspath(data), data.name)
-    elif kind == stat.S_IFDIR:
-        for path, name in files_below(found, os.fspath(data), SUFFIXES):
-            _take(found, path, name)
-    else:
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
         raise ConfigError("--data", str(data), f"is a {_KINDS.get(kind, 'file of another kind')}; {_REMEDY}")
-    if not found.files:
-        said = f"; {found.words()}" if found.skipped else ""
-        raise ConfigError("--data", str(data), f"holds no text{said}; {_REMEDY}")
-    return found
+    return kind
+
+
+def _no_text(data: Path, found: Sources) -> ConfigError:
+    said = f"; {found.words()}" if found.skipped else ""
+    return ConfigError("--data", str(data), f"holds no text{said}; {_REMEDY}")
 
 
 def files_below(found: Sources, folder: str, suffixes: Sequence[str] | None) -> Iterator[tuple[str, str]]:

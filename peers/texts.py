@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from peers.errors import ConfigError
 from peers.making import NO_ROOT, Written, file_of
 from peers.progressbar import ProgressBar
-from peers.sources import Sources, read_sources
+from peers.sources import Sources, check_sources, read_sources
 from swarm.config import TEXT_FILE, TOKENIZER_FILE, RunConfig, TextConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class TextTask:
         self.content: dict[str, bytes] = {}  # files of the data directory
 
     def draft(self) -> dict[str, Any]:
-        """Values of `[task]` with which settings can be checked before the text is read, which may last."""
+        """Values of `[task]` with which settings can be checked before the text is read, which may last. ConfigError where there is
+        no file to read."""
+        check_sources(self._data)
         data: dict[str, Any] = {"root": NO_ROOT, "text": _NO_FILE}
         if not self._vocabulary:
             return {"data": data}

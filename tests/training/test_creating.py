@@ -330,6 +330,63 @@ def test_what_lasts_is_said_on_stderr_without_a_terminal(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_model_library_is_loaded_in_sight(tmp_path: Path) -> None:
+    """It takes seconds, and comes first."""
+    (tmp_path / "source.txt").write_bytes(TEXT)
+    script = f"""
+from pathlib import Path
+from peers.creating import create_run
+from peers.progressbar import ProgressBar
+from peers.runs import check_run
+root = Path({str(tmp_path)!r})
+create_run(root / "run", "test", root / "source.txt", "demo", 1, {TINY!r}, progress=ProgressBar())
+"""
+    assert "loading the model library" in on_a_terminal(script, COLUMNS="80")
+    check = f"""
+from pathlib import Path
+from peers.progressbar import ProgressBar
+from peers.runs import check_run
+check_run(Path({str(tmp_path)!r}) / "run" / "run.toml", progress=ProgressBar())
+"""
+    assert "loading the model library" in on_a_terminal(check, COLUMNS="80")
+
+
+CHEAP = {
+    "a path that is not there": (["--data", "nowhere"], "does not exist"),
+    "a folder without text": (["--data", "empty"], "holds no text"),
+    "rows that are not there": (["--data", "nowhere", "--task", "chat"], "cannot be read"),
+    "a tokenizer that is not there": (["--data", "source.txt", "--tokenizer", "nowhere"], "--tokenizer"),
+    "a value of another type": (["--data", "source.txt", "--set", "inner.lr=x"], "inner.lr"),
+    "a run that is not there": (None, "is not there"),
+}
+
+
+@pytest.mark.parametrize("case", CHEAP)
+def test_what_is_cheap_to_see_is_said_before_the_model_library_is_loaded(tmp_path: Path, case: str) -> None:
+    (tmp_path / "source.txt").write_bytes(TEXT)
+    (tmp_path / "empty").mkdir()
+    options, said = CHEAP[case]
+    arguments = ["run", "check", "nowhere"] if options is None else ["run", "new", "made", *options]
+    script = f"""
+import sys
+from peers.cli import main
+sys.argv = ["sparehive", *{arguments!r}]
+try:
+    main()
+finally:
+    print(sorted({{"torch", "transformers"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said in done.stderr and done.stdout == "[]\n" and done.returncode == 1
+
+
 def test_progress_needs_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     bar = ProgressBar(first_seconds=0.01)
