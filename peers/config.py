@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from peers.errors import ConfigError
+from peers.errors import ConfigError, in_one_line
 from swarm.atomic import write_atomically
 from swarm.checkpoint.unixfs import parse_any_cid
 from swarm.toml import parse_toml
+from swarm.wanted import wanted
 
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_COUNT = 2**53 - 1
@@ -255,7 +256,11 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
             ValueError,
             RecursionError,
         ) as error:  # also a number of thousands of digits, and what is nested too deep
-            raise ConfigError("peer.toml", str(path), f"is not TOML: {error}") from None
+            raise ConfigError(
+                "peer.toml",
+                str(path),
+                f"is not TOML ({in_one_line(error)}): mend that, or move the file away, which leaves the defaults",
+            ) from None
     values.update({key: value for key, value in overrides.items() if value is not None})
     try:
         return PeerConfig.model_validate(values)
@@ -264,9 +269,7 @@ def load_peer_config(path: Path, **overrides: object) -> PeerConfig:
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{path.name}: {name}", first.get("input"), "unknown key; remove it") from None
-        raise ConfigError(
-            f"{path.name}: {name}", first.get("input"), first["msg"].removeprefix("Value error, ")
-        ) from None
+        raise ConfigError(f"{path.name}: {name}", first.get("input"), wanted(first)) from None
 
 
 def save_peer_config(path: Path, config: PeerConfig) -> None:

@@ -261,9 +261,13 @@ class Invite:
                 "was made by another version of Sparehive, or changed on its way: ask for a new invite",
             ) from None
         except InputError as error:
-            raise ConfigError(source, text[:40] + "…", str(error)) from None
-        except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError) as error:
-            raise ConfigError(source, text[:40] + "…", f"cannot be read ({error}); copy it whole") from None
+            raise ConfigError(source, text[:40] + "…", f"{error}; ask the organiser for a right one") from None
+        except (ValueError, KeyError, TypeError, zlib.error, binascii.Error, IncentivesError):
+            raise ConfigError(
+                source,
+                text[:40] + "…",
+                f"cannot be read: a part is missing, or was changed on its way; copy it whole, from {PREFIX} to its end",
+            ) from None
         return found
 
 
@@ -319,7 +323,7 @@ def _unpacked(text: str) -> bytes:
     inflate = zlib.decompressobj(zdict=DICTIONARY)
     raw = inflate.decompress(packed, MAX_JSON)
     if not inflate.eof:  # its checksum comes last
-        raise ValueError("its end is missing")
+        raise ValueError
     return raw
 
 

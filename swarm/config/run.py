@@ -27,6 +27,7 @@ from swarm.config.text_classification import TextClassificationConfig
 from swarm.errors import InputError
 from swarm.hashing import canonical_json, keccak256
 from swarm.toml import parse_toml
+from swarm.wanted import wanted
 
 MAX_SECONDS = 30 * 24 * 3600.0
 MAX_UNIT_SAMPLES = 1 << 20
@@ -271,8 +272,7 @@ class RunConfig(Part):
                 raise InputError(
                     f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
                 ) from None
-            remedy = f"{first['msg']}; write another value"
-            raise InputError(f"{source}: {where or 'run'}", first.get("input"), remedy) from None
+            raise InputError(f"{source}: {where or 'run'}", first.get("input"), wanted(first)) from None
 
 
 def _without_kinds(location: tuple[int | str, ...]) -> list[str]:

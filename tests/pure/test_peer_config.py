@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,26 @@ def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> 
     with pytest.raises(ConfigError, match=names) as caught:
         load_peer_config(tmp_path / "peer.toml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('threads = "2"', "peer.toml: threads = '2': must be a whole number, without quotes"),
+        ("threads = 0", "peer.toml: threads = 0: must be at least 1"),
+        ("reach_seconds = true", "peer.toml: reach_seconds = True: must be a number"),
+        ("client_mode = 1", "peer.toml: client_mode = 1: must be true or false"),
+        ("host = 5", "peer.toml: host = 5: must be a text in quotes"),
+        ("announce = 5", "peer.toml: announce = 5: must be a list"),
+        ('after_end = "x"', "peer.toml: after_end = 'x': must be 'auto', 'leave' or 'serve'"),
+        ("threads = ", "mend that, or move the file away"),
+    ],
+)
+def test_it_is_said_what_must_stand_there(tmp_path: Path, text: str, said: str) -> None:
+    """In no library's words."""
+    (tmp_path / "peer.toml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_peer_config(tmp_path / "peer.toml")
 
 
 def test_a_second_process_is_kept_out_of_a_directory(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_what_is_stored_for_pay_is_read_and_written_again(tmp_path: Path) -> Non
     ("table", "words"),
     [
         (storage(*[]) | {"objects": []}, r"storage\.objects = \[\]"),
-        (storage(*(stored(letter) for letter in "abcdefghi")), "at most 8 items"),
+        (storage(*(stored(letter) for letter in "abcdefghi")), "must have at most 8 entries"),
         (storage(stored(cid="bafy")), r"storage\.objects\.0\.cid = 'bafy'"),
         (storage(stored(bytes=0)), r"storage\.objects\.0\.bytes = 0"),
         (storage(stored(segments_root="zz")), r"objects\.0\.segments_root = 'zz'"),
