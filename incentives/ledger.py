@@ -111,7 +111,11 @@ class Ledger:
     def read(cls, path: Path) -> "Ledger":
         """Read-only, beside the process that writes. InputError where there is no ledger."""
         if not path.is_file():
-            raise InputError("ledger", str(path), "does not exist; has this peer run?")
+            raise InputError(
+                "ledger",
+                str(path),
+                "does not exist; has this peer run? Choose its own --dir; once it runs it gets it from the others",
+            )
         ledger = cls.__new__(cls)
         ledger.path, ledger._lock = path, threading.RLock()
         with ledger._storage():

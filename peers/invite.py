@@ -222,8 +222,11 @@ class Invite:
     @classmethod
     def of_file(cls, path: Path) -> "Invite":
         """From the file that holds it. ConfigError says what is wrong."""
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_FILE)
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(MAX_FILE)
+        except FileNotFoundError:
+            raise ConfigError("invite", str(path), "is missing: join with the invite again, or restore it") from None
         try:
             text = pasted.decoded(data)
             if not text.strip():
