@@ -28,6 +28,8 @@ def from_hex(text: str) -> bytes:
 def first_fault(error: ValidationError) -> str:
     """Where the first thing is that does not have the form, and what is wrong with it."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"is no JSON ({first['ctx']['error']})"
     where = ".".join(str(part) for part in first["loc"]) or "JSON"
     return f"{where}: {first['msg']}"
 

@@ -1,8 +1,10 @@
 """What a field of a configuration must be, in words of this house: pydantic's speak of its own types. Pure."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+_BARE = re.compile(r"[-+]?[0-9][0-9._eE+-]{0,40}|true|false")  # what would do without its quotes
 _KINDS = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -34,11 +36,8 @@ def wanted(fault: Mapping[str, Any]) -> str:
     """One of `ValidationError.errors()`, as what the owner has to write: "must be …"."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in _KINDS:
-        is_quoted = isinstance(fault.get("input"), str) and kind not in (
-            "string_type",
-            "string_unicode",
-            "finite_number",
-        )
+        given = fault.get("input")
+        is_quoted = isinstance(given, str) and not kind.startswith("string") and _BARE.fullmatch(given)
         return f"must be {_KINDS[kind]}" + (", without quotes" if is_quoted else "")
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]

@@ -240,6 +240,12 @@ def test_seed_with_a_bad_run(tmp_path: Path, text: str, said: str) -> None:
     assert not (tmp_path / "seed").exists()
 
 
+def test_a_description_of_a_chain_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "chain.json").write_text("{")
+    line = refused("run", "status", tmp_path / "chain.json", "--rpc", "http://127.0.0.1:1")
+    assert "is no JSON (" in line and "restore it" in line and "Invalid JSON" not in line
+
+
 def test_join_with_a_bad_invite(tmp_path: Path) -> None:
     options = ("--dir", tmp_path / "peer")
     good = invite()

@@ -61,6 +61,7 @@ def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> 
     ("text", "said"),
     [
         ('threads = "2"', "peer.toml: threads = '2': must be a whole number, without quotes"),
+        ('threads = "many"', "peer.toml: threads = 'many': must be a whole number$"),
         ("threads = 0", "peer.toml: threads = 0: must be at least 1"),
         ("reach_seconds = true", "peer.toml: reach_seconds = True: must be a number"),
         ("client_mode = 1", "peer.toml: client_mode = 1: must be true or false"),
@@ -73,7 +74,7 @@ def test_a_bad_config_names_the_field(tmp_path: Path, text: str, names: str) -> 
 def test_it_is_said_what_must_stand_there(tmp_path: Path, text: str, said: str) -> None:
     """In no library's words."""
     (tmp_path / "peer.toml").write_text(text)
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(ConfigError, match=re.escape(said).replace(r"\$", "$")):
         load_peer_config(tmp_path / "peer.toml")
 
 
