@@ -102,6 +102,7 @@ class Trainer:
         self._writer = ThreadPoolExecutor(1, "snapshots")
         self._writing: Future[None] | None = None
         self._is_save_due = False  # another one was on its way
+        self._saved_at = time.monotonic()
 
     # -- called from outside ------------------------------------------------------------------------------------------
     def resume(self, first_unit: int) -> None:
@@ -232,7 +233,7 @@ class Trainer:
             self.failure = error
 
     def _train(self) -> None:
-        saved = time.monotonic()
+        self._saved_at = time.monotonic()
         loss_sum = torch.zeros((), device=self.model.device)
         begun = time.monotonic()
         while not self._stop.is_set():
@@ -250,9 +251,8 @@ class Trainer:
             self._begun = self._begun or time.monotonic()
             if member.unit_step == 0:
                 loss_sum, begun = torch.zeros((), device=self.model.device), time.monotonic()
-                if time.monotonic() - saved > self.snapshot_seconds:
+                if time.monotonic() - self._saved_at > self.snapshot_seconds:
                     self._save()
-                    saved = time.monotonic()
                 if self._has_done_enough(member):
                     self._wake.wait(0.05)
                     self._wake.clear()
@@ -360,6 +360,7 @@ class Trainer:
             wait([self._writing] if self._writing else [], LAST_WRITE_SECONDS)
         if self._is_writing():
             return
+        self._saved_at = time.monotonic()  # also of one after a signature: the next is as far from it
         expected = self._snapshot_bytes.get(self.member.inner_step == 0, 0)
         if not is_last and not self.spending.may("snapshots", expected):
             return

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from swarm import events
 from swarm.averaging.delivery import Delivery
 from swarm.averaging.reception import Reception
-from swarm.averaging.states import BrokenAverages, States, longest_averages, pulls, reduce_part
+from swarm.averaging.states import BrokenAverages, NextAnchor, States, longest_averages, pulls, reduce_part
+from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.consensus.actions import Action, Expose, FetchAverages, Recheck, Redo, ReduceSet
 from swarm.consensus.machine import RoundMachine
@@ -130,22 +131,39 @@ class Averages:
             return
         digests: list[Hash] = [digest for digest, _ in action.averages]
         holders = [holder for _, holder in action.averages]
-        data = await self.delivery.gather(digests, holders, lambda who: self._act(self.machine.withheld(proposal, who)))
-        if data is None:
-            return
         pull = self._pulls(proposal, contents)
         units = total_units(leaves, self.config.rounds.max_units_per_contribution)
         longest = longest_averages(self.config, contents, pull, [s.stop - s.start for s in self.reception.slices])
-        try:
-            new, root = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self.states.next_state, anchor, data, leaves, longest
-            )
-        except BrokenAverages as error:
-            self._act(self.machine.broken(proposal, error.parts))
+        made = await self._made(self.states.begin(anchor, leaves, longest), proposal, digests, holders)
+        if made is None:
             return
+        new, root = made
         actions, identity = self.machine.prepared(proposal, tuple(digests), pull.factors, pull.median, root, units)
         self.states.prepare(identity, prev, new)
         self._act(actions)
+
+    async def _made(
+        self, making: NextAnchor, proposal: SignedSet, digests: Sequence[Hash], holders: Sequence[Account]
+    ) -> tuple[Anchor, Hash] | None:
+        """The state that follows and its root, each part worked on while others are still on their way; None where some did not come, or
+        were broken."""
+        loop = asyncio.get_running_loop()
+        steps: list[asyncio.Future[None]] = []
+        try:
+            data = await self.delivery.gather(
+                digests,
+                holders,
+                lambda who: self._act(self.machine.withheld(proposal, who)),
+                lambda index, part: steps.append(loop.run_in_executor(self._pool, making.add, index, part)),
+            )
+            await asyncio.gather(*steps)
+            if data is None:
+                return None
+            new = await loop.run_in_executor(self._pool, making.made)
+            return new, await loop.run_in_executor(self._pool, anchor_root, new)
+        except BrokenAverages as error:
+            self._act(self.machine.broken(proposal, error.parts))
+            return None
 
 
 __all__ = ["Averages"]

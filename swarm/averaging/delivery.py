@@ -8,7 +8,7 @@ with a word to its sender and a fault.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from swarm.averaging.reception import Reception
@@ -26,6 +26,7 @@ from swarm.records.types import (
 ASK_SECONDS = 1.0  # how often, at most, a reducer asks for parts that were not sent to it
 ASKS_PER_CONTRIBUTION = 4  # within `contribute_seconds`, whatever the run's is
 RETRY_SECONDS = 0.3
+BROUGHT_AT_ONCE = 16  # parts that one holder is asked for: what has come is worked on while the rest is on its way
 ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
 
 
@@ -200,22 +201,22 @@ class Delivery:
         digests: Sequence[Hash],
         holders: Sequence[Account],
         withheld: Callable[[Account], None] = lambda account: None,
+        came: Callable[[int, bytes], None] = lambda index, part: None,
     ) -> list[bytes] | None:
         """Encoded parts by digest, in order, from memory or from their holders first; None when some did not come in time.
-        `withheld` is told of a holder that gave nothing when it was asked, as did all others."""
+        `withheld` is told of a holder that gave nothing when it was asked, as did all others; `came` of each part, by its place in
+        `digests`, once and as soon as it is here."""
         rounds = self.config.rounds
         deadline = time.monotonic() + rounds.average_seconds + rounds.vote_seconds
         codec = self.config.codec
         largest = max(wire_bytes(codec.part_values, name) for name in (codec.contribution, codec.average))
-        have: dict[Hash, bytes] = {}
+        here = _Arrivals(digests, came)
         while True:
-            for digest in digests:
-                local = None if digest in have else self.reception.parts.get(digest)
-                if local is not None:
-                    have[digest] = local
-            missing = [d for d in digests if d not in have]
+            local = ((digest, self.reception.parts.get(digest)) for digest in here.missing())
+            here.add({digest: part for digest, part in local if part is not None})
+            missing = set(here.missing())
             if not missing:
-                return [have[d] for d in digests]
+                return [here.have[d] for d in digests]
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
@@ -226,21 +227,55 @@ class Delivery:
             asked = {digest for wanted in by_holder.values() for digest in wanted}
             self._coming |= asked
             try:
-                results = await asyncio.gather(
-                    *(self.network.fetch([h], wanted, largest * len(wanted), left) for h, wanted in by_holder.items()),
+                gave = await asyncio.gather(
+                    *(self._bring(holder, wanted, largest, deadline, here) for holder, wanted in by_holder.items()),
                     return_exceptions=True,
                 )
             finally:
                 self._coming -= asked
-            for holder, result in zip(by_holder, results, strict=True):
-                if isinstance(result, dict):
-                    for digest, payload in result.items():
-                        self.reception.parts.put(payload)
-                        have[digest] = payload
-                if not isinstance(result, dict) or not result:
+            for holder, result in zip(by_holder, gave, strict=True):
+                if result is not True:
                     withheld(holder)
-            if any(d not in have for d in digests):
+            if here.missing():
                 await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
+
+    async def _bring(
+        self, holder: Account, wanted: Sequence[Hash], largest: int, deadline: float, here: "_Arrivals"
+    ) -> bool:
+        """Some at a time; whether anything came."""
+        is_any = False
+        for start in range(0, len(wanted), BROUGHT_AT_ONCE):
+            some, left = wanted[start : start + BROUGHT_AT_ONCE], deadline - time.monotonic()
+            found = await self.network.fetch([holder], some, largest * len(some), left) if left > 0 else {}
+            if not found:
+                break
+            for payload in found.values():
+                self.reception.parts.put(payload)
+            here.add(found)
+            is_any = True
+        return is_any
+
+
+class _Arrivals:
+    """What has come of a list of parts, of which one can be there twice; `came` is told of each place once."""
+
+    def __init__(self, digests: Sequence[Hash], came: Callable[[int, bytes], None]) -> None:
+        self.have: dict[Hash, bytes] = {}
+        self._places: dict[Hash, list[int]] = {}
+        for place, digest in enumerate(digests):
+            self._places.setdefault(digest, []).append(place)
+        self._came = came
+
+    def missing(self) -> list[Hash]:
+        """In their order."""
+        return [digest for digest in self._places if digest not in self.have]
+
+    def add(self, found: Mapping[Hash, bytes]) -> None:
+        """What was not asked for is left out."""
+        for digest in found.keys() & self._places.keys() - self.have.keys():
+            self.have[digest] = found[digest]
+            for place in self._places[digest]:
+                self._came(place, found[digest])
 
 
 __all__ = ["Delivery", "Network", "Owner"]

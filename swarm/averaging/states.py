@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,11 +12,14 @@ from swarm.config import RunConfig
 from swarm.errors import PeerFault
 from swarm.finite import is_finite
 from swarm.optim.clip import Pull, largest_motion, pull
-from swarm.optim.codec import decode, encode, part_slices, rounding_floor, rounding_share, squared_norm
+from swarm.optim.codec import AT_ONCE, decode, encode, part_slices, rounding_floor, rounding_share, squared_norm
 from swarm.optim.outer import outer_step
 from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributionContent, ContributorLeaf, Hash
 from swarm.records.units import capped_units, capped_weights, clock_units
+
+_QUICK_ERROR = 0.01  # of a sum of AT_ONCE squares in fp32, in whatever order: at most AT_ONCE · 2⁻²⁴ of it
+_LOST = 1e-30  # what squares too small for fp32 can add up to
 
 
 class BrokenAverages(PeerFault):
@@ -99,6 +103,12 @@ class States:
         made = self._prepared.get(certificate_id)
         return None if made is None else made[1]
 
+    def begin(
+        self, anchor: Anchor, leaves: Sequence[ContributorLeaf], longest: Sequence[float] | None = None
+    ) -> "NextAnchor":
+        """The state after a round, to be given its averages as they come; as `next_state`."""
+        return NextAnchor(self.config, anchor, leaves, longest)
+
     def next_state(
         self,
         anchor: Anchor,
@@ -111,9 +121,91 @@ class States:
         `longest`: as `longest_averages`, where nothing is certified yet: `BrokenAverages` names parts that are longer, `PeerFault` an
         anchor that would not be finite."""
         new = next_anchor(self.config, anchor, averages, leaves, longest)
-        if longest is not None and not (is_finite(new.parameters) and is_finite(new.momentum)):
-            raise PeerFault("the state after these averages would not be finite")
         return new, anchor_root(new)
+
+
+class NextAnchor:
+    """The outer step on `anchor`, bit-identical everywhere, part by part in any order, each hashed as soon as it is there. Not
+    thread-safe: one worker."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        anchor: Anchor,
+        leaves: Sequence[ContributorLeaf],
+        longest: Sequence[float] | None = None,
+    ) -> None:
+        """As `next_anchor`."""
+        self._config, self._old, self._longest = config, anchor, longest
+        self._slices = part_slices(anchor.parameters.numel(), config.codec.part_values)
+        self._momentum = momentum_at(anchor.num_rounds + 1, config.outer.momentum, config.outer.momentum_ramp_rounds)
+        counted = anchor.counted_units + clock_units(leaves, config.rounds.max_units_per_contribution)
+        self._new = Anchor(
+            torch.empty_like(anchor.parameters),
+            torch.empty_like(anchor.momentum),
+            anchor.layout,
+            counted,
+            anchor.num_rounds + 1,
+        )
+        self._files = self._new.files()
+        self._hashed = tuple([b""] * file.num_chunks for file in self._files)
+        self._left = [0] * self._files[0].num_chunks  # parts that each chunk waits for
+        for where in self._slices:
+            for number in self._files[0].chunks_of(where):
+                self._left[number] += 1
+        self._missing = set(range(len(self._slices)))
+        self._broken: dict[int, PeerFault | None] = {}
+        self._is_finite = True
+
+    def add(self, index: int, wire: bytes) -> None:
+        """The average of part `index`, once. What is wrong with it is said by `made`."""
+        self._missing.remove(index)
+        where = self._slices[index]
+        try:
+            part = decode(wire, where.stop - where.start, self._config.codec.average)
+        except PeerFault as error:
+            self._broken[index] = error
+            return
+        if self._longest is not None and not is_within(part, self._longest[index]):
+            self._broken[index] = None
+            return
+        self._step(where, part)
+        for number in self._files[0].chunks_of(where):
+            self._left[number] -= 1
+            if not self._left[number]:
+                for file, hashed in zip(self._files, self._hashed, strict=True):
+                    hashed[number] = file.digest(number)
+
+    def _step(self, where: slice, part: torch.Tensor) -> None:
+        """A few values at a time: all that is in between fits into a cache."""
+        old, new, outer = self._old, self._new, self._config.outer
+        for piece in part_slices(part.numel(), AT_ONCE):
+            here = slice(where.start + piece.start, where.start + piece.stop)
+            made = outer_step(old.parameters[here], old.momentum[here], part[piece], outer.lr, self._momentum)
+            if self._longest is not None:
+                self._is_finite = self._is_finite and all(map(is_finite, made))
+            new.parameters[here], new.momentum[here] = made
+
+    def made(self) -> Anchor:
+        """When all parts were given. As `next_anchor`."""
+        assert not self._missing
+        if self._longest is None:
+            for error in self._broken.values():
+                if error is not None:
+                    raise error
+        if self._broken:
+            raise BrokenAverages(sorted(self._broken))
+        if not self._is_finite:
+            raise PeerFault("the state after these averages would not be finite")
+        return replace(self._new, hashed=(tuple(self._hashed[0]), tuple(self._hashed[1])))
+
+
+def is_within(part: torch.Tensor, longest: float) -> bool:
+    """Whether ‖part‖ is at most `longest`, as its exact sum of squares says; that is asked for where a quick one does not settle it."""
+    quick = 0.0
+    for where in part_slices(part.numel(), AT_ONCE):
+        quick += float(torch.dot(part[where], part[where]))
+    return quick * (1.0 + _QUICK_ERROR) + _LOST <= longest * longest or math.sqrt(squared_norm(part)) <= longest
 
 
 def next_anchor(
@@ -128,30 +220,21 @@ def next_anchor(
     `BrokenAverages` where some are longer than `longest` (by part)."""
     if not averages:
         return anchor
-    slices = part_slices(anchor.parameters.numel(), config.codec.part_values)
-    if len(averages) != len(slices):
-        raise PeerFault(f"averages: {len(averages)} given, the model has {len(slices)} parts")
-    outer = config.outer
-    momentum = momentum_at(anchor.num_rounds + 1, outer.momentum, outer.momentum_ramp_rounds)
-    parameters, velocity = torch.empty_like(anchor.parameters), torch.empty_like(anchor.momentum)
-    broken = []
-    for index, (wire, where) in enumerate(zip(averages, slices, strict=True)):
-        try:
-            part = decode(wire, where.stop - where.start, config.codec.average)
-        except PeerFault:
-            if longest is None:
-                raise
-            broken.append(index)
-            continue
-        if longest is not None and not math.sqrt(squared_norm(part)) <= longest[index]:
-            broken.append(index)
-        parameters[where], velocity[where] = outer_step(
-            anchor.parameters[where], anchor.momentum[where], part, outer.lr, momentum
-        )
-    if broken:
-        raise BrokenAverages(broken)
-    counted = anchor.counted_units + clock_units(leaves, config.rounds.max_units_per_contribution)
-    return Anchor(parameters, velocity, anchor.layout, counted, anchor.num_rounds + 1)
+    making = NextAnchor(config, anchor, leaves, longest)
+    num_parts = len(part_slices(anchor.parameters.numel(), config.codec.part_values))
+    if len(averages) != num_parts:
+        raise PeerFault(f"averages: {len(averages)} given, the model has {num_parts} parts")
+    for index, wire in enumerate(averages):
+        making.add(index, wire)
+    return making.made()
 
 
-__all__ = ["BrokenAverages", "States", "longest_averages", "next_anchor", "pulls", "reduce_part"]
+__all__ = [
+    "BrokenAverages",
+    "NextAnchor",
+    "States",
+    "longest_averages",
+    "next_anchor",
+    "pulls",
+    "reduce_part",
+]

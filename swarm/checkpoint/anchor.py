@@ -5,38 +5,78 @@ A UnixFS directory of `parameters.safetensors` and `momentum.safetensors` (fp32,
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pydantic_core import from_json
 
 from swarm.checkpoint.unixfs import (
+    CHUNK_BYTES,
+    RAW,
     Block,
     BlockLink,
     decode_node,
     encode_directory,
-    file_blocks,
+    encode_file,
+    file_nodes,
     file_pieces,
+    leaf_link,
     read_file,
 )
 from swarm.device import to_bytes
 from swarm.errors import PeerFault
 from swarm.finite import is_finite
-from swarm.hashing import canonical_json
+from swarm.hashing import canonical_json, sha256
 from swarm.models.layout import Layout
 
 MAX_MANIFEST_BYTES = 1 << 20
 
 
+class ValuesFile:
+    """One of an anchor's two files, in chunks, none of which is held: a fixed header, then fp32 values."""
+
+    def __init__(self, layout: Layout, values: torch.Tensor) -> None:
+        """`values`: fp32 [P] on the host, looked at when a chunk is asked for."""
+        self._header, self._values = layout.header(), to_bytes(values)
+        self.num_bytes = len(self._header) + self._values.nbytes
+        self.num_chunks = -(-self.num_bytes // CHUNK_BYTES)
+
+    def chunk(self, number: int) -> bytes:
+        """All of `CHUNK_BYTES`, but for the last one."""
+        start, end, cut = number * CHUNK_BYTES, (number + 1) * CHUNK_BYTES, len(self._header)
+        return self._header[start:end] + bytes(self._values[max(0, start - cut) : max(0, end - cut)])
+
+    def digest(self, number: int) -> bytes:
+        """SHA-256 of that chunk."""
+        start, end, cut = number * CHUNK_BYTES, (number + 1) * CHUNK_BYTES, len(self._header)
+        return sha256(self.chunk(number) if start < cut else self._values[start - cut : end - cut])
+
+    def chunks_of(self, values: slice) -> range:
+        """Numbers of the chunks that hold some of these values; the header's are of the first value."""
+        first = 0 if values.start == 0 else len(self._header) + 4 * values.start
+        return range(first // CHUNK_BYTES, (len(self._header) + 4 * values.stop - 1) // CHUNK_BYTES + 1)
+
+    def links(self, digests: tuple[bytes, ...]) -> list[BlockLink]:
+        """Of all its chunks, whose digests these are."""
+        last = self.num_bytes - (self.num_chunks - 1) * CHUNK_BYTES
+        return [leaf_link(d, CHUNK_BYTES) for d in digests[:-1]] + [leaf_link(digests[-1], last)]
+
+
 @dataclass(frozen=True)
 class Anchor:
-    """parameters, momentum: fp32 [P] on the host, never changed in place. `counted_units` and `num_rounds` drive the clocks."""
+    """parameters, momentum: fp32 [P] on the host, never changed in place. `counted_units` and `num_rounds` drive the clocks.
+    `hashed`: digests of all chunks of the two files, where whoever made it has hashed them."""
 
     parameters: torch.Tensor
     momentum: torch.Tensor
     layout: Layout
     counted_units: int
     num_rounds: int
+    hashed: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None = field(default=None, compare=False, repr=False)
+
+    def files(self) -> tuple[ValuesFile, ValuesFile]:
+        """parameters.safetensors and momentum.safetensors."""
+        return ValuesFile(self.layout, self.parameters), ValuesFile(self.layout, self.momentum)
 
     def manifest(self) -> bytes:
         return _manifest(self.parameters.numel(), self.counted_units, self.num_rounds)
@@ -54,22 +94,34 @@ def _manifest(num_parameters: int, counted_units: int, num_rounds: int) -> bytes
 
 def anchor_blocks(anchor: Anchor) -> Iterator[Block]:
     """All blocks, the root directory last; each is made when it is asked for."""
-    header = anchor.layout.header()
+    digests = leaf_digests(anchor)
+    for file, those in zip(anchor.files(), digests, strict=True):
+        yield from (Block(digest, RAW, file.chunk(number)) for number, digest in enumerate(those))
+    yield from upper_blocks(anchor, digests)
+
+
+def upper_blocks(anchor: Anchor, digests: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> Iterator[Block]:
+    """What is above the chunks of its two files, whose digests these are: nodes, the manifest, the root directory last."""
     entries: list[tuple[str, BlockLink]] = []
-    files = (
-        ("parameters.safetensors", (header, to_bytes(anchor.parameters))),
-        ("momentum.safetensors", (header, to_bytes(anchor.momentum))),
-        ("manifest.json", (anchor.manifest(),)),
-    )
-    for name, pieces in files:
-        entries.append((name, (yield from file_blocks(pieces))))
-    yield encode_directory(entries)[1]
+    for name, file, those in zip(("parameters", "momentum"), anchor.files(), digests, strict=True):
+        entries.append((f"{name}.safetensors", (yield from file_nodes(file.links(those)))))
+    link, blocks = encode_file(anchor.manifest())
+    yield from blocks
+    yield encode_directory([*entries, ("manifest.json", link)])[1]
+
+
+def leaf_digests(anchor: Anchor) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Of the chunks of its two files."""
+    if anchor.hashed is not None:
+        return anchor.hashed
+    first, second = (tuple(map(file.digest, range(file.num_chunks))) for file in anchor.files())
+    return first, second
 
 
 def anchor_root(anchor: Anchor) -> bytes:
     """Digest of the root CID: what certificates hold as prevRoot and nextRoot."""
     digest = b""
-    for block in anchor_blocks(anchor):
+    for block in upper_blocks(anchor, leaf_digests(anchor)):
         digest = block.digest
     return digest
 
@@ -114,4 +166,13 @@ def _read_values(name: str, link: BlockLink, get: Callable[[bytes], bytes], layo
     return values
 
 
-__all__ = ["Anchor", "Layout", "anchor_blocks", "anchor_root", "read_anchor"]
+__all__ = [
+    "Anchor",
+    "Layout",
+    "ValuesFile",
+    "anchor_blocks",
+    "anchor_root",
+    "leaf_digests",
+    "read_anchor",
+    "upper_blocks",
+]

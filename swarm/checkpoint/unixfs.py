@@ -100,11 +100,22 @@ def file_blocks(
 ) -> Generator[Block, None, BlockLink]:
     """All blocks of the file that `pieces` are one after the other, leaves first, one at a time; returns the root link (name empty).
     One chunk or less: the root is the raw leaf itself."""
-    level: list[tuple[BlockLink, int]] = []
+    leaves: list[BlockLink] = []
     for piece in _chunks(pieces, chunk):
         block = Block(sha256(piece), RAW, piece)
-        level.append((BlockLink("", block.digest, RAW, len(piece)), len(piece)))
+        leaves.append(leaf_link(block.digest, len(piece)))
         yield block
+    return (yield from file_nodes(leaves, width))
+
+
+def leaf_link(digest: bytes, size: int) -> BlockLink:
+    """To a raw leaf of `size` bytes."""
+    return BlockLink("", digest, RAW, size)
+
+
+def file_nodes(leaves: Sequence[BlockLink], width: int = WIDTH) -> Generator[Block, None, BlockLink]:
+    """The blocks above a file's leaves, the root last, and its link: for who knows the leaves' digests already."""
+    level = [(link, link.total) for link in leaves]
     while len(level) > 1:
         above: list[tuple[BlockLink, int]] = []
         for start in range(0, len(level), width):

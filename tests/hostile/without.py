@@ -116,7 +116,7 @@ GUARDS = (
     Guard(
         "an average longer than the norms allow is redone",
         "swarm/averaging/states.py",
-        "if longest is not None and not math.sqrt(squared_norm(part)) <= longest[index]:",
+        "if self._longest is not None and not is_within(part, self._longest[index]):",
         "if False:",
         _NEXT,
     ),

@@ -1,8 +1,10 @@
 """The round and the follower may want the same averages at the same time: their bytes cross the line once."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from swarm.averaging.driver import Driver
 from swarm.averaging.parts import PartStore
@@ -15,6 +17,7 @@ from swarm.hashing import sha256
 from swarm.records.types import Account, Hash
 from tests.machine.world import CheapNotary, account, rules
 
+T = TypeVar("T")
 AVERAGES = [b"first", b"second"]
 DIGESTS = [sha256(average) for average in AVERAGES]
 HOLDER = account(1)
@@ -55,9 +58,7 @@ class NoAnchors:
     async def save(self, anchor: Anchor) -> None: ...
 
 
-def gather_twice(
-    tmp_path: Path, network: SlowNetwork, withheld: Callable[[Account], None] = lambda account: None
-) -> list[list[bytes] | None]:
+def with_driver(tmp_path: Path, network: SlowNetwork, work: Callable[[Driver], Awaitable[T]]) -> T:
     config = RunConfig.parse(
         {
             "name": "averages",
@@ -68,18 +69,27 @@ def gather_twice(
     notary = CheapNotary(account(0))
     machine = RoundMachine(notary, rules((HOLDER,), 2), reduces=False, votes=False)
 
-    async def both() -> list[list[bytes] | None]:
+    async def run() -> T:
         reception = Reception(config, 512, PartStore(tmp_path), notary.hash)
         driver = Driver(
             config, notary, machine, network, NoAnchors(), reception, None, lambda _: None, lambda _: True, 0
         )
         try:
-            wanted = (driver.delivery.gather(DIGESTS, [HOLDER, HOLDER], withheld) for _ in range(2))
-            return list(await asyncio.wait_for(asyncio.gather(*wanted), 20))
+            return await asyncio.wait_for(work(driver), 20)
         finally:
             await driver.close()
 
-    return asyncio.run(both())
+    return asyncio.run(run())
+
+
+def gather_twice(
+    tmp_path: Path, network: SlowNetwork, withheld: Callable[[Account], None] = lambda account: None
+) -> list[list[bytes] | None]:
+    async def both(driver: Driver) -> list[list[bytes] | None]:
+        wanted = (driver.delivery.gather(DIGESTS, [HOLDER, HOLDER], withheld) for _ in range(2))
+        return list(await asyncio.gather(*wanted))
+
+    return with_driver(tmp_path, network, both)
 
 
 def test_two_that_want_the_same_averages_fetch_them_once(tmp_path: Path) -> None:
@@ -94,3 +104,33 @@ def test_an_answer_that_did_not_come_is_asked_for_again(tmp_path: Path) -> None:
     assert gather_twice(tmp_path, network, withheld.append) == [AVERAGES, AVERAGES]
     assert withheld == [HOLDER]  # the round draws it last for a while
     assert sorted(network.asked) == sorted(2 * DIGESTS)
+
+
+def test_parts_are_told_of_once_each_and_before_the_last_holder_answers(tmp_path: Path) -> None:
+    """What one holder has sent, and what was here, is worked on while another one is still silent."""
+    here, other = b"of my own", account(2)
+    digests = [*DIGESTS, sha256(here), DIGESTS[0]]
+    told: list[tuple[int, bytes, float]] = []
+
+    class TwoHolders(SlowNetwork):
+        async def fetch(
+            self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        ) -> dict[Hash, bytes]:
+            if accounts[0] == other:
+                await asyncio.sleep(0.5)
+            return await super().fetch(accounts, digests, max_bytes, timeout)
+
+    async def gathered(driver: Driver) -> list[bytes] | None:
+        driver.reception.parts.put(here)
+        begun = time.monotonic()
+        return await driver.delivery.gather(
+            digests,
+            [HOLDER, other, HOLDER, HOLDER],
+            came=lambda place, part: told.append((place, part, time.monotonic() - begun)),
+        )
+
+    found = with_driver(tmp_path, TwoHolders(), gathered)
+    assert found == [*AVERAGES, here, AVERAGES[0]]
+    assert sorted((place, part) for place, part, _ in told) == list(enumerate(found))
+    assert told[0][0] == 2 and told[-1][0] == 1
+    assert told[-1][2] - told[-2][2] > 0.3

@@ -1,13 +1,20 @@
 """The step from one anchor to the next: what no averages can be, and how fast the run's clock goes."""
 
+import math
+import random
+
 import pytest
 import torch
 
-from swarm.averaging.states import BrokenAverages, next_anchor
-from swarm.checkpoint.anchor import Anchor
+from swarm.averaging.states import BrokenAverages, NextAnchor, is_within, next_anchor
+from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
+from swarm.checkpoint.held import HeldAnchor
 from swarm.config import RunConfig
+from swarm.errors import PeerFault
 from swarm.models.layout import Layout
-from swarm.optim.codec import encode
+from swarm.optim.codec import decode, encode, part_slices, squared_norm
+from swarm.optim.outer import outer_step
+from swarm.optim.schedule import momentum_at
 from swarm.records.types import ContributorLeaf
 
 VALUES = 300  # two parts
@@ -50,3 +57,50 @@ def test_the_clock_goes_on_by_weights_and_not_by_claims() -> None:
     """Twice the median: who claims 64 units where the others did 8 counts as 16."""
     new = next_anchor(CONFIG, BEFORE, averages(0.1), leaves(8, 8, 8, 64))
     assert new.counted_units == 40 + 8 + 8 + 8 + 16
+
+
+def test_parts_in_any_order_give_the_whole_step_and_the_hashes_of_the_whole() -> None:
+    """700,000 values in parts of 100,096: chunks of 1 MiB begin and end inside parts, the first one with the header."""
+    values, part_values, dice = 700_000, 100_096, torch.Generator().manual_seed(3)
+    config = CONFIG.model_copy(update={"codec": CONFIG.codec.model_copy(update={"part_values": part_values})})
+    old = Anchor(
+        torch.randn(values, generator=dice), torch.randn(values, generator=dice), Layout(("w",), ((values,),)), 40, 3
+    )
+    wires = [
+        encode(torch.randn(where.stop - where.start, generator=dice), config.codec.average)
+        for where in part_slices(values, part_values)
+    ]
+    making, order = NextAnchor(config, old, leaves(1, 1), [1e9] * len(wires)), list(enumerate(wires))
+    random.Random(5).shuffle(order)
+    for index, wire in order:
+        making.add(index, wire)
+    new = making.made()
+
+    average = torch.cat(
+        [
+            decode(wire, where.stop - where.start, config.codec.average)
+            for wire, where in zip(wires, part_slices(values, part_values), strict=True)
+        ]
+    )
+    momentum = momentum_at(4, config.outer.momentum, config.outer.momentum_ramp_rounds)
+    expected = outer_step(old.parameters, old.momentum, average, config.outer.lr, momentum)
+    assert torch.equal(new.parameters, expected[0]) and torch.equal(new.momentum, expected[1])
+    unhashed = Anchor(*expected, old.layout, new.counted_units, new.num_rounds)
+    assert new.hashed is not None and unhashed.hashed is None
+    assert anchor_root(new) == anchor_root(unhashed) == HeldAnchor(new).root
+    assert [block.digest for block in anchor_blocks(new)] == [block.digest for block in anchor_blocks(unhashed)]
+
+
+def test_a_state_that_would_not_be_finite_is_refused_before_it_is_certified() -> None:
+    huge = Anchor(torch.full((VALUES,), 3e38), torch.full((VALUES,), -3e38), BEFORE.layout, 40, 1000)
+    with pytest.raises(PeerFault, match="finite"):
+        next_anchor(CONFIG, huge, averages(1.0), leaves(1, 1), [1e9, 1e9])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99, 0.9999999, 1.0, 1.0000001, 1.01, 2.0])
+def test_the_quick_look_at_a_norm_decides_as_the_exact_one(share: float) -> None:
+    part = torch.randn(200_000, generator=torch.Generator().manual_seed(7))
+    norm = math.sqrt(squared_norm(part))
+    assert is_within(part, norm / share) == (norm <= norm / share)
+    part[5] = math.nan
+    assert not is_within(part, norm / share)

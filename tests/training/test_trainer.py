@@ -14,7 +14,7 @@ from swarm.audit.archive import Archive
 from swarm.averaging.member import Boundary
 from swarm.averaging.merge import MemberState
 from swarm.averaging.parts import PartStore
-from swarm.averaging.snapshot import SnapshotFile
+from swarm.averaging.snapshot import Snapshot, SnapshotFile
 from swarm.errors import RetryError
 from swarm.optim.inner import InnerOptimizer
 from swarm.tasks import open_task
@@ -118,6 +118,27 @@ def test_a_signed_boundary_survives(tmp_path: Path) -> None:
     assert again.member is not None
     assert again.member.pending
     assert again.member.own == again.member.previous == b"\7" * 32
+
+
+def test_a_snapshot_of_a_signature_counts_as_one_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 85 M parameters each is up to 1.2 GB, in the middle of a round."""
+    begun_at: list[float] = []
+    begin = Snapshot.begin
+
+    def noted(snapshot: Snapshot, path: Path) -> SnapshotFile:
+        begun_at.append(time.monotonic())
+        return begin(snapshot, path)
+
+    monkeypatch.setattr(Snapshot, "begin", noted)
+    bench = Bench(tmp_path)
+    bench.trainer.snapshot_seconds = 2.0
+    trainer = bench.start()
+    time.sleep(1.0)
+    bench.until("a unit", lambda: trainer.units_done() >= 1)
+    boundary(trainer)
+    trainer.signed(b"\7" * 32)
+    bench.until("two snapshots", lambda: len(begun_at) >= 2)
+    assert begun_at[1] - begun_at[0] >= 2.0
 
 
 def test_a_boundary_that_is_signed_while_its_peer_leaves_survives(tmp_path: Path) -> None:
