@@ -55,11 +55,11 @@ def advise(now: Circumstances) -> list[Advice]:
     """The most important first."""
     found = _of_a_seed(now) if now.is_seed else [] if now.has_ended else _of_a_volunteer(now)
     if now.missing_seats and (now.is_seed or now.others):  # who is alone is told that
-        lacking = "1 more peer trains" if now.missing_seats == 1 else f"{now.missing_seats} more peers train"
         found.append(
             Advice(
                 "waits-for-peers",
-                f"the run begins once {lacking} (rounds.min_seated in run.toml): nothing is averaged until then; invite somebody",
+                f"the run begins once {missing_words(now.missing_seats)} (rounds.min_seated in run.toml): nothing is averaged until "
+                "then; invite somebody",
             )
         )
     for address, founder in now.other_swarms.items():
@@ -157,13 +157,14 @@ def _of_a_volunteer(now: Circumstances) -> list[Advice]:
     found = _of_late_work(now)
     unpaid = "what is done now cannot be paid" if now.is_paid_run else "nobody can average or witness what is done now"
     port = PORT_ADVICE.format(port=now.port)
+    begins = f", which begins once {missing_words(now.missing_seats)}" if now.missing_seats and now.linked else ""
     if not now.linked and now.problems:
         found += of_problems(now.problems, f"; until then {unpaid}")
     elif not now.others:
         found.append(
             Advice(
                 "alone",
-                f"no other peer trains in this run: {unpaid}, it takes another peer to witness it; invite somebody",
+                f"no other peer trains in this run{begins}: {unpaid}, it takes another peer to witness it; invite somebody",
             )
         )
     elif not now.witnesses:
@@ -251,6 +252,11 @@ def _of_a_seed(now: Circumstances) -> list[Advice]:
     return found
 
 
+def missing_words(seats: int) -> str:
+    """That so many more have to come before a run begins."""
+    return "1 more peer trains" if seats == 1 else f"{seats} more peers train"
+
+
 def _bare(address: str) -> str:
     return address.split("/p2p/")[0]
 
@@ -267,4 +273,13 @@ class Patience:
         return [a for a in advice if a.code == AT_ONCE or now - self._codes[a.code] >= GRACE_SECONDS]
 
 
-__all__ = ["Advice", "Circumstances", "Patience", "advise", "of_a_storer", "of_problems", "of_watching"]
+__all__ = [
+    "Advice",
+    "Circumstances",
+    "Patience",
+    "advise",
+    "missing_words",
+    "of_a_storer",
+    "of_problems",
+    "of_watching",
+]

@@ -21,6 +21,7 @@ from peers.config import PeerConfig, load_peer_config
 from peers.directory import PeerDirectory
 from peers.errors import PeerError
 from peers.leaving import EXIT_WARNED
+from peers.overdue import unpaid_news
 from peers.watching import EventTail, Observation, PeerWatcher, Stored
 from swarm.errors import printable_lines
 
@@ -47,6 +48,7 @@ class View:
         self._leaving = False
         self._by = ""
         self._worked = False
+        self._unpaid_told = {""}
         live = self.console.is_terminal and not quiet
         self._live = Live(console=self.console, auto_refresh=False, transient=True) if live else None
 
@@ -156,6 +158,10 @@ class View:
         if new.pay and new.pay != old.pay:
             lines.append(f"pay: {new.pay}")
         lines += [f"note: {text}" for text in new.advice if text not in old.advice]
+        news = unpaid_news(new.unpaid_units, new.unpaid_why) if new.is_at_work and not self.is_live else ""
+        if news not in self._unpaid_told:
+            self._unpaid_told.add(news)
+            lines.append(f"note: {new.unpaid}")
         if self.mode == "store" and new.is_at_work:
             return lines + self._kept_lines(old.stored, new.stored)
         if new.is_at_work and new.epoch != old.epoch:
@@ -245,7 +251,7 @@ class View:
         lines = [
             f"left at epoch {last.epoch} after {_count(last.units, 'unit')}; "
             f"{_count(last.receipts, 'receipt')} co-signed{self._worth(last, ', worth ')}",
-            *([f"{_count(last.unpaid_units, 'unit')} of it without a receipt: not paid"] if last.unpaid_units else []),
+            *([last.unpaid] if last.unpaid else []),
         ]
         if last.phase != "finished":
             lines.append(again)
@@ -314,8 +320,8 @@ class View:
                 share = "" if new.utilisation is None else f"   {new.utilisation:.0%} of the time in training steps"
                 grid.add_row("done", f"{_count(new.units, 'unit')}{share}")
                 grid.add_row("earned", f"{_count(new.receipts, 'receipt')} co-signed{self._worth(new, ',  ')}")
-                if new.unpaid_units:
-                    grid.add_row("unpaid", f"{_count(new.unpaid_units, 'unit')} without a receipt so far")
+                if new.unpaid:
+                    grid.add_row("unpaid", Text(printable_lines(new.unpaid), style="yellow"))
         if new.warning:
             grid.add_row(
                 Text("WARNING", style="bold white on red"), Text(printable_lines(new.warning), style="bold red")

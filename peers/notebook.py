@@ -17,6 +17,7 @@ from incentives.keys import to_checksum
 from peers.directory import PeerDirectory
 from peers.errors import StartError
 from peers.invite import Invite
+from peers.overdue import unpaid_news
 from peers.supervisor import GRACE_SECONDS, die_with_parent
 from peers.watching import Observation, PeerWatcher
 from swarm.errors import printable_lines
@@ -141,8 +142,13 @@ class NotebookPeer:
         return snapshot
 
     def tell(self, snapshot: Observation) -> None:
-        """What its owner should know, each once: that this work cannot be paid, say."""
+        """What its owner should know, each once: that this work cannot be paid, say. Of units without receipts again with another
+        reason, and when they are twice as many."""
         notes = list(snapshot.advice)
+        news = unpaid_news(snapshot.unpaid_units, snapshot.unpaid_why)
+        if news and news not in self.told:
+            self.told.add(news)
+            notes.append(snapshot.unpaid)
         if snapshot.phase == "finished":
             notes.append(
                 f"the run is over, {snapshot.run_units:,} of {snapshot.total_units:,} units: `sparehive export` has its model"

@@ -24,6 +24,7 @@ from peers.advice import Advice, Circumstances, Patience, advise, of_problems
 from peers.assembly import Assembled, Reactions, Role, Seed, Volunteer, Wiring, assemble, begin, join_run
 from peers.beside import Beside
 from peers.config import PeerConfig, load_peer_config
+from peers.counting import Counting
 from peers.descriptors import take_standard_descriptors
 from peers.directory import PeerDirectory, write_json
 from peers.errors import PeerError, StartError
@@ -85,6 +86,7 @@ class Peer:
         self.has_been_ready = directory.snapshot.exists()  # now or in an earlier process
         self.status = PeerStatus(mode=mode, pid=os.getpid(), account="0x" + self.identity.account.hex())
         self.lateness = Lateness()
+        self.counting = Counting(directory, self.status)
         self.finishing = Finishing(directory, self.config, self.status, self.has_been_ready)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.made: Assembled | None = None
@@ -450,6 +452,7 @@ class Peer:
             status.sent_bytes, status.time = network.sent_bytes(), time.time()
             status.disk_written_bytes = made.budget.look()
             if made.trainer is not None:
+                self.counting.look(made, self._missing_seats(made))
                 for name, value in dataclasses.asdict(made.trainer.statistics()).items():
                     setattr(status, name, value)
                 status.compute_seconds = round(made.trainer.compute_seconds, 3)
@@ -482,13 +485,19 @@ class Peer:
             has_ended=made.machine.has_ended,
             missed_rounds=self.lateness.missed,
             contribute_seconds=made.run.rounds.contribute_seconds,
-            missing_seats=_missing_seats(made, len(training) + (not seeding)),
+            missing_seats=self._missing_seats(made),
             is_disk_quota_reached=made.budget.is_full,
             lacks_room_to_keep=made.archive.lacks_room,
             waits_for_data_seconds=0.0 if made.trainer is None else made.trainer.waits_for_data_seconds(),
             smaller_pieces=0 if made.trainer is None else made.trainer.smaller_pieces(),
         )
         return self._patience.lasting(advise(now), time.monotonic())
+
+    def _missing_seats(self, made: Assembled) -> int:
+        """Peers that the founders still wait for before the run's first round."""
+        training = len(made.driver.training()) + (self.mode != "seed")
+        has_begun = made.machine.tip != ZERO_HASH
+        return 0 if has_begun else max(0, made.run.rounds.min_seated - training)
 
     async def _leave(self) -> float:
         """Stop training, write the snapshot, wait a moment for the last receipt; how many seconds are left for closing streams."""
@@ -499,6 +508,7 @@ class Peer:
             until = min(time.monotonic() + RECEIPT_SECONDS, begun + LEAVE_SECONDS - 1.0)
             while not (self.made.accounting.is_quits() and self.made.is_written()) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
+            await self.counting.look_last()
         return max(0.5, min(CLOSE_SECONDS, LEAVE_SECONDS - (time.monotonic() - begun)))
 
 
@@ -508,12 +518,6 @@ def _leaves(made: Assembled) -> OpenLeaves:
         return made.cache.open
     root = bytes.fromhex(made.run.task.data.root)
     return store_leaves(root, made.store, lambda digest: RetryError(f"block {digest.hex()[:12]} is missing or damaged"))
-
-
-def _missing_seats(made: Assembled, training: int) -> int:
-    """Peers that the founders wait for before the run's first round, where `training` train."""
-    has_begun = made.machine.tip != ZERO_HASH
-    return 0 if has_begun else max(0, made.run.rounds.min_seated - training)
 
 
 def main(peer_type: type[Peer] = Peer) -> None:

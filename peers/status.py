@@ -38,6 +38,10 @@ class PeerStatus:
     pay: str = ""  # the same for people, with what is at risk
     device: str = ""  # where its inner steps are computed
     units: int = 0  # all it ever did
+    receipts: int = 0  # of its work, that would be paid now; those that are settled are in it
+    paid_units: int = 0  # in those receipts
+    unpaid_units: int = 0  # done, and should have a receipt by now (peers.overdue)
+    unpaid_why: str = ""  # the same for people, with the remedy
     swarm_units: int = 0
     run_units: int = 0  # on the run's clock: certified
     total_units: int = 0  # at which the run ends

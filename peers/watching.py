@@ -17,6 +17,7 @@ from incentives.errors import IncentivesError
 from peers.directory import PeerDirectory, old_events
 from peers.ending import course_words
 from peers.errors import PeerError
+from peers.overdue import LATE_EPOCHS, unpaid_words
 from peers.status import PeerStatus
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ UTILISATION_SECONDS = 60.0  # over which the share of time in inner steps is tak
 RECEIPT_SECONDS = 2.0  # between two looks into the ledger, and at most 2 % of the time
 MAX_READ_BYTES = 4 << 20
 FRESH_SECONDS = 30.0  # a status that is older is of a peer that has ended
-LATE_EPOCHS = 3  # a receipt may take so long
 RECOUNTED_EPOCHS = 64  # what is further behind the newest is not looked at again: nothing comes that late
 
 
@@ -46,7 +46,8 @@ class Stored:
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a peer said of itself last. `units` are all it ever did, `receipts` those that would be paid now, `unpaid_units` what
-    was certified a while ago and has no such receipt. `advice`: what its owner should know, one line each."""
+    should have such a receipt by now and has none, and `unpaid_why` (`peers.overdue`). `advice`: what its owner should know, one line
+    each."""
 
     phase: str = "starting"
     account: str = ""
@@ -64,6 +65,7 @@ class Observation:
     receipts: int = 0
     paid_units: int = 0
     unpaid_units: int = 0
+    unpaid_why: str = ""
     is_reachable: bool | None = None
     advice: tuple[str, ...] = ()
     warning: str = ""
@@ -77,6 +79,11 @@ class Observation:
     def course(self) -> str:
         """How far the run is, for people."""
         return course_words(self.run_units, self.total_units, self.ends_in_seconds)
+
+    @property
+    def unpaid(self) -> str:
+        """For people, with the remedy; empty where there are none."""
+        return unpaid_words(self.unpaid_units, self.unpaid_why)
 
     @property
     def is_at_work(self) -> bool:
@@ -171,6 +178,7 @@ class ReceiptCount:
     _upto: int = -1  # epochs that are in `_counted`
     _at: bytes = b""  # the certificate of that epoch
     _counted: tuple[int, int, int] = (0, 0, 0)
+    newest: int = 0  # epoch that was there at the last `read`
 
     def read(self) -> tuple[int, int, int] | None:
         """(receipts, units) that would be paid now, settled ones included, and units that were certified more than `LATE_EPOCHS` ago
@@ -187,7 +195,7 @@ class ReceiptCount:
                     work, lineage = own_work_after(ledger, self.terms.rules, own, -1)
         except (ValueError, IncentivesError):
             return None
-        newest = lineage[-1].epoch if lineage else 0
+        self.newest = newest = lineage[-1].epoch if lineage else 0
         settled = [each for each in lineage if each.epoch <= newest - RECOUNTED_EPOCHS]
         upto = settled[-1].epoch if settled else self._upto
         self._counted = _added(self._counted, (each for each in work if each.epoch <= upto), newest)
@@ -242,7 +250,8 @@ class PeerWatcher:
             ended=status.ended,
             receipts=self._receipts[0],
             paid_units=self._receipts[1],
-            unpaid_units=self._receipts[2],
+            unpaid_units=max(self._receipts[2], status.unpaid_units),
+            unpaid_why=status.unpaid_why,
             is_reachable=status.reachable,
             advice=tuple(each.text for each in status.advice),
             warning=status.warning,
@@ -298,6 +307,12 @@ def current_advice(directory: PeerDirectory) -> tuple[str, ...]:
     status = PeerStatus.read(directory.status)
     is_running = time.time() - (status.time or 0.0) < FRESH_SECONDS
     return tuple(each.text for each in status.advice) if is_running else ()
+
+
+def last_unpaid(directory: PeerDirectory) -> tuple[int, str]:
+    """Units that a peer said last to have no receipt, and why; also where it does not run: nothing comes by itself then."""
+    status = PeerStatus.read(directory.status)
+    return status.unpaid_units, status.unpaid_why
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:

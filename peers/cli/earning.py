@@ -40,8 +40,9 @@ from peers.cli.signing import wallet_address
 from peers.cli.unsettled import Later, later_than
 from peers.directory import PeerDirectory
 from peers.market.reference import ModelReference
+from peers.overdue import unpaid_words
 from peers.payee import Payee, keep_bound, read_payee
-from peers.watching import current_advice
+from peers.watching import current_advice, last_unpaid
 
 if TYPE_CHECKING:
     from incentives.chain.node import Chain
@@ -93,7 +94,7 @@ def rewards(
     found = _only(found, chosen, owner)
     rows = [_standing_json(s, pending, state, is_known, later) | _unpaid_json(unpaid.get(s.account, {})) for s in found]
     _explain_own(rows, chain, state, directory, copies, of_storage)
-    advice = current_advice(PeerDirectory(directory)) if directory is not None else ()
+    own_json, notes = _said_by(directory, of_storage)
     payee = _payee(directory, found)
     about = proposal_lines(state, final, proposed, unit)
     lines = [*([f"WARNING: {warning}"] if warning else []), at_block(state), *about]
@@ -104,13 +105,22 @@ def rewards(
         "warning": warning,
         "proposal": proposal_json(state, final, proposed),
         "accounts": rows,
-        "advice": list(advice),
+        **own_json,
         **_payee_json(payee),
         **of_models,
     }
-    show(as_json, result, *lines, *(f"note: {text}" for text in advice), *note_of(judged), *said, *_at_risk(payee))
+    show(as_json, result, *lines, *notes, *note_of(judged), *said, *_at_risk(payee))
     if warning:
         raise TamperedError(warning)
+
+
+def _said_by(directory: Path | None, of_storage: bool) -> tuple[dict[str, Any], list[str]]:
+    """What the peer in --dir advises, and its work without receipts: as JSON, and as lines."""
+    peer = None if directory is None else PeerDirectory(directory)
+    advice = current_advice(peer) if peer is not None else ()
+    without, why = last_unpaid(peer) if peer is not None and not of_storage else (0, "")
+    result = {"advice": list(advice), "without_receipts": {"units": without, "reason": why}}
+    return result, [f"note: {text}" for text in (*advice, unpaid_words(without, why)) if text]
 
 
 def _final_payouts(state: RunState, copies: Copies, warning: str | None) -> Payouts | None:

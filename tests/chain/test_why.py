@@ -1,9 +1,11 @@
 """What a proposal releases, to whom most and until when; and why each piece of one's own work was not paid."""
 
 import json
+import time
 
 from incentives.keys import to_checksum
 from incentives.unpaid import LATE, NOT_CERTIFIED
+from peers.watching import FRESH_SECONDS
 from tests.chain.commands import ok, sparehive
 from tests.chain.world import BUDGET, UNIT_PRICE, World
 
@@ -59,3 +61,42 @@ def test_a_share_of_a_pool_that_is_too_short_is_a_reason(world: World) -> None:
     (short,) = ok("rewards", *asked)["accounts"][0]["unpaid"]
     assert (short["period"], short["amount"]) == (0, str(BUDGET // 2))
     assert short["reason"].startswith("over the cap: the period's budget pays for 50 % of its units")
+
+
+ALONE = {"code": "alone", "text": "no other peer trains in this run; invite somebody"}
+
+
+def test_work_that_no_epoch_has_certified_is_told_with_its_remedy(world: World) -> None:
+    """Before the first epoch, and also once the peer has stopped: nothing comes by itself then."""
+    why = "no other peer trains in this run: invite somebody"
+    said = {"units": 64, "unpaid_units": 64, "unpaid_why": why, "time": time.time() - 2 * FRESH_SECONDS}
+    world.peer("alice").status.write_text(json.dumps(said))
+    asked = ("--run", world.run.root, "--dir", world.peer("alice").root, *world.rpc)
+    assert ok("rewards", *asked)["without_receipts"] == {"units": 64, "reason": why}
+    _, out, _ = sparehive("rewards", *asked)
+    assert f"\nnote: 64 units without a receipt so far: {why}\n" in out
+    world.peer("alice").status.write_text(json.dumps({"units": 64}))
+    assert ok("rewards", *asked)["without_receipts"] == {"units": 0, "reason": ""}
+    assert "without a receipt" not in sparehive("rewards", *asked)[1]
+
+
+def test_what_a_running_peer_advises_is_shown_and_what_one_said_that_has_stopped_is_not(world: World) -> None:
+    asked = ("--run", world.run.root, "--dir", world.peer("alice").root, *world.rpc)
+    for age, shown in ((0.0, [ALONE["text"]]), (2 * FRESH_SECONDS, [])):
+        world.peer("alice").status.write_text(json.dumps({"time": time.time() - age, "advice": [ALONE]}))
+        assert ok("rewards", *asked)["advice"] == shown
+        _, out, _ = sparehive("rewards", *asked)
+        assert [line for line in out.splitlines() if ALONE["text"] in line] == [f"note: {text}" for text in shown]
+
+
+def test_units_of_others_that_have_no_receipt_are_told_with_the_reason(world: World) -> None:
+    """Of an account that is not the peer's own, by what the peer's ledger holds."""
+    alice, bob = world.accounts["alice"], world.accounts["bob"]
+    world.lineage.round({alice: 2, bob: 3}, unsigned=(bob,))
+    world.lineage.write(world.peer("alice").ledger)
+    witness = next(account for account in world.lineage.accounts if account != bob)
+    asked = ("--run", world.run.root, "--dir", world.peer("alice").root, "--account", to_checksum(bob), *world.rpc)
+    rows = {row["account"]: row["unpaid"] for row in ok("rewards", *asked)["accounts"]}
+    unsigned = f"witness 0x{witness.hex()} has not signed yet"
+    assert rows == {to_checksum(alice): [], to_checksum(bob): [{"units": 3, "reason": unsigned}]}
+    assert f"\n  unpaid so far: 3 units: {unsigned}\n" in sparehive("rewards", *asked)[1]

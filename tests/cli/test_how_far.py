@@ -65,3 +65,18 @@ def test_the_notebook_shows_it_above_its_plot_and_says_once_that_it_is_over(
     notebook.tell(notebook.status())
     notebook.tell(notebook.status())
     assert capsys.readouterr().out == "note: the run is over, 403 of 400 units: `sparehive export` has its model\n"
+
+
+def test_the_notebook_says_that_work_has_no_receipt_and_why_and_again_when_it_is_twice_as_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook = NotebookPeer.__new__(NotebookPeer)
+    notebook.watcher, notebook.told = PeerWatcher(PeerDirectory(peer(tmp_path))), set()
+    why = "no other peer trains in this run: invite somebody"
+    for units in (0, 32, 33, 64):
+        peer(tmp_path, phase="training", units=64, unpaid_units=units, unpaid_why=why if units else "")
+        notebook.tell(notebook.status())
+    assert capsys.readouterr().out.splitlines() == [
+        f"note: 32 units without a receipt so far: {why}",
+        f"note: 64 units without a receipt so far: {why}",
+    ]

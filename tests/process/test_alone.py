@@ -17,6 +17,11 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 def test_who_is_alone_is_told_so_and_a_deaf_seed_mends_itself(swarm: Swarm) -> None:
     alice = swarm.join(1, "alice")
     swarm.wait(alice, "alice is told", lambda: "alone" in swarm.advice("alice"))
+    swarm.wait(alice, "her work is called unpaid", lambda: swarm.status("alice")["unpaid_units"] > 0)
+    swarm.wait(
+        alice, "with the reason", lambda: "without a receipt so far: the run begins once 1 more" in alice.output()
+    )
+    assert swarm.status("alice")["receipts"] == 0
     first = swarm.status("seed")["pid"]
     ours = _listening(first)
     assert len(ours) == 1
@@ -26,6 +31,10 @@ def test_who_is_alone_is_told_so_and_a_deaf_seed_mends_itself(swarm: Swarm) -> N
     assert "p2p daemon" in swarm.seed.output()
     bob = swarm.join(2, "bob")
     swarm.wait(bob, "bob, with the old invite, is paid", lambda: receipts(bob) >= 1)
+    for name, job in (("alice", alice), ("bob", bob)):
+        swarm.wait(job, "and nobody's work is unpaid", lambda name=name: swarm.status(name)["receipts"] >= 4)
+        assert swarm.status(name)["unpaid_units"] == 0, swarm.status(name)
+    assert "without a receipt" not in bob.output(), "what is just being certified is not called unpaid"
     assert swarm.seed.process.poll() is None
     swarm.seed.process.send_signal(signal.SIGTERM)
 

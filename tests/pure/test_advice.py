@@ -69,6 +69,13 @@ def test_a_run_that_waits_for_more_peers_says_for_how_many() -> None:
     assert "waits-for-peers" not in told(others=0, witnesses=0, missing_seats=2), "alone says enough"
 
 
+def test_the_first_who_joins_is_told_how_many_are_missing_too() -> None:
+    alone = {"others": 0, "witnesses": 0, "missing_seats": 2}
+    assert "begins once 2 more peers train" in told(**alone)["alone"]
+    assert "begins" not in told(others=0, witnesses=0)["alone"], "it has begun"
+    assert "begins" not in told(**alone, linked=0)["alone"], "who is linked to nobody cannot know"
+
+
 def test_linked_to_nobody_says_why() -> None:
     text = told(linked=0, others=0, witnesses=0, problems={ADDRESS: "does not answer"})["no-link"]
     assert "cannot be paid" in text

@@ -181,6 +181,31 @@ def test_who_left_by_itself_says_why(tmp_path: Path) -> None:
     assert scene.lines()[-1] == "epoch 3 is certified, after which it was to stop"
 
 
+WHY = "no other peer trains in this run: invite somebody"
+
+
+def test_work_without_receipts_is_said_while_it_is_done_and_at_the_end(tmp_path: Path) -> None:
+    """No epoch was certified: 64 units and no receipt, and nothing else that would bring a line."""
+    scene = Scene(tmp_path)
+    scene.status(epoch=0, units=30, receipts=0, paid_units=0)
+    for units in (32, 40, 63, 64):
+        scene.status(epoch=0, units=units, unpaid_units=units, unpaid_why=WHY)
+    scene.view.finish(0)
+    told = [line for line in scene.lines() if "without a receipt" in line]
+    assert told == [
+        f"note: 32 units without a receipt so far: {WHY}",
+        f"note: 64 units without a receipt so far: {WHY}",
+        f"64 units without a receipt so far: {WHY}",
+    ]
+    scene = Scene(tmp_path, terminal=True)
+    with scene.view:
+        scene.status(epoch=0, units=64, unpaid_units=64, unpaid_why=WHY)
+        plain = Console(file=io.StringIO(), width=200)
+        plain.print(scene.view.panel(scene.view.last))
+    words = " ".join(plain.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
+    assert f"unpaid 64 units without a receipt so far: {WHY}" in words
+
+
 def test_void_epochs_and_forks_are_told(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     events = [{"event": "Voided", "epoch": 7}, {"event": "Undone", "ids": ["0x1"]}, {"event": "UnitDone"}]
