@@ -1,7 +1,6 @@
 """Bringing a graph: every block checked against the certified root, bad donors dropped, bytes and time bounded."""
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from swarm.checkpoint.store import BlockStore
 from swarm.checkpoint.unixfs import Block, BlockLink, encode_directory, encode_file, read_file
 from swarm.errors import PeerFault, RetryError
 from swarm.hashing import sha256
+from tests.pure.passing import PassingLoop
 
 DATA = bytes(i * 7 % 251 for i in range(40_000))
 
@@ -126,27 +126,6 @@ def test_a_tampered_block_is_never_stored_and_its_donor_is_dropped(tmp_path: Pat
     assert read_file(link, lambda d: store.get(d) or b"", len(DATA)) == DATA
     assert {p.name for p in tmp_path.iterdir()} == {d.hex() for d in blocks}
     assert liar.asked <= 2  # both requests may be under way when the first lie is seen
-
-
-class PassingLoop(asyncio.SelectorEventLoop):
-    """Its seconds pass at once."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        super().__init__(_Passing(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _Passing(selectors.SelectSelector):
-    def __init__(self, loop: PassingLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._loop.now += timeout or 0.0
-        return super().select(0)
 
 
 def seconds_of(work: Coroutine[Any, Any, None], monkeypatch: pytest.MonkeyPatch) -> float:
