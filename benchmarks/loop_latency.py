@@ -218,7 +218,12 @@ class Outside:
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None: ...
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
         await asyncio.sleep(timeout)
         return {}

@@ -107,9 +107,14 @@ class GatedNetwork:
         await self._network.push_parts(account, parts, timeout)
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
-        return await self._network.fetch(accounts, digests, max_bytes, timeout)
+        return await self._network.fetch(accounts, digests, max_bytes, timeout, came)
 
 
 __all__ = ["Gate", "GatedNetwork"]

@@ -357,10 +357,16 @@ class SwarmNetwork:
         await self.bulk.push(peer_id, parts, timeout)
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
         """From the named accounts first, then from anyone linked that can be asked; may be incomplete. `timeout` and
-        `max_bytes` hold for all of them together: one that stalls costs a part of the time, not all of it."""
+        `max_bytes` hold for all of them together: one that stalls costs a part of the time, not all of it. `came` is told of each
+        as soon as it is here."""
         found: dict[Hash, bytes] = {}
         if self.bulk is None or self.links is None:
             return found
@@ -377,7 +383,7 @@ class SwarmNetwork:
                 continue
             try:
                 seconds, patience = left if account == order[-1] else left / 2, self._patience(link.peer_id)
-                await self.bulk.get(link.peer_id, missing[:MAX_DIGESTS], room, seconds, found, patience)
+                await self.bulk.get(link.peer_id, missing[:MAX_DIGESTS], room, seconds, found, patience, came)
             except (RetryError, PeerFault, TimeoutError):
                 continue
         return found

@@ -26,7 +26,6 @@ from swarm.records.types import (
 ASK_SECONDS = 1.0  # how often, at most, a reducer asks for parts that were not sent to it
 ASKS_PER_CONTRIBUTION = 4  # within `contribute_seconds`, whatever the run's is
 RETRY_SECONDS = 0.3
-BROUGHT_AT_ONCE = 16  # parts that one holder is asked for: what has come is worked on while the rest is on its way
 ASKED_AT_ONCE = 8  # contributions whose missing parts a reducer asks for; anybody can announce some that do not exist
 
 
@@ -46,9 +45,15 @@ class Network(Protocol):
         """(header, payload) pairs to one peer; RetryError if it does not take them in time."""
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
-        """Verified bytes by digest, from whichever of the accounts (or anyone linked) has them; may be incomplete."""
+        """Verified bytes by digest, from whichever of the accounts (or anyone linked) has them; may be incomplete. `came` is told of
+        each as soon as it is here."""
 
 
 class Owner(Protocol):
@@ -228,7 +233,10 @@ class Delivery:
             self._coming |= asked
             try:
                 gave = await asyncio.gather(
-                    *(self._bring(holder, wanted, largest, deadline, here) for holder, wanted in by_holder.items()),
+                    *(
+                        self._bring(holder, wanted, largest * len(wanted), left, here)
+                        for holder, wanted in by_holder.items()
+                    ),
                     return_exceptions=True,
                 )
             finally:
@@ -240,20 +248,15 @@ class Delivery:
                 await asyncio.sleep(RETRY_SECONDS if asked else 0.05)
 
     async def _bring(
-        self, holder: Account, wanted: Sequence[Hash], largest: int, deadline: float, here: "_Arrivals"
+        self, holder: Account, wanted: Sequence[Hash], max_bytes: int, seconds: float, here: "_Arrivals"
     ) -> bool:
-        """Some at a time; whether anything came."""
-        is_any = False
-        for start in range(0, len(wanted), BROUGHT_AT_ONCE):
-            some, left = wanted[start : start + BROUGHT_AT_ONCE], deadline - time.monotonic()
-            found = await self.network.fetch([holder], some, largest * len(some), left) if left > 0 else {}
-            if not found:
-                break
-            for payload in found.values():
-                self.reception.parts.put(payload)
-            here.add(found)
-            is_any = True
-        return is_any
+        """In one question: one that stalls costs its share of the time once. Whether anything came, each told of when it did."""
+
+        def came(digest: Hash, payload: bytes) -> None:
+            self.reception.parts.put(payload)
+            here.add({digest: payload})
+
+        return bool(await self.network.fetch([holder], wanted, max_bytes, seconds, came))
 
 
 class _Arrivals:

@@ -66,10 +66,12 @@ class Bulk:
         timeout: float,
         found: dict[bytes, bytes] | None = None,
         patience_seconds: float = math.inf,
+        came: Callable[[bytes, bytes], None] = lambda digest, data: None,
     ) -> dict[bytes, bytes]:
         """Verified bytes by digest; what the peer does not have is left out. `PeerFault`: it sent other bytes, or too many;
         `RetryError`: it is gone, or sent nothing for half of `timeout`; `TimeoutError`: it took longer in all.
-        Given `found`, what came is in it also after an error. `patience_seconds`: until the next block begins to come."""
+        Given `found`, what came is in it also after an error. `patience_seconds`: until the next block begins to come.
+        `came` is told of each digest and its bytes as soon as they are here."""
         found = {} if found is None else found
         idle = timeout / 2
         async with asyncio.timeout(timeout):
@@ -85,6 +87,7 @@ class Bulk:
                         if sha256(data[1:]) != digest:
                             raise PeerFault(f"block {digest.hex()[:12]}: the bytes have another hash")
                         found[digest] = data[1:]
+                        came(digest, found[digest])
                 await stream.send(b"", timeout)
             finally:
                 stream.close()

@@ -271,8 +271,9 @@ def test_a_donor_that_stalls_costs_a_part_of_the_time_and_keeps_nothing_back(tmp
             await until(lambda: len(asking.links.links) == 2)
             network = SwarmNetwork(asking.node, (), Dialer(tmp_path / "dialer.key"))
             network.links, network.bulk = asking.links, asking.bulk
-            found = await network.fetch([staller.account], digests, 10_000, 8.0)
-            assert set(found) == set(digests)
+            heard: list[bytes] = []
+            found = await network.fetch([staller.account], digests, 10_000, 8.0, lambda digest, _: heard.append(digest))
+            assert set(found) == set(digests) and heard == digests
             assert len(await network.fetch([honest.account], digests, 2500, 8.0)) == 2
             await staller.links.close()
 

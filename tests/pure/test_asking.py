@@ -53,7 +53,12 @@ class Silent:
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None: ...
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
         self.asked += accounts
         self.under_way += 1
@@ -64,6 +69,7 @@ class Silent:
         for digest in digests:
             if digest in self.held and sum(map(len, found.values())) + len(self.held[digest]) <= max_bytes:
                 found[digest] = self.held[digest]
+                came(digest, found[digest])
         return found
 
 

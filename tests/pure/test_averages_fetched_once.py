@@ -18,9 +18,20 @@ from swarm.records.types import Account, Hash
 from tests.machine.world import CheapNotary, account, rules
 
 T = TypeVar("T")
+Came = Callable[[Hash, bytes], None]
 AVERAGES = [b"first", b"second"]
 DIGESTS = [sha256(average) for average in AVERAGES]
 HOLDER = account(1)
+
+
+def nothing(digest: Hash, data: bytes) -> None: ...
+
+
+def told(parts: Sequence[bytes], digests: Sequence[Hash], came: Came) -> dict[Hash, bytes]:
+    found = {digest: part for part in parts if (digest := sha256(part)) in digests}
+    for digest, part in found.items():
+        came(digest, part)
+    return found
 
 
 class SlowNetwork:
@@ -41,14 +52,19 @@ class SlowNetwork:
     async def push_parts(self, account: Account, parts: Sequence[tuple[bytes, bytes]], timeout: float) -> None: ...
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Came = nothing,
     ) -> dict[Hash, bytes]:
         self.asked += digests
         await asyncio.sleep(0.1)
         if self.failures:
             self.failures -= 1
             raise RetryError("no answer")
-        return {digest: average for digest, average in zip(DIGESTS, AVERAGES, strict=True) if digest in digests}
+        return told(AVERAGES, digests, came)
 
 
 class NoAnchors:
@@ -110,15 +126,20 @@ def test_parts_are_told_of_once_each_and_before_the_last_holder_answers(tmp_path
     """What one holder has sent, and what was here, is worked on while another one is still silent."""
     here, other = b"of my own", account(2)
     digests = [*DIGESTS, sha256(here), DIGESTS[0]]
-    told: list[tuple[int, bytes, float]] = []
+    heard: list[tuple[int, bytes, float]] = []
 
     class TwoHolders(SlowNetwork):
         async def fetch(
-            self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+            self,
+            accounts: Sequence[Account],
+            digests: Sequence[Hash],
+            max_bytes: int,
+            timeout: float,
+            came: Came = nothing,
         ) -> dict[Hash, bytes]:
             if accounts[0] == other:
                 await asyncio.sleep(0.5)
-            return await super().fetch(accounts, digests, max_bytes, timeout)
+            return await super().fetch(accounts, digests, max_bytes, timeout, came)
 
     async def gathered(driver: Driver) -> list[bytes] | None:
         driver.reception.parts.put(here)
@@ -126,11 +147,38 @@ def test_parts_are_told_of_once_each_and_before_the_last_holder_answers(tmp_path
         return await driver.delivery.gather(
             digests,
             [HOLDER, other, HOLDER, HOLDER],
-            came=lambda place, part: told.append((place, part, time.monotonic() - begun)),
+            came=lambda place, part: heard.append((place, part, time.monotonic() - begun)),
         )
 
     found = with_driver(tmp_path, TwoHolders(), gathered)
     assert found == [*AVERAGES, here, AVERAGES[0]]
-    assert sorted((place, part) for place, part, _ in told) == list(enumerate(found))
-    assert told[0][0] == 2 and told[-1][0] == 1
-    assert told[-1][2] - told[-2][2] > 0.3
+    assert sorted((place, part) for place, part, _ in heard) == list(enumerate(found))
+    assert heard[0][0] == 2 and heard[-1][0] == 1
+    assert heard[-1][2] - heard[-2][2] > 0.3
+
+
+def test_a_holder_that_stalls_costs_its_share_of_the_time_once(tmp_path: Path) -> None:
+    """As the network does: it gives up on a holder after a quarter of the time, then asks others, who have all. A reducer with many
+    parts must not be able to stall once for every few of them."""
+    parts = [bytes([number]) for number in range(80)]
+
+    class Stalled(SlowNetwork):
+        async def fetch(
+            self,
+            accounts: Sequence[Account],
+            digests: Sequence[Hash],
+            max_bytes: int,
+            timeout: float,
+            came: Came = nothing,
+        ) -> dict[Hash, bytes]:
+            await asyncio.sleep(timeout / 4)
+            return told(parts, digests, came)
+
+    async def gathered(driver: Driver) -> tuple[list[bytes] | None, float]:
+        begun, rounds = time.monotonic(), driver.config.rounds
+        found = await driver.delivery.gather([*map(sha256, parts)], [HOLDER] * len(parts))
+        return found, (time.monotonic() - begun) / (rounds.average_seconds + rounds.vote_seconds)
+
+    found, share = with_driver(tmp_path, Stalled(), gathered)
+    assert found == parts
+    assert share < 0.35

@@ -68,13 +68,20 @@ class Line:
             self.hub.peers[account].driver.on_part(self.account, header, payload)
 
     async def fetch(
-        self, accounts: Sequence[Account], digests: Sequence[Hash], max_bytes: int, timeout: float
+        self,
+        accounts: Sequence[Account],
+        digests: Sequence[Hash],
+        max_bytes: int,
+        timeout: float,
+        came: Callable[[Hash, bytes], None] = lambda digest, data: None,
     ) -> dict[Hash, bytes]:
         if self.hub.hold is not None:
             await self.hub.hold()  # type: ignore[misc]
         found: dict[Hash, bytes] = {}
         for peer in self.hub.peers.values():
             found.update({d: data for d in digests if (data := peer.parts.get(d)) is not None})
+        for digest, data in found.items():
+            came(digest, data)
         return found
 
 
