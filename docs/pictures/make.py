@@ -9,6 +9,7 @@ here, with as many steps as alice did.
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,18 +25,19 @@ from peers.status import PeerStatus
 from peers.watching import read_events
 
 PEERS, MIN_EPOCH = 4, 14  # the seed and three others are linked; dave joins after epoch 13
+DIRECTORY = "sparehive-peer"  # of `sparehive join` without --dir
 POINTS = 16  # of the lone peer's curve
 TEXT, GRID = "#6e7781", "#8b949e"  # a contrast of 4:1 and more on white, and on what sites in the dark have
 
 
 def live_view(demo: Path, out: Path, running: "subprocess.Popen[bytes]") -> None:
     """The panel of alice as her terminal shows it once dave, the fourth, is linked."""
-    directory = PeerDirectory(demo / "alice")
+    while not (demo / "alice").is_dir():
+        _wait(running)
+    directory = _as_a_volunteer_has_it(demo / "alice")
     view = View("join", directory, console=Console(file=io.StringIO(), width=80, force_terminal=True))
     while True:
-        if running.poll() is not None:
-            sys.exit("the demo ended before four peers trained; see its directory")
-        time.sleep(0.25)
+        _wait(running)
         pid = PeerStatus.read(directory.status).pid
         if pid is None:
             continue
@@ -47,6 +49,21 @@ def live_view(demo: Path, out: Path, running: "subprocess.Popen[bytes]") -> None
     view.close()
     svg = console.export_svg(title="sparehive join INVITE", unique_id="live-view")
     out.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
+
+
+def _wait(running: "subprocess.Popen[bytes]") -> None:
+    if running.poll() is not None:
+        sys.exit("the demo ended before four peers trained; see its directory")
+    time.sleep(0.25)
+
+
+def _as_a_volunteer_has_it(real: Path) -> PeerDirectory:
+    """The panel names the directory: by the name that `sparehive join INVITE` gives it, seen from where the command was typed."""
+    link = real.parent / DIRECTORY
+    link.unlink(missing_ok=True)
+    link.symlink_to(real.name)
+    os.chdir(real.parent)
+    return PeerDirectory(Path(DIRECTORY))
 
 
 def loss(demo: Path, out: Path) -> None:
@@ -114,7 +131,7 @@ def _baseline(run: Path, units: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    demo, out = map(Path, sys.argv[1:])
+    demo, out = (Path(argument).resolve() for argument in sys.argv[1:])
     out.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen([sys.executable, "-m", "peers", "demo", "--dir", str(demo)]) as running:
         live_view(demo, out / "live.svg", running)
