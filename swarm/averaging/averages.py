@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from swarm import events
 from swarm.averaging.delivery import Delivery
 from swarm.averaging.reception import Reception
-from swarm.averaging.states import BrokenAverages, NextAnchor, States, longest_averages, pulls, reduce_part
+from swarm.averaging.states import BrokenAverages, Making, States, longest_averages, pulls, reduce_part
 from swarm.checkpoint.anchor import Anchor, anchor_root
 from swarm.config import RunConfig
 from swarm.consensus.actions import Action, Expose, FetchAverages, Recheck, Redo, ReduceSet
@@ -143,7 +143,7 @@ class Averages:
         self._act(actions)
 
     async def _made(
-        self, making: NextAnchor, proposal: SignedSet, digests: Sequence[Hash], holders: Sequence[Account]
+        self, making: Making, proposal: SignedSet, digests: Sequence[Hash], holders: Sequence[Account]
     ) -> tuple[Anchor, Hash] | None:
         """The state that follows and its root, each part worked on while others are still on their way; None where some did not come, or
         were broken."""
@@ -159,11 +159,13 @@ class Averages:
             await asyncio.gather(*steps)
             if data is None:
                 return None
-            new = await loop.run_in_executor(self._pool, making.made)
+            new = await loop.run_in_executor(self._pool, making.made, data)
             return new, await loop.run_in_executor(self._pool, anchor_root, new)
         except BrokenAverages as error:
             self._act(self.machine.broken(proposal, error.parts))
             return None
+        finally:
+            making.put_off()
 
 
 __all__ = ["Averages"]

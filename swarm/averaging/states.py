@@ -1,8 +1,9 @@
 """The anchors a peer holds, by certificate id, and how the next one follows (protocol §3.5–6, §9). Runs in a worker thread."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from weakref import ref
 
 import torch
 
@@ -85,6 +86,7 @@ class States:
         self.config = config
         self._newest: tuple[Hash, Anchor] | None = None
         self._prepared: dict[Hash, tuple[Hash, Anchor]] = {}  # by certificate id, each with the one before
+        self._making: ref[Making] | None = None  # the newest
 
     def prepare(self, certificate_id: Hash, previous: Hash, anchor: Anchor) -> None:
         """A state that is certified once enough vote for it. Of those prepared before the one that it goes on from stays."""
@@ -105,9 +107,14 @@ class States:
 
     def begin(
         self, anchor: Anchor, leaves: Sequence[ContributorLeaf], longest: Sequence[float] | None = None
-    ) -> "NextAnchor":
-        """The state after a round, to be given its averages as they come; as `next_state`."""
-        return NextAnchor(self.config, anchor, leaves, longest)
+    ) -> "Making":
+        """The state after a round, to be given its averages as they come; as `next_state`. Those begun before are put off."""
+        before = None if self._making is None else self._making()
+        if before is not None:
+            before.put_off()
+        making = Making(lambda: NextAnchor(self.config, anchor, leaves, longest))
+        self._making = ref(making)
+        return making
 
     def next_state(
         self,
@@ -200,6 +207,39 @@ class NextAnchor:
         return replace(self._new, hashed=(tuple(self._hashed[0]), tuple(self._hashed[1])))
 
 
+class Making:
+    """A state that is made while its averages come, or, once it is put off, when all are there: until then it takes no memory. `add` and
+    `made` in one worker, `put_off` from anywhere."""
+
+    def __init__(self, begin: Callable[[], NextAnchor]) -> None:
+        self._begin = begin
+        self._next: NextAnchor | None = None
+        self._is_put_off = False
+
+    def put_off(self) -> None:
+        """Its memory is needed, or it is given up. Idempotent."""
+        self._is_put_off = True
+        self._next = None
+
+    def add(self, index: int, wire: bytes) -> None:
+        """As of `NextAnchor`."""
+        if self._is_put_off:
+            return
+        making = self._next = self._next or self._begin()
+        making.add(index, wire)
+        if self._is_put_off:  # meanwhile
+            self._next = None
+
+    def made(self, averages: Sequence[bytes]) -> Anchor:
+        """Of all of them, each of which was added before. As `next_anchor`."""
+        making, self._next = self._next, None
+        if making is None or self._is_put_off:
+            making = self._begin()
+            for index, wire in enumerate(averages):
+                making.add(index, wire)
+        return making.made()
+
+
 def is_within(part: torch.Tensor, longest: float) -> bool:
     """Whether ‖part‖ is at most `longest`, as its exact sum of squares says; that is asked for where a quick one does not settle it."""
     quick = 0.0
@@ -231,6 +271,7 @@ def next_anchor(
 
 __all__ = [
     "BrokenAverages",
+    "Making",
     "NextAnchor",
     "States",
     "longest_averages",

@@ -2,11 +2,13 @@
 
 import math
 import random
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
 
-from swarm.averaging.states import BrokenAverages, NextAnchor, is_within, next_anchor
+from swarm.averaging.states import BrokenAverages, NextAnchor, States, is_within, next_anchor
 from swarm.checkpoint.anchor import Anchor, anchor_blocks, anchor_root
 from swarm.checkpoint.held import HeldAnchor
 from swarm.config import RunConfig
@@ -104,3 +106,34 @@ def test_the_quick_look_at_a_norm_decides_as_the_exact_one(share: float) -> None
     assert is_within(part, norm / share) == (norm <= norm / share)
     part[5] = math.nan
     assert not is_within(part, norm / share)
+
+
+def test_of_states_in_the_making_only_the_newest_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds a part back keeps a set waiting until its time is over; the attempts after it begin their own states meanwhile."""
+    alive: WeakSet[NextAnchor] = WeakSet()
+
+    class Counted(NextAnchor):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            alive.add(self)
+
+    monkeypatch.setattr("swarm.averaging.states.NextAnchor", Counted)
+    states, wires = States(CONFIG), averages(0.1)
+    makings = []
+    for _ in range(4):
+        makings.append(states.begin(BEFORE, leaves(1, 1), [1e9, 1e9]))
+        makings[-1].add(0, wires[0])
+        assert len(alive) == 1
+    for making in (makings[3], makings[0]):  # the newest, then one that was put off: both as at once
+        making.add(1, wires[1])
+        new = making.made(wires)
+        assert anchor_root(new) == anchor_root(next_anchor(CONFIG, BEFORE, wires, leaves(1, 1)))
+        assert not alive
+
+
+def test_a_state_that_is_given_up_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, wires = States(CONFIG), averages(0.1)
+    making = states.begin(BEFORE, leaves(1, 1), [1e9, 1e9])
+    making.put_off()
+    monkeypatch.setattr("swarm.averaging.states.NextAnchor", None)  # none is begun
+    making.add(0, wires[0])
