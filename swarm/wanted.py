@@ -29,7 +29,12 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "multiple_of": ("multiple_of", "a multiple of"),
 }
-_PARTS = {"string_too_short": "letters", "string_too_long": "letters", "too_short": "entries", "too_long": "entries"}
+_PARTS = {
+    "string_too_short": ("letter", "letters"),
+    "string_too_long": ("letter", "letters"),
+    "too_short": ("entry", "entries"),
+    "too_long": ("entry", "entries"),
+}
 
 
 def wanted(fault: Mapping[str, Any]) -> str:
@@ -43,8 +48,8 @@ def wanted(fault: Mapping[str, Any]) -> str:
         name, words = _BOUNDS[kind]
         return f"must be {words} {context[name]}"
     if kind in _PARTS:
-        bound = f"at least {context['min_length']}" if kind.endswith("short") else f"at most {context['max_length']}"
-        return f"must have {bound} {_PARTS[kind]}"
+        words, bound = ("at least", "min_length") if kind.endswith("short") else ("at most", "max_length")
+        return f"must have {words} {context[bound]} {_PARTS[kind][context[bound] != 1]}"
     if kind == "literal_error":
         return f"must be {context['expected']}"
     if kind == "string_pattern_mismatch":

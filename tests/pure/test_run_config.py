@@ -235,3 +235,9 @@ def test_a_file_that_is_no_toml_or_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("name = \n")
     with pytest.raises(InputError, match="is not TOML"):
         load_run(tmp_path / "run.toml")
+
+
+def test_one_letter_is_said_as_one() -> None:
+    for name, words in (("", "must have at least 1 letter$"), ("a" * 10_000, r"must have at most \d+ letters$")):
+        with pytest.raises(InputError, match=words):
+            RunConfig.parse(values(name=name))
