@@ -5,7 +5,7 @@ called unpaid, "so far", where
 
 1. something is the matter that lets nobody witness at all (`BLOCKING`: alone, linked to nobody, nobody reachable, the run waits for
    peers): then every unit is, at once; advice has shown patience before it says so; or
-2. `LATE_EPOCHS` epochs were certified since it was done and `GRACE_SECONDS` have passed; or
+2. `LATE_EPOCHS` epochs were certified since it was done, or since the one that has it, and `GRACE_SECONDS` have passed; or
 3. longer than the run's rules let an epoch take has passed since it was done, certified or not (`longest_wait_seconds`).
 
 Units are told apart by their number alone: of those that are due, as many are without receipts as there are more than receipts stand
@@ -53,6 +53,9 @@ class Overdue:
         self._patience = max(GRACE_SECONDS, patience_seconds)
         self._samples: deque[tuple[float, int, int]] = deque()  # when, after which epoch, units done
         self._due = 0
+        self._late: deque[tuple[float, int]] = (
+            deque()
+        )  # of certified units without a receipt, as they were counted of late
         self._paid, self._paid_at = 0, float("-inf")
 
     def at(self, units: int, epoch: int, now: float) -> None:
@@ -67,7 +70,16 @@ class Overdue:
             self._paid, self._paid_at = counted.paid_units, now
         while self._samples and self._is_due(*self._samples[0][:2], counted.newest, now):
             self._due = max(self._due, self._samples.popleft()[2])
-        return max(counted.late_units, (done if is_blocked else self._due) - counted.paid_units, 0)
+        return max(
+            self._late_units(counted.late_units, now), (done if is_blocked else self._due) - counted.paid_units, 0
+        )
+
+    def _late_units(self, found: int, now: float) -> int:
+        """As many as have been late for `GRACE_SECONDS`: three epochs of a small run are over in a second or two."""
+        self._late.append((now, found))
+        while len(self._late) > 1 and now - self._late[1][0] >= GRACE_SECONDS:
+            self._late.popleft()
+        return min(late for _, late in self._late) if now - self._late[0][0] >= GRACE_SECONDS else 0
 
     def is_paid_of_late(self, now: float) -> bool:
         """Whether receipts have come as long ago as an epoch takes."""

@@ -250,7 +250,7 @@ class PeerWatcher:
             ended=status.ended,
             receipts=self._receipts[0],
             paid_units=self._receipts[1],
-            unpaid_units=max(self._receipts[2], status.unpaid_units),
+            unpaid_units=status.unpaid_units,
             unpaid_why=status.unpaid_why,
             is_reachable=status.reachable,
             advice=tuple(each.text for each in status.advice),

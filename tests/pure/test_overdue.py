@@ -82,8 +82,14 @@ def test_a_ledger_that_is_read_rarely_does_not_make_work_late() -> None:
     assert overdue.units(990, Counted(1, 10, 0, 1), 99.0, is_blocked=False) == 0
 
 
-def test_what_was_certified_without_a_receipt_counts_after_a_restart_too() -> None:
-    assert Overdue(PATIENCE).units(0, Counted(5, 50, 7, 9), 1.0, is_blocked=False) == 7
+def test_what_was_certified_without_a_receipt_counts_after_a_restart_too_but_not_where_it_only_comes_late() -> None:
+    overdue = Overdue(PATIENCE)
+    late = {0: 7, 2: 12, 9: 7, 10: 7, 12: 7, 14: 0, 16: 3, 24: 3, 27: 3}
+    found = {
+        second: overdue.units(0, Counted(5, 50, units, 9), float(second), is_blocked=False)
+        for second, units in late.items()
+    }
+    assert found == {0: 0, 2: 0, 9: 0, 10: 7, 12: 7, 14: 0, 16: 0, 24: 0, 27: 3}
 
 
 def test_an_epoch_may_take_its_deadline_and_all_attempts() -> None:
