@@ -255,7 +255,7 @@ class Invite:
             )
             signer = records.recover(binding.digest(), signature)
             limits = PayLimits.of(value["terms"]) if "terms" in value else None
-            found = cls(config, binding, signer, signature, limits, check_node(str(value.get("rpc", ""))))
+            found = cls(config, binding, signer, signature, limits, _node_of(value))
             _check_signer(found, source, text)
         except _OtherVersion:
             raise ConfigError(
@@ -272,6 +272,15 @@ class Invite:
                 f"cannot be read: a part is missing, or was changed on its way; copy it whole, from {PREFIX} to its end",
             ) from None
         return found
+
+
+def _node_of(value: dict[str, Any]) -> str:
+    """InputError where what it names is no node."""
+    node = str(value.get("rpc", ""))
+    try:
+        return check_node(node)
+    except ValueError as error:
+        raise InputError("rpc", node, str(error)) from None
 
 
 def _check_signer(invite: Invite, source: str, text: str) -> None:

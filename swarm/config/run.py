@@ -272,7 +272,8 @@ class RunConfig(Part):
                 raise InputError(
                     f"{source}: {where}", first.get("input"), "unknown key; remove it or check its spelling"
                 ) from None
-            raise InputError(f"{source}: {where or 'run'}", first.get("input"), wanted(first)) from None
+            remedy = f"{wanted(first)}; write another value"
+            raise InputError(f"{source}: {where or 'run'}", first.get("input"), remedy) from None
 
 
 def _without_kinds(location: tuple[int | str, ...]) -> list[str]:
