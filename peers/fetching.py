@@ -176,14 +176,15 @@ def fetch(
     stall_seconds: float = STALL_SECONDS,
     judge: Callable[[Plan], None] = lambda plan: None,
 ) -> dict[str, Any]:
-    """Write the file or folder that `cid` names to `out`, once it is whole; what has come of one that was broken off is kept beside it and
-    counts the next time. `judge` sees what there is before it comes, and raises ConfigError where it is not wanted. ConfigError,
-    StartError or DiskError in one line: no CID, nobody has it, a tree that nobody honest makes, no room."""
+    """Write the file or folder that `cid` names to `out`, once it is whole; what has come of one that was broken off is kept beside it (in
+    it, where it is a mount point) and counts the next time. `judge` sees what there is before it comes, and raises ConfigError where it is
+    not wanted. ConfigError, StartError or DiskError in one line: no CID, nobody has it, a tree that nobody honest makes, no room."""
     try:
         root, codec = parse_any_cid(cid)
     except ValueError as error:
         raise ConfigError("CID", cid, str(error)) from None
-    if os.path.lexists(out) and not (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
+    part = _part_of(out.absolute(), cid_text(root, codec))  # "." has no name
+    if os.path.lexists(out) and not (out.is_dir() and not out.is_symlink() and set(out.iterdir()) <= {out / part.name}):
         raise ConfigError("--out", str(out), "is there already: choose another name, or move it away")
     if not out.parent.is_dir():
         raise ConfigError("--out", str(out), f"there is no folder {out.parent}: make it, or choose another")
@@ -192,10 +193,15 @@ def fetch(
             "--from", None, "nobody was named who may have it: give a gateway, a CAR file or a folder of blocks"
         )
     begun = time.monotonic()
-    place = out.absolute()  # "." has no name
-    part = place.with_name(f"{place.name}.{cid_text(root, codec)[-8:]}.part")
-    crowd, landing = asyncio.run(_fetch(root, codec, sources, part, progress, stall_seconds, judge))
-    is_here = place.is_dir() and place.samefile(os.curdir)
+    place = out.absolute()
+
+    def fits(plan: Plan) -> None:
+        judge(plan)
+        if part.parent == place and not plan.is_folder:
+            raise ConfigError("--out", str(out), "is a mount point, and CID is of one file: name a file in it")
+
+    crowd, landing = asyncio.run(_fetch(root, codec, sources, part, progress, stall_seconds, fits))
+    is_here = place.is_dir() and part.parent != place and place.samefile(os.curdir)
     landing.finish(place)
     if is_here:
         progress.note(f"{place} has been made anew: `cd {place}` leads into it, your shell is in the old one still")
@@ -210,6 +216,13 @@ def fetch(
         "refused": crowd.liars,
         "seconds": round(time.monotonic() - begun, 3),
     }
+
+
+def _part_of(place: Path, cid: str) -> Path:
+    """Where what comes is kept until it is whole. A mount point can neither be replaced nor be reached by renaming what lies beside it, and
+    it is the disk that the user has chosen: so in there."""
+    name = f"{place.name}.{cid[-8:]}.part"
+    return place / f".{name}" if place.is_mount() else place.with_name(name)
 
 
 async def _fetch(

@@ -104,14 +104,18 @@ class Landing:
         return [digest for digest in self.plan.places if digest not in self._done]
 
     def finish(self, out: Path) -> None:
-        """All is there: on disk, then at `out`, and the folder goes."""
+        """All is there: on disk, then at `out`, and the folder goes. Where the folder lies in `out`, that is filled from within."""
         with self._disk():
             for i in range(len(self.plan.files)):
                 with self._opened(i) as handle:
                     os.fsync(handle)
-            if out.is_dir():
-                out.rmdir()  # empty, or it was refused
-            os.rename(self.content, out)
+            if self.folder.parent == out:
+                for path in sorted(self.content.iterdir()):
+                    os.rename(path, out / path.name)
+            else:
+                if out.is_dir():
+                    out.rmdir()  # empty, or it was refused
+                os.rename(self.content, out)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager

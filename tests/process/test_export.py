@@ -1,5 +1,6 @@
 """`sparehive export` from a block store and a ledger on disk, once in a process of its own; transformers opens what it writes."""
 
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from swarm.records.commitments import body_bytes, body_hash, contributors_root, 
 from swarm.records.types import KIND_ROUND, ZERO_HASH, RoundBody, RoundCertificate
 from swarm.tasks import new_model
 from tests.chain.commands import last_words, own_process, sparehive
+from tests.odd_machines import mounted, run
+from tests.odd_machines import sparehive as sparehive_of
 
 TINY = ("task.model.fields={n_embd=16,n_layer=1,n_head=2}", "task.data.context=16", "codec.part_values=2048")
 KEY = PrivateKey(b"\x05" * 32)
@@ -119,13 +122,36 @@ def test_a_full_folder_is_not_written_into(trained: tuple[PeerDirectory, Anchor]
 def test_the_working_directory_is_filled(
     trained: tuple[PeerDirectory, Anchor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither it nor a mount point can be replaced by another folder."""
+    """It cannot be replaced by another folder."""
     monkeypatch.chdir(tmp_path)
     code, _, err = export(trained[0], ".")
     assert code == 0, err
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.startswith(".")]
+
+
+def test_a_mount_point_is_filled(trained: tuple[PeerDirectory, Anchor], tmp_path: Path) -> None:
+    """Another disk: what is made beside it could not be moved there."""
+    place, kept = tmp_path / "disk", tmp_path / "kept"
+    place.mkdir()
+    kept.mkdir()
+    keep = 'here=$1 kept=$2; shift 2; "$@" && cp -a "$here/." "$kept"'
+    command = [
+        "sh",
+        "-c",
+        keep,
+        "sh",
+        str(place),
+        str(kept),
+        *sparehive_of("export", "--dir", trained[0].root, "--out", place),
+    ]
+    done = run(mounted(f"mount -t tmpfs t {shlex.quote(str(place))}", command), timeout=120.0)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in kept.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "kept"}
 
 
 def test_a_directory_of_no_peer_is_named(tmp_path: Path) -> None:
