@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from peers.directory import PeerDirectory
+from peers.invite import Invite
 from peers.live import View
 from peers.status import PeerStatus
 from peers.watching import read_events
@@ -31,7 +32,7 @@ TEXT, GRID = "#6e7781", "#8b949e"  # a contrast of 4:1 and more on white, and on
 
 
 def live_view(demo: Path, out: Path, running: "subprocess.Popen[bytes]") -> None:
-    """The panel of alice as her terminal shows it once dave, the fourth, is linked."""
+    """The panel of alice as her terminal shows it once her wallet is bound and dave, the fourth, is linked."""
     while not (demo / "alice").is_dir():
         _wait(running)
     directory = _as_a_volunteer_has_it(demo / "alice")
@@ -42,6 +43,8 @@ def live_view(demo: Path, out: Path, running: "subprocess.Popen[bytes]") -> None
         if pid is None:
             continue
         view.tick(pid)
+        if view.last.is_at_work and not directory.bound.exists():
+            _bind(demo)
         if view.last.peers >= PEERS and view.last.epoch >= MIN_EPOCH and view.last.receipts > 0:
             break
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor")
@@ -55,6 +58,15 @@ def _wait(running: "subprocess.Popen[bytes]") -> None:
     if running.poll() is not None:
         sys.exit("the demo ended before four peers trained; see its directory")
     time.sleep(0.25)
+
+
+def _bind(demo: Path) -> None:
+    """Alice's peer to her wallet, as she does it soon after she has joined; at the end the demo finds it done."""
+    alice, wallet = PeerDirectory(demo / "alice"), demo / "wallets" / "alice.json"
+    rpc = Invite.of_file(alice.invite).rpc
+    keys = ["--keystore", str(wallet), "--password-file", str(wallet.with_suffix(".password"))]
+    command = [sys.executable, "-m", "peers", "bind", "--yes", "--dir", str(alice.root), "--rpc", rpc, *keys]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _as_a_volunteer_has_it(real: Path) -> PeerDirectory:
