@@ -53,9 +53,7 @@ class Overdue:
         self._patience = max(GRACE_SECONDS, patience_seconds)
         self._samples: deque[tuple[float, int, int]] = deque()  # when, after which epoch, units done
         self._due = 0
-        self._late: deque[tuple[float, int]] = (
-            deque()
-        )  # of certified units without a receipt, as they were counted of late
+        self._late: deque[tuple[float, int]] = deque()  # when, certified units without a receipt
         self._paid, self._paid_at = 0, float("-inf")
 
     def at(self, units: int, epoch: int, now: float) -> None:

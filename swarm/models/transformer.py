@@ -14,9 +14,7 @@ from swarm.models.blame import blamed
 
 BYTE_VOCABULARY = 256
 MAX_LAYERS = 512
-SMALL_VALUES = (
-    10_000_000  # of a model that may be built to find out which field is to blame, however small the run's is
-)
+SMALL_VALUES = 10_000_000  # of a model that may be built to find the field to blame, however small the run's is
 _ACTIVATIONS = ("activation_function", "hidden_act", "activation")
 _WITHOUT_ATTENTION = ("convnext",)
 BYTES_PER_VALUE = 12  # of memory while a model is built: its parameters, the flat copy, gradients; fp32
@@ -119,9 +117,8 @@ def _fits(own: Any, value: Any, default: Any, name: str) -> tuple[bool, str]:
     if name in _ACTIVATIONS:
         from transformers.activations import ACT2FN
 
-        return isinstance(
-            value, str
-        ) and value in ACT2FN, "an activation that transformers has: gelu, relu, silu, tanh …"
+        is_one = isinstance(value, str) and value in ACT2FN
+        return is_one, "an activation that transformers has: gelu, relu, silu, tanh …"
     if isinstance(own, list):
         whole = bool(own) and isinstance(own[0], int)
         return whole, "left out: it is no list of whole numbers in transformers"

@@ -200,9 +200,9 @@ def test_work_without_receipts_is_said_while_it_is_done_and_at_the_end(tmp_path:
     scene = Scene(tmp_path, terminal=True)
     with scene.view:
         scene.status(epoch=0, units=64, unpaid_units=64, unpaid_why=WHY)
-        plain = Console(file=io.StringIO(), width=200)
+        plain = Console(file=(shown_as := io.StringIO()), width=200)
         plain.print(scene.view.panel(scene.view.last))
-    words = " ".join(plain.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
+    words = " ".join(shown_as.getvalue().replace("│", " ").split())
     assert f"unpaid 64 units without a receipt so far: {WHY}" in words
 
 
@@ -232,9 +232,9 @@ def test_whose_wallet_its_pay_is_for_is_shown(tmp_path: Path) -> None:
     scene = Scene(tmp_path, terminal=True)
     with scene.view:
         scene.status(pay=unbound)
-        plain = Console(file=io.StringIO(), width=200)
+        plain = Console(file=(shown_as := io.StringIO()), width=200)
         plain.print(scene.view.panel(scene.view.last))
-        assert "no wallet is named or bound" in plain.file.getvalue()  # type: ignore[attr-defined]
+        assert "no wallet is named or bound" in shown_as.getvalue()
 
 
 def test_the_panel_shows_loss_work_and_earnings(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_the_panel_shows_loss_work_and_earnings(tmp_path: Path) -> None:
                 epoch=epoch, units=12, train_loss=10.0 - epoch, faults=1, time=1e9 + epoch, compute_seconds=epoch / 2
             )
         assert scene.view.is_live
-        plain = Console(file=io.StringIO(), width=100)
+        plain = Console(file=(shown_as := io.StringIO()), width=100)
         plain.print(scene.view.panel(scene.view.last))
-        shown = plain.file.getvalue()  # type: ignore[attr-defined]
+        shown = shown_as.getvalue()
         for text in (
             "join · bees",
             "7   2 peers linked",
